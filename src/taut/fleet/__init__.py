@@ -1,0 +1,1 @@
+"""Replicas: admission before traffic, and capacity."""

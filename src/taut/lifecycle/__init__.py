@@ -1,0 +1,1 @@
+"""The control stages, unaware of one another: data, features, training, registry, release."""

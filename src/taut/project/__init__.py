@@ -1,0 +1,1 @@
+"""What a builder declares: values and decorators, pure data once loaded."""

@@ -1,0 +1,200 @@
+"""The manifest: a project file once loaded, as pure data.
+
+The project file runs in the command's process and becomes a Manifest and a signed bundle of its code; control
+reads only the manifest. Field names are those of the builder's own declarations (INTERFACE.md).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from taut.core.canonical import digest_json
+from taut.core.evidence import Scalar
+from taut.core.schema import DType
+
+PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
+
+
+class ColumnSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one column of a dataset promises. Bounds are inclusive; None means unbounded."""
+
+    name: str
+    dtype: DType
+    nullable: bool = False
+    minimum: Scalar = None
+    maximum: Scalar = None
+    allowed: tuple[Scalar, ...] | None = None
+    pattern: str | None = None  # RE2 syntax, must match the whole value
+    min_length: int | None = None
+    max_length: int | None = None
+    unique: bool = False
+    required: bool = True  # the column must be present in every file
+    personal: PersonalHandling | None = None  # how a personal field is stored
+    max_bad_fraction: float | None = None  # reject the batch when this column's rules exceed it
+    description: str = ""
+
+
+class RowRuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule over one row. `holds` is an SQL expression over columns; null counts as broken."""
+
+    name: str
+    holds: str
+    max_bad_fraction: float | None = None
+    description: str = ""
+
+
+class ContractSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a dataset promises. A record that breaks a rule is quarantined; a batch beyond a threshold is rejected whole."""
+
+    columns: tuple[ColumnSpec, ...]
+    rules: tuple[RowRuleSpec, ...] = ()
+    unique: tuple[tuple[str, ...], ...] = ()  # keys, each over one or more columns, over the whole dataset
+    extra_columns: Literal["reject", "drop"] = "reject"
+    null_values: tuple[str, ...] = ("", "NA", "NaN", "null")  # how text formats spell null
+    max_bad_fraction: float = 0.05  # of a batch's rows, over all rules together
+    min_rows: int = 1
+    freshness_column: str | None = None
+    max_age: str | None = None  # of the newest freshness_column, for example "48h"
+    pii: Literal["reject", "redact", "keep"] = "reject"  # structured PII found where no column declares it
+    version: str = "1"
+    description: str = ""
+
+
+class SourceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where records come from: a path, glob or URL of files, relative to the project's folder."""
+
+    url: str
+    format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
+    encoding: str = "utf-8"
+    separator: str = ","
+
+
+class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    source: SourceSpec
+    contract: ContractSpec
+    entity: tuple[str, ...] = ()
+    event_time: str | None = None
+    subject: str | None = None  # the column that names the person whom a row is about
+    description: str = ""
+
+
+class FunctionRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function of the bundle, `module:qualname`."""
+
+    module: str
+    qualname: str
+
+
+class FeaturesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A feature set: one definition for training (point-in-time join) and serving (online lookup)."""
+
+    name: str
+    entity: tuple[str, ...]
+    event_time: str
+    sources: tuple[str, ...]  # datasets, in the order of the function's arguments
+    function: FunctionRef
+    max_age: str | None = None
+    online: bool = False
+    description: str = ""
+
+
+class SplitSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """By time: the last `test` is held out, `gap` before it is dropped; rows whose label was not yet known at the
+    split are embargoed from training.
+    """
+
+    kind: Literal["by_time"] = "by_time"
+    test: str = "30d"
+    gap: str = "0s"
+
+
+class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule of the model gate.
+
+    metric: `metric` on the holdout must be >= minimum and <= maximum. no_regression: not worse than the live
+    version's by more than `tolerance`, both scored on the candidate's holdout. parity: predictions through the real
+    runtime agree with training's within `tolerance`.
+    """
+
+    kind: Literal["metric", "no_regression", "parity"]
+    metric: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    tolerance: float | None = None
+    greater_is_better: bool = True
+
+
+class ResourcesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    cpu: float = 1.0
+    memory: str = "4GiB"
+    timeout: str = "30m"
+
+
+class TriggerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal["new_data", "drift", "cron"]
+    dataset: str | None = None
+    schedule: str | None = None
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    dataset: str
+    function: FunctionRef
+    label: str
+    request: tuple[str, ...]
+    features: tuple[str, ...] = ()
+    on: dict[str, str] = {}  # request or dataset column -> entity column of a feature set
+    label_at: str | None = None  # column with the time at which the label became known
+    split: SplitSpec = SplitSpec()
+    gates: tuple[GateSpec, ...] = ()
+    approvals: int = 0
+    resources: ResourcesSpec = ResourcesSpec()
+    params: dict[str, Scalar] = {}
+    triggers: tuple[TriggerSpec, ...] = ()
+    risk: Literal["low", "medium", "high"] = "medium"
+    seed: int = 0
+    description: str = ""
+
+
+class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal["direct", "canary"] = "direct"
+    steps: tuple[float, ...] = ()
+    guardrails: tuple[str, ...] = ()
+
+
+class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    availability: float | None = None
+    latency_p95_ms: float | None = None
+
+
+class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    model: str
+    release: StrategySpec = StrategySpec()
+    slo: SLOSpec | None = None
+    fallback: Literal["previous_version"] | None = None
+    audit: Literal["crash-safe", "power-safe", "off"] = "crash-safe"
+    quota_per_s: float | None = None  # requests a second for each principal
+    description: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a project declares. Equal projects have equal digests."""
+
+    project: str = "default"
+    environment: Literal["development", "staging", "production"] = "development"
+    datasets: tuple[DatasetSpec, ...] = ()
+    features: tuple[FeaturesSpec, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    endpoints: tuple[EndpointSpec, ...] = ()
+    bundle: str = ""  # digest of the code bundle
+    root: str = (
+        ""  # the project's folder, against which relative sources are resolved; not part of the digest
+    )
+
+    @property
+    def digest(self) -> str:
+        return digest_json(msgspec.structs.replace(self, root=""))

@@ -1,0 +1,1 @@
+"""The data plane: gateways and the runtime, fed by signed snapshots."""

@@ -1,0 +1,1 @@
+"""Public test doubles and conformance suites, for taut's own adapters and for plug-ins."""

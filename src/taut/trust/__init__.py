@@ -1,0 +1,1 @@
+"""Who may do what, what happened, what is sensitive."""
