@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against peers and against ourselves with a feature off. Run by `make bench`."""
