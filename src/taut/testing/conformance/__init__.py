@@ -1,0 +1,1 @@
+"""Conformance suites: what any adapter of a port must pass, plug-ins included."""

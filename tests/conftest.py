@@ -1,0 +1,37 @@
+"""What every test may ask for: real servers, and Records on each of its databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import MetaData
+
+from taut.adapters.records import open_postgres, open_sqlite
+from taut.ports.records import Records
+from taut.testing.records import create_tables
+
+pytest_plugins = ["servers"]
+
+OpenRecords = Callable[..., Records]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenRecords]:
+    """A function that opens the test's own database, with the tables of the metadata that it is given.
+
+    Runs the test once a dialect. Every call opens the same database anew, as another process would.
+    """
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else ""
+    opened: list[Records] = []
+
+    def open_(*metadatas: MetaData) -> Records:
+        records: Records = open_postgres(url) if url else open_sqlite(tmp_path / "taut.db")
+        opened.append(records)
+        create_tables(records, *metadatas)
+        return records
+
+    yield open_
+    for records in opened:
+        records.close()
