@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -50,3 +50,12 @@ class Keys(Protocol):
         ...
 
     def rotate(self, *, purpose: Purpose) -> PublicKey: ...
+
+
+UNSEPARATED: Final[frozenset[str]] = frozenset({"token", "ledger"})
+"""Purposes whose formats (JWS, C2SP notes) bring their own domain separation."""
+
+
+def separated(message: bytes, *, purpose: str) -> bytes:
+    """Return the bytes that a signature for `purpose` covers; see `Keys.sign`."""
+    return message if purpose in UNSEPARATED else b"taut/" + purpose.encode() + b"\n" + message
