@@ -1,0 +1,77 @@
+"""The actions of the product and what each built-in role may do; the built-in policies are written from these."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ACTIONS: Final[dict[str, str]] = {
+    "data.ingest": "bring records into a dataset",
+    "data.read": "read rows of snapshots and of quarantine",
+    "data.list": "see datasets, snapshots and their statistics, not their rows",
+    "data.repair": "repair and replay quarantined records",
+    "data.rollback": "make an earlier snapshot the current one",
+    "data.unseal": "read sealed personal fields",
+    "subject.erase": "erase a data subject",
+    "subject.export": "export all data of a data subject",
+    "features.build": "compute a feature set",
+    "features.materialize": "write a feature set online",
+    "features.read": "read feature sets and online values",
+    "train": "start a training run",
+    "run.read": "see runs, their parameters and metrics",
+    "run.write": "log to runs from a tracking client",
+    "run.reproduce": "run a training run again",
+    "model.read": "see model versions and their cards",
+    "model.verify": "verify a model's signature and digests",
+    "model.approve": "approve a model version",
+    "model.reject": "reject a model version",
+    "model.export": "export a model version",
+    "model.import": "import a model version",
+    "release.read": "see releases and their history",
+    "release.start": "start a release",
+    "release.pause": "pause a release",
+    "release.resume": "resume a release",
+    "release.promote": "promote a release past its steps",
+    "release.abort": "abort a release",
+    "release.rollback": "return an endpoint to an earlier release",
+    "predict": "ask an endpoint for predictions",
+    "feedback": "send outcomes and labels",
+    "explain": "walk from an answer back to its origins",
+    "log.read": "read the prediction log",
+    "ledger.read": "see entries and proofs of the ledger",
+    "ledger.verify": "verify the ledger",
+    "ledger.checkpoint": "sign a checkpoint of the ledger",
+    "plan.read": "see what a project file would change",
+    "plan.apply": "apply a project file",
+    "user.admin": "add, change and disable principals",
+    "key.admin": "make and revoke API keys",
+    "token.create": "issue tokens",
+    "token.revoke": "revoke tokens",
+    "policy.read": "see the policies",
+    "policy.admin": "change the policies",
+    "secret.admin": "put and delete secrets",
+    "fleet.read": "see the fleet",
+    "fleet.scale": "scale pools of the fleet",
+    "status.read": "see status, health and metrics",
+}
+
+_SEE: Final = (
+    "data.list", "run.read", "model.read", "model.verify", "release.read", "plan.read", "policy.read", "fleet.read",
+    "status.read", "explain",
+)  # fmt: skip
+
+ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "admin": tuple(ACTIONS),
+    "operator": (
+        *_SEE, "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
+        "release.resume", "release.promote", "release.abort", "release.rollback", "ledger.read", "ledger.verify",
+        "ledger.checkpoint", "plan.apply", "fleet.scale", "predict",
+    ),
+    "builder": (
+        *_SEE, "data.ingest", "data.read", "data.repair", "data.rollback", "features.build", "features.materialize",
+        "features.read", "train", "run.write", "run.reproduce", "model.export", "model.import", "plan.apply",
+        "predict", "feedback", "ledger.read",
+    ),
+    "approver": (*_SEE, "model.approve", "model.reject", "features.read", "ledger.read", "ledger.verify"),
+    "predictor": ("predict", "feedback"),
+    "auditor": (*_SEE, "log.read", "ledger.read", "ledger.verify"),
+}  # fmt: skip

@@ -1,0 +1,214 @@
+"""Decides by Cedar and remembers; whatever goes wrong on the way is a denial with its reason."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import cedarpy
+import msgspec
+
+from taut.core.canonical import digest_json
+from taut.core.errors import Denied, InvalidInput
+from taut.trust.identity.principals import ROLES, Principal
+from taut.trust.policy.actions import ACTIONS
+from taut.trust.policy.text import BUILT_IN, CONTEXT, SCHEMA
+
+_MAX_TEXT_BYTES: Final = 256 * 1024
+_MAX_RESOURCE: Final = 256
+_MAX_FAULTS: Final = 8
+_TYPES: Final = {"String": str, "Bool": bool, "Long": int}
+
+
+class Facts(msgspec.Struct, frozen=True, cache_hash=True):
+    """A context that was checked and quantised once, for callers that decide often under the same one."""
+
+    items: tuple[tuple[str, str | int | bool], ...] = ()
+
+
+_NOTHING: Final = Facts()
+_Key = tuple[Principal, str, str, Facts]
+
+
+class PolicyDecision(msgspec.Struct, frozen=True):
+    """Whether, and why: names of the policies that decided, or what was missing."""
+
+    allow: bool
+    reasons: tuple[str, ...]
+
+
+def facts(context: Mapping[str, object]) -> Facts:
+    """Return a context in the one form in which decisions are remembered.
+
+    `now`, an aware datetime, becomes `hour` and `weekday` (UTC): a finer time would make every question a new one.
+    Raises InvalidInput on an attribute that no policy can know, or of another type.
+    """
+    found: dict[str, str | int | bool] = {}
+    for name, value in context.items():
+        if name == "now" and isinstance(value, datetime) and value.tzinfo is not None:
+            moment = value.astimezone(UTC)
+            found["hour"], found["weekday"] = moment.hour, moment.isoweekday()
+        elif type(value) is _TYPES.get(CONTEXT.get(name, "")):
+            found[name] = value  # type: ignore[assignment]  # one of the types of _TYPES, by the line above
+        else:
+            raise InvalidInput(f"context attribute {str(name)[:40]!r} is unknown or of a wrong type")
+    return Facts(tuple(sorted(found.items())))
+
+
+class Policy:
+    """The built-in policies and a project's own, as one decision function.
+
+    project: Cedar text that is added to the built-in policies; a `forbid` wins over every `permit`, whoever wrote
+    it. cache_size: bound on remembered decisions; when it is reached the oldest goes.
+
+    Guarantees: the same question has the same answer as long as `digest` is the same; an unknown action, role or
+    context attribute, a principal without role, and any error of evaluation are denied.
+    Not guaranteed: that the facts in the context are true; they are the caller's word.
+
+    Raises InvalidInput when the text does not parse or does not fit the schema, naming each fault.
+    """
+
+    def __init__(self, project: str = "", *, cache_size: int = 65_536) -> None:
+        if cache_size < 1:
+            raise InvalidInput(f"cache_size is {cache_size}: give at least 1")
+        _check_text(project)
+        self.text: Final = BUILT_IN + project
+        self.project: Final = project
+        self.digest: Final = digest_json({"schema": SCHEMA, "policies": self.text})
+        self._schema: Final = cedarpy.Schema.from_str(SCHEMA)
+        self._policies: Final = cedarpy.PolicySet.from_str(self.text)
+        self._cache: Final[dict[_Key, PolicyDecision]] = {}
+        self._cache_size: Final = cache_size
+        self._lock: Final = threading.Lock()
+
+    def decide(
+        self,
+        principal: Principal,
+        action: str,
+        resource: str,
+        context: Facts | Mapping[str, object] = _NOTHING,
+    ) -> PolicyDecision:
+        """Decide; never raises.
+
+        resource: `kind:name`, such as `endpoint:delay` or `model:delay@3`.
+        context: attributes of `text.CONTEXT`, or what `facts` made of them.
+        """
+        if type(context) is not Facts:
+            try:
+                context = facts(context)  # type: ignore[arg-type]  # what is not Facts is a Mapping
+            except InvalidInput as error:
+                return PolicyDecision(False, (str(error),))
+        key = (principal, action, resource, context)
+        hit = self._cache.get(key)
+        return hit if hit is not None else self._miss(key)
+
+    def require(
+        self,
+        principal: Principal,
+        action: str,
+        resource: str,
+        context: Facts | Mapping[str, object] = _NOTHING,
+    ) -> PolicyDecision:
+        """Return the decision when it allows. Raises Denied with who, what and why otherwise."""
+        decision = self.decide(principal, action, resource, context)
+        if not decision.allow:
+            raise Denied(
+                f"{principal.id} may not {action} on {resource}: {'; '.join(decision.reasons)}. "
+                "Ask for a role that may, or act as somebody who has it"
+            )
+        return decision
+
+    def _miss(self, key: _Key) -> PolicyDecision:
+        decision = self._evaluate(*key)
+        with self._lock:  # readers need none: a dict's get is atomic
+            if len(self._cache) >= self._cache_size:
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = decision
+        return decision
+
+    def _evaluate(self, principal: Principal, action: str, resource: str, known: Facts) -> PolicyDecision:
+        refusal = _refusal(principal, action, resource)
+        if refusal:
+            return PolicyDecision(False, (refusal,))
+        request = {
+            "principal": _uid("Principal", principal.id),
+            "action": _uid("Action", action),
+            "resource": _uid("Resource", resource),
+            "context": dict(known.items),
+        }
+        try:
+            result = cedarpy.is_authorized(
+                request, self._policies, _entities(principal, resource), self._schema
+            )
+        except (ValueError, TypeError, RuntimeError) as error:
+            return PolicyDecision(False, (f"the policies could not be evaluated: {error}",))
+        return _decision(result)
+
+
+def _check_text(project: str) -> None:
+    if len(project.encode("utf-8", "surrogateescape")) > _MAX_TEXT_BYTES:
+        raise InvalidInput(
+            f"the policies are larger than {_MAX_TEXT_BYTES} bytes: write fewer or shorter ones"
+        )
+    if not project.strip():
+        return
+    result = cedarpy.validate_policies(project, SCHEMA)
+    if not result.validation_passed:
+        names = result.id_annotations_by_policy_id
+        faults = [
+            f"{names.get(fault.policy_id) or fault.policy_id}: {fault.error}".removeprefix(": ")
+            for fault in result.errors
+        ]
+        more = f"; and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
+        raise InvalidInput(f"the policies do not hold together: {'; '.join(faults[:_MAX_FAULTS])}{more}")
+
+
+def _refusal(principal: Principal, action: str, resource: str) -> str:
+    """Return why there is nothing to evaluate, or an empty text."""
+    unknown = [role for role in principal.roles if role not in ROLES]
+    if not principal.id or not principal.roles:
+        return "the caller has no identity or no role"
+    if unknown:
+        return f"role {unknown[0][:40]!r} is unknown"
+    if action not in ACTIONS:
+        return f"action {action[:40]!r} is unknown"
+    kind, colon, name = resource.partition(":")
+    if not (kind and colon and name) or len(resource) > _MAX_RESOURCE:
+        return f"resource {resource[:80]!r} is not written KIND:NAME"
+    if principal.scopes and not any(scope in (action, f"{action}@{resource}") for scope in principal.scopes):
+        return f"the credential's scopes do not cover {action} on {resource}"
+    return ""
+
+
+def _entities(principal: Principal, resource: str) -> list[dict[str, Any]]:
+    kind, _, name = resource.partition(":")
+    return [
+        {
+            "uid": _uid("Principal", principal.id),
+            "attrs": {"id": principal.id, "kind": principal.kind},
+            "parents": [_uid("Role", role) for role in principal.roles],
+        },
+        {"uid": _uid("Resource", resource), "attrs": {"kind": kind, "name": name}, "parents": []},
+    ]
+
+
+def _uid(kind: str, id_: str) -> dict[str, str]:
+    return {"type": kind, "id": id_}
+
+
+def _decision(result: cedarpy.AuthzResult) -> PolicyDecision:
+    """Translate. Cedar skips a policy that fails to evaluate; a skipped `forbid` would open what it guards, so deny."""
+    errors = result.diagnostics.errors
+    if errors:
+        return PolicyDecision(
+            False, tuple(f"the policies could not be evaluated: {error}" for error in errors)
+        )
+    names = result.diagnostics.id_annotations_by_reason
+    reasons = tuple(names.get(reason) or reason for reason in result.diagnostics.reasons)
+    if result.decision is cedarpy.Decision.Allow:
+        return PolicyDecision(True, reasons)
+    return PolicyDecision(
+        False, tuple(f"forbidden by {name}" for name in reasons) or ("no policy permits it",)
+    )
