@@ -1,3 +1,92 @@
 """taut carries an AI project from pilot to production and keeps it there."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taut.project.datasets import Contract, Dataset, column, files, rule
+    from taut.project.decorators import features, model
+    from taut.project.endpoints import Endpoint, Project
+    from taut.project.rules import (
+        SLO,
+        Canary,
+        Direct,
+        Resources,
+        approval,
+        by_time,
+        cron,
+        errors,
+        latency,
+        metric,
+        no_regression,
+        on_drift,
+        on_new_data,
+        parity,
+        prediction_drift,
+        previous_version,
+    )
+    from taut.project.training import TrainContext, Trained
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "taut.project.datasets": ("Contract", "Dataset", "column", "files", "rule"),
+    "taut.project.decorators": ("features", "model"),
+    "taut.project.endpoints": ("Endpoint", "Project"),
+    "taut.project.rules": (
+        "SLO", "Canary", "Direct", "Resources", "approval", "by_time", "cron", "errors", "latency", "metric",
+        "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift", "previous_version",
+    ),
+    "taut.project.training": ("TrainContext", "Trained"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SLO",
+    "Canary",
+    "Contract",
+    "Dataset",
+    "Direct",
+    "Endpoint",
+    "Project",
+    "Resources",
+    "TrainContext",
+    "Trained",
+    "approval",
+    "by_time",
+    "column",
+    "cron",
+    "errors",
+    "features",
+    "files",
+    "latency",
+    "metric",
+    "model",
+    "no_regression",
+    "on_drift",
+    "on_new_data",
+    "parity",
+    "prediction_drift",
+    "previous_version",
+    "rule",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of the builder's face on its first use, so that `import taut` costs nothing (PEP 562)."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        from taut.project.words import nearest
+
+        hint = "" if name.startswith("_") else nearest(name, __all__)
+        raise AttributeError(f"module 'taut' has no {name!r}{hint}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

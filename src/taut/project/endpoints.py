@@ -1,0 +1,85 @@
+"""Declaring what is served, and the project itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taut.core.errors import InvalidInput
+from taut.project import words
+from taut.project.declare import declare
+from taut.project.manifest import EndpointSpec, SLOSpec, StrategySpec
+from taut.project.pipelines import Model, declaration_of
+from taut.project.rules import Fallback
+from taut.project.words import worded
+
+
+class Endpoint:
+    """A name under which a model answers."""
+
+    @worded("Endpoint")
+    def __init__(
+        self,
+        name: str,
+        *,
+        model: Any,
+        release: StrategySpec | None = None,
+        slo: SLOSpec | None = None,
+        fallback: Fallback | None = None,
+        audit: str = "crash-safe",
+        quota_per_s: float | None = None,
+        description: str = "",
+    ) -> None:
+        """model: the function that `@taut.model` decorates. release: `taut.Direct()` or `taut.Canary(...)`.
+
+        audit: what a prediction's record survives before the answer leaves: `crash-safe` the death of any process,
+        `power-safe` the loss of power, `off` nothing (low risk only). quota_per_s: requests a second for a principal.
+        """
+        self.name = words.name(name, "endpoint")
+        what = f"Endpoint {name!r}"
+        found = declaration_of(model)
+        if not isinstance(found, Model):
+            shown = getattr(model, "__name__", repr(model))
+            raise InvalidInput(
+                f"{what}: model is {shown}: name the function that @taut.model decorates, as an object"
+            )
+        for value, kind, word in (
+            (release, StrategySpec, "release"),
+            (slo, SLOSpec, "slo"),
+            (fallback, Fallback, "fallback"),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise InvalidInput(f"{what}: {word} is {value!r}: write {_EXAMPLES[word]}")
+        self.model = found
+        kept = words.one_of(audit, ("crash-safe", "power-safe", "off"), f"{what}: audit")
+        self.spec = EndpointSpec(
+            name=self.name,
+            model=found.name,
+            release=release or StrategySpec(),
+            slo=slo,
+            fallback="previous_version" if fallback else None,
+            audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
+            quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),
+            description=description,
+        )
+        self.place = declare("endpoint", self.name, self)
+
+    def __repr__(self) -> str:
+        return f"taut.Endpoint({self.name!r})"
+
+
+class Project:
+    """The project's own name and environment; optional, at most one."""
+
+    @worded("Project")
+    def __init__(self, name: str = "default", *, environment: str = "development") -> None:
+        self.name = words.name(name, "project")
+        stages = ("development", "staging", "production")
+        self.environment = words.one_of(environment, stages, f"Project {name!r}: environment")
+        self.place = declare("project", "", self)
+
+
+_EXAMPLES = {
+    "release": "taut.Direct() or taut.Canary(...)",
+    "slo": "taut.SLO(availability=0.999)",
+    "fallback": "taut.previous_version()",
+}

@@ -1,0 +1,210 @@
+"""Freezing declarations into a manifest, with every reference resolved and every problem named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+
+from taut.core.errors import InvalidInput, TautError
+from taut.core.schema import DType
+from taut.project.contract import dataset_faults
+from taut.project.datasets import Dataset
+from taut.project.declare import Collection, Declaration
+from taut.project.endpoints import Endpoint, Project
+from taut.project.manifest import (
+    ContractSpec,
+    DatasetSpec,
+    EndpointSpec,
+    FeaturesSpec,
+    Manifest,
+    ModelSpec,
+)
+from taut.project.pipelines import FeatureSet, Model
+from taut.project.words import nearest
+
+_TIMES = (DType.DATE, DType.DATETIME)
+Environment = Literal["development", "staging", "production"]
+
+
+def freeze(
+    collection: Collection, root: Path, *, bundle: str = "", environment: str | None = None
+) -> Manifest:
+    """Turn what a project declared into a manifest.
+
+    root: the project's folder. bundle: digest of its code. environment: overrides what the project says.
+    Raises InvalidInput that lists every problem with its place in the project's files.
+    """
+    problems: list[str] = []
+    datasets = [
+        spec
+        for declaration in collection.of("dataset")
+        if (spec := _dataset(declaration, root, problems)) is not None
+    ]
+    features = [cast(FeatureSet, item.thing).spec for item in collection.of("feature set")]
+    models = [cast(Model, item.thing).spec for item in collection.of("model")]
+    endpoints = [cast(Endpoint, item.thing).spec for item in collection.of("endpoint")]
+    settings = [cast(Project, item.thing) for item in collection.of("project")]
+    stage = environment or (settings[0].environment if settings else "development")
+    manifest = Manifest(
+        project=settings[0].name if settings else "default",
+        environment=cast(Environment, stage),
+        datasets=tuple(sorted(datasets, key=_by_name)),
+        features=tuple(sorted(features, key=_by_name)),
+        models=tuple(sorted(models, key=_by_name)),
+        endpoints=tuple(sorted(endpoints, key=_by_name)),
+        bundle=bundle,
+        root=str(root),
+    )
+    if not problems:  # a dataset that could not be read would make every reference to it look wrong too
+        places = {(item.kind, item.name): f"{item.place}: " for item in collection.declarations}
+        problems += [places.get((kind, name), "") + said for kind, name, said in check_references(manifest)]
+        problems += list(_undeclared(collection))
+    if problems:
+        count = "" if len(problems) == 1 else f"{len(problems)} problems in the project:\n- "
+        raise InvalidInput(count + "\n- ".join(problems))
+    return _valid(manifest)
+
+
+Problem = tuple[str, str, str]
+"""Kind and name of the thing, and what is wrong with it."""
+
+
+def check_references(manifest: Manifest) -> Iterator[Problem]:
+    """Yield what is wrong with references, columns and types in a manifest; nothing when it is sound.
+
+    Pure, so that the plan gate repeats it on what it was sent.
+    """
+    datasets = {spec.name: spec for spec in manifest.datasets}
+    features = {spec.name: spec for spec in manifest.features}
+    models = {spec.name: spec for spec in manifest.models}
+    for kind, specs in (
+        ("dataset", manifest.datasets), ("feature set", manifest.features),
+        ("model", manifest.models), ("endpoint", manifest.endpoints),
+    ):  # fmt: skip
+        names = [spec.name for spec in cast(tuple[Any, ...], specs)]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield kind, name, f"{kind} {name!r} is there twice: rename or remove one"
+    for dataset in manifest.datasets:
+        for said in dataset_faults(dataset):
+            yield "dataset", dataset.name, f"dataset {dataset.name!r}: {said}"
+    for feature in manifest.features:
+        for source in feature.sources:
+            if source not in datasets:
+                yield (
+                    "feature set",
+                    feature.name,
+                    f"feature set {feature.name!r}: no dataset {source!r}{nearest(source, datasets)}",
+                )
+    for model in manifest.models:
+        for said in _check_model(model, datasets, features):
+            yield "model", model.name, f"model {model.name!r}: {said}"
+    for endpoint in manifest.endpoints:
+        for said in _check_endpoint(endpoint, models):
+            yield "endpoint", endpoint.name, f"endpoint {endpoint.name!r}: {said}"
+
+
+def _check_model(
+    spec: ModelSpec, datasets: dict[str, DatasetSpec], features: dict[str, FeaturesSpec]
+) -> Iterator[str]:
+    dataset = datasets.get(spec.dataset)
+    if dataset is None:
+        yield f"no dataset {spec.dataset!r}{nearest(spec.dataset, datasets)}"
+        return
+    contract = dataset.contract
+    yield from _column(contract, spec.label, "label")
+    if spec.label_at is not None:
+        yield from _column(contract, spec.label_at, "label_at", types=_TIMES)
+    for column in spec.request:
+        yield from _column(contract, column, "request")
+    for hidden in (spec.label, spec.label_at):
+        if hidden is not None and hidden in spec.request:
+            yield f"request names {hidden!r}, which nobody knows before the answer: remove it"
+    if dataset.event_time is None:
+        yield f"dataset {dataset.name!r} has no event_time, by which it is split and joined: name that column"
+    yield from _check_joins(spec, features)
+    for trigger in spec.triggers:
+        if trigger.dataset is not None and trigger.dataset not in datasets:
+            yield f"a trigger names dataset {trigger.dataset!r}{nearest(trigger.dataset, datasets)}"
+
+
+def _check_joins(spec: ModelSpec, features: dict[str, FeaturesSpec]) -> Iterator[str]:
+    keys: set[str] = set()
+    for name in spec.features:
+        feature = features.get(name)
+        if feature is None:
+            yield f"no feature set {name!r}{nearest(name, features)}"
+            continue
+        keys.update(feature.entity)
+        for column in feature.entity:
+            if column not in spec.request and column not in spec.on.values():
+                yield (
+                    f"feature set {name!r} is keyed by {column!r}, which no request column gives: add it to request, "
+                    f'or map one to it, on={{"request column": {column!r}}}'
+                )
+    for left, right in spec.on.items():
+        if left not in spec.request:
+            yield f"on maps {left!r}, which is no request column{nearest(left, spec.request)}"
+        if right not in keys:
+            yield f"on maps {left!r} to {right!r}, which keys none of its feature sets{nearest(right, keys)}"
+
+
+def _check_endpoint(spec: EndpointSpec, models: dict[str, ModelSpec]) -> Iterator[str]:
+    model = models.get(spec.model)
+    if model is None:
+        yield f"no model {spec.model!r}{nearest(spec.model, models)}"
+        return
+    if spec.audit == "off" and model.risk != "low":
+        yield f'audit="off" is for low risk only, and model {model.name!r} is of {model.risk} risk'
+
+
+def _column(
+    contract: ContractSpec, name: str, word: str, *, types: tuple[DType, ...] | None = None
+) -> Iterator[str]:
+    found = next((column for column in contract.columns if column.name == name), None)
+    if found is None:
+        yield f"{word} names a column {name!r}{nearest(name, [column.name for column in contract.columns])}"
+    elif types is not None and found.dtype not in types:
+        yield f"{word} {name!r} is of type {found.dtype}: it must be {' or '.join(types)}"
+
+
+def _dataset(declaration: Declaration, root: Path, problems: list[str]) -> DatasetSpec | None:
+    dataset = cast(Dataset, declaration.thing)
+    try:
+        return dataset.spec(root)
+    except TautError as error:
+        problems.append(f"{declaration.place}: dataset {dataset.name!r}: {error}")
+        return None
+
+
+def _undeclared(collection: Collection) -> Iterator[str]:
+    """Things that the project uses but that were made outside it, for example by an installed package."""
+    declared = {id(declaration.thing) for declaration in collection.declarations}
+    for item in collection.declarations:
+        used: list[tuple[str, Any]] = []
+        if isinstance(item.thing, FeatureSet):
+            used = [("dataset", source) for source in item.thing.sources]
+        elif isinstance(item.thing, Model):
+            used = [("dataset", item.thing.dataset), *(("feature set", each) for each in item.thing.features)]
+        elif isinstance(item.thing, Endpoint):
+            used = [("model", item.thing.model)]
+        for kind, thing in used:
+            if id(thing) not in declared:
+                yield (
+                    f"{item.place}: {item.kind} {item.name!r} uses {kind} {thing.name!r} of {thing.place}, which is not "
+                    "declared while this project loads: declare it in the project's own files"
+                )
+
+
+def _valid(manifest: Manifest) -> Manifest:
+    """Prove that the manifest survives being written and read, types and all."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise InvalidInput(f"a declaration holds a value of the wrong type: {error}") from error
+
+
+def _by_name(spec: Any) -> str:
+    return cast(str, spec.name)

@@ -1,0 +1,209 @@
+"""Declaring rules: splits, gates, approvals, resources, triggers, release strategies, objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from taut.core.errors import InvalidInput
+from taut.project import words
+from taut.project.datasets import Dataset
+from taut.project.manifest import (
+    GateSpec,
+    ResourcesSpec,
+    SLOSpec,
+    SplitSpec,
+    StrategySpec,
+    TriggerSpec,
+)
+from taut.project.words import worded
+
+_HUGE: Final = 1e300
+_SMALLER_IS_BETTER: Final = frozenset(
+    {"log_loss", "brier", "mae", "mse", "rmse", "mape", "rmsle", "max_error", "median_absolute_error"}
+)
+_CRON_FIELDS: Final = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day", 1, 31),
+    ("month", 1, 12),
+    ("weekday", 0, 7),
+)
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """How many people must approve a version."""
+
+    count: int
+
+
+class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure that a release is watched by."""
+
+    name: str
+
+
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers when the model cannot."""
+
+    kind: str
+
+
+@worded("by_time")
+def by_time(*, test: str = "30d", gap: str = "0s") -> SplitSpec:
+    """Hold out the last `test`, drop `gap` before it; rows whose label was not known at the split are embargoed."""
+    return SplitSpec(test=words.duration(test, "by_time: test"), gap=words.duration(gap, "by_time: gap"))
+
+
+@worded("metric")
+def metric(name: str, *, minimum: float | None = None, maximum: float | None = None) -> GateSpec:
+    """The metric on the held-out data must lie within these bounds, both inclusive."""
+    what = f"metric {words.text(name, 'metric: name')!r}"
+    low = words.optional_number(minimum, f"{what}: minimum", low=-_HUGE, high=_HUGE)
+    high = words.optional_number(maximum, f"{what}: maximum", low=-_HUGE, high=_HUGE)
+    if low is None and high is None:
+        raise InvalidInput(f"{what} has no bound: write minimum= or maximum=")
+    if low is not None and high is not None and low > high:
+        raise InvalidInput(f"{what}: minimum {low:g} is above maximum {high:g}: no value could pass")
+    return GateSpec(kind="metric", metric=name, minimum=low, maximum=high, greater_is_better=low is not None)
+
+
+@worded("no_regression")
+def no_regression(name: str, *, tolerance: float = 0.0, greater_is_better: bool | None = None) -> GateSpec:
+    """The metric must not be worse than the live version's by more than `tolerance`, both on the candidate's holdout.
+
+    greater_is_better: known for the usual metrics; name it for one of your own that should be small.
+    """
+    what = f"no_regression {words.text(name, 'no_regression: name')!r}"
+    better = name not in _SMALLER_IS_BETTER if greater_is_better is None else greater_is_better
+    allowed = words.number(tolerance, f"{what}: tolerance", low=0, high=_HUGE)
+    return GateSpec(kind="no_regression", metric=name, tolerance=allowed, greater_is_better=bool(better))
+
+
+@worded("parity")
+def parity(*, tolerance: float) -> GateSpec:
+    """How far predictions through the real runtime may lie from those that training saw. Every model has this gate;
+    write it only to choose the tolerance.
+    """
+    return GateSpec(kind="parity", tolerance=words.number(tolerance, "parity: tolerance", low=0, high=_HUGE))
+
+
+@worded("approval")
+def approval(count: int = 1) -> Approval:
+    """So many people other than the one who trained must approve."""
+    return Approval(count=words.whole(count, "approval: count", low=0, high=20))
+
+
+@worded("Resources")
+def Resources(*, cpu: float = 1.0, memory: str = "4GiB", timeout: str = "30m") -> ResourcesSpec:  # noqa: N802 - a value's name
+    """What a training run may use: cores, memory of its whole process tree, wall-clock time."""
+    return ResourcesSpec(
+        cpu=words.number(cpu, "Resources: cpu", low=0.1, high=1024),
+        memory=words.size(memory, "Resources: memory"),
+        timeout=words.duration(timeout, "Resources: timeout"),
+    )
+
+
+@worded("on_new_data")
+def on_new_data(dataset: Dataset) -> TriggerSpec:
+    """Train when a new snapshot of the dataset was admitted."""
+    if not isinstance(dataset, Dataset):
+        raise InvalidInput(
+            f"on_new_data: {dataset!r} is no dataset: name it as an object, on_new_data(flights)"
+        )
+    return TriggerSpec(kind="new_data", dataset=dataset.name)
+
+
+@worded("on_drift")
+def on_drift() -> TriggerSpec:
+    """Train when inputs or predictions drift beyond the objective."""
+    return TriggerSpec(kind="drift")
+
+
+@worded("cron")
+def cron(schedule: str) -> TriggerSpec:
+    """Train at these times, UTC: minute, hour, day, month, weekday, each `*`, numbers, ranges or steps."""
+    fields = words.text(schedule, "cron: schedule").split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise InvalidInput(
+            f"cron: {schedule!r} has {len(fields)} fields: write five, for example '0 3 * * *'"
+        )
+    for written, (name, low, high) in zip(fields, _CRON_FIELDS, strict=True):
+        if not all(_cron_item(item, low, high) for item in written.split(",")):
+            raise InvalidInput(f"cron: the {name} {written!r} of {schedule!r} must lie in {low} to {high}")
+    return TriggerSpec(kind="cron", schedule=schedule)
+
+
+def _cron_item(item: str, low: int, high: int) -> bool:
+    span, _, step = item.partition("/")
+    if "/" in item and not (step.isdigit() and int(step) > 0):
+        return False
+    if span == "*":
+        return True
+    ends = span.split("-")
+    if len(ends) > 2 or not all(end.isdigit() and low <= int(end) <= high for end in ends):
+        return False
+    return int(ends[0]) <= int(ends[-1])
+
+
+@worded("Direct")
+def Direct() -> StrategySpec:  # noqa: N802 - a value's name
+    """All traffic at once. Not for high risk in production."""
+    return StrategySpec(kind="direct")
+
+
+@worded("Canary")
+def Canary(  # noqa: N802 - a value's name
+    *, steps: Sequence[float] = (0.01, 0.05, 0.25, 0.5), guardrails: Sequence[Guardrail] = ()
+) -> StrategySpec:
+    """A growing part of the traffic; each step is judged by the guardrails, which are fixed before the start."""
+    shares = words.instances(
+        steps, (int, float), "Canary: steps", "write parts of the traffic, (0.01, 0.1, 0.5)"
+    )
+    if not shares or not all(0 < share <= 1 for share in shares) or list(shares) != sorted(set(shares)):
+        raise InvalidInput(
+            f"Canary: steps is {shares}: write growing parts of the traffic, each above 0 and at most 1"
+        )
+    rails = words.instances(
+        guardrails, Guardrail, "Canary: guardrails", "write taut.errors(), taut.latency()"
+    )
+    return StrategySpec(
+        kind="canary",
+        steps=tuple(float(share) for share in shares),
+        guardrails=tuple(rail.name for rail in rails),
+    )
+
+
+@worded("errors")
+def errors() -> Guardrail:
+    """The rate of failed answers beside the baseline's."""
+    return Guardrail(name="errors")
+
+
+@worded("latency")
+def latency() -> Guardrail:
+    """The time to answer beside the baseline's."""
+    return Guardrail(name="latency")
+
+
+@worded("prediction_drift")
+def prediction_drift() -> Guardrail:
+    """The distribution of predictions beside the baseline's."""
+    return Guardrail(name="prediction_drift")
+
+
+@worded("SLO")
+def SLO(*, availability: float | None = None, latency_p95_ms: float | None = None) -> SLOSpec:  # noqa: N802 - a value's name
+    """What an endpoint promises: the part of requests answered, and the 95th percentile of the time to answer."""
+    return SLOSpec(
+        availability=words.optional_number(availability, "SLO: availability", low=0, high=1),
+        latency_p95_ms=words.optional_number(latency_p95_ms, "SLO: latency_p95_ms", low=0.001, high=1e9),
+    )
+
+
+@worded("previous_version")
+def previous_version() -> Fallback:
+    """The version that was live before answers when this one cannot."""
+    return Fallback(kind="previous_version")
