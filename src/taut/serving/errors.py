@@ -1,0 +1,25 @@
+"""Errors of the data plane that the rest of taut has no word for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from taut.core.errors import InvalidInput, Unavailable
+
+
+class Malformed(InvalidInput):
+    """The request is not even well-formed: mend the client."""
+
+    code: ClassVar[str] = "malformed"
+
+
+class TooLarge(InvalidInput):
+    """The request is beyond a bound of the gateway: send less at once."""
+
+    code: ClassVar[str] = "too_large"
+
+
+class BadAnswer(Unavailable):
+    """The model answered what its signature rules out, so the answer was not passed on: roll the model back."""
+
+    code: ClassVar[str] = "bad_answer"
