@@ -54,6 +54,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     end: JobEnd
     value: dict[str, object] = {}  # what the function returned, JSON
     error: str = ""  # for people: what happened and what to do
+    error_code: str = ""  # the TautError's code when the function raised one
     log: str = ""  # the last 64 KiB of its standard output and error
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -66,6 +67,26 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
 
 Progress = Callable[[str, float], None]
 """Called with a message and the fraction done, 0 to 1."""
+
+
+class JobContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job function gets besides its arguments, inputs and output folder.
+
+    progress: tells whoever waits; messages beyond a bound are dropped, never queued. isolation: what really confines
+    this process, as in `JobResult.isolation`.
+    """
+
+    seed: int
+    limits: Limits
+    isolation: tuple[str, ...] = ()
+    progress: Progress
+
+
+JobFunction = Callable[[dict[str, object], dict[str, Path], Path, JobContext], dict[str, object]]
+"""A function named by a task: `f(arguments, inputs, output, context) -> value`, in a module `taut.….job`.
+
+It returns JSON; a TautError that it raises keeps its code in `JobResult.error_code`.
+"""
 
 
 class Jobs(Protocol):
