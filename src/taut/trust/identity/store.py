@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import insert, select, update
 
 from taut.core.errors import InvalidInput, NotFound
+from taut.core.evidence import Scalar
 from taut.core.times import from_us, to_us
 from taut.ports.keys import Keys, PublicKey
 from taut.ports.records import Records, Tx, transact

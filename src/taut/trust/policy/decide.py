@@ -121,6 +121,9 @@ class Policy:
         return decision
 
     def _miss(self, key: _Key) -> PolicyDecision:
+        refusal = _refusal(*key[:3])
+        if refusal:  # not remembered: whoever may ask anything at all could fill the memory with long names
+            return PolicyDecision(False, (refusal,))
         decision = self._evaluate(*key)
         with self._lock:  # readers need none: a dict's get is atomic
             if len(self._cache) >= self._cache_size:
@@ -129,9 +132,6 @@ class Policy:
         return decision
 
     def _evaluate(self, principal: Principal, action: str, resource: str, known: Facts) -> PolicyDecision:
-        refusal = _refusal(principal, action, resource)
-        if refusal:
-            return PolicyDecision(False, (refusal,))
         request = {
             "principal": _uid("Principal", principal.id),
             "action": _uid("Action", action),
