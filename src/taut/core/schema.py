@@ -80,12 +80,15 @@ class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
     """What a model takes and gives; signed with its artifact and checked on every request.
 
     request: what the caller sends. inputs: what the model gets, in its order; each is a request column or a feature.
+    event_time: optional request column with the time that the question is about; features older than their lookup's
+    max_age at that time are not served. Absent, the time of the request counts.
     tensor: `columns` feeds one ONNX input a column, `matrix` one FP32 tensor [-1, n] named `input`.
     """
 
     request: tuple[Column, ...]
     inputs: tuple[ModelInput, ...]
     lookups: tuple[FeatureLookup, ...] = ()
+    event_time: str | None = None
     output: Literal["probability", "value"]
     classes: tuple[str | int | bool, ...] = ()
     tensor: Literal["columns", "matrix"] = "matrix"

@@ -1,0 +1,47 @@
+"""Configuration: where an installation keeps its state. The only reader of environment variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from taut.core.errors import InvalidInput
+
+PREFIX: Final = "TAUT_"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """One installation. Each field but `home` can be set by `TAUT_<FIELD>` in the environment.
+
+    home: folder of the installation's state.
+    records: URL of the database, `sqlite:` for home/taut.db or `postgresql://…`.
+    blobs: URL of the object store, `file:` for home/blobs or `s3://bucket/prefix`.
+    ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
+    keys_passphrase: protects the key store; without one, file permissions do.
+    """
+
+    home: Path
+    records: str = "sqlite:"
+    blobs: str = "file:"
+    ledger_copy: str = ""
+    keys_passphrase: str = ""
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @classmethod
+    def load(cls, home: Path, environ: Mapping[str, str]) -> Config:
+        """Read the configuration. Raises InvalidInput for a variable that is close to a known one, but is none."""
+        fields = [name for name in cls.__struct_fields__ if name != "home"]
+        known = {PREFIX + name.upper(): name for name in fields}
+        for variable in environ:
+            near = get_close_matches(variable, known, n=1, cutoff=0.85)
+            if variable.startswith(PREFIX) and variable not in known and near:
+                raise InvalidInput(f"{variable} is no setting: did you mean {near[0]}?")
+        values = {name: environ[variable] for variable, name in known.items() if variable in environ}
+        return cls(home=home.expanduser().resolve(), **values)
