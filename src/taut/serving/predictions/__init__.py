@@ -1,0 +1,32 @@
+"""The prediction log: each answer's record, written before the answer leaves, in segments that can be proved."""
+
+from taut.serving.predictions.log import PredictionLog
+from taut.serving.predictions.reader import PredictionReader, Segment
+from taut.serving.predictions.record import (
+    FeatureRow,
+    Lookup,
+    PredictionRecord,
+    RecordHead,
+    decode_record,
+    encode_head,
+    encode_record,
+)
+from taut.serving.predictions.seal import Sealer, SegmentSeal, segment_root
+from taut.serving.predictions.segment import SegmentWriter
+
+__all__ = [
+    "FeatureRow",
+    "Lookup",
+    "PredictionLog",
+    "PredictionReader",
+    "PredictionRecord",
+    "RecordHead",
+    "Sealer",
+    "Segment",
+    "SegmentSeal",
+    "SegmentWriter",
+    "decode_record",
+    "encode_head",
+    "encode_record",
+    "segment_root",
+]

@@ -1,0 +1,118 @@
+"""The reading end of the prediction log: records in order, and one record by its request id."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from taut.core.errors import Corrupt, InvalidInput, NotFound
+from taut.serving.predictions.log import CLOSED, OPEN
+from taut.serving.predictions.record import ID_BYTES, ID_OFFSET, PredictionRecord, decode_record
+from taut.serving.predictions.segment import FRAME, HEADER, frame_at, frames
+
+SEALED: Final = ".seg"
+_SUFFIXES: Final = (OPEN, CLOSED, SEALED)
+_ALPHABET: Final = {character: value for value, character in enumerate("0123456789abcdefghjkmnpqrstvwxyz")}
+_SLACK_US: Final = 60_000_000  # how far clocks of gateways may be apart before a look-up reads every segment
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the log. started_us: the wall clock when it began. state: open, closed or sealed."""
+
+    path: Path
+    started_us: int
+    writer: str
+    state: str
+
+
+class PredictionReader:
+    """Reads what gateways wrote, also while they write. A torn tail ends its segment and is no error."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder: Final = folder
+
+    def segments(self) -> list[Segment]:
+        """Return the segments, oldest first."""
+        found = []
+        for path in self._folder.glob("*-*-*"):
+            started, _, rest = path.stem.partition("-")
+            if path.suffix in _SUFFIXES and started.isdigit():
+                state = {OPEN: "open", CLOSED: "closed", SEALED: "sealed"}[path.suffix]
+                writer = rest.rpartition("-")[0]
+                found.append(Segment(path=path, started_us=int(started), writer=writer, state=state))
+        return sorted(found, key=lambda segment: (segment.started_us, segment.path.name))
+
+    def records(self) -> Iterator[PredictionRecord]:
+        """Yield all records, segment by segment. Raises Corrupt for a file that is no segment."""
+        for segment in self.segments():
+            for payload in self.payloads(segment):
+                yield decode_record(payload)
+
+    def payloads(self, segment: Segment) -> list[bytes]:
+        """Return the raw records of one segment, in order."""
+        data = _read(segment.path)
+        return [] if data is None else [bytes(payload) for _, payload in frames(data)]
+
+    def find(self, request_id: str) -> PredictionRecord:
+        """Return the record of a request.
+
+        Raises NotFound when no segment has it; InvalidInput when `request_id` is none.
+        """
+        time_us = _time_us(request_id)
+        segments = self.segments()
+        likely = [segment for segment in segments if segment.started_us <= time_us + _SLACK_US]
+        later = [segment for segment in segments if segment.started_us > time_us + _SLACK_US]
+        for segment in [*reversed(likely), *later]:
+            found = _find(segment.path, request_id.encode())
+            if found is not None:
+                return found
+        raise NotFound(
+            f"no record of request {request_id}: check the id, or whether its segment was archived"
+        )
+
+
+def _find(path: Path, key: bytes) -> PredictionRecord | None:
+    """Search by the id's bytes, which lie at a fixed place of a frame, and believe a hit only by its checksum."""
+    data = _read(path)
+    if data is None:
+        return None
+    back = FRAME.size + ID_OFFSET
+    at = data.find(key, HEADER.size)
+    while at >= 0:
+        with memoryview(data) as view:
+            payload = frame_at(view, at - back, len(view)) if at >= HEADER.size + back else None
+            found = None if payload is None else bytes(payload)
+        if found is not None:
+            return decode_record(found)
+        at = data.find(key, at + 1)
+    return None
+
+
+def _read(path: Path) -> bytes | None:
+    """Return a segment's bytes, or None when it was renamed (by its writer or the sealer) and cannot be found again."""
+    for suffix in (path.suffix, *_SUFFIXES):
+        try:
+            with (
+                path.with_suffix(suffix).open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            ):
+                return bytes(mapped)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:  # an empty file cannot be mapped
+            raise Corrupt(f"{path} is empty: restore it from a backup") from error
+    return None
+
+
+def _time_us(request_id: str) -> int:
+    digits = request_id.removeprefix("req_")
+    if len(request_id) != ID_BYTES or len(digits) != 26 or not set(digits) <= set(_ALPHABET):
+        raise InvalidInput(f"{request_id[:60]!r} is no request id: expected req_ and 26 characters")
+    number = 0
+    for character in digits[:10]:
+        number = number * 32 + _ALPHABET[character]
+    return number * 1000  # the first ten digits are the milliseconds, the other sixteen 80 random bits

@@ -1,0 +1,116 @@
+"""One record of the prediction log: everything that is needed to explain an answer, in msgpack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.errors import Corrupt
+from taut.core.evidence import Scalar
+
+ID_BYTES: Final = 30  # `req_` and 26 characters; fixed, so that an id lies at a fixed place
+ID_OFFSET: Final = 2  # after the array's and the string's one-byte headers
+
+
+class FeatureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One row of a feature set as it was found online: which materialisation wrote it, of when, and its values."""
+
+    source: str
+    event_time_us: int
+    values: tuple[Scalar, ...]
+
+
+class Lookup(msgspec.Struct, frozen=True, array_like=True):
+    """A feature set and its columns, in the order of a FeatureRow's values."""
+
+    feature_set: str
+    columns: tuple[str, ...]
+
+
+class RecordHead(msgspec.Struct, frozen=True, array_like=True):
+    """What all records of one endpoint at one epoch share; encoded once and copied into each record.
+
+    columns: the request columns, in the order of a row's values.
+    """
+
+    endpoint: str
+    version: str
+    release: str
+    epoch: int
+    columns: tuple[str, ...]
+    lookups: tuple[Lookup, ...] = ()
+
+
+class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One answer, or one refusal after the caller was known.
+
+    time_us: when the request was taken up, microseconds since the epoch. status: the HTTP status. rows: the request's
+    values. features: row -> lookup -> what was found, in the head's order; empty without lookups. guard_us: the time
+    that identity, policy, quota, validation and the response gate took. error: code and message of a refusal.
+    fallback: the version that answered in the live one's place.
+    """
+
+    request_id: str
+    time_us: int
+    head: RecordHead
+    principal: str
+    subject: str
+    status: int
+    guard_us: int
+    rows: tuple[tuple[Any, ...], ...] = ()
+    features: tuple[tuple[FeatureRow | None, ...], ...] = ()
+    labels: tuple[Any, ...] = ()
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    values: tuple[float, ...] = ()
+    error: str = ""
+    fallback: str = ""
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return one row of the request by column."""
+        return dict(zip(self.head.columns, self.rows[index], strict=True))
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(PredictionRecord)
+_encode: Final = _ENCODER.encode
+
+
+def encode_head(head: RecordHead) -> msgspec.Raw:
+    """Return the head as `encode_record` takes it."""
+    return msgspec.Raw(_encode(head))
+
+
+def encode_record(
+    request_id: str,
+    time_us: int,
+    head: msgspec.Raw,
+    principal: str,
+    subject: str,
+    status: int,
+    guard_us: int,
+    rows: Sequence[Sequence[object]] = (),
+    features: Sequence[Sequence[FeatureRow | None]] = (),
+    labels: Sequence[object] = (),
+    probabilities: Sequence[Sequence[float]] = (),
+    values: Sequence[float] = (),
+    error: str = "",
+    fallback: str = "",
+) -> bytes:
+    """Return the bytes of a PredictionRecord, without building one: this runs on every request."""
+    assert len(request_id) == ID_BYTES
+    return _encode(
+        (
+            request_id, time_us, head, principal, subject, status, guard_us,
+            rows, features, labels, probabilities, values, error, fallback,
+        )
+    )  # fmt: skip
+
+
+def decode_record(payload: bytes | memoryview) -> PredictionRecord:
+    """Return the record. Raises Corrupt when the bytes are none."""
+    try:
+        return _DECODER.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Corrupt(f"a record of the prediction log cannot be read: {error}") from error

@@ -1,0 +1,154 @@
+"""One segment: a preallocated file, mapped shared, filled with framed records by one process.
+
+Layout: a header of 64 bytes (magic, version, start in microseconds), then frames of `length u32, crc32 u32, payload`,
+little-endian. A length of zero ends the segment; so does a frame whose checksum does not fit, which is the tail of a
+process or machine that died while it wrote. A frame is in the page cache, and so survives any process, as soon as
+`append` has returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from taut.core.errors import Corrupt, Unavailable
+
+MAGIC: Final = b"TAUTSEG1"
+HEADER: Final = struct.Struct("<8sQ48x")
+FRAME: Final = struct.Struct("<II")
+_PACK: Final = FRAME.pack
+_FRAME_BYTES: Final = FRAME.size
+_CHUNK: Final = bytes(2**20)
+_FULLFSYNC: Final = 51  # F_FULLFSYNC, which the fcntl module has on macOS only
+
+
+class SegmentWriter:
+    """The writing end. Not safe for threads: one event loop owns it.
+
+    path: the file to make; it must not exist. size_bytes: the whole file, header included.
+    Holds an exclusive lock on the file, so that others see whether its writer lives.
+    Raises Unavailable when the disk has no room for the whole segment: a full disk is met here, never in `append`.
+    """
+
+    def __init__(self, path: Path, *, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes: Final = size_bytes
+        self.end = HEADER.size
+        self.records = 0
+        self._name_is_durable = False
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _allocate(self._descriptor, size_bytes)
+            self._map: Final = mmap.mmap(self._descriptor, size_bytes, mmap.MAP_SHARED)
+        except OSError as error:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                path.unlink(missing_ok=True)
+            raise Unavailable(
+                f"the prediction log cannot grow by {size_bytes} bytes ({error.strerror}): free disk space at "
+                f"{path.parent}"
+            ) from error
+
+    def begin(self, path: Path, started_us: int) -> None:
+        """Give the prepared file its header and its final name."""
+        self._map[: HEADER.size] = HEADER.pack(MAGIC, started_us)
+        self.path.rename(path)
+        self.path = path
+
+    def append(self, payload: bytes) -> bool:
+        """Write one record; False when it does not fit any more, and then nothing was written."""
+        start = self.end
+        end = start + _FRAME_BYTES + len(payload)
+        if end > self.size_bytes:
+            return False
+        self._map[start:end] = _PACK(len(payload), crc32(payload)) + payload
+        self.end = end
+        self.records += 1
+        return True
+
+    def sync(self) -> None:
+        """Wait until all that was appended is on the disk itself. May be called from another thread."""
+        try:
+            _datasync(self._descriptor)
+            if not self._name_is_durable:  # a synchronised file is lost all the same when its name is
+                _sync_folder(self.path.parent)
+                self._name_is_durable = True
+        except OSError as error:
+            raise Unavailable(
+                f"the prediction log cannot be synchronised ({error.strerror}): check the disk"
+            ) from error
+
+    def finish(self, path: Path) -> None:
+        """Cut the file to what was written, make it durable and give it its closed name."""
+        self._map.close()
+        with contextlib.suppress(OSError):  # a failing cut leaves zeros, which readers take as the end
+            os.ftruncate(self._descriptor, self.end)
+        self.sync()
+        self.path.rename(path)
+        self.path = path
+        os.close(self._descriptor)
+
+    def discard(self) -> None:
+        """Drop a prepared segment that was never begun."""
+        self._map.close()
+        self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def frames(data: bytes | mmap.mmap | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield (offset, payload) of each whole frame, in order, up to the end or the first that is torn.
+
+    Raises Corrupt when the data does not begin as a segment does.
+    """
+    view = memoryview(data)
+    if len(view) < HEADER.size or bytes(view[: len(MAGIC)]) != MAGIC:
+        raise Corrupt("the file is no segment of the prediction log: restore it from a backup")
+    offset, size = HEADER.size, len(view)
+    while (found := frame_at(view, offset, size)) is not None:
+        yield offset, found
+        offset += _FRAME_BYTES + len(found)
+
+
+def frame_at(view: memoryview, offset: int, size: int) -> memoryview | None:
+    """Return the payload of the frame at `offset`, or None when there is no whole one."""
+    if offset + _FRAME_BYTES > size:
+        return None
+    length, checksum = FRAME.unpack_from(view, offset)
+    begin = offset + _FRAME_BYTES
+    if length == 0 or begin + length > size:
+        return None
+    payload = view[begin : begin + length]
+    return payload if crc32(payload) == checksum else None
+
+
+def _allocate(descriptor: int, size_bytes: int) -> None:
+    """Reserve the blocks now, so that a full disk is an error here and not a SIGBUS at a write to the map."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size_bytes)
+        return
+    for start in range(0, size_bytes, len(_CHUNK)):  # macOS has no posix_fallocate
+        os.write(descriptor, _CHUNK[: min(len(_CHUNK), size_bytes - start)])
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _datasync(descriptor: int) -> None:
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        fcntl.fcntl(descriptor, _FULLFSYNC)  # macOS: fsync alone stops at the drive's cache

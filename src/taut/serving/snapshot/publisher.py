@@ -1,0 +1,192 @@
+"""Control's end of the stream: pushes each new snapshot to every connected gateway and hears what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from taut.core.errors import Corrupt, Unavailable
+from taut.serving.snapshot.model import ServingSnapshot
+from taut.serving.snapshot.store import SnapshotStore
+from taut.serving.snapshot.wire import (
+    Ack,
+    Beat,
+    Hello,
+    Report,
+    decode_report,
+    frame,
+    read_frame,
+    socket_address,
+)
+from taut.trust.signing import SignedStatement
+
+_WRITE_TIMEOUT: Final = struct.pack("@ll", 1, 0)  # a timeval of one second
+_BACKLOG: Final = 64
+
+
+class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
+    """What control knows about one connected gateway."""
+
+    gateway: str
+    pid: int
+    serving: int
+    ack: Ack | None = None
+    beat: Beat | None = None
+    heard_s: float = 0.0  # monotonic
+
+
+class Publisher:
+    """Listens on a Unix socket; one thread accepts, one a gateway listens to its reports. A context manager.
+
+    Guarantees: a snapshot is on disk before any gateway has it; a gateway that connects gets the newest at once; one
+    that does not take a frame within a second is dropped (it reconnects, and gets the newest).
+    Not guaranteed: that a gateway applied it; `wait` says so.
+    """
+
+    def __init__(self, store: SnapshotStore, path: Path) -> None:
+        self._store: Final = store
+        self._path: Final = path
+        self._changed: Final = threading.Condition()
+        self._connections: dict[socket.socket, GatewayState | None] = {}
+        self._refusals: dict[tuple[int, str], Ack] = {}
+        self._newest = store.newest()
+        self._sending: Final = threading.Lock()
+        self._closed = False
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        self._listener: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with socket_address(path) as address:
+                self._listener.bind(address)
+            path.chmod(0o600)
+            self._listener.listen(_BACKLOG)
+        except OSError as error:
+            self._listener.close()
+            raise Unavailable(
+                f"{path} cannot be opened ({error.strerror}): mend the rights of its folder"
+            ) from error
+        self._threads: list[threading.Thread] = []
+        self._spawn(self._accept, "snapshot-accept")
+
+    def publish(self, statement: SignedStatement) -> ServingSnapshot:
+        """Keep a signed snapshot and push it. Raises Conflict when it is not newer than the last one."""
+        data = statement.to_json()
+        with self._sending:
+            snapshot = self._store.save(data)
+            self._newest = data
+            with self._changed:
+                connections = list(self._connections)
+            for connection in connections:
+                self._send(connection, data)
+        return snapshot
+
+    def wait(self, epoch: int, *, timeout_s: float) -> tuple[GatewayState, ...]:
+        """Wait until every connected gateway applied or refused `epoch`, or the time is over; return their states."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while any(not _settled(state, epoch) for state in self._connections.values()):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+            return self._states()
+
+    def gateways(self) -> tuple[GatewayState, ...]:
+        with self._changed:
+            return self._states()
+
+    def close(self) -> None:
+        """Stop; gateways serve on."""
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._changed:
+            connections = list(self._connections)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(timeout=2.0)
+        self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _states(self) -> tuple[GatewayState, ...]:
+        return tuple(state for state in self._connections.values() if state is not None)
+
+    def _spawn(self, target: object, name: str, *args: object) -> None:
+        assert callable(target)
+        thread = threading.Thread(target=target, name=name, args=args, daemon=True)
+        self._threads = [old for old in self._threads if old.is_alive()]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            # a bound on sends alone: a timeout of the whole socket would also cut the reader's frames
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _WRITE_TIMEOUT)
+            with self._sending:  # so that no publish falls between the newest and the registration
+                with self._changed:
+                    self._connections[connection] = None
+                if self._newest is not None:
+                    self._send(connection, self._newest)
+            self._spawn(self._listen, "snapshot-reports", connection)
+
+    def _send(self, connection: socket.socket, data: bytes) -> None:
+        """Send a frame within the bound; drop the gateway otherwise."""
+        try:
+            connection.sendall(frame(data))
+        except OSError:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _listen(self, connection: socket.socket) -> None:
+        try:
+            while (data := read_frame(connection)) is not None:
+                self._hear(connection, decode_report(data))
+        except (Corrupt, OSError):
+            pass  # gone, or speaking nonsense: dropped either way, and a gateway reconnects
+        finally:
+            with self._changed:
+                self._connections.pop(connection, None)
+                self._changed.notify_all()
+            connection.close()
+
+    def _hear(self, connection: socket.socket, report: Report) -> None:
+        now = time.monotonic()
+        with self._changed:
+            state = self._connections.get(connection)
+            match report:
+                case Hello():
+                    state = GatewayState(
+                        gateway=report.gateway, pid=report.pid, serving=report.epoch, heard_s=now
+                    )
+                case Ack() if state is not None:
+                    state = msgspec.structs.replace(state, ack=report, serving=report.serving, heard_s=now)
+                case Beat() if state is not None:
+                    state = msgspec.structs.replace(state, beat=report, serving=report.epoch, heard_s=now)
+                case _:
+                    raise Corrupt("a gateway reported before it said who it is")
+            self._connections[connection] = state
+            self._changed.notify_all()
+
+
+def _settled(state: GatewayState | None, epoch: int) -> bool:
+    if state is None:
+        return False
+    return state.serving >= epoch or (state.ack is not None and state.ack.epoch >= epoch)

@@ -1,0 +1,138 @@
+"""Snapshots on disk: the newest that control issued, and the last that a gateway could really serve."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from taut.core.errors import Conflict, Corrupt, Denied, Unavailable
+from taut.ports.keys import PublicKey
+from taut.serving.snapshot.model import ServingSnapshot, open_snapshot
+
+_KEYS: Final = msgspec.json.Decoder(tuple[PublicKey, ...])
+
+
+class TrustFile:
+    """The public keys whose snapshots a gateway believes, as a JSON file that only the installation's owner writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path: Final = path
+
+    def write(self, keys: Sequence[PublicKey]) -> None:
+        write_atomically(self._path, msgspec.json.encode(list(keys)))
+
+    def read(self) -> tuple[PublicKey, ...]:
+        """Return the keys. Raises Unavailable when there is no file yet, Corrupt when it is none of ours."""
+        try:
+            return _KEYS.decode(self._path.read_bytes())
+        except FileNotFoundError as error:
+            raise Unavailable(f"{self._path} is missing: start control once, it writes it") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Corrupt(f"{self._path} is no list of public keys ({error}): restart control") from error
+
+
+class SnapshotStore:
+    """A folder with two signed snapshots: `snapshot.json`, the newest issued, and `applied.json`, the last served.
+
+    Guarantees: a file is whole or absent, also after a power failure; the epoch in a file never falls; what is
+    returned was signed by a trusted key. Safe for several processes.
+    """
+
+    def __init__(self, folder: Path, trust: TrustFile) -> None:
+        self._folder: Final = folder
+        self._trust: Final = trust
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def save(self, data: bytes) -> ServingSnapshot:
+        """Keep a newly issued snapshot. Raises Conflict when it is not newer than what is there; see open_snapshot."""
+        return self._save("snapshot.json", data)
+
+    def save_applied(self, data: bytes) -> ServingSnapshot:
+        """Keep a snapshot that is being served. One that is not newer than what is there changes nothing."""
+        with contextlib.suppress(Conflict):
+            return self._save("applied.json", data)
+        return open_snapshot(data, self._trust.read())
+
+    def newest(self) -> bytes | None:
+        """Return the newest issued snapshot, unverified, or None."""
+        return self._read("snapshot.json")
+
+    def candidates(self) -> list[bytes]:
+        """Return what a gateway may start from, best first: the newest issued, then the last that was served."""
+        return [data for name in ("snapshot.json", "applied.json") if (data := self._read(name)) is not None]
+
+    def floor(self) -> int:
+        """Return the epoch below which nothing may be served any more; 0 when none was.
+
+        A file that cannot be believed gives no floor: whoever can write here could also remove it.
+        """
+        data = self._read("applied.json")
+        if data is None:
+            return 0
+        try:
+            return open_snapshot(data, self._trust.read()).epoch
+        except (Corrupt, Denied, Unavailable):
+            return 0
+
+    def _save(self, name: str, data: bytes) -> ServingSnapshot:
+        keys = self._trust.read()
+        snapshot = open_snapshot(data, keys)
+        with self._lock():
+            before = self._read(name)
+            if before is not None and before != data:
+                with contextlib.suppress(Corrupt, Denied):  # what cannot be believed may be replaced
+                    found = open_snapshot(before, keys).epoch
+                    if found >= snapshot.epoch:
+                        raise Conflict(
+                            f"{name} is at epoch {found}, not before {snapshot.epoch}: issue a newer one"
+                        )
+            if before != data:
+                write_atomically(self._folder / name, data)
+        return snapshot
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        descriptor = os.open(self._folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write so that a reader, and a restart after a power failure, finds the old file or the new one, whole.
+
+    Raises Unavailable when the disk is full or cannot be written; the old file is then as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(temporary, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise Unavailable(
+            f"{path} cannot be written ({error.strerror}): free disk space or mend its rights"
+        ) from error
