@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
@@ -54,6 +55,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class _Loaded(NamedTuple):
     """The keys of one purpose, ready for use, and the file that they were read from."""
 
+    file: str
     stamp: tuple[int, int, int]
     signer: ec.EllipticCurvePrivateKey
     public: tuple[PublicKey, ...]
@@ -138,7 +140,11 @@ class FileKeys:
 
     def unwrap(self, wrapped: bytes, *, purpose: Purpose, context: bytes) -> bytes:
         key_id, rest = wrapped[1 : 1 + _ID_BYTES], wrapped[1 + _ID_BYTES :]
-        cipher = self._keys(purpose).wrapping.get(key_id)
+        # a key that was once read stays valid for unwrapping: look at the file only for one that is not known
+        known = self._loaded.get(purpose)
+        cipher = known.wrapping.get(key_id) if known else None
+        if cipher is None:
+            cipher = self._keys(purpose).wrapping.get(key_id)
         if wrapped[:1] != _WRAP_VERSION or cipher is None:
             raise Corrupt(
                 f"wrapped key for {purpose} names a wrapping key that this store does not hold: it was changed, or it "
@@ -176,9 +182,9 @@ class FileKeys:
 
     def _keys(self, purpose: Purpose) -> _Loaded:
         known = self._loaded.get(purpose)
-        path = self._path(purpose) if known is None else self._folder / f"{purpose}.key"
-        if known is not None and _stamp(path) == known.stamp:
+        if known is not None and _stamp(known.file) == known.stamp:
             return known
+        path = self._path(purpose)
         with as_unavailable(f"keys for {purpose} cannot be read from {self._folder}"):
             if _stamp(path) is None:
                 self._make(path)
@@ -186,7 +192,7 @@ class FileKeys:
             stamp = _stamp(path)
             if stamp is None:
                 raise Corrupt(f"key file {path} disappeared: restore it from a backup")
-            loaded = _load(stamp, self._read(path), purpose)
+            loaded = _load(path, stamp, self._read(path), purpose)
         self._loaded[purpose] = loaded
         return loaded
 
@@ -218,9 +224,10 @@ class FileKeys:
         replace_file(path, nonce + sealed)
 
 
-def _load(stamp: tuple[int, int, int], stored: _Stored, purpose: str) -> _Loaded:
+def _load(path: Path, stamp: tuple[int, int, int], stored: _Stored, purpose: str) -> _Loaded:
     signers = [_private_key(der) for der in stored.signing]
     return _Loaded(
+        file=str(path),
         stamp=stamp,
         signer=signers[0],
         public=tuple(_public_key(signer, purpose) for signer in signers),
@@ -244,9 +251,9 @@ def _public_key(private: ec.EllipticCurvePrivateKey, purpose: str) -> PublicKey:
     return PublicKey(key_id=digest_bytes(der).removeprefix("sha256:")[:16], purpose=purpose, pem=pem.decode())
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path | str) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

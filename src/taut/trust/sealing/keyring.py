@@ -1,0 +1,127 @@
+"""Keys of persons and of datasets: made on first use, wrapped, found by pseudonym, forgotten."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import polars as pl
+from sqlalchemy import delete, insert, select, update
+
+from taut.core.errors import InvalidInput
+from taut.core.times import to_us
+from taut.ports.keys import Keys, Purpose
+from taut.ports.records import Tx
+from taut.ports.world import Clock, Random
+from taut.trust.sealing.tables import data_keys, subject_keys
+
+KEY_BYTES: Final = 32
+KEY_ID_BYTES: Final = 6
+_PSEUDONYM_BYTES: Final = 16
+_PSEUDONYM_KEY: Final = "subject-pseudonyms"
+_ROWS_AT_ONCE: Final = 2000
+
+
+class SubjectKey(NamedTuple):
+    """A person's key, and 6 bytes of its digest that tell it from one made after it was forgotten."""
+
+    key: bytes
+    id: bytes
+
+
+class Keyring:
+    """Reads and writes wrapped keys in the caller's transaction.
+
+    Nothing is kept in memory between calls: a key that another process forgot must be gone here too.
+    """
+
+    def __init__(self, keys: Keys, random: Random, clock: Clock) -> None:
+        self._keys = keys
+        self._random = random
+        self._clock = clock
+
+    def pseudonyms(self, tx: Tx, subjects: Sequence[str], *, create: bool) -> dict[str, str]:
+        """Return the pseudonym of each subject: HMAC-SHA256, 128 bits, the same for ever in this installation.
+
+        create: make the key on first use; otherwise nobody has a pseudonym yet and the result is empty.
+        """
+        key = self.data_key(tx, _PSEUDONYM_KEY, size=KEY_BYTES, purpose="subject", create=create)
+        if key is None:
+            return {}
+        return {subject: mac_text(key, subject.encode()) for subject in subjects}
+
+    def subject_keys(self, tx: Tx, pseudonyms: Iterable[str]) -> dict[str, SubjectKey]:
+        """Return the keys of those who have one."""
+        found: dict[str, SubjectKey] = {}
+        table = subject_keys.c
+        for some in _batches(sorted(pseudonyms)):
+            rows = tx.execute(select(table.pseudonym, table.wrapped).where(table.pseudonym.in_(some)))
+            for pseudonym, wrapped in rows:
+                key = self._keys.unwrap(wrapped, purpose="subject", context=_context(pseudonym))
+                found[pseudonym] = SubjectKey(key, _key_id(key))
+        return found
+
+    def make_subject_keys(self, tx: Tx, pseudonyms: Iterable[str]) -> dict[str, SubjectKey]:
+        now_us = to_us(self._clock.now())
+        made: dict[str, SubjectKey] = {}
+        for some in _batches(list(pseudonyms)):
+            rows = []
+            for pseudonym in some:
+                key = self._random.bytes(KEY_BYTES)
+                wrapped = self._keys.wrap(key, purpose="subject", context=_context(pseudonym))
+                rows.append({"pseudonym": pseudonym, "wrapped": wrapped, "created_us": now_us})
+                made[pseudonym] = SubjectKey(key, _key_id(key))
+            tx.execute(insert(subject_keys), rows)
+        return made
+
+    def forget(self, tx: Tx, pseudonym: str) -> bool:
+        """Destroy a person's key; say whether there was one."""
+        mine = subject_keys.c.pseudonym == pseudonym
+        # Overwritten first: a row that is only deleted stays readable in the free space of its page.
+        found = tx.execute(update(subject_keys).where(mine).values(wrapped=bytes(128), created_us=0)).rowcount
+        tx.execute(delete(subject_keys).where(mine))
+        return found > 0
+
+    def data_key(self, tx: Tx, name: str, *, size: int, purpose: Purpose, create: bool) -> bytes | None:
+        """Return the data key of that name, made on first use when `create`."""
+        context = b"sealing/" + name.encode()
+        wrapped = tx.execute(select(data_keys.c.wrapped).where(data_keys.c.name == name)).scalar()
+        if wrapped is not None:
+            return self._keys.unwrap(wrapped, purpose=purpose, context=context)
+        if not create:
+            return None
+        key = self._random.bytes(size)
+        wrapped = self._keys.wrap(key, purpose=purpose, context=context)
+        row = {"name": name, "wrapped": wrapped, "created_us": to_us(self._clock.now())}
+        tx.execute(insert(data_keys), [row])
+        return key
+
+
+def subject_text(series: pl.Series) -> pl.Series:
+    """Return the column that names persons as text. Raises InvalidInput unless it holds text or integers."""
+    if series.dtype in (pl.String, pl.Null) or series.dtype.is_integer():
+        return series.cast(pl.String)
+    raise InvalidInput(
+        f"subject column {series.name!r} is {series.dtype}: people are named by text or integers"
+    )
+
+
+def mac_text(key: bytes, message: bytes) -> str:
+    """Return 128 bits of HMAC-SHA256 as 22 characters of URL-safe base64."""
+    digest = hmac.digest(key, message, "sha256")[:_PSEUDONYM_BYTES]
+    return base64.urlsafe_b64encode(digest)[:22].decode()
+
+
+def _key_id(key: bytes) -> bytes:
+    return hmac.digest(key, b"taut/seal/key-id", "sha256")[:KEY_ID_BYTES]
+
+
+def _context(pseudonym: str) -> bytes:
+    return b"sealing/subject/" + pseudonym.encode()
+
+
+def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), _ROWS_AT_ONCE):
+        yield items[start : start + _ROWS_AT_ONCE]
