@@ -1,0 +1,193 @@
+"""Verification: every leaf, tile and checkpoint read again and compared, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import func, or_, select
+
+from taut.core.errors import Corrupt, TautError
+from taut.ports.keys import Keys
+from taut.ports.records import Records, Tx
+from taut.trust.ledger import tables as t
+from taut.trust.ledger.copies import CheckpointCopy
+from taut.trust.ledger.naming import Findings
+from taut.trust.ledger.note import VerifyKey, open_checkpoint, verify_keys
+from taut.trust.ledger.store import head_size
+from taut.trust.ledger.tiles import TILE_WIDTH
+from taut.trust.ledger.values import Checkpoint, LedgerReport
+from taut.trust.ledger.walk import Anchor, Walk, content_hash
+
+CHUNK: Final = (
+    4 * TILE_WIDTH
+)  # leaves a read; with bodies of at most 32 KiB this bounds memory to some 32 MiB
+_DATABASE: Final = "the database"
+
+
+class Audit:
+    """One verification of a ledger. It only reads, a chunk a transaction, and may run beside writers."""
+
+    def __init__(
+        self, records: Records, keys: Keys, *, origin: str, copies: Sequence[CheckpointCopy]
+    ) -> None:
+        self._records = records
+        self._origin = origin
+        self._copies = tuple(copies)
+        self._public = verify_keys(keys)
+        self._findings = Findings()
+
+    def run(self, progress: Callable[[float], None] | None = None) -> LedgerReport:
+        copied = (
+            self._read_copies()
+        )  # before the database, or a checkpoint made meanwhile would look rolled back
+        with self._records.read() as tx:
+            size, end = self._frame(tx)
+            self._check_newest(tx, size, copied)
+        walk = Walk(self._findings, size=size, end=end)
+        for start in range(0, end, CHUNK):
+            stop = min(start + CHUNK, end)
+            with self._records.read() as tx:
+                anchors = self._anchors(tx, start, stop)
+                anchors += [
+                    Anchor(where, copy.size, copy.root) for where, copy in copied if start < copy.size <= stop
+                ]
+                walk.chunk(tx, start, stop, sorted(anchors, key=lambda anchor: anchor.size))
+            if progress is not None:
+                progress(stop / end)
+        with self._records.read() as tx:
+            walk.finish(tx)
+        waiting = self._check_pending()
+        self._findings.resolve(size=size)
+        return LedgerReport(
+            ok=not self._findings.faults,
+            size=size,
+            root=walk.root(),
+            faults=tuple(self._findings.faults),
+            warnings=self._warnings(walk, size),
+            pending=waiting,
+            checkpoints=walk.compared,
+            more_faults=self._findings.more,
+        )
+
+    def _warnings(self, walk: Walk, size: int) -> tuple[str, ...]:
+        found = []
+        if not self._copies:
+            found.append(
+                "no checkpoint copy is kept outside the database: whoever can write it could cut the log's end unseen"
+            )
+        if walk.signed_until < size:
+            found.append(
+                f"leaves {walk.signed_until} to {size - 1} are covered by no signed checkpoint yet: "
+                "run `taut ledger checkpoint`"
+            )
+        return tuple(found)
+
+    def _read_copies(self) -> list[tuple[str, Checkpoint]]:
+        found = []
+        for copy in self._copies:
+            try:
+                note = copy.latest()
+                if note is not None:
+                    found.append((copy.name, open_checkpoint(note, self._public, origin=self._origin)))
+            except Corrupt as error:
+                self._findings.add("copy_forged", f"the newest checkpoint in {copy.name}: {error}")
+            except TautError as error:
+                self._findings.add("copy_unreadable", f"{copy.name} proves nothing: {error}")
+        return found
+
+    def _frame(self, tx: Tx) -> tuple[int, int]:
+        """Return (size by the head, end of the walk): a head far beyond the leaves must not keep us busy for ever."""
+        size = head_size(tx)
+        newest = tx.execute(select(func.max(t.leaves.c.seq)).where(t.leaves.c.seq < size)).scalar_one()
+        end = min(size, (-1 if newest is None else newest) + 1 + CHUNK)
+        if end < size:
+            self._findings.add(
+                "tail_cut",
+                f"leaves {end} to {size - 1}, the end of the log, are gone",
+                seq=end,
+                last=size - 1,
+            )
+        outside = tx.execute(
+            select(func.count(), func.min(t.leaves.c.seq), func.max(t.leaves.c.seq)).where(
+                or_(t.leaves.c.seq >= size, t.leaves.c.seq < 0)
+            )
+        ).one()
+        if outside[0]:
+            self._findings.add(
+                "leaf_beyond_head",
+                f"{outside[0]} leaves from {outside[1]} to {outside[2]} lie outside the log of {size} leaves: they were "
+                "put there, or the head was set back",
+                seq=outside[1],
+                last=outside[2],
+            )
+        return size, end
+
+    def _check_newest(self, tx: Tx, size: int, copied: list[tuple[str, Checkpoint]]) -> None:
+        """Find checkpoints beyond the log, and copies that are newer than anything the database remembers."""
+        for row in tx.execute(select(t.checkpoints).where(t.checkpoints.c.size > size)):
+            anchor = self._open(row, self._public)
+            if anchor is not None:
+                self._add_cut(_DATABASE, anchor.size, size)
+        newest = tx.execute(select(func.max(t.checkpoints.c.size))).scalar_one()
+        known = -1 if newest is None else newest
+        for where, copy in copied:
+            if copy.size > size:
+                self._add_cut(where, copy.size, size)
+            if copy.size > known:
+                remembered = "none" if known < 0 else f"none after size {known}"
+                self._findings.add(
+                    "checkpoint_rolled_back",
+                    f"{where} keeps a checkpoint of {copy.size} leaves, but the database remembers {remembered}: its "
+                    "checkpoints were removed, or an old backup was restored",
+                )
+
+    def _add_cut(self, where: str, signed: int, size: int) -> None:
+        self._findings.add(
+            "tail_cut",
+            f"{where} keeps a signed checkpoint of {signed} leaves, but the log ends at {size}: leaves {size} to "
+            f"{signed - 1} are gone",
+            seq=size,
+            last=signed - 1,
+        )
+
+    def _anchors(self, tx: Tx, start: int, stop: int) -> list[Anchor]:
+        low = -1 if start == 0 else start  # the checkpoint of the empty log belongs to the first chunk
+        rows = tx.execute(
+            select(t.checkpoints).where(t.checkpoints.c.size > low, t.checkpoints.c.size <= stop)
+        ).all()
+        return [anchor for row in rows if (anchor := self._open(row, self._public)) is not None]
+
+    def _open(self, row: Any, public: Sequence[VerifyKey]) -> Anchor | None:
+        try:
+            checkpoint = open_checkpoint(row.note, public, origin=self._origin)
+        except Corrupt as error:
+            self._findings.add("checkpoint_forged", f"checkpoint of size {row.size} in the database: {error}")
+            return None
+        if (checkpoint.size, checkpoint.root) != (row.size, bytes(row.root)):
+            self._findings.add(
+                "checkpoint_forged",
+                f"checkpoint of size {row.size} in the database does not say what its signed note says",
+            )
+            return None
+        return Anchor(_DATABASE, checkpoint.size, checkpoint.root)
+
+    def _check_pending(self) -> int:
+        """Check leaves without a place against their own hash, a chunk a transaction."""
+        last, count = "", 0
+        while True:
+            with self._records.read() as tx:
+                rows = tx.execute(
+                    select(t.pending).where(t.pending.c.id > last).order_by(t.pending.c.id).limit(CHUNK)
+                ).all()
+            for row in rows:
+                if content_hash(row) != bytes(row.hash):
+                    self._findings.add(
+                        "pending_changed",
+                        f"leaf {row.id}, not sequenced yet, is not what its hash says: it was changed",
+                        leaf=row.id,
+                    )
+            count += len(rows)
+            if len(rows) < CHUNK:
+                return count
+            last = rows[-1].id

@@ -1,0 +1,291 @@
+"""The ledger itself: what rooms append to, and what people ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Select, delete, insert, select
+
+from taut.core.canonical import canonical_json, digest_bytes
+from taut.core.errors import Corrupt, InvalidInput, NotFound
+from taut.core.evidence import Evidence, Verdict
+from taut.core.times import to_us
+from taut.ports.keys import Keys
+from taut.ports.records import Records, Tx, transact
+from taut.ports.world import Clock, Ids
+from taut.trust.ledger import tables as t
+from taut.trust.ledger.audit import Audit
+from taut.trust.ledger.checkpoints import Checkpoints, latest_checkpoint
+from taut.trust.ledger.copies import CheckpointCopy
+from taut.trust.ledger.leaf import DETAILS_BYTES_MAX, check_entry, leaf_bytes, leaf_of_row
+from taut.trust.ledger.merkle import leaf_hash
+from taut.trust.ledger.note import check_origin, verify_keys
+from taut.trust.ledger.resources import resource
+from taut.trust.ledger.store import (
+    LeafRow,
+    add_pending,
+    head_size,
+    latest_about,
+    leaf_row,
+    sequence_group,
+    tile_reader,
+)
+from taut.trust.ledger.tiles import Tree
+from taut.trust.ledger.values import Checkpoint, Entry, Leaf, LedgerReport, Proof
+
+SHOW_MAX: Final = 10_000
+_SERIES_MAX: Final = 100_000
+_ATTEMPTS: Final = 32
+_IN_MAX: Final = 500
+
+
+class Ledger:
+    """An append-only log in Records that cannot be changed unseen.
+
+    Guarantees: a leaf is there exactly when the effect in its transaction is; once sequenced, leaves have the places
+    0, 1, 2 … without a gap and keep them; `checkpoint` never signs a log that contradicts an earlier checkpoint
+    that it can see. Any number of threads and processes may append, sequence and sign.
+
+    Not guaranteed: that leaves have their places before `sequence` ran, or in the order of their times; that a cut
+    tail is found without a copy of a checkpoint outside the database; anything about a leaf that was removed or
+    changed together with its effect before it was sequenced.
+
+    origin: the log's name in its checkpoints, like `example.org/taut`; one log, one origin, for ever.
+    copies: where checkpoints are published. group_max: leaves a transaction of the sequencer, bounding its memory.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        keys: Keys,
+        clock: Clock,
+        ids: Ids,
+        *,
+        origin: str,
+        copies: Sequence[CheckpointCopy] = (),
+        group_max: int = 16_384,
+    ) -> None:
+        self._records = records
+        self._keys = keys
+        self._clock = clock
+        self._ids = ids
+        self._origin = check_origin(origin)
+        self._copies = tuple(copies)
+        self._group_max = group_max
+        self._checkpoints = Checkpoints(records, keys, clock, origin=origin, copies=copies)
+
+    def append(self, tx: Tx, entry: Entry) -> str:
+        """Log `entry` in the effect's transaction and return the leaf's id. Raises InvalidInput as Entry says."""
+        leaf_id = self._ids.new("leaf")
+        add_pending(tx, [self._row(tx, entry, leaf_id, to_us(self._clock.now()))])
+        return leaf_id
+
+    def append_many(self, tx: Tx, entries: Iterable[Entry]) -> None:
+        """Log entries at one time; cheaper by far than one by one. They are sequenced in their order here."""
+        at_us = to_us(self._clock.now())
+        rows: list[LeafRow] = []
+        series = ""
+        for number, entry in enumerate(entries):
+            if number % _SERIES_MAX == 0:
+                series = self._ids.new("leaf")  # one identifier for many leaves: making one takes 6 us
+            rows.append(self._row(tx, entry, f"{series}.{number % _SERIES_MAX:05d}", at_us))
+        add_pending(tx, rows)
+
+    def record_verdict(
+        self, tx: Tx, verdict: Verdict, *, actor: str, evidence: Evidence | None = None
+    ) -> str:
+        """Log a gate's verdict and return the leaf's id.
+
+        The leaf says what was decided and commits to why; reasons and evidence, which may quote data, are kept as
+        erasable details. Raises InvalidInput when `evidence` is not what the verdict was given on.
+        """
+        if evidence is not None and evidence.digest != verdict.evidence_digest:
+            raise InvalidInput(
+                f"the evidence given is not that of the {verdict.gate} verdict on {verdict.subject}: its digest is "
+                f"{evidence.digest}, the verdict names {verdict.evidence_digest}"
+            )
+        body = {
+            "gate": verdict.gate,
+            "decision": str(verdict.decision),
+            "degraded": verdict.degraded,
+            "evidence": verdict.evidence_digest,
+            "reasons": len(verdict.reasons),
+        }
+        details: dict[str, Any] = {"reasons": list(verdict.reasons)}
+        if evidence is not None:
+            details["evidence"] = msgspec.to_builtins(evidence)
+        return self.append(tx, Entry(f"verdict.{verdict.gate}", verdict.subject, actor, body, details))
+
+    def sequence(self) -> int:
+        """Give every committed leaf its place and return how many got one. Safe to run anywhere at any time."""
+        total = 0
+        while True:
+            done = transact(
+                self._records, lambda tx: sequence_group(tx, group_max=self._group_max), attempts=_ATTEMPTS
+            )
+            total += done
+            if done < self._group_max:
+                return total
+
+    def checkpoint(self) -> Checkpoint:
+        """Sequence what is committed, sign it and publish the checkpoint to every copy.
+
+        Raises Corrupt, and signs nothing, when the log does not continue what a copy or the database has seen
+        signed; Unavailable when a copy cannot be reached (the checkpoint is then kept and published next time).
+        """
+        self.sequence()
+        checkpoint = self._checkpoints.make()
+        self._checkpoints.publish(checkpoint)
+        return checkpoint
+
+    def verify(self, *, progress: Callable[[float], None] | None = None) -> LedgerReport:
+        """Read everything again and compare: leaves, tiles, checkpoints and their copies. Memory is bounded.
+
+        progress: called with the fraction done, 0 to 1.
+        """
+        return Audit(self._records, self._keys, origin=self._origin, copies=self._copies).run(progress)
+
+    def prove(self, what: str) -> Proof:
+        """Prove a leaf, by its id or as the newest about a subject, against a signed checkpoint.
+
+        Sequences and signs when no checkpoint covers the leaf yet. Raises NotFound for what is not in the log.
+        """
+        public = verify_keys(self._keys)
+        for _ in range(2):
+            with self._records.read() as tx:
+                row, place = self._find(tx, what)
+                checkpoint = latest_checkpoint(tx, public, origin=self._origin)
+                if place is not None and checkpoint is not None and checkpoint.size > place:
+                    tree = Tree(tile_reader(tx), head_size(tx))
+                    return Proof(
+                        leaf=leaf_of_row(row, seq=place),
+                        index=place,
+                        size=checkpoint.size,
+                        path=tree.inclusion(place, checkpoint.size),
+                        checkpoint=checkpoint.note,
+                    )
+            self.checkpoint()
+        raise Corrupt(
+            f"leaf {what} is in no checkpoint, though one was just signed: run `taut ledger verify`"
+        )
+
+    def consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
+        """Return the proof that the log of `old_size` leaves begins that of `new_size`; see `verify_consistency`."""
+        with self._records.read() as tx:
+            return Tree(tile_reader(tx), head_size(tx)).consistency(old_size, new_size)
+
+    def show(
+        self,
+        *,
+        kind: str | None = None,
+        subject: str | None = None,
+        actor: str | None = None,
+        since: datetime | None = None,
+        limit: int = 50,
+        details: bool = False,
+    ) -> tuple[Leaf, ...]:
+        """Return the newest leaves that fit every filter, newest first, those without a place before all.
+
+        kind: whole, or a prefix that ends with a dot, such as `verdict.`. limit: 1 to 10,000.
+        details: read those that were not erased too; Corrupt when one is not what its leaf commits to.
+        """
+        if not 0 < limit <= SHOW_MAX:
+            raise InvalidInput(f"limit {limit} is out of range: show 1 to {SHOW_MAX} leaves at a time")
+        filters = {"kind": kind, "subject": subject, "actor": actor}
+        with self._records.read() as tx:
+            found: list[tuple[Any, int | None]] = []
+            for table, place in ((t.pending, t.pending.c.id), (t.leaves, t.leaves.c.seq)):
+                query = _filtered(select(table), table, filters, since).order_by(place.desc())
+                rows = tx.execute(query.limit(limit - len(found))) if len(found) < limit else ()
+                found += [(row, row.seq if table is t.leaves else None) for row in rows]
+            kept = _details(tx, [row.id for row, _ in found]) if details else {}
+        shown = (leaf_of_row(row, seq=place) for row, place in found)
+        return tuple(_with_details(leaf, kept.get(leaf.id)) for leaf in shown)
+
+    def get(self, leaf_id: str) -> Leaf:
+        """Return a leaf with its details, as far as they were not erased. Raises NotFound, or Corrupt."""
+        with self._records.read() as tx:
+            row, place = self._find(tx, leaf_id)
+            return _with_details(leaf_of_row(row, seq=place), _details(tx, [row.id]).get(row.id))
+
+    def erase_details(self, tx: Tx, leaf_id: str) -> bool:
+        """Destroy a leaf's details; its commitment, salted, then tells nothing. Return whether there were any."""
+        return tx.execute(delete(t.details).where(t.details.c.leaf_id == leaf_id)).rowcount > 0
+
+    def resource(self, path: str) -> bytes:
+        """Return a C2SP tlog-tiles resource; see `resources.resource`."""
+        with self._records.read() as tx:
+            return resource(tx, path)
+
+    def size(self) -> int:
+        """Return the number of sequenced leaves."""
+        with self._records.read() as tx:
+            return head_size(tx)
+
+    def _row(self, tx: Tx, entry: Entry, leaf_id: str, at_us: int) -> LeafRow:
+        body = entry.body
+        if entry.details is not None:
+            body = {**body, "details": self._keep_details(tx, leaf_id, entry)}
+        encoded = check_entry(entry, body)
+        data = leaf_bytes(
+            id=leaf_id, kind=entry.kind, subject=entry.subject, actor=entry.actor, at_us=at_us, body=encoded
+        )
+        return (leaf_id, entry.kind, entry.subject, entry.actor, at_us, encoded.decode(), leaf_hash(data))
+
+    def _keep_details(self, tx: Tx, leaf_id: str, entry: Entry) -> str:
+        encoded = canonical_json(entry.details).decode()
+        if len(encoded) > DETAILS_BYTES_MAX:
+            raise InvalidInput(
+                f"details of {entry.kind} about {entry.subject} are longer than {DETAILS_BYTES_MAX} bytes: keep them "
+                "as a blob and log its digest"
+            )
+        if "details" in entry.body:
+            raise InvalidInput(f"body of {entry.kind} has a field `details`: that name holds the commitment")
+        salt = self._ids.new(
+            "salt"
+        )  # 80 random bits: without it, short details could be guessed from the digest
+        tx.execute(insert(t.details).values(leaf_id=leaf_id, salt=salt, body=encoded))
+        return _commitment(salt, encoded)
+
+    def _find(self, tx: Tx, what: str) -> tuple[Any, int | None]:
+        found = leaf_row(tx, what)
+        if found is None and (leaf_id := latest_about(tx, what)) is not None:
+            found = leaf_row(tx, leaf_id)
+        if found is None:
+            raise NotFound(f"the ledger has no leaf {what[:120]!r} and none about it: see `taut ledger show`")
+        return found
+
+
+def _commitment(salt: str, body: str) -> str:
+    return digest_bytes(f"{salt}\n{body}".encode())
+
+
+def _filtered(
+    query: Select[Any], table: Any, filters: dict[str, str | None], since: datetime | None
+) -> Select[Any]:
+    for name, wanted in filters.items():
+        if wanted is None:
+            continue
+        column = table.c[name]
+        prefix = name == "kind" and wanted.endswith(".")
+        query = query.where(column.startswith(wanted, autoescape=True) if prefix else column == wanted)
+    return query if since is None else query.where(table.c.at_us >= to_us(since))
+
+
+def _details(tx: Tx, leaf_ids: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for at in range(0, len(leaf_ids), _IN_MAX):
+        wanted = t.details.c.leaf_id.in_(leaf_ids[at : at + _IN_MAX])
+        found.update((row.leaf_id, row) for row in tx.execute(select(t.details).where(wanted)))
+    return found
+
+
+def _with_details(leaf: Leaf, row: Any | None) -> Leaf:
+    if row is None:
+        return leaf
+    if leaf.body.get("details") != _commitment(row.salt, row.body):
+        raise Corrupt(f"details of leaf {leaf.id} are not those that it commits to: they were changed")
+    return msgspec.structs.replace(leaf, details=msgspec.json.decode(row.body))
