@@ -1,0 +1,1 @@
+"""Sources on local disks and object stores."""
