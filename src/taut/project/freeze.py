@@ -60,7 +60,8 @@ def freeze(
     )
     if not problems:  # a dataset that could not be read would make every reference to it look wrong too
         places = {(item.kind, item.name): f"{item.place}: " for item in collection.declarations}
-        problems += [places.get((kind, name), "") + said for kind, name, said in check_references(manifest)]
+        found = (*check_contracts(manifest), *check_references(manifest))
+        problems += [places.get((kind, name), "") + said for kind, name, said in found]
         problems += list(_undeclared(collection))
     if problems:
         count = "" if len(problems) == 1 else f"{len(problems)} problems in the project:\n- "
@@ -72,11 +73,15 @@ Problem = tuple[str, str, str]
 """Kind and name of the thing, and what is wrong with it."""
 
 
-def check_references(manifest: Manifest) -> Iterator[Problem]:
-    """Yield what is wrong with references, columns and types in a manifest; nothing when it is sound.
+def check_contracts(manifest: Manifest) -> Iterator[Problem]:
+    """Yield where a dataset contradicts itself. Pure, so that the plan gate repeats it on what it was sent."""
+    for dataset in manifest.datasets:
+        for said in dataset_faults(dataset):
+            yield "dataset", dataset.name, f"dataset {dataset.name!r}: {said}"
 
-    Pure, so that the plan gate repeats it on what it was sent.
-    """
+
+def check_references(manifest: Manifest) -> Iterator[Problem]:
+    """Yield what is wrong with names, references and columns across a manifest. Pure, like `check_contracts`."""
     datasets = {spec.name: spec for spec in manifest.datasets}
     features = {spec.name: spec for spec in manifest.features}
     models = {spec.name: spec for spec in manifest.models}
@@ -87,9 +92,6 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield kind, name, f"{kind} {name!r} is there twice: rename or remove one"
-    for dataset in manifest.datasets:
-        for said in dataset_faults(dataset):
-            yield "dataset", dataset.name, f"dataset {dataset.name!r}: {said}"
     for feature in manifest.features:
         for source in feature.sources:
             if source not in datasets:

@@ -1,0 +1,162 @@
+"""The control plane's HTTP face: every operation under `/api/v1`, its OpenAPI, health, metrics, a status page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, StreamingResponse
+
+from taut import __version__
+from taut.core.errors import InvalidInput, TautError, Unauthenticated
+from taut.entrypoints import errors
+from taut.entrypoints.openapi import describe
+from taut.entrypoints.operations import OperationTable
+from taut.entrypoints.operations.operation import (
+    MAX_BODY_BYTES,
+    Caller,
+    Operation,
+    Platform,
+    decode,
+    perform,
+)
+from taut.entrypoints.page import status_page
+from taut.entrypoints.peers import UNIX
+from taut.entrypoints.streams import NDJSON, stream
+from taut.entrypoints.whose import owner_caller
+
+_LOG_FIELD: Final = "request_id"
+
+LogFailure = Callable[[str, BaseException], None]
+"""Called with the request id and what failed, for failures that are ours."""
+
+
+def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailure) -> FastAPI:
+    """Build the control API over one platform.
+
+    A caller is the principal of his bearer, or, on the installation's own Unix socket (served with `PeerProtocol`),
+    the owner of its files. Every operation is decided by policy before it runs.
+    """
+    app = FastAPI(title="taut control plane", version=__version__, docs_url=None, redoc_url=None)
+    app.openapi = lambda: describe(table)  # type: ignore[method-assign]  # the documented way to replace the schema
+
+    @app.exception_handler(Exception)
+    async def failed(_request: Request, error: Exception) -> Response:
+        return _failure(platform, error, log_failure)
+
+    @app.exception_handler(TautError)
+    async def refused(_request: Request, error: TautError) -> Response:
+        return _failure(platform, error, log_failure)
+
+    for operation in table:
+        _route(app, platform, table, operation, log_failure)
+    _health(app, platform)
+    return app
+
+
+def _route(
+    app: FastAPI, platform: Platform, table: OperationTable, operation: Operation, log_failure: LogFailure
+) -> None:
+    async def endpoint(request: Request) -> Response:
+        body = await _body(request, operation)
+        caller = await run_in_threadpool(authenticate, platform, request)
+        if NDJSON in request.headers.get("accept", ""):
+            lines: AsyncIterator[bytes] = stream(
+                lambda progress: perform(table, platform, caller, operation.name, body, progress),
+                lambda error: _document(platform, error, log_failure),
+            )
+            return StreamingResponse(lines, media_type=NDJSON)
+        result = await run_in_threadpool(perform, table, platform, caller, operation.name, body, _silent)
+        return Response(msgspec.json.encode(result), media_type="application/json")
+
+    methods = ["GET", "POST"] if operation.reads else ["POST"]
+    app.add_api_route(operation.path, endpoint, methods=methods, include_in_schema=False, response_model=None)
+
+
+async def _body(request: Request, operation: Operation) -> object:
+    if request.method == "GET":
+        fields = decode(operation, dict(request.query_params), strict=False)
+        return msgspec.to_builtins(fields)
+    size = 0
+    parts: list[bytes] = []
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise InvalidInput(f"the body passes {MAX_BODY_BYTES // 2**20} MiB: send less")
+        parts.append(part)
+    try:
+        return msgspec.json.decode(b"".join(parts) or b"{}")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the body is no JSON: {error}") from error
+
+
+def authenticate(platform: Platform, request: Request) -> Caller:
+    """Return who calls. Raises Unauthenticated when nothing proves it."""
+    header = request.headers.get("authorization", "")
+    client = request.scope.get("client")
+    local = client is not None and client[0] == UNIX
+    if header:
+        scheme, _, bearer = header.partition(" ")
+        if scheme.lower() != "bearer" or not bearer.strip():
+            raise Unauthenticated("the Authorization header is not understood: send `Bearer TOKEN`")
+        return Caller(principal=platform.identity.authenticate(bearer.strip()), local=local)
+    if local and client is not None and client[1] in (os.stat(platform.home).st_uid, 0):
+        return owner_caller(platform, break_glass=request.headers.get("taut-break-glass", ""))
+    raise Unauthenticated("no identity came with the request: send `Authorization: Bearer TOKEN`")
+
+
+def _health(app: FastAPI, platform: Platform) -> None:
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.get("/readyz", include_in_schema=False)
+    def readyz() -> dict[str, bool]:
+        platform.records.check()
+        return {"ok": True}
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", include_in_schema=False)
+    def page() -> HTMLResponse:
+        return HTMLResponse(status_page(), headers=_PAGE_HEADERS)
+
+
+_PAGE_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+def _failure(platform: Platform, error: Exception, log_failure: LogFailure) -> Response:
+    status = errors.status_of(error) if isinstance(error, TautError) else 500
+    headers = {}
+    if isinstance(error, TautError) and (wait := errors.retry_after(error)):
+        headers["retry-after"] = wait
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = msgspec.json.encode(_document(platform, error, log_failure))
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+def _document(platform: Platform, error: BaseException, log_failure: LogFailure) -> dict[str, object]:
+    request_id = platform.ids.new("req")
+    if isinstance(error, TautError):
+        return errors.document(error.code, error.message, request_id)
+    log_failure(request_id, error)
+    return errors.document(
+        errors.INTERNAL, f"taut failed on this request: look for {request_id} in the log", request_id
+    )
+
+
+def _silent(_message: str, _fraction: float | None) -> None:
+    """Nobody watches: the caller asked for the result only."""

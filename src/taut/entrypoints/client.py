@@ -1,0 +1,259 @@
+"""One client of the control plane with three ways to reach it: this process, the installation's socket, a URL."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from taut.core.errors import Conflict, InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+    from taut.entrypoints.operations import OperationTable
+    from taut.entrypoints.operations.operation import Platform
+
+Json = dict[str, Any]
+Progress = Callable[[str, float | None], None]
+
+SOCKET: Final = "run/control.sock"
+LOCK: Final = "lock"
+_NDJSON: Final = "application/x-ndjson"
+
+
+class Transport(Protocol):
+    """Carries one operation to where it is done, and its progress and result back."""
+
+    def call(self, name: str, request: Json, progress: Progress) -> Json: ...
+
+    def close(self) -> None: ...
+
+
+class Client:
+    """Everything that an operator or builder can do, as calls.
+
+    Guarantees: the same operations, the same decisions of policy and the same errors over every transport.
+    Not guaranteed: that work which was under way when the connection broke did not finish; ask for its state.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport: Final = transport
+
+    def call(self, name: str, request: Json | None = None, *, progress: Progress | None = None) -> Json:
+        """Carry out operation `name`, such as `data.ingest`. Raises the TautError that it ended with."""
+        return self._transport.call(name, request or {}, progress or _silent)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(home: Path, *, url: str | None = None, token: str | None = None, break_glass: str = "") -> Client:
+    """Reach the control plane: at `url`, else over the socket of the installation that runs in `home`, else here.
+
+    Here means that this process takes the home's lock and runs control itself, until the client is closed.
+    Raises Conflict when another process works in the home, Unavailable when nothing answers at `url`.
+    """
+    if url is not None:
+        return Client(_url_transport(url, token))
+    path = home / SOCKET
+    if answers(path):
+        return Client(_socket_transport(path, token, break_glass))
+    return Client(InProcess(home, token=token, break_glass=break_glass))
+
+
+def answers(path: Path) -> bool:
+    """Whether a process listens on the Unix socket."""
+    import socket
+
+    if not path.exists():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def home_lock(home: Path) -> Iterator[None]:
+    """Hold the home for this process alone; freed by the kernel when it dies, however it dies.
+
+    Raises Conflict when another process holds it.
+    """
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            said = f" (process {holder})" if holder.isdigit() else ""
+            raise Conflict(
+                f"another process{said} works in {home}: wait until it ends, or name another home with --home"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class InProcess:
+    """Control in this process, under the home's lock."""
+
+    def __init__(self, home: Path, *, token: str | None = None, break_glass: str = "") -> None:
+        from contextlib import ExitStack
+
+        self._token: Final = token
+        self._break_glass: Final = break_glass
+        self._stack: Final = ExitStack()
+        self._stack.enter_context(home_lock(home))
+        try:
+            self._platform, self._table = self._stack.enter_context(_open(home))
+        except BaseException:
+            self._stack.close()
+            raise
+
+    @property
+    def platform(self) -> Platform:
+        return self._platform
+
+    def call(self, name: str, request: Json, progress: Progress) -> Json:
+        import msgspec
+
+        from taut.entrypoints.operations.operation import Caller, perform
+        from taut.entrypoints.whose import owner_caller
+
+        if self._token:
+            caller = Caller(principal=self._platform.identity.authenticate(self._token), local=True)
+        else:
+            caller = owner_caller(self._platform, break_glass=self._break_glass)
+        result = perform(self._table, self._platform, caller, name, request, progress)
+        decoded: Json = msgspec.json.decode(
+            msgspec.json.encode(result)
+        )  # as over the wire, so none can differ
+        return decoded
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextmanager
+def _open(home: Path) -> Iterator[tuple[Platform, OperationTable]]:
+    from taut.bootstrap import open_platform
+    from taut.entrypoints.operations import operation_table
+
+    with open_platform(home, environ=os.environ) as platform:
+        yield platform, operation_table()
+
+
+class OverHttp:
+    """The control API over HTTP, on a socket or at a URL."""
+
+    def __init__(self, http: httpx.Client, where: str) -> None:
+        self._http: Final = http
+        self._where: Final = where
+
+    def call(self, name: str, request: Json, progress: Progress) -> Json:
+        import httpx
+
+        try:
+            return self._call(name, request, progress)
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"the control plane at {self._where} does not answer ({str(error) or type(error).__name__}): "
+                "look at `taut status`, or start it with `taut up`"
+            ) from error
+
+    def _call(self, name: str, request: Json, progress: Progress) -> Json:
+        import msgspec
+
+        from taut.entrypoints.errors import INTERNAL, from_document
+
+        path = "/api/v1/" + name.replace(".", "/")
+        with self._http.stream("POST", path, json=request, headers={"accept": _NDJSON}) as answer:
+            if not answer.headers.get("content-type", "").startswith(_NDJSON):
+                answer.read()
+                raise _refusal(answer, self._where)
+            for line in answer.iter_lines():
+                told = msgspec.json.decode(line)
+                if "progress" in told:
+                    progress(told["progress"]["message"], told["progress"]["fraction"])
+                elif "error" in told:
+                    raise from_document(told["error"]["code"], _with_id(told["error"]))
+                else:
+                    result: Json = told["result"]
+                    return result
+        raise from_document(
+            INTERNAL, f"the control plane at {self._where} ended {name} without a word: look into its log"
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _refusal(answer: httpx.Response, where: str) -> Exception:
+    import msgspec
+
+    from taut.entrypoints.errors import from_document
+
+    try:
+        told = msgspec.json.decode(answer.content)["error"]
+        wait = float(answer.headers.get("retry-after", "1"))
+        return from_document(told["code"], _with_id(told), retry_after_s=wait)
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        return InvalidInput(f"{where} answered {answer.status_code}, not as taut does: check --url")
+
+
+def _with_id(told: Json) -> str:
+    from taut.entrypoints.errors import INTERNAL
+
+    return str(told["message"]) if told["code"] != INTERNAL else f"{told['message']} ({told['request_id']})"
+
+
+def _socket_transport(path: Path, token: str | None, break_glass: str) -> OverHttp:
+    import httpx
+
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    if break_glass:
+        headers["taut-break-glass"] = break_glass
+    carrier = httpx.HTTPTransport(uds=str(path))
+    return OverHttp(
+        httpx.Client(transport=carrier, base_url="http://control", headers=headers, timeout=_timeout()),
+        str(path),
+    )
+
+
+def _url_transport(url: str, token: str | None) -> OverHttp:
+    import httpx
+
+    parsed = httpx.URL(url) if "://" in url else httpx.URL(f"http://{url}")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidInput(f"--url {url!r} is no address: write for example http://127.0.0.1:8081")
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return OverHttp(httpx.Client(base_url=parsed, headers=headers, timeout=_timeout(), trust_env=False), url)
+
+
+def _timeout() -> httpx.Timeout:
+    import httpx
+
+    return httpx.Timeout(10.0, read=None)  # long work sends progress, and a dead peer closes the connection
+
+
+def _silent(_message: str, _fraction: float | None) -> None:
+    """Nobody watches."""

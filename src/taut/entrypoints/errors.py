@@ -1,0 +1,101 @@
+"""The one table of HTTP statuses and exit codes, by an error's stable code."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+from taut.core.errors import (
+    Conflict,
+    Corrupt,
+    DeadlineExceeded,
+    Denied,
+    Exhausted,
+    InvalidInput,
+    NotFound,
+    TautError,
+    Unauthenticated,
+    Unavailable,
+)
+
+INTERNAL: Final = "internal"
+"""Code of a failure that is ours: nothing that the caller sent explains it."""
+
+
+class Answer(NamedTuple):
+    """How an error looks from outside."""
+
+    status: int
+    exit_code: int
+
+
+TABLE: Final[dict[str, Answer]] = {
+    InvalidInput.code: Answer(400, 2),
+    NotFound.code: Answer(404, 3),
+    Denied.code: Answer(403, 4),
+    Unauthenticated.code: Answer(401, 4),
+    Conflict.code: Answer(409, 5),
+    Exhausted.code: Answer(429, 6),
+    Unavailable.code: Answer(503, 7),
+    DeadlineExceeded.code: Answer(504, 7),
+    Corrupt.code: Answer(500, 8),
+    INTERNAL: Answer(500, 1),
+}
+
+REJECTED: Final = 10
+HELD: Final = 11
+
+_CLASSES: Final[dict[str, type[TautError]]] = {
+    kind.code: kind
+    for kind in (
+        InvalidInput, NotFound, Denied, Unauthenticated, Conflict, Exhausted, Unavailable, DeadlineExceeded, Corrupt,
+    )
+}  # fmt: skip
+
+
+def status_of(error: TautError) -> int:
+    return TABLE[error.code].status
+
+
+def exit_code_of(error: TautError) -> int:
+    return TABLE[error.code].exit_code
+
+
+def retry_after(error: TautError) -> str | None:
+    """Value of the `Retry-After` header, in whole seconds, for errors that waiting mends."""
+    if isinstance(error, Exhausted | Unavailable):
+        return str(max(1, math.ceil(error.retry_after_s)))
+    return None
+
+
+def document(code: str, message: str, request_id: str) -> dict[str, object]:
+    """The shape of every error that leaves a process."""
+    return {"error": {"code": code, "message": message, "request_id": request_id}}
+
+
+class Internal(TautError):
+    """Something in taut itself failed: look into the log under the request id, and report it."""
+
+    code = INTERNAL
+
+
+def from_document(code: str, message: str, *, retry_after_s: float = 1.0) -> TautError:
+    """Make the error again that a process on the other side raised."""
+    kind = _CLASSES.get(code, Internal)
+    if issubclass(kind, Exhausted | Unavailable):
+        return kind(message, retry_after_s=retry_after_s)
+    return kind(message)
+
+
+def exit_code_of_result(result: object) -> int:
+    """Return 10 when a gate rejected, 11 when it holds, 0 otherwise.
+
+    result: a JSON document; its `verdict` is a decision or an object with one, `rejected` marks a refused batch.
+    """
+    if not isinstance(result, dict):
+        return 0
+    verdict = result.get("verdict")
+    decision = verdict.get("decision") if isinstance(verdict, dict) else verdict
+    if decision == "reject" or result.get("rejected") is True:
+        return REJECTED
+    return HELD if decision == "hold" else 0

@@ -1,0 +1,14 @@
+"""Everything that the command line, the console and the API can do, in one table."""
+
+from __future__ import annotations
+
+from taut.entrypoints.operations.operation import Caller, Operation, OperationTable, perform
+
+__all__ = ["Caller", "Operation", "OperationTable", "operation_table", "perform"]
+
+
+def operation_table() -> OperationTable:
+    """Collect the operations of every module of this package, each named here."""
+    from taut.entrypoints.operations import ledger, people, plans, releases
+
+    return OperationTable((*people.OPERATIONS, *ledger.OPERATIONS, *plans.OPERATIONS, *releases.OPERATIONS))

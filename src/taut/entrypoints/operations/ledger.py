@@ -1,0 +1,123 @@
+"""Operations on the ledger and on lineage: what happened, the proof of it, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from taut.core.errors import InvalidInput, NotFound
+from taut.core.refs import Kind, Ref
+from taut.entrypoints.operations.operation import (
+    Caller,
+    Json,
+    Nothing,
+    Operation,
+    Platform,
+    Progress,
+    Request,
+    to_json,
+)
+
+
+class LedgerShow(Request, frozen=True):
+    """kind: whole, or a prefix that ends with a dot. since: ISO 8601."""
+
+    kind: str | None = None
+    subject: str | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    limit: int = 50
+
+
+class LedgerWhat(Request, frozen=True):
+    """what: a leaf's id, or a reference that the newest leaf is about."""
+
+    what: str
+
+
+class WhyShow(Request, frozen=True):
+    """id: a reference `kind:id`, or a bare id of any kind. openlineage: as OpenLineage events, not as a tree."""
+
+    id: str
+    depth: int = 20
+    openlineage: bool = False
+
+
+def _verify(platform: Platform, _caller: Caller, _request: Nothing, progress: Progress) -> Json:
+    report = platform.ledger.verify(progress=lambda fraction: progress("reading the ledger", fraction))
+    return {**to_json(report), "root": report.root.hex()}
+
+
+def _show(platform: Platform, _caller: Caller, request: LedgerShow, _progress: Progress) -> Json:
+    since = request.since
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    leaves = platform.ledger.show(
+        kind=request.kind, subject=request.subject, actor=request.actor, since=since, limit=request.limit
+    )
+    return {"leaves": to_json(leaves)}
+
+
+def _checkpoint(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    checkpoint = platform.ledger.checkpoint()
+    return {**to_json(checkpoint), "root": checkpoint.root.hex()}
+
+
+def _prove(platform: Platform, _caller: Caller, request: LedgerWhat, _progress: Progress) -> Json:
+    proof = platform.ledger.prove(request.what)
+    return {**to_json(proof), "path": [step.hex() for step in proof.path]}
+
+
+def _why(platform: Platform, _caller: Caller, request: WhyShow, _progress: Progress) -> Json:
+    if not 1 <= request.depth <= 100:
+        raise InvalidInput(f"depth is {request.depth}: choose 1 to 100")
+    with platform.records.read() as tx:
+        last: NotFound | None = None
+        for ref in candidates(request.id):
+            try:
+                if request.openlineage:
+                    return {"id": str(ref), "events": to_json(platform.lineage.openlineage(tx, ref))}
+                node = platform.lineage.why(tx, ref, depth=request.depth)
+            except NotFound as error:
+                last = error
+                continue
+            return {"id": str(ref), "tree": to_json(node)}
+    raise last or NotFound(f"nothing is known about {request.id!r}: check the id")
+
+
+_PREFIXES: Final = {
+    "req": Kind.REQUEST, "rel": Kind.RELEASE, "run": Kind.RUN, "plan": Kind.PLAN, "bat": Kind.BATCH,
+    "batch": Kind.BATCH, "apr": Kind.APPROVAL, "approval": Kind.APPROVAL, "mat": Kind.FEATURES, "fea": Kind.FEATURES,
+}  # fmt: skip
+
+
+def candidates(text: str) -> tuple[Ref, ...]:
+    """Return what an id that a person typed may refer to, likeliest first. Raises InvalidInput for nonsense."""
+    kind, colon, _ = text.partition(":")
+    if colon and kind in Kind.__members__.values():
+        return (Ref.parse(text),)
+    if not text or len(text) > 512 or not text.isprintable():
+        raise InvalidInput(
+            f"{text[:80]!r} is no id: give a request, release, model@version, run, dataset@snapshot"
+        )
+    prefix = text.partition("_")[0]
+    if "_" in text and prefix in _PREFIXES:
+        first = _PREFIXES[prefix]
+    elif "@" in text:
+        return (Ref(Kind.MODEL, text), Ref(Kind.SNAPSHOT, text))
+    else:
+        first = Kind.REQUEST
+    return (Ref(first, text), *(Ref(kind, text) for kind in Kind if kind is not first))
+
+
+def _any_ledger(_request: Any) -> str:
+    return "ledger:all"
+
+
+OPERATIONS: Final = (
+    Operation(name="ledger.verify", action="ledger.verify", request=Nothing, handle=_verify, resource=_any_ledger, reads=True, summary="Read the whole ledger again and compare"),
+    Operation(name="ledger.show", action="ledger.read", request=LedgerShow, handle=_show, resource=_any_ledger, reads=True, summary="Show the newest entries"),
+    Operation(name="ledger.checkpoint", action="ledger.checkpoint", request=Nothing, handle=_checkpoint, resource=_any_ledger, summary="Sign what is in the ledger now"),
+    Operation(name="ledger.prove", action="ledger.read", request=LedgerWhat, handle=_prove, resource=_any_ledger, reads=True, summary="Prove that an entry is in the signed ledger"),
+    Operation(name="why.show", action="explain", request=WhyShow, handle=_why, resource=lambda request: f"lineage:{request.id[:128]}", reads=True, summary="Walk from anything back to its origins"),
+)  # fmt: skip

@@ -1,0 +1,137 @@
+"""One operation: a name, the right that it needs, what it takes, and what does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.errors import InvalidInput, NotFound
+from taut.trust.identity.principals import Principal
+
+Json = dict[str, Any]
+
+Progress = Callable[[str, float | None], None]
+"""Called with a message and the fraction done, 0 to 1, or None where it is unknown."""
+
+Platform = Any
+"""What bootstrap composes. Its rooms are typed where they are made; handlers are proved by the flows."""
+
+MAX_BODY_BYTES: Final = 32 * 2**20
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, and from where. `local`: over the installation's own socket or inside its process."""
+
+    principal: Principal
+    local: bool = False
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of what operations take: unknown words are refused."""
+
+
+class Nothing(Request, frozen=True):
+    """An operation that takes nothing."""
+
+
+Handler = Callable[[Platform, Caller, Any, Progress], Json]
+Facts = Callable[[Platform, Any], Mapping[str, object]]
+
+
+def _no_facts(_platform: Platform, _request: Any) -> Mapping[str, object]:
+    return {}
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that the command line, the console and the API can do; the API has nothing else.
+
+    name: `noun.verb`, which is its path `/api/v1/noun/verb`. action: the word that policy decides about.
+    resource: the thing that it is decided about, `kind:name`, from the request. facts: further context for policy.
+    reads: it changes nothing, so GET may be used.
+    """
+
+    name: str
+    action: str
+    request: type[Request]
+    handle: Handler
+    summary: str
+    resource: Callable[[Any], str]
+    facts: Facts = _no_facts
+    reads: bool = False
+
+    @property
+    def path(self) -> str:
+        return "/api/v1/" + self.name.replace(".", "/")
+
+
+class OperationTable:
+    """Operations by name, each once."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        self._by_name: Final[dict[str, Operation]] = {}
+        for operation in operations:
+            noun, dot, verb = operation.name.partition(".")
+            if not (noun and dot and verb) or operation.name in self._by_name:
+                raise InvalidInput(f"operation {operation.name!r} is no noun.verb, or is there twice")
+            self._by_name[operation.name] = operation
+
+    def __iter__(self) -> Any:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __getitem__(self, name: str) -> Operation:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            from taut.project.words import nearest
+
+            raise NotFound(f"no operation {name[:80]!r}{nearest(name, self._by_name)}") from None
+
+
+def perform(
+    table: OperationTable, platform: Platform, caller: Caller, name: str, body: object, progress: Progress
+) -> Json:
+    """Decode, authorise, do: the one way in which an operation is carried out, whoever asks.
+
+    Raises InvalidInput for a body that does not fit, Denied when policy refuses, and whatever the operation raises.
+    """
+    operation = table[name]
+    request = decode(operation, body)
+    context: dict[str, object] = {
+        "single_user": platform.identity.is_single_user(),
+        "plane": "control",
+        "local": caller.local,
+        "now": platform.clock.now(),
+        **operation.facts(platform, request),
+    }
+    platform.policy.require(caller.principal, operation.action, operation.resource(request), context)
+    return operation.handle(platform, caller, request, progress)
+
+
+def decode(operation: Operation, body: object, *, strict: bool = True) -> Request:
+    """Turn JSON into the operation's request. Raises InvalidInput that names the word that does not fit.
+
+    strict: with False, texts stand for numbers and booleans, as in a query string.
+    """
+    fields = {field.encode_name for field in msgspec.structs.fields(operation.request)}
+    if isinstance(body, Mapping):
+        unknown = [str(word) for word in body if word not in fields]
+        if unknown:
+            from taut.project.words import nearest
+
+            raise InvalidInput(f"{operation.name} takes no {unknown[0][:80]!r}{nearest(unknown[0], fields)}")
+    try:
+        return msgspec.convert(body, operation.request, strict=strict)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(
+            f"{operation.name}: {error}: it takes {', '.join(sorted(fields)) or 'nothing'}"
+        ) from error
+
+
+def to_json(value: object) -> Any:
+    """Turn a room's value into plain JSON types."""
+    return msgspec.to_builtins(value, str_keys=True)

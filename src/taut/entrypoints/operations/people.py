@@ -1,0 +1,241 @@
+"""Operations on identity, policy and secrets: who exists, what proves it, what they may do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+
+from taut.core.errors import InvalidInput
+from taut.core.units import parse_duration
+from taut.entrypoints.operations.operation import (
+    Caller,
+    Json,
+    Nothing,
+    Operation,
+    Platform,
+    Progress,
+    Request,
+    to_json,
+)
+
+Kind = Literal["human", "service"]
+
+
+class UserAdd(Request, frozen=True):
+    principal: str
+    roles: tuple[str, ...]
+    kind: Kind = "human"
+    display: str = ""
+
+
+class UserName(Request, frozen=True):
+    principal: str
+
+
+class UserRoles(Request, frozen=True):
+    principal: str
+    roles: tuple[str, ...]
+
+
+class TokenCreate(Request, frozen=True):
+    """enrol: add the principal as this kind where there is none, and the role where he lacks it."""
+
+    principal: str
+    roles: tuple[str, ...]
+    ttl: str = "15m"
+    scopes: tuple[str, ...] = ()
+    enrol: Kind | None = None
+
+
+class TokenRevoke(Request, frozen=True):
+    """One token by its id, or all of a principal."""
+
+    id: str = ""
+    principal: str = ""
+
+
+class KeyCreate(Request, frozen=True):
+    principal: str
+    roles: tuple[str, ...]
+    name: str = ""
+    ttl: str | None = None
+    scopes: tuple[str, ...] = ()
+    enrol: Kind | None = None
+
+
+class KeyId(Request, frozen=True):
+    id: str
+
+
+class KeyList(Request, frozen=True):
+    principal: str | None = None
+
+
+class PolicyCheck(Request, frozen=True):
+    principal: str
+    action: str
+    resource: str
+    context: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class SecretPut(Request, frozen=True):
+    name: str
+    value: str
+
+
+class SecretName(Request, frozen=True):
+    name: str
+
+
+def _user_add(platform: Platform, caller: Caller, request: UserAdd, _progress: Progress) -> Json:
+    row = platform.identity.create_principal(
+        request.principal, kind=request.kind, roles=request.roles, display=request.display, actor=_who(caller)
+    )
+    return _json(row)
+
+
+def _user_list(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    return {"users": to_json(platform.identity.principals())}
+
+
+def _user_show(platform: Platform, _caller: Caller, request: UserName, _progress: Progress) -> Json:
+    return _json(platform.identity.principal(request.principal))
+
+
+def _user_roles(platform: Platform, caller: Caller, request: UserRoles, _progress: Progress) -> Json:
+    return _json(platform.identity.set_roles(request.principal, request.roles, actor=_who(caller)))
+
+
+def _user_disable(platform: Platform, caller: Caller, request: UserName, _progress: Progress) -> Json:
+    return _json(platform.identity.set_disabled(request.principal, True, actor=_who(caller)))
+
+
+def _user_enable(platform: Platform, caller: Caller, request: UserName, _progress: Progress) -> Json:
+    return _json(platform.identity.set_disabled(request.principal, False, actor=_who(caller)))
+
+
+def _whoami(_platform: Platform, caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    return {
+        "principal": caller.principal.id,
+        "kind": caller.principal.kind,
+        "roles": list(caller.principal.roles),
+    }
+
+
+def _token_create(platform: Platform, caller: Caller, request: TokenCreate, _progress: Progress) -> Json:
+    token, expires_at = platform.identity.create_token(
+        request.principal, request.roles, parse_duration(request.ttl), scopes=request.scopes,
+        enrol=_enrol(platform, caller, request.enrol), actor=_who(caller),
+    )  # fmt: skip
+    return {"token": token, "expires_at": to_json(expires_at), "principal": request.principal}
+
+
+def _token_revoke(platform: Platform, caller: Caller, request: TokenRevoke, _progress: Progress) -> Json:
+    if bool(request.id) == bool(request.principal):
+        raise InvalidInput(
+            "token revoke takes either the id of one token or the principal whose tokens all end"
+        )
+    if request.id:
+        platform.identity.revoke_token(request.id, actor=_who(caller))
+    else:
+        platform.identity.revoke_tokens(request.principal, actor=_who(caller))
+    return {"revoked": request.id or request.principal}
+
+
+def _key_create(platform: Platform, caller: Caller, request: KeyCreate, _progress: Progress) -> Json:
+    life: timedelta | None = None if request.ttl is None else parse_duration(request.ttl)
+    row, text = platform.identity.create_key(
+        request.principal, request.roles, name=request.name, ttl=life, scopes=request.scopes,
+        enrol=_enrol(platform, caller, request.enrol), actor=_who(caller),
+    )  # fmt: skip
+    return {**_json(row), "key": text}
+
+
+def _key_list(platform: Platform, _caller: Caller, request: KeyList, _progress: Progress) -> Json:
+    return {"keys": to_json(platform.identity.keys(request.principal))}
+
+
+def _key_revoke(platform: Platform, caller: Caller, request: KeyId, _progress: Progress) -> Json:
+    return _json(platform.identity.revoke_key(request.id, actor=_who(caller)))
+
+
+def _policy_show(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    return {"digest": platform.policy.digest, "text": platform.policy.text}
+
+
+def _policy_check(platform: Platform, _caller: Caller, request: PolicyCheck, _progress: Progress) -> Json:
+    from taut.trust.identity.principals import Principal
+
+    row = platform.identity.principal(request.principal)
+    asked = Principal(id=row.id, kind=row.kind, roles=() if row.disabled else row.roles)
+    decision = platform.policy.decide(asked, request.action, request.resource, request.context)
+    return {"allow": decision.allow, "reasons": list(decision.reasons)}
+
+
+def _secret_put(platform: Platform, _caller: Caller, request: SecretPut, _progress: Progress) -> Json:
+    platform.secrets.put(request.name, request.value)
+    return {"secret": request.name}
+
+
+def _secret_list(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    return {"secrets": list(platform.secrets.names())}
+
+
+def _secret_delete(platform: Platform, _caller: Caller, request: SecretName, _progress: Progress) -> Json:
+    platform.secrets.delete(request.name)
+    return {"secret": request.name, "deleted": True}
+
+
+def _who(caller: Caller) -> str:
+    return caller.principal.id
+
+
+def _enrol(platform: Platform, caller: Caller, kind: Kind | None) -> Kind | None:
+    """Adding a principal on the way is administration of its own, and decided as such."""
+    if kind is not None:
+        platform.policy.require(caller.principal, "user.admin", "principal:any", {"local": caller.local})
+    return kind
+
+
+def _json(row: msgspec.Struct) -> Json:
+    plain: Json = to_json(row)
+    return plain
+
+
+def _principal(request: Any) -> str:
+    return f"principal:{request.principal or 'any'}"
+
+
+def _any_principal(_request: Any) -> str:
+    return "principal:any"
+
+
+def _any_policy(_request: Any) -> str:
+    return "policy:project"
+
+
+def _secret(request: Any) -> str:
+    return f"secret:{request.name}"
+
+
+OPERATIONS: Final = (
+    Operation(name="user.add", action="user.admin", request=UserAdd, handle=_user_add, resource=_principal, summary="Add a principal"),
+    Operation(name="user.list", action="user.admin", request=Nothing, handle=_user_list, resource=_any_principal, reads=True, summary="List principals"),
+    Operation(name="user.show", action="user.admin", request=UserName, handle=_user_show, resource=_principal, reads=True, summary="Show a principal"),
+    Operation(name="user.roles", action="user.admin", request=UserRoles, handle=_user_roles, resource=_principal, summary="Give a principal exactly these roles"),
+    Operation(name="user.disable", action="user.admin", request=UserName, handle=_user_disable, resource=_principal, summary="Refuse a principal's credentials"),
+    Operation(name="user.enable", action="user.admin", request=UserName, handle=_user_enable, resource=_principal, summary="Accept a principal's credentials again"),
+    Operation(name="user.whoami", action="status.read", request=Nothing, handle=_whoami, resource=_any_principal, reads=True, summary="Say who you are"),
+    Operation(name="token.create", action="token.create", request=TokenCreate, handle=_token_create, resource=_principal, summary="Issue a short-lived token"),
+    Operation(name="token.revoke", action="token.revoke", request=TokenRevoke, handle=_token_revoke, resource=_principal, summary="Revoke a token, or all of a principal"),
+    Operation(name="key.create", action="key.admin", request=KeyCreate, handle=_key_create, resource=_principal, summary="Make an API key"),
+    Operation(name="key.list", action="key.admin", request=KeyList, handle=_key_list, resource=_principal, reads=True, summary="List API keys"),
+    Operation(name="key.revoke", action="key.admin", request=KeyId, handle=_key_revoke, resource=lambda request: f"key:{request.id}", summary="Revoke an API key"),
+    Operation(name="policy.show", action="policy.read", request=Nothing, handle=_policy_show, resource=_any_policy, reads=True, summary="Show the policies that hold"),
+    Operation(name="policy.check", action="policy.read", request=PolicyCheck, handle=_policy_check, resource=_any_policy, reads=True, summary="Ask what a principal may do"),
+    Operation(name="secret.put", action="secret.admin", request=SecretPut, handle=_secret_put, resource=_secret, summary="Keep a secret"),
+    Operation(name="secret.list", action="secret.admin", request=Nothing, handle=_secret_list, resource=lambda _request: "secret:any", reads=True, summary="List names of secrets"),
+    Operation(name="secret.delete", action="secret.admin", request=SecretName, handle=_secret_delete, resource=_secret, summary="Delete a secret"),
+)  # fmt: skip

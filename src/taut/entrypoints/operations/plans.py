@@ -1,0 +1,138 @@
+"""Operations on the project itself: plan, apply, revert, and what holds now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.errors import InvalidInput
+from taut.entrypoints.operations.operation import (
+    Caller,
+    Json,
+    Nothing,
+    Operation,
+    Platform,
+    Progress,
+    Request,
+    to_json,
+)
+from taut.lifecycle.plans import Applied, Plan, Surroundings
+from taut.project.manifest import Manifest
+
+
+class PlanShow(Request, frozen=True):
+    """What a project file became. bundle: the code's bytes, base64 in JSON."""
+
+    manifest: Manifest
+    bundle: bytes
+    allow_removal: bool = False
+
+
+class PlanApply(Request, frozen=True):
+    """base: the plan that was decided upon; refused when another holds by now. "" stands for none yet."""
+
+    manifest: Manifest
+    bundle: bytes
+    allow_removal: bool = False
+    base: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class PlanRevert(Request, frozen=True):
+    """to: id or number of an applied plan."""
+
+    to: str
+    allow_removal: bool = False
+
+
+class PlanHistory(Request, frozen=True):
+    limit: int = 50
+
+
+def _plan(platform: Platform, _caller: Caller, request: PlanShow, progress: Progress) -> Json:
+    progress("judging the plan", None)
+    plan: Plan = platform.plans.plan(
+        request.manifest, request.bundle, _surroundings(platform, request.allow_removal)
+    )
+    return {
+        "base": plan.base or "",
+        "changes": to_json(plan.changes),
+        "verdict": str(plan.verdict.decision),
+        "reasons": list(plan.verdict.reasons),
+        "checks": to_json(plan.evidence.checks),
+    }
+
+
+def _apply(platform: Platform, caller: Caller, request: PlanApply, progress: Progress) -> Json:
+    progress("applying the plan", None)
+    base: Any = request.base
+    applied: Applied = platform.plans.apply(
+        request.manifest,
+        request.bundle,
+        actor=caller.principal.id,
+        surroundings=_surroundings(platform, request.allow_removal),
+        base=(base or None) if base is not msgspec.UNSET else base,
+    )
+    return _applied(applied)
+
+
+def _revert(platform: Platform, caller: Caller, request: PlanRevert, progress: Progress) -> Json:
+    progress("returning to an earlier plan", None)
+    applied: Applied = platform.plans.revert(
+        request.to, actor=caller.principal.id, surroundings=_surroundings(platform, request.allow_removal)
+    )
+    return _applied(applied)
+
+
+def _history(platform: Platform, _caller: Caller, request: PlanHistory, _progress: Progress) -> Json:
+    if not 1 <= request.limit <= 10_000:
+        raise InvalidInput(f"limit is {request.limit}: choose 1 to 10000")
+    return {"plans": to_json(platform.plans.history(limit=request.limit))}
+
+
+def _current(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    manifest = platform.plans.require()
+    info = platform.plans.current_info()
+    return {**to_json(info), "manifest": {**to_json(manifest), "root": ""}}
+
+
+def _applied(applied: Applied) -> Json:
+    return {
+        "plan": applied.plan,
+        "changes": to_json(applied.changes),
+        "verdict": str(applied.verdict.decision),
+        "reasons": list(applied.verdict.reasons),
+    }
+
+
+def _surroundings(platform: Platform, allow_removal: bool) -> Surroundings:
+    with platform.records.read() as tx:
+        live = frozenset(route.endpoint for route in platform.releases.routes(tx))
+    return Surroundings(live=live, allow_removal=allow_removal)
+
+
+def _facts(_platform: Platform, request: PlanApply) -> Mapping[str, object]:
+    return {"environment": request.manifest.environment}
+
+
+def _revert_facts(platform: Platform, request: PlanRevert) -> Mapping[str, object]:
+    _, manifest = platform.plans.show(request.to)
+    return {"environment": manifest.environment}
+
+
+def _project(request: Any) -> str:
+    return f"project:{request.manifest.project}"
+
+
+def _any_project(_request: Any) -> str:
+    return "project:any"
+
+
+OPERATIONS: Final = (
+    Operation(name="plan.show", action="plan.read", request=PlanShow, handle=_plan, resource=_project, summary="Say what a project file would change, judged by the plan gate"),
+    Operation(name="plan.apply", action="plan.apply", request=PlanApply, handle=_apply, resource=_project, facts=_facts, summary="Make a project file the project"),
+    Operation(name="plan.revert", action="plan.apply", request=PlanRevert, handle=_revert, resource=_any_project, facts=_revert_facts, summary="Return to an earlier plan"),
+    Operation(name="plan.history", action="plan.read", request=PlanHistory, handle=_history, resource=_any_project, reads=True, summary="List applied plans"),
+    Operation(name="plan.current", action="plan.read", request=Nothing, handle=_current, resource=_any_project, reads=True, summary="Show the manifest that holds now"),
+)  # fmt: skip

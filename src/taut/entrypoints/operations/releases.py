@@ -1,0 +1,86 @@
+"""Operations that read the release room; what moves traffic is a story and lies beside them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from taut.core.errors import InvalidInput, NotFound
+from taut.entrypoints.operations.operation import (
+    Caller,
+    Json,
+    Nothing,
+    Operation,
+    Platform,
+    Progress,
+    Request,
+    to_json,
+)
+
+
+class ReleaseOf(Request, frozen=True):
+    """endpoint: its name. Or release: one release's id."""
+
+    endpoint: str = ""
+    release: str = ""
+
+
+class ReleaseHistory(Request, frozen=True):
+    endpoint: str
+    limit: int = 50
+
+
+def _status(platform: Platform, _caller: Caller, request: ReleaseOf, _progress: Progress) -> Json:
+    if bool(request.endpoint) == bool(request.release):
+        raise InvalidInput("release status takes either an endpoint or a release")
+    if request.endpoint.startswith("rel_"):
+        info = platform.releases.show(request.endpoint)
+    elif request.release:
+        info = platform.releases.show(request.release)
+    else:
+        info = platform.releases.status(request.endpoint)
+    return {**to_json(info), **_verdict(platform, info.release)}
+
+
+def _verdict(platform: Platform, release: str) -> Json:
+    """The newest verdict of the release gate about a release, from the ledger."""
+    leaves = platform.ledger.show(kind="verdict.release", subject=f"release:{release}", limit=1)
+    if not leaves:
+        return {"verdict": None, "reasons": [], "step": None, "guardrails": []}
+    details = leaves[0].details or {}
+    return {
+        "verdict": leaves[0].body["decision"],
+        "reasons": details.get("reasons", []),
+        "step": None,
+        "guardrails": [],
+    }
+
+
+def _history(platform: Platform, _caller: Caller, request: ReleaseHistory, _progress: Progress) -> Json:
+    if not 1 <= request.limit <= 10_000:
+        raise InvalidInput(f"limit is {request.limit}: choose 1 to 10000")
+    releases = platform.releases.history(request.endpoint, limit=request.limit)
+    if not releases:
+        raise NotFound(f"endpoint {request.endpoint!r} was never released: `taut status` lists what is live")
+    return {"endpoint": request.endpoint, "releases": to_json(releases)}
+
+
+def _live(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    with platform.records.read() as tx:
+        routes = platform.releases.routes(tx)
+        epoch = platform.releases.epoch(tx)
+    live = [
+        {"endpoint": route.endpoint, "release": route.release, "version": str(route.version)}
+        for route in routes
+    ]
+    return {"epoch": epoch, "live": live}
+
+
+def _endpoint(request: Any) -> str:
+    return f"endpoint:{request.endpoint or 'any'}"
+
+
+OPERATIONS: Final = (
+    Operation(name="release.status", action="release.read", request=ReleaseOf, handle=_status, resource=_endpoint, reads=True, summary="Show the release under way, or the live one"),
+    Operation(name="release.history", action="release.read", request=ReleaseHistory, handle=_history, resource=_endpoint, reads=True, summary="List an endpoint's releases"),
+    Operation(name="release.live", action="release.read", request=Nothing, handle=_live, resource=lambda _request: "endpoint:any", reads=True, summary="Show what answers now"),
+)  # fmt: skip

@@ -1,0 +1,20 @@
+"""What the project is: the applied manifests, what the next one would change, and the gate before it."""
+
+from taut.lifecycle.plans.diff import Change, FieldChange, diff
+from taut.lifecycle.plans.gate import PLAN_GATE, Surroundings, plan_evidence
+from taut.lifecycle.plans.plans import Applied, Plan, PlanInfo, Plans
+from taut.lifecycle.plans.tables import metadata
+
+__all__ = [
+    "PLAN_GATE",
+    "Applied",
+    "Change",
+    "FieldChange",
+    "Plan",
+    "PlanInfo",
+    "Plans",
+    "Surroundings",
+    "diff",
+    "metadata",
+    "plan_evidence",
+]
