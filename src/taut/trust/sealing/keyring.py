@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -115,7 +116,7 @@ def mac_text(key: bytes, message: bytes) -> str:
 
 
 def _key_id(key: bytes) -> bytes:
-    return hmac.digest(key, b"taut/seal/key-id", "sha256")[:KEY_ID_BYTES]
+    return hashlib.sha256(b"taut/seal/key-id" + key).digest()[:KEY_ID_BYTES]
 
 
 def _context(pseudonym: str) -> bytes:
