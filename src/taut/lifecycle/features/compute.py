@@ -1,0 +1,80 @@
+"""Runs a feature function as a job: files in, a checked frame out, every way of failing named by its remedy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from taut.core.errors import Exhausted, InvalidInput, TautError, Unavailable
+from taut.lifecycle.features import job
+from taut.lifecycle.features.shape import shaped
+from taut.ports.blobs import Blobs
+from taut.ports.jobs import JobEnd, JobResult, Jobs, Limits, Progress, Task
+from taut.project.manifest import FeaturesSpec
+
+JOB: Final = "taut.lifecycle.features.job:compute"
+_REMEDY: Final = {
+    JobEnd.TIMED_OUT: "allow more time, or compute less",
+    JobEnd.OUT_OF_MEMORY: "allow more memory, or compute lazily",
+    JobEnd.OUTPUT_TOO_LARGE: "allow more output, or return fewer rows",
+}
+
+
+def compute_in_job(
+    jobs: Jobs,
+    blobs: Blobs,
+    spec: FeaturesSpec,
+    frames: Mapping[str, pl.LazyFrame],
+    *,
+    bundle: str,
+    seed: int,
+    limits: Limits,
+    progress: Progress | None,
+) -> pl.DataFrame:
+    """Return the shaped result of a feature set's function on its sources, run in a job.
+
+    Raises InvalidInput when the function raises or its result is no feature set, Exhausted when the job passed its
+    limits, Unavailable when it was killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="taut-features-") as scratch, blobs.local(bundle) as code:
+        inputs = {"bundle": str(code)}
+        for index, name in enumerate(spec.sources):
+            path = Path(scratch) / f"source-{index}.parquet"
+            frames[name].sink_parquet(path)
+            inputs[path.stem] = str(path)
+        output = Path(scratch) / "output"
+        output.mkdir()
+        task = Task(
+            function=JOB,
+            arguments={"spec": msgspec.to_builtins(spec)},
+            inputs=inputs,
+            limits=limits,
+            seed=seed,
+        )
+        result = jobs.run(task, output=output, progress=progress)
+        if result.end is not JobEnd.DONE:
+            raise _failure(spec, result)
+        # the job ran a builder's code: what it left is checked again here
+        return shaped(_read(output / job.OUTPUT, spec), spec)
+
+
+def _failure(spec: FeaturesSpec, result: JobResult) -> TautError:
+    what = f"feature set {spec.name!r}"
+    if result.end is JobEnd.RAISED:
+        return InvalidInput(result.error or f"{what}: the job raised without a word; see its log")
+    remedy = _REMEDY.get(result.end)
+    if remedy is not None:
+        return Exhausted(f"{what}: the job ended as {result.end} ({result.error}): {remedy}")
+    return Unavailable(f"{what}: the job was killed ({result.error}): run it again")
+
+
+def _read(path: Path, spec: FeaturesSpec) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InvalidInput(f"feature set {spec.name!r}: the job left no readable result: {error}") from error

@@ -1,0 +1,310 @@
+"""Builds feature sets, keeps what they came from, joins them to training frames and writes them online."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from taut.core.canonical import digest_json
+from taut.core.errors import InvalidInput, NotFound
+from taut.core.evidence import Scalar
+from taut.core.refs import Kind, Ref
+from taut.core.schema import FeatureLookup
+from taut.core.times import from_us
+from taut.core.units import parse_duration
+from taut.lifecycle.features import rows
+from taut.lifecycle.features.compute import compute_in_job
+from taut.lifecycle.features.latest import write_online
+from taut.lifecycle.features.pit import join_point_in_time
+from taut.lifecycle.features.rows import Materialisation, OnlineState, Trace
+from taut.lifecycle.features.shape import schema_for
+from taut.lifecycle.features.skew import SkewReport, compare_online
+from taut.ports.blobs import Blobs
+from taut.ports.jobs import Jobs, Limits, Progress
+from taut.ports.online import OnlineReader, OnlineWriter
+from taut.ports.records import Records, Tx, transact
+from taut.ports.tables import TableManifest, Tables
+from taut.ports.world import Clock
+from taut.project.manifest import FeaturesSpec
+from taut.trust.ledger import Entry, Ledger
+from taut.trust.lineage import Lineage
+
+
+class JoinedFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature set of a training frame: which materialisation, and how the base names the set's keys.
+
+    on: base column -> entity column, where their names differ; entries about other sets are ignored.
+    """
+
+    materialisation: Materialisation
+    on: Mapping[str, str] = {}
+
+
+class _Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decides what a materialisation holds."""
+
+    spec: FeaturesSpec
+    sources: dict[str, str]  # dataset -> snapshot
+    bundle: str
+
+    @property
+    def digest(self) -> str:
+        return digest_json(self)
+
+    @property
+    def seed(self) -> int:
+        return int(self.digest[-8:], 16)
+
+
+class FeatureStore:
+    """The stage of feature sets.
+
+    Guarantees: a materialisation, its ledger leaf and its lineage commit together; equal inputs (spec, snapshots,
+    code) are computed once; a training frame holds for each row the newest values known at its event time, whatever
+    the order of the rows.
+    Not guaranteed: that the builder's function itself looks at no later source row than the event time that it
+    writes; a feature row is taken to be known from its event time on.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        blobs: Blobs,
+        tables: Tables,
+        ledger: Ledger,
+        lineage: Lineage,
+        jobs: Jobs,
+        online_writer: OnlineWriter,
+        clock: Clock,
+    ) -> None:
+        self._records: Final = records
+        self._blobs: Final = blobs
+        self._tables: Final = tables
+        self._ledger: Final = ledger
+        self._lineage: Final = lineage
+        self._jobs: Final = jobs
+        self._online: Final = online_writer
+        self._clock: Final = clock
+
+    def build(
+        self,
+        spec: FeaturesSpec,
+        sources: Mapping[str, tuple[Ref, pl.LazyFrame]],
+        *,
+        bundle: str,
+        actor: str,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> Materialisation:
+        """Compute a feature set in a job and keep the result; the same inputs again return what is there.
+
+        sources: dataset -> (snapshot, its rows). bundle: digest of the code bundle in Blobs.
+        Raises InvalidInput when a source is missing, the function raises, or its result is no feature set;
+        Exhausted when the job passed its limits; Unavailable when it was killed.
+        """
+        missing = [name for name in spec.sources if name not in sources]
+        if missing:
+            raise InvalidInput(f"feature set {spec.name!r} needs dataset {missing[0]!r}: ingest it first")
+        used = {name: str(sources[name][0]) for name in spec.sources}
+        inputs = _Inputs(spec=spec, sources=used, bundle=bundle)
+        with self._records.read() as tx:
+            known = rows.find_by_inputs(tx, spec.name, inputs.digest)
+        if known is not None:
+            return known
+        frame = compute_in_job(
+            self._jobs,
+            self._blobs,
+            spec,
+            {name: sources[name][1] for name in spec.sources},
+            bundle=bundle,
+            seed=inputs.seed,
+            limits=limits or Limits(),
+            progress=progress,
+        )
+        manifest = self._tables.write([frame], schema=schema_for(frame, spec), first_row_id=0)
+
+        def commit(tx: Tx) -> Materialisation:
+            other = rows.find_by_inputs(tx, spec.name, inputs.digest)
+            return other or self._commit(tx, inputs, frame, manifest, actor)
+
+        return transact(self._records, commit)
+
+    def materialize(
+        self, spec: FeaturesSpec, *, actor: str, materialisation: str | None = None
+    ) -> OnlineState:
+        """Write the newest due row of every entity online, and return what is there now.
+
+        materialisation: its id; the newest one when None. Entities that are gone from it, or whose newest row went
+        back in time since what was online before, lose their old row first. Safe to repeat after a crash.
+        Raises InvalidInput for a set that is not declared online; NotFound when nothing was built.
+        """
+        if not spec.online:
+            raise InvalidInput(f"feature set {spec.name!r} is not online: declare it with online=True")
+        made = self.materialisation(spec.name, materialisation)
+        now = self._clock.now()
+        before = transact(self._records, lambda tx: _begin_writing(tx, made, now))
+        earlier = [
+            (self.materialisation(spec.name, trace.materialisation), trace.at)
+            for trace in before.traces()
+            if trace.materialisation != made.id
+        ]
+        written = write_online(self._tables, self._online, made, due=now, before=earlier)
+        state = OnlineState(
+            materialisation=made.id,
+            entities=written.entities,
+            event_time_max=None if written.event_time_max_us is None else from_us(written.event_time_max_us),
+            written_at=now,
+        )
+
+        def commit(tx: Tx) -> None:
+            rows.set_online_state(tx, spec.name, state)
+            body: dict[str, object] = {
+                "entities": state.entities, "changed": written.changed, "digest": made.digest
+            }  # fmt: skip
+            self._ledger.append(
+                tx, Entry(kind="features.materialized", subject=str(made.ref), actor=actor, body=body)
+            )
+
+        transact(self._records, commit)
+        return state
+
+    def training_frame(
+        self,
+        base: pl.LazyFrame,
+        event_time: str,
+        features: Sequence[JoinedFeatures],
+        *,
+        event_times: bool = False,
+    ) -> pl.LazyFrame:
+        """Return `base`, row for row in its order, with the features known at each row's event time.
+
+        event_times: add a column `_event_time_SET` a set, with the event time of the values used, for explanations.
+        Lazy; raises InvalidInput at once when columns are missing, clash, or differ in type.
+        """
+        joined = base
+        for one in features:
+            made = one.materialisation
+            spec = made.spec
+            joined = join_point_in_time(
+                joined,
+                self._tables.scan(made.manifest),
+                name=spec.name,
+                keys={left: right for right, left in _sides(spec, one.on).items()},
+                event_time=event_time,
+                feature_time=spec.event_time,
+                columns=made.features,
+                max_age=None if spec.max_age is None else parse_duration(spec.max_age),
+                time_as=f"_event_time_{spec.name}" if event_times else None,
+            )
+        return joined
+
+    def lookup(self, spec: FeaturesSpec, on: Mapping[str, str]) -> FeatureLookup:
+        """Return how a request finds its row of a feature set. on: as in `JoinedFeatures`."""
+        sides = _sides(spec, on)
+        return FeatureLookup(
+            feature_set=spec.name,
+            entity=spec.entity,
+            keys=tuple(sides[name] for name in spec.entity),
+            max_age_s=None if spec.max_age is None else parse_duration(spec.max_age).total_seconds(),
+        )
+
+    def materialisation(self, feature_set: str, id: str | None = None) -> Materialisation:
+        """Return a materialisation, the newest of the set when `id` is None. Raises NotFound."""
+        with self._records.read() as tx:
+            return rows.pick_materialisation(tx, feature_set, id)
+
+    def show(self, feature_set: str, *, limit: int = 20) -> tuple[Materialisation, ...]:
+        """Return the materialisations of a set, the newest first."""
+        with self._records.read() as tx:
+            return rows.list_materialisations(tx, feature_set, limit=limit)
+
+    def feature_sets(self) -> tuple[str, ...]:
+        with self._records.read() as tx:
+            return rows.list_feature_sets(tx)
+
+    def online_state(self, feature_set: str) -> OnlineState | None:
+        with self._records.read() as tx:
+            return rows.get_online_state(tx, feature_set)
+
+    def frame(self, made: Materialisation) -> pl.LazyFrame:
+        """Return the rows of a materialisation, sorted by entity and event time."""
+        return self._tables.scan(made.manifest)
+
+    def check_skew(
+        self, feature_set: str, reader: OnlineReader, *, sample: int = 1000, seed: int = 0
+    ) -> SkewReport:
+        """Compare online values with the materialisation that was written last. Raises NotFound when none was."""
+        state = self.online_state(feature_set)
+        if state is None or state.materialisation is None:
+            raise NotFound(
+                f"feature set {feature_set!r} is not online: run `taut features materialize` first"
+            )
+        made = self.materialisation(feature_set, state.materialisation)
+        return compare_online(self._tables, reader, made, due=state.written_at, sample=sample, seed=seed)
+
+    def _commit(
+        self, tx: Tx, inputs: _Inputs, frame: pl.DataFrame, manifest: TableManifest, actor: str
+    ) -> Materialisation:
+        spec, now = inputs.spec, self._clock.now()
+        times = frame.get_column(spec.event_time)
+        made = Materialisation(
+            id=f"{spec.name}@{rows.next_number(tx, spec.name)}",
+            spec=spec,
+            inputs_digest=inputs.digest,
+            sources=inputs.sources,
+            bundle=inputs.bundle,
+            manifest=manifest,
+            digest=digest_json(manifest),
+            entities=frame.select(spec.entity).n_unique(),
+            future_rows=int((times > now).sum()),
+            event_time_min=from_us(int(times.dt.timestamp("us").min())),  # type: ignore[arg-type]  # never empty
+            event_time_max=from_us(int(times.dt.timestamp("us").max())),  # type: ignore[arg-type]  # never empty
+            created_at=now,
+            created_by=actor,
+        )
+        rows.insert_materialisation(tx, made)
+        facts: dict[str, Scalar] = {
+            "rows": made.rows, "entities": made.entities, "future_rows": made.future_rows, "digest": made.digest,
+        }  # fmt: skip
+        body: dict[str, Any] = {
+            **facts,
+            "inputs": inputs.digest,
+            "sources": inputs.sources,
+            "bundle": inputs.bundle,
+        }
+        self._ledger.append(tx, Entry(kind="features.built", subject=str(made.ref), actor=actor, body=body))
+        self._lineage.record(
+            tx,
+            activity="features.build",
+            inputs=[*(Ref.parse(ref) for ref in inputs.sources.values()), Ref(Kind.BUNDLE, inputs.bundle)],
+            outputs=[made.ref],
+            facts=facts,
+        )
+        return made
+
+
+def _begin_writing(tx: Tx, made: Materialisation, now: datetime) -> OnlineState:
+    """Note that rows of `made` may be online from now on, and return the state before."""
+    before = rows.get_online_state(tx, made.spec.name) or OnlineState(written_at=now)
+    others = [trace for trace in before.unfinished if trace.materialisation != made.id]
+    unfinished = (*others, Trace(materialisation=made.id, at=now))
+    rows.set_online_state(tx, made.spec.name, msgspec.structs.replace(before, unfinished=unfinished))
+    return before
+
+
+def _sides(spec: FeaturesSpec, on: Mapping[str, str]) -> dict[str, str]:
+    """Return entity column -> column of the other side, in the set's order."""
+    named: dict[str, str] = {}
+    for left, right in on.items():
+        if right in spec.entity:
+            if right in named:
+                raise InvalidInput(
+                    f"`on` maps both {named[right]!r} and {left!r} to {right!r} of feature set {spec.name!r}: keep one"
+                )
+            named[right] = left
+    return {name: named.get(name, name) for name in spec.entity}
