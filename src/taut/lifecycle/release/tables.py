@@ -1,0 +1,37 @@
+"""Tables of the release room."""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+releases = Table(
+    "release_releases",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("endpoint", String(64), nullable=False),
+    Column("version", String(96), nullable=False),  # model@number
+    Column("strategy", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("replaces", String(64)),  # the release that was live when this one was promoted
+    Column("actor", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    Index("release_by_endpoint", "endpoint", "started_us"),
+)
+
+# One row an endpoint: what answers now. The release it names carries the rest.
+routes = Table(
+    "release_routes",
+    metadata,
+    Column("endpoint", String(64), primary_key=True),
+    Column("release", String(64), nullable=False),
+)
+
+# One row: the epoch of the last serving snapshot, raised in the transaction that changes what is served.
+epochs = Table(
+    "release_epochs",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+)
