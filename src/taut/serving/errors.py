@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from taut.core.errors import InvalidInput, Unavailable
+from taut.core.errors import InvalidInput, NotFound, Unavailable
 
 
 class Malformed(InvalidInput):
@@ -23,3 +23,9 @@ class BadAnswer(Unavailable):
     """The model answered what its signature rules out, so the answer was not passed on: roll the model back."""
 
     code: ClassVar[str] = "bad_answer"
+
+
+class MethodNotAllowed(NotFound):
+    """The path is right and the method is not: use the one that is named."""
+
+    code: ClassVar[str] = "method_not_allowed"

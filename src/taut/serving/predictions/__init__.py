@@ -3,6 +3,7 @@
 from taut.serving.predictions.log import PredictionLog
 from taut.serving.predictions.reader import PredictionReader, Segment
 from taut.serving.predictions.record import (
+    Answer,
     FeatureRow,
     Lookup,
     PredictionRecord,
@@ -15,6 +16,7 @@ from taut.serving.predictions.seal import Sealer, SegmentSeal, segment_root
 from taut.serving.predictions.segment import SegmentWriter
 
 __all__ = [
+    "Answer",
     "FeatureRow",
     "Lookup",
     "PredictionLog",

@@ -43,6 +43,14 @@ class RecordHead(msgspec.Struct, frozen=True, array_like=True):
     lookups: tuple[Lookup, ...] = ()
 
 
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What was answered: labels and probabilities of a classifier, values of a regressor, a row each."""
+
+    labels: tuple[Any, ...] = ()
+    probabilities: tuple[tuple[float, ...], ...] = ()
+    values: tuple[float, ...] = ()
+
+
 class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One answer, or one refusal after the caller was known.
 
@@ -61,9 +69,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     guard_us: int
     rows: tuple[tuple[Any, ...], ...] = ()
     features: tuple[tuple[FeatureRow | None, ...], ...] = ()
-    labels: tuple[Any, ...] = ()
-    probabilities: tuple[tuple[float, ...], ...] = ()
-    values: tuple[float, ...] = ()
+    answer: Answer = Answer()
     error: str = ""
     fallback: str = ""
 
@@ -75,6 +81,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(PredictionRecord)
 _encode: Final = _ENCODER.encode
+_NO_ANSWER: Final = Answer()
 
 
 def encode_head(head: RecordHead) -> msgspec.Raw:
@@ -92,18 +99,19 @@ def encode_record(
     guard_us: int,
     rows: Sequence[Sequence[object]] = (),
     features: Sequence[Sequence[FeatureRow | None]] = (),
-    labels: Sequence[object] = (),
-    probabilities: Sequence[Sequence[float]] = (),
-    values: Sequence[float] = (),
+    answer: object = _NO_ANSWER,
     error: str = "",
     fallback: str = "",
 ) -> bytes:
-    """Return the bytes of a PredictionRecord, without building one: this runs on every request."""
+    """Return the bytes of a PredictionRecord, without building one: this runs on every request.
+
+    answer: an Answer, or a Struct that encodes as one (the runtime's Outputs).
+    """
     assert len(request_id) == ID_BYTES
     return _encode(
         (
             request_id, time_us, head, principal, subject, status, guard_us,
-            rows, features, labels, probabilities, values, error, fallback,
+            rows, features, answer, error, fallback,
         )
     )  # fmt: skip
 

@@ -18,11 +18,12 @@ _SCALAR_ROWS: Final = 16  # above this many rows numpy is faster than a loop
 Label = str | int | bool
 
 
-class Outputs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Outputs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a model said about n rows, checked: finite, of the signature's shape, probabilities that are some.
 
     labels, probabilities: of a classifier; the label is the class with the highest probability, the first of equals;
-    each row of `probabilities` has one value a class, in the signature's order. values: of a regressor.
+    each row of `probabilities` has one value a class, in the signature's order. values: of a regressor. Encodes as the
+    prediction log's Answer.
     """
 
     labels: Sequence[Label] = ()

@@ -138,6 +138,17 @@ def unknown_column(name: object, known: Sequence[str] | dict[str, Column]) -> st
     return f"column {str(name)[:80]!r} is unknown: {hint}"
 
 
+def convert_value(column: Column, value: object, row: int) -> Value:
+    """Return a decoded JSON value as the column's type. Raises InvalidInput, naming row and column."""
+    kind = type(value)
+    if (kind is float and column.dtype is DType.FLOAT) or (kind is str and column.dtype is DType.STRING):
+        return value  # type: ignore[return-value]  # the two commonest, narrowed by the comparison
+    fault = value_fault(column, value)
+    if fault:
+        raise InvalidInput(f"row {row}, column {column.name!r}: {fault}")
+    return None if value is None else msgspec.convert(value, JSON_TYPES[column.dtype])
+
+
 def value_fault(column: Column, value: object) -> str:
     """Return what is wrong with a decoded JSON value for a column, or an empty string."""
     wanted = WANTED[column.dtype]

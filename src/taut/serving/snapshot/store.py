@@ -84,17 +84,24 @@ class SnapshotStore:
         keys = self._trust.read()
         snapshot = open_snapshot(data, keys)
         with self._lock():
-            before = self._read(name)
-            if before is not None and before != data:
-                with contextlib.suppress(Corrupt, Denied):  # what cannot be believed may be replaced
-                    found = open_snapshot(before, keys).epoch
-                    if found >= snapshot.epoch:
-                        raise Conflict(
-                            f"{name} is at epoch {found}, not before {snapshot.epoch}: issue a newer one"
-                        )
-            if before != data:
+            before = self._known(name, keys)
+            if before is not None and before != snapshot and before.epoch >= snapshot.epoch:
+                raise Conflict(
+                    f"{name} is at epoch {before.epoch}, not before {snapshot.epoch}: issue a newer one"
+                )
+            if before != snapshot:
                 write_atomically(self._folder / name, data)
         return snapshot
+
+    def _known(self, name: str, keys: tuple[PublicKey, ...]) -> ServingSnapshot | None:
+        """Return what a file holds; None where there is none, or nothing that can be believed and so be kept."""
+        data = self._read(name)
+        if data is None:
+            return None
+        try:
+            return open_snapshot(data, keys)
+        except (Corrupt, Denied):
+            return None
 
     def _read(self, name: str) -> bytes | None:
         try:

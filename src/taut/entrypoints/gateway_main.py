@@ -1,0 +1,149 @@
+"""The gateway's process: `python -m taut.entrypoints.gateway_main --home DIR --name gateway-0 --fd N`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from taut.bootstrap.gateway import open_online_reader, system_random
+from taut.core.errors import TautError
+from taut.entrypoints.errors import TABLE, exit_code_of
+from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, World
+from taut.serving.predictions import PredictionLog
+from taut.serving.snapshot import SnapshotStore, TrustFile
+from taut.serving.snapshot.wire import socket_address
+
+_DRAIN_S: Final = 25.0
+_BATCH_THREADS: Final = 2
+STATUSES: Final[dict[str, int]] = {
+    **{code: answer.status for code, answer in TABLE.items()},
+    "invalid_input": 422,  # well-formed, and against the signature; what is not even that has codes of its own
+    "malformed": 400,
+    "too_large": 413,
+    "method_not_allowed": 405,
+    "bad_answer": 503,
+    "corrupt": 503,
+}
+"""HTTP statuses of the data plane; they differ from control's where a request is judged by a signature."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="taut-gateway", description="one gateway of taut's data plane")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--name", default="gateway-0")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once connections are accepted")
+    parser.add_argument("--segment-bytes", type=int, default=32 * 2**20)
+    arguments = parser.parse_args(argv)
+    try:
+        finished = uvloop.run(_serve(arguments))
+    except TautError as error:
+        print(json.dumps({"code": error.code, "message": error.message}), file=sys.stderr)  # noqa: T201 - a process's own last word
+        return exit_code_of(error)
+    return 0 if finished else 1
+
+
+async def _serve(arguments: argparse.Namespace) -> bool:
+    """Serve until SIGTERM or SIGINT, then drain; return whether everything under way was finished."""
+    home: Path = arguments.home.resolve()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    listener = socket.socket(fileno=arguments.fd)
+    listener.setblocking(False)
+    random = system_random()
+    with (
+        ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch") as pool,
+        open_online_reader(home) as online,
+        contextlib.closing(
+            PredictionLog(
+                home / "log" / "predictions", arguments.name, now_us=_now_us, monotonic_s=time.monotonic,
+                random=random, segment_bytes=arguments.segment_bytes,
+            )
+        ) as log,
+    ):  # fmt: skip
+        gateway = Gateway(
+            log=log,
+            online=online,
+            statuses=STATUSES,
+            world=World(_now_us, time.monotonic, time.perf_counter_ns, random),
+            pool=pool,
+            log_failure=_log_failure,
+        )
+        trust = TrustFile(home / "serving" / "trust.json")
+        store = SnapshotStore(home / "serving", trust)
+        node = GatewayNode(gateway, home=home, name=arguments.name, store=store, trust=trust, random=random)
+        await node.start_from_disk()
+        server = GatewayServer(gateway, listener.dup())
+        with _hand_over(home / "run" / f"{arguments.name}.sock", listener):
+            async with node.following(home / "run" / "stream.sock"):
+                await server.start()
+                _tell_ready(arguments.ready_fd)
+                gc.freeze()  # what is loaded now lives for long: no collection need walk it again
+                await stop.wait()
+            listener.close()
+        return await server.drain(timeout_s=_DRAIN_S)
+
+
+@contextlib.contextmanager
+def _hand_over(path: Path, listener: socket.socket) -> Iterator[None]:
+    """Pass the listening socket to whoever connects to `path` (mode 0600): how a new supervisor adopts this gateway."""
+    loop = asyncio.get_running_loop()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        with socket_address(path) as address:
+            door.bind(address)
+        path.chmod(0o600)
+        door.listen(4)
+        door.setblocking(False)
+
+        def pass_on() -> None:
+            with contextlib.suppress(OSError):
+                caller, _ = door.accept()
+                with caller:
+                    caller.settimeout(1.0)
+                    socket.send_fds(caller, [str(os.getpid()).encode()], [listener.fileno()])
+
+        loop.add_reader(door, pass_on)
+        try:
+            yield
+        finally:
+            loop.remove_reader(door)
+            path.unlink(missing_ok=True)
+
+
+def _tell_ready(descriptor: int) -> None:
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            os.write(descriptor, b"ready\n")
+            os.close(descriptor)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _log_failure(request_id: str, error: BaseException) -> None:
+    trace = "".join(traceback.format_exception(error))
+    print(json.dumps({"request_id": request_id, "failure": trace}), file=sys.stderr, flush=True)  # noqa: T201 - the process's log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""The gateway: guarded answers over HTTP, from the last signed snapshot, whether control lives or not."""
+
+from taut.serving.gateway.asgi import AsgiApp
+from taut.serving.gateway.compiled import Active, compile_snapshot
+from taut.serving.gateway.core import Gateway, World
+from taut.serving.gateway.node import GatewayNode
+from taut.serving.gateway.replies import Reply
+from taut.serving.gateway.server import GatewayServer
+
+__all__ = [
+    "Active",
+    "AsgiApp",
+    "Gateway",
+    "GatewayNode",
+    "GatewayServer",
+    "Reply",
+    "World",
+    "compile_snapshot",
+]

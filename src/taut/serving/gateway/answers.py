@@ -1,0 +1,76 @@
+"""Outputs to the two bodies of the data plane: predictions by row, and tensors."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from taut.serving.gateway.compiled import Endpoint, Scorer
+from taut.serving.gateway.replies import encode_json
+from taut.serving.gateway.tensors import output_tensors
+from taut.serving.runtime import Outputs
+from taut.serving.runtime.outputs import Label
+
+
+class _Binary(msgspec.Struct, gc=False):
+    label: Label
+    probability: float
+
+
+class _Multi(msgspec.Struct, gc=False):
+    label: Label
+    probability: dict[str, float]
+
+
+class _Value(msgspec.Struct, gc=False):
+    value: float
+
+
+class _Predictions(msgspec.Struct, gc=False):
+    predictions: list[_Binary] | list[_Multi] | list[_Value]
+    request_id: str
+    model_version: str
+    release: str
+
+
+class _Tensors(msgspec.Struct, gc=False, omit_defaults=True):
+    model_name: str
+    model_version: str
+    outputs: list[dict[str, object]]
+    id: str | None = None
+
+
+_CLASS_NAMES: Final = {True: "true", False: "false"}
+
+
+def render(
+    kind: str,
+    endpoint: Endpoint,
+    scorer: Scorer,
+    outputs: Outputs,
+    request_id: str,
+    v2_id: str | None,
+    wanted: tuple[str, ...] | None,
+) -> bytes:
+    """Return the body of an answer. kind: `v1` or `v2`; wanted: the v2 outputs that were asked for, None for all."""
+    served = scorer.served
+    if kind == "v2":
+        tensors = output_tensors(served.signature, outputs, endpoint.label_type, wanted)
+        return encode_json(_Tensors(endpoint.name, served.version.rpartition("@")[2], tensors, v2_id))
+    return encode_json(_Predictions(_rows(scorer, outputs), request_id, served.version, served.release))
+
+
+def _rows(scorer: Scorer, outputs: Outputs) -> list[_Binary] | list[_Multi] | list[_Value]:
+    signature = scorer.served.signature
+    if signature.output == "value":
+        return [_Value(value) for value in outputs.values]
+    pairs = zip(outputs.labels, outputs.probabilities, strict=True)
+    if len(signature.classes) == 2:
+        return [_Binary(label, row[1]) for label, row in pairs]
+    names = [class_name(label) for label in signature.classes]
+    return [_Multi(label, dict(zip(names, row, strict=True))) for label, row in pairs]
+
+
+def class_name(label: Label) -> str:
+    return _CLASS_NAMES[label] if isinstance(label, bool) else str(label)

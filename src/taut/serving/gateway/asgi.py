@@ -1,0 +1,75 @@
+"""The raw ASGI callable: bodies read within bounds, and answered by the core."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from taut.serving.errors import Malformed, TooLarge
+from taut.serving.gateway.core import Gateway
+from taut.serving.gateway.replies import Reply
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class AsgiApp:
+    """What uvicorn, or any ASGI server, runs. Time-outs of slow senders are the server's (see `protocol`)."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway: Final = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        event = await receive()
+        body: bytes = event.get("body", b"")
+        reply: Reply | None = None
+        if event.get("more_body") or len(body) > self._gateway.max_body_bytes:
+            body, reply = await self._rest(scope, receive, event)
+        if reply is None:
+            found = self._gateway.answer(scope["method"], scope["path"], scope["headers"], body)
+            reply = found if type(found) is Reply else await found  # type: ignore[misc]  # narrowed by the comparison
+        direct = scope.get("extensions", {}).get("taut.reply")
+        if direct is not None:
+            await direct(reply)
+            return
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.header_list()})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _rest(
+        self, scope: Scope, receive: Receive, event: MutableMapping[str, Any]
+    ) -> tuple[bytes, Reply | None]:
+        """Read the rest of a body that came in pieces; a refusal when it is too large or was cut off."""
+        bound = self._gateway.max_body_bytes
+        too_large = TooLarge(f"the body is larger than {bound} bytes: send fewer rows at once")
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > bound:
+            return b"", self._gateway.refuse(too_large, close=True)
+        parts, size = [event.get("body", b"")], len(event.get("body", b""))
+        while event.get("more_body"):
+            if size > bound:
+                return b"", self._gateway.refuse(too_large, close=True)
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return b"", self._gateway.refuse(
+                    Malformed("the connection ended before the body did"), close=True
+                )
+            parts.append(event.get("body", b""))
+            size += len(parts[-1])
+        if size > bound:
+            return b"", self._gateway.refuse(too_large, close=True)
+        return b"".join(parts), None
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        while True:
+            event = await receive()
+            await send({"type": f"{event['type']}.complete"})
+            if event["type"] == "lifespan.shutdown":
+                return

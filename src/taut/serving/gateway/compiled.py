@@ -1,0 +1,262 @@
+"""A snapshot made ready to serve: models loaded, decoders built, routes laid out, records' heads encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from taut.core.canonical import digest_bytes
+from taut.core.errors import Corrupt, InvalidInput
+from taut.core.schema import Column, FeatureLookup, ModelSignature
+from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
+from taut.serving.predictions import FeatureRow, Lookup, RecordHead, encode_head
+from taut.serving.runtime import LoadedModel, Outputs, RowDecoder, load
+from taut.serving.runtime.rows import Value
+from taut.serving.runtime.score import feature_value
+from taut.serving.snapshot import EndpointConfig, ServedModel, ServingSnapshot
+from taut.trust.identity.verifier import TokenVerifier
+from taut.trust.policy import Policy
+from taut.trust.quota import Quota
+
+Features = Sequence[Sequence[FeatureRow | None]]
+"""Row -> lookup -> what was found, in the order of the signature's lookups."""
+Rows = Sequence[Sequence[Value]]
+
+
+class Scorer:
+    """One loaded version: turns rows of the request and features into outputs."""
+
+    def __init__(self, served: ServedModel, model: LoadedModel) -> None:
+        self.served: Final = served
+        self.model: Final = model
+        self._assemble: Final = _assembler(served)
+        self._row_major: Final = model.row_major
+
+    def score(self, rows: Rows, features: Features) -> Outputs:
+        """Return checked outputs. Raises InvalidInput for a feature that is missing, BadAnswer for nonsense."""
+        given = rows if self._assemble is None else self._assemble(rows, features)
+        if self._row_major:
+            return self.model.run(self.model.encode(given), len(given))
+        return self.model.run(self.model.encode(list(zip(*given, strict=True))), len(given))
+
+
+def _assembler(served: ServedModel) -> Callable[[Rows, Features], Rows] | None:
+    """Return what puts request columns and features into the model's order; None where the request already is."""
+    signature = served.signature
+    positions = {column.name: index for index, column in enumerate(signature.request)}
+    if [item.column.name for item in signature.inputs] == list(positions) and not signature.lookups:
+        return None
+    sets = {lookup.feature_set: index for index, lookup in enumerate(signature.lookups)}
+    takes: list[Callable[[int, Sequence[Value], Sequence[FeatureRow | None]], Value]] = []
+    for item in signature.inputs:
+        name = item.column.name
+        if item.feature_set is None:
+            takes.append(_request_taker(positions[name]))
+            continue
+        columns = served.feature_columns.get(item.feature_set, ())
+        if name not in columns:
+            raise InvalidInput(
+                f"{served.version}: feature {name!r} is no column of {item.feature_set!r} in the snapshot: issue it again"
+            )
+        takes.append(_feature_taker(item.column, sets[item.feature_set], columns.index(name), signature))
+
+    def assemble(rows: Rows, features: Features) -> Rows:
+        found = features or [()] * len(rows)
+        return [
+            [take(index, row, looked_up) for take in takes]
+            for index, (row, looked_up) in enumerate(zip(rows, found, strict=True))
+        ]
+
+    return assemble
+
+
+def _request_taker(position: int) -> Callable[[int, Sequence[Value], object], Value]:
+    return lambda _index, row, _found: row[position]
+
+
+def _feature_taker(
+    column: Column, lookup: int, position: int, signature: ModelSignature
+) -> Callable[[int, Sequence[Value], Sequence[FeatureRow | None]], Value]:
+    feature_set = signature.lookups[lookup].feature_set
+
+    def take(index: int, _row: Sequence[Value], found: Sequence[FeatureRow | None]) -> Value:
+        entry = found[lookup]
+        value = None if entry is None else feature_value(column, entry.values[position])
+        if value is None and not column.nullable:
+            why = (
+                "no row for this entity, or one that is too old"
+                if entry is None
+                else "null in the online store"
+            )
+            raise InvalidInput(
+                f"row {index}, feature {column.name!r} of {feature_set!r}: {why}; materialise the set, or make it nullable"
+            )
+        return value
+
+    return take
+
+
+class Endpoint:
+    """One endpoint, compiled."""
+
+    def __init__(
+        self, config: EndpointConfig, snapshot: ServingSnapshot, models: Mapping[str, LoadedModel]
+    ) -> None:
+        live = config.live
+        signature = live.signature
+        self.config: Final = config
+        self.name: Final = config.name
+        self.resource: Final = f"endpoint:{config.name}"
+        self.signature: Final = signature
+        self.live: Final = Scorer(live, models[model_key(live)])
+        stand_in = config.fallback
+        if stand_in is not None and not _same_request(stand_in.signature, signature):
+            stand_in = None
+        self.fallback: Final = None if stand_in is None else Scorer(stand_in, models[model_key(stand_in)])
+        self.lookups: Final = signature.lookups
+        self.keys: Final = tuple(_key_positions(signature, lookup) for lookup in signature.lookups)
+        settings = snapshot.settings
+        self.rows: Final = RowDecoder(signature.request, max_rows=settings.max_rows)
+        self.tensors: Final = TensorDecoder(
+            signature.request, outputs=output_names(signature), max_rows=settings.max_rows
+        )
+        self.label_type: Final = label_datatype(signature)
+        self.limited: Final = config.quota is not None
+        ages = [age for age in (snapshot.max_age_s, config.max_age_s) if age is not None]
+        self.stale_us: Final = snapshot.issued_at_us + int(min(ages) * 1e6)
+        self.record_head: Final = encode_head(
+            RecordHead(
+                endpoint=config.name,
+                version=live.version,
+                release=live.release,
+                epoch=snapshot.epoch,
+                columns=tuple(column.name for column in signature.request),
+                lookups=tuple(
+                    Lookup(lookup.feature_set, live.feature_columns.get(lookup.feature_set, ()))
+                    for lookup in signature.lookups
+                ),
+            )
+        )
+        self.number: Final = live.version.rpartition("@")[2]
+        self.head: Final = _head(live, snapshot.epoch)
+        self.fallback_head: Final = (
+            b"" if stand_in is None else _head(stand_in, snapshot.epoch, fallback=True)
+        )
+
+
+def _same_request(left: ModelSignature, right: ModelSignature) -> bool:
+    """Whether a request that was read for one model can be scored by the other."""
+    return left.request == right.request and left.lookups == right.lookups and left.output == right.output
+
+
+def _head(served: ServedModel, epoch: int, *, fallback: bool = False) -> bytes:
+    head = (
+        f"content-type: application/json\r\ntaut-model-version: {served.version}\r\ntaut-release: {served.release}\r\n"
+        f"taut-policy-epoch: {epoch}\r\ntaut-cache: off\r\n"
+    )
+    if fallback:
+        head += f"taut-fallback: {served.version}\r\n"
+    return head.encode("ascii")
+
+
+def _key_positions(signature: ModelSignature, lookup: FeatureLookup) -> tuple[int, ...]:
+    names = [column.name for column in signature.request]
+    return tuple(names.index(key) for key in lookup.keys)
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where an inference path leads. kind: `v1` for instances, `v2` for tensors."""
+
+    endpoint: Endpoint
+    kind: str
+
+
+class Active:
+    """Everything that requests of one epoch work with. Never changed; replaced whole, and freed with its last request."""
+
+    def __init__(
+        self, snapshot: ServingSnapshot, *, policy: Policy, models: dict[str, LoadedModel], quota: Quota
+    ) -> None:
+        self.snapshot: Final = snapshot
+        self.epoch: Final = snapshot.epoch
+        self.settings: Final = snapshot.settings
+        self.verifier: Final = TokenVerifier(snapshot.identity)
+        self.policy: Final = policy
+        self.models: Final = models
+        self.quota: Final = quota
+        self.endpoints: Final = {
+            config.name: Endpoint(config, snapshot, models) for config in snapshot.endpoints
+        }
+        self.routes: Final = dict(_routes(self.endpoints))
+        self.stale_us: Final = snapshot.issued_at_us + int(snapshot.max_age_s * 1e6)
+
+
+def _routes(endpoints: Mapping[str, Endpoint]) -> list[tuple[str, Route]]:
+    found = []
+    for name, endpoint in endpoints.items():
+        found += [
+            (f"/v1/predict/{name}", Route(endpoint, "v1")),
+            (f"/v2/models/{name}/infer", Route(endpoint, "v2")),
+            (f"/v2/models/{name}/versions/{endpoint.number}/infer", Route(endpoint, "v2")),
+        ]
+    return found
+
+
+def compile_snapshot(snapshot: ServingSnapshot, *, home: Path, before: Active | None) -> Active:
+    """Load and check everything that a snapshot names. Slow: run it off the event loop.
+
+    home: against which relative artifact paths are read. before: whose models, policy and quota are kept where they
+    are the same, so that a new epoch costs what changed and buckets are not refilled by it.
+    Raises Corrupt when an artifact is not the one that was signed or the policy differs from its digest; InvalidInput
+    when a model does not fit its signature.
+    """
+    if before is not None and before.snapshot.policy == snapshot.policy:
+        policy = before.policy
+    else:
+        policy = Policy(snapshot.policy)
+    if policy.digest != snapshot.policy_digest:
+        raise Corrupt(
+            f"the policy's digest is {policy.digest}, the snapshot says {snapshot.policy_digest}: upgrade the gateway "
+            "and control to the same version"
+        )
+    models: dict[str, LoadedModel] = {}
+    for config in snapshot.endpoints:
+        for served in (config.live, config.fallback):
+            if served is not None and model_key(served) not in models:
+                kept = None if before is None else before.models.get(model_key(served))
+                models[model_key(served)] = kept or _load(served, home)
+    limits = {
+        config.name: config.quota.share(snapshot.gateways)
+        for config in snapshot.endpoints
+        if config.quota is not None
+    }
+    old_limits = None if before is None else _limits(before.snapshot)
+    quota = before.quota if before is not None and old_limits == _limits(snapshot) else Quota(limits)
+    return Active(snapshot, policy=policy, models=models, quota=quota)
+
+
+def _limits(snapshot: ServingSnapshot) -> list[tuple[str, object, int]]:
+    return [(config.name, config.quota, snapshot.gateways) for config in snapshot.endpoints]
+
+
+def model_key(served: ServedModel) -> str:
+    return f"{served.artifact} {digest_bytes(msgspec.json.encode(served.signature))}"
+
+
+def _load(served: ServedModel, home: Path) -> LoadedModel:
+    path = home / served.path
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Corrupt(
+            f"{served.version}: {path} cannot be read ({error.strerror}): restore the artifact"
+        ) from error
+    found = digest_bytes(data)
+    if found != served.artifact:
+        raise Corrupt(
+            f"{served.version}: {path} has digest {found}, signed was {served.artifact}: restore the artifact"
+        )
+    return load(data, served.signature)

@@ -1,0 +1,332 @@
+"""One request from bytes to answer, free of HTTP machinery; the hot path of the data plane.
+
+parse within limits → authenticate → authorise → quota → validate → features → runtime → response gate → record →
+answer. What needs no waiting runs to its end without a suspension; what does comes back as a coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.errors import (
+    DeadlineExceeded,
+    Denied,
+    Exhausted,
+    TautError,
+    Unauthenticated,
+    Unavailable,
+)
+from taut.ports.online import OnlineReader
+from taut.ports.world import Random
+from taut.serving.errors import BadAnswer
+from taut.serving.gateway import pages
+from taut.serving.gateway.answers import render
+from taut.serving.gateway.compiled import Active, Endpoint, Features, Route, Rows, Scorer
+from taut.serving.gateway.features import NONE, look_up, look_up_now
+from taut.serving.gateway.guard import Caller, Guard, Session, check_encoding, check_fresh
+from taut.serving.gateway.ids import RequestIds
+from taut.serving.gateway.replies import Reply, Statuses, refusal
+from taut.serving.predictions import PredictionLog, encode_record
+from taut.serving.runtime import Outputs
+
+Headers = Sequence[tuple[bytes, bytes]]
+Pending = Coroutine[Any, Any, Reply]
+LogFailure = Callable[[str, BaseException], None]
+"""Called with the request id and what failed, for failures that are ours."""
+
+_HIGH_PRIORITY: Final = 5
+_RESERVED: Final = 0.8  # of the slots; the rest is for priorities from 5 up
+
+
+class Ticket(msgspec.Struct, gc=False):
+    """One request on its way."""
+
+    request_id: str
+    now_us: int
+    started_ns: int
+    active: Active
+    route: Route
+    session: Session | None = None
+    caller: Caller | None = None
+    guard_ns: int = 0
+    deadline_ns: int = 0
+    v2_id: str | None = None
+    v2_outputs: tuple[str, ...] | None = None
+    recorded: bool = False
+
+
+class World(msgspec.Struct, frozen=True):
+    """What the gateway takes from outside. now_us: wall clock; monotonic_s and counter_ns never go back."""
+
+    now_us: Callable[[], int]
+    monotonic_s: Callable[[], float]
+    counter_ns: Callable[[], int]
+    random: Random
+
+
+class Gateway:
+    """Answers requests with what the last snapshot said. One event loop owns it.
+
+    log: the prediction log. online: where features are looked up; None where no endpoint has any. statuses: HTTP
+    status by error code. pool: runs batches that would hold the loop up. log_failure: hears of failures that are ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: PredictionLog,
+        online: OnlineReader | None,
+        statuses: Statuses,
+        world: World,
+        pool: Executor,
+        log_failure: LogFailure,
+    ) -> None:
+        self._log: Final = log
+        self._append: Final = log.append
+        self._online: Final = online
+        self._statuses: Final = statuses
+        self._pool: Final = pool
+        self._log_failure: Final = log_failure
+        self._now_us: Final = world.now_us
+        self._monotonic_s: Final = world.monotonic_s
+        self._counter_ns: Final = world.counter_ns
+        self._ids: Final = RequestIds(world.random)
+        self._active: Active | None = None
+        self._guard: Guard | None = None
+        self._in_flight = 0
+        self.refused_snapshot = ""
+        self.answers = 0
+        self.refusals = 0
+
+    @property
+    def active(self) -> Active | None:
+        return self._active
+
+    @property
+    def max_body_bytes(self) -> int:
+        return 8 * 2**20 if self._active is None else self._active.settings.max_body_bytes
+
+    def install(self, active: Active) -> None:
+        """Switch to a compiled snapshot: one assignment; requests that began before end with what they began with."""
+        guard = Guard(active)
+        self._active, self._guard = active, guard
+        self.refused_snapshot = ""
+
+    def reasons(self) -> list[str]:
+        """Return why this gateway is not ready; nothing when it is."""
+        return pages.not_ready(
+            self._active, self._log, self._online, self._now_us(), refused=self.refused_snapshot
+        )
+
+    def answer(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
+        """Answer one request; a coroutine where that takes waiting. Never raises."""
+        active = self._active
+        route = None if active is None else active.routes.get(path)
+        if route is None or active is None or method != "POST":
+            return self._page(method, path, headers)
+        ticket = Ticket(self._ids.next(self._now_us()), self._now_us(), self._counter_ns(), active, route)
+        try:
+            return self._predict(ticket, route.endpoint, dict(headers), body)
+        except TautError as error:
+            return self._refuse(ticket, error)
+        except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
+            return self._failed(ticket.request_id, error)
+
+    def _predict(
+        self, ticket: Ticket, endpoint: Endpoint, headers: dict[bytes, bytes], body: bytes
+    ) -> Reply | Pending:
+        active, guard = ticket.active, self._guard
+        assert guard is not None
+        session = ticket.session = guard.identify(headers.get(b"authorization"), ticket.now_us)
+        caller = ticket.caller = guard.read_headers(headers)
+        key = guard.authorise(session, endpoint, ticket.now_us)
+        if endpoint.limited:
+            active.quota.take(key, 1.0, self._monotonic_s())
+        check_fresh(endpoint, ticket.now_us)
+        check_encoding(headers)
+        ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
+        ticket.guard_ns = self._counter_ns() - ticket.started_ns
+        rows = self._decode(ticket, endpoint, body)
+        if len(rows) > endpoint.live.model.inline_rows:
+            return self._slowly(ticket, endpoint, rows, caller)
+        features = NONE
+        if endpoint.lookups:
+            try:
+                features = look_up_now(endpoint, self._online, rows, ticket.now_us)
+            except Unavailable:  # a store that needs the network answers on the loop only
+                return self._slowly(ticket, endpoint, rows, caller)
+            self._check_deadline(ticket)
+        outputs, scorer = self._score(endpoint, rows, features)
+        reply = self._conclude(ticket, endpoint, rows, features, outputs, scorer)
+        return self._durably(ticket, reply) if endpoint.config.audit == "power-safe" else reply
+
+    def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Rows:
+        if ticket.route.kind == "v1":
+            return endpoint.rows.decode(body)
+        request = endpoint.tensors.decode(body)
+        ticket.v2_id, ticket.v2_outputs = request.id, request.outputs
+        return request.rows
+
+    def _score(self, endpoint: Endpoint, rows: Rows, features: Features) -> tuple[Outputs, Scorer]:
+        """Score with the live version; with the fallback where that fails and there is one."""
+        try:
+            return endpoint.live.score(rows, features), endpoint.live
+        except BadAnswer:
+            if endpoint.fallback is None:
+                raise
+        return endpoint.fallback.score(rows, features), endpoint.fallback
+
+    def _conclude(
+        self,
+        ticket: Ticket,
+        endpoint: Endpoint,
+        rows: Rows,
+        features: Features,
+        outputs: Outputs,
+        scorer: Scorer,
+    ) -> Reply:
+        """Write the record, then build the answer."""
+        counter = self._counter_ns
+        start_ns = counter()
+        if start_ns > ticket.deadline_ns:
+            self._check_deadline(ticket)
+        session, caller = ticket.session, ticket.caller
+        assert session is not None
+        assert caller is not None
+        fallback = scorer is not endpoint.live
+        if endpoint.config.audit != "off":
+            self._append(
+                encode_record(
+                    ticket.request_id, ticket.now_us, endpoint.record_head, session.principal.id, caller.subject,
+                    200, ticket.guard_ns // 1000, rows, features, outputs, "",
+                    scorer.served.version if fallback else "",
+                )
+            )  # fmt: skip
+        ticket.guard_ns += counter() - start_ns
+        self.answers += 1
+        return Reply(
+            200,
+            b"%btaut-request-id: %b\r\ntaut-guard-us: %d\r\n" % (
+                endpoint.fallback_head if fallback else endpoint.head,
+                ticket.request_id.encode(),
+                ticket.guard_ns // 1000,
+            ),
+            render(ticket.route.kind, endpoint, scorer, outputs, ticket.request_id, ticket.v2_id, ticket.v2_outputs),
+        )  # fmt: skip
+
+    async def _durably(self, ticket: Ticket, reply: Reply) -> Reply:
+        try:
+            await self._log.synced()
+        except TautError as error:
+            return self._refuse(ticket, error, record=False)
+        return reply
+
+    async def _slowly(self, ticket: Ticket, endpoint: Endpoint, rows: Rows, caller: Caller) -> Reply:
+        try:
+            self._enter(ticket.active, caller)
+            try:
+                features = (
+                    await look_up(endpoint, self._online, rows, ticket.now_us) if endpoint.lookups else NONE
+                )
+                self._check_deadline(ticket)
+                if len(rows) > endpoint.live.model.inline_rows:
+                    loop = asyncio.get_running_loop()
+                    outputs, scorer = await loop.run_in_executor(
+                        self._pool, self._score, endpoint, rows, features
+                    )
+                else:
+                    outputs, scorer = self._score(endpoint, rows, features)
+            finally:
+                self._in_flight -= 1
+            reply = self._conclude(ticket, endpoint, rows, features, outputs, scorer)
+        except TautError as error:
+            return self._refuse(ticket, error)
+        except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
+            return self._failed(ticket.request_id, error)
+        return await self._durably(ticket, reply) if endpoint.config.audit == "power-safe" else reply
+
+    def _enter(self, active: Active, caller: Caller) -> None:
+        """Take a slot among the requests that wait for something; the last fifth is for high priorities."""
+        slots = active.settings.max_in_flight
+        self._in_flight += 1
+        if self._in_flight > (slots if caller.priority >= _HIGH_PRIORITY else slots * _RESERVED):
+            self._in_flight -= 1
+            raise Unavailable("the gateway has too many requests under way: try again shortly")
+
+    def _check_deadline(self, ticket: Ticket) -> None:
+        if self._counter_ns() > ticket.deadline_ns:
+            caller = ticket.caller
+            raise DeadlineExceeded(
+                f"the answer was not ready within {caller.deadline_ms if caller else 0} ms: allow more time or send less"
+            )
+
+    def _refuse(self, ticket: Ticket, error: TautError, *, record: bool = True) -> Reply:
+        """Refuse, and record the refusal of a known caller who is within his quota."""
+        if record and ticket.session is not None and not isinstance(error, Exhausted | Unauthenticated):
+            try:
+                self._record_refusal(ticket, ticket.session, error)
+            except Exhausted:
+                pass  # denied and beyond his quota: he gets his answer, and cannot fill the log
+            except Unavailable as full:
+                error = full
+        self.refusals += 1
+        return refusal(
+            error, statuses=self._statuses, request_id=ticket.request_id, epoch=ticket.active.epoch,
+            guard_us=ticket.guard_ns // 1000,
+        )  # fmt: skip
+
+    def _record_refusal(self, ticket: Ticket, session: Session, error: TautError) -> None:
+        endpoint = ticket.route.endpoint
+        if endpoint.config.audit == "off":
+            return
+        if isinstance(error, Denied):
+            ticket.active.quota.take((endpoint.name, session.principal.id), 1.0, self._monotonic_s())
+        subject = "" if ticket.caller is None else ticket.caller.subject
+        self._append(
+            encode_record(
+                ticket.request_id, ticket.now_us, endpoint.record_head, session.principal.id, subject,
+                self._statuses.get(error.code, 500), ticket.guard_ns // 1000, error=f"{error.code}: {error.message}"[:500],
+            )
+        )  # fmt: skip
+
+    def _failed(self, request_id: str, error: BaseException) -> Reply:
+        self._log_failure(request_id, error)
+        self.refusals += 1
+        epoch = 0 if self._active is None else self._active.epoch
+        return refusal(Internal(), statuses=self._statuses, request_id=request_id, epoch=epoch)
+
+    def _page(self, method: str, path: str, headers: Headers) -> Reply:
+        """Answer everything that is no inference."""
+        now_us = self._now_us()
+        request_id = self._ids.next(now_us)
+        epoch = 0 if self._active is None else self._active.epoch
+        try:
+            visit = pages.Visit(method, path, dict(headers), self._active, self._guard, now_us, self.reasons)
+            found = pages.find(visit)
+        except TautError as error:
+            self.refusals += 1
+            return refusal(error, statuses=self._statuses, request_id=request_id, epoch=epoch)
+        except Exception as error:  # noqa: BLE001 - as in `answer`
+            return self._failed(request_id, error)
+        return pages.reply(found, request_id=request_id, epoch=epoch)
+
+    def refuse(self, error: TautError, *, close: bool) -> Reply:
+        """Return the answer to a request that did not get as far as `answer`: too large, malformed, too slow."""
+        self.refusals += 1
+        epoch = 0 if self._active is None else self._active.epoch
+        request_id = self._ids.next(self._now_us())
+        return refusal(error, statuses=self._statuses, request_id=request_id, epoch=epoch, close=close)
+
+
+class Internal(TautError):
+    """Something in taut itself failed."""
+
+    code = "internal"
+
+    def __init__(self) -> None:
+        super().__init__("something failed in the gateway itself: look into its log under this request id")

@@ -1,0 +1,72 @@
+"""Online features of a request: one packed row a lookup, too old ones treated as absent."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Final
+
+from taut.core.errors import Unavailable
+from taut.core.evidence import Scalar
+from taut.core.times import to_us
+from taut.ports.online import OnlineReader, OnlineRow
+from taut.serving.gateway.compiled import Endpoint, Features, Rows
+from taut.serving.gateway.guard import check_key_parts
+from taut.serving.predictions import FeatureRow
+from taut.serving.runtime.rows import Value
+
+NONE: Final[Features] = ()
+
+
+def look_up_now(endpoint: Endpoint, online: OnlineReader | None, rows: Rows, now_us: int) -> Features:
+    """Look up all rows without a loop. Raises Unavailable where the store needs one; see `look_up`."""
+    store = _store(online, endpoint)
+    return [
+        [
+            _fresh(store.get_now(lookup.feature_set, key), lookup.max_age_s, now_us)
+            for lookup, key in zip(endpoint.lookups, _keys(endpoint, row, index), strict=True)
+        ]
+        for index, row in enumerate(rows)
+    ]
+
+
+async def look_up(endpoint: Endpoint, online: OnlineReader | None, rows: Rows, now_us: int) -> Features:
+    """Look up all rows, one after the other. Raises Unavailable or Corrupt when the store cannot answer."""
+    store = _store(online, endpoint)
+    return [
+        [
+            _fresh(await store.get(lookup.feature_set, key), lookup.max_age_s, now_us)
+            for lookup, key in zip(endpoint.lookups, _keys(endpoint, row, index), strict=True)
+        ]
+        for index, row in enumerate(rows)
+    ]
+
+
+def _store(online: OnlineReader | None, endpoint: Endpoint) -> OnlineReader:
+    if online is None:
+        raise Unavailable(
+            f"endpoint {endpoint.name!r} needs online features, and there is no store: start control"
+        )
+    return online
+
+
+def _keys(endpoint: Endpoint, row: tuple[Value, ...] | object, index: int) -> list[tuple[Scalar, ...]]:
+    assert isinstance(row, tuple | list)
+    found: list[tuple[Scalar, ...]] = []
+    for lookup, positions in zip(endpoint.lookups, endpoint.keys, strict=True):
+        key = tuple(_scalar(row[position]) for position in positions)
+        check_key_parts(key, index, lookup.keys)
+        found.append(key)
+    return found
+
+
+def _scalar(value: Value) -> Scalar:
+    """Write a key as materialisation does: dates as ISO text, times as microseconds since the epoch."""
+    if isinstance(value, dt.datetime):
+        return to_us(value)
+    return value.isoformat() if isinstance(value, dt.date) else value
+
+
+def _fresh(row: OnlineRow | None, max_age_s: float | None, now_us: int) -> FeatureRow | None:
+    if row is None or (max_age_s is not None and now_us - row.event_time_us > max_age_s * 1e6):
+        return None
+    return FeatureRow(row.source, row.event_time_us, row.values)

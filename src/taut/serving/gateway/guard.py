@@ -1,0 +1,147 @@
+"""The request gate: who calls, whether he may, how often, and within what time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from taut.core.errors import Denied, InvalidInput, Unauthenticated, Unavailable
+from taut.serving.errors import Malformed
+from taut.serving.gateway.compiled import Active, Endpoint
+from taut.trust.identity.principals import Principal
+
+_MAX_SESSIONS: Final = 16_384
+_MAX_DEADLINE_MS: Final = 600_000
+_MAX_SUBJECT: Final = 128
+_HOUR_US: Final = 3_600_000_000
+DEFAULT_PRIORITY: Final = 5
+
+
+class Session(msgspec.Struct, gc=False):
+    """One bearer that was accepted at this epoch.
+
+    grants: endpoint -> (the quota's key, until when the decision holds), filled as endpoints are asked for.
+    """
+
+    principal: Principal
+    bearer: str
+    grants: dict[str, tuple[tuple[str, str], int]]
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """What the request's headers say, checked."""
+
+    deadline_ms: int
+    priority: int
+    subject: str
+
+
+class Guard:
+    """Identity and policy at one epoch; a new snapshot brings a new Guard, and nothing remembered survives it."""
+
+    def __init__(self, active: Active) -> None:
+        self._active: Final = active
+        self._sessions: Final[dict[bytes, Session]] = {}
+        self._plain: Final = Caller(active.settings.default_deadline_ms, DEFAULT_PRIORITY, "")
+
+    def identify(self, authorization: bytes | None, now_us: int) -> Session:
+        """Return the session of a bearer. Raises Unauthenticated."""
+        session = self._sessions.get(authorization) if authorization is not None else None
+        if session is None:
+            return self._open(authorization, now_us)
+        self._active.verifier.verify(session.bearer, now_us / 1e6)  # from memory; says when it has expired
+        return session
+
+    def _open(self, authorization: bytes | None, now_us: int) -> Session:
+        if authorization is None:
+            raise Unauthenticated("no identity came with the request: send Authorization: Bearer TOKEN")
+        scheme, _, rest = authorization.partition(b" ")
+        try:
+            bearer = rest.strip().decode("ascii")
+        except UnicodeDecodeError:
+            raise Unauthenticated("the Authorization header is not ASCII: send Bearer TOKEN") from None
+        if scheme.lower() != b"bearer" or not bearer:
+            raise Unauthenticated("the Authorization header is not understood: send Bearer TOKEN")
+        principal = self._active.verifier.verify(bearer, now_us / 1e6)
+        session = Session(principal, bearer, {})
+        if len(self._sessions) >= _MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[authorization] = session
+        return session
+
+    def authorise(self, session: Session, endpoint: Endpoint, now_us: int) -> tuple[str, str]:
+        """Return the quota's key when policy allows `predict` on the endpoint. Raises Denied with the reasons.
+
+        A decision is remembered to the end of its hour, the finest time that a policy can look at.
+        """
+        grant = session.grants.get(endpoint.name)
+        if grant is not None and now_us < grant[1]:
+            return grant[0]
+        context = {
+            "plane": "data",
+            "risk": endpoint.config.risk,
+            "now": datetime.fromtimestamp(now_us / 1e6, tz=UTC),
+        }
+        decision = self._active.policy.decide(session.principal, "predict", endpoint.resource, context)
+        if not decision.allow:
+            raise Denied(
+                f"{session.principal.id} may not predict on {endpoint.resource}: {'; '.join(decision.reasons)}. "
+                "Ask for the role predictor"
+            )
+        key = (endpoint.name, session.principal.id)
+        session.grants[endpoint.name] = (key, now_us - now_us % _HOUR_US + _HOUR_US)
+        return key
+
+    def read_headers(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Return what the request's own headers ask for. Raises Malformed, naming the header."""
+        deadline = headers.get(b"taut-deadline-ms")
+        priority = headers.get(b"taut-priority")
+        subject = headers.get(b"taut-subject")
+        if deadline is None and priority is None and subject is None:
+            return self._plain
+        deadline_ms = self._plain.deadline_ms
+        if deadline is not None:
+            deadline_ms = _whole(b"taut-deadline-ms", deadline, 1, _MAX_DEADLINE_MS)
+        number = DEFAULT_PRIORITY if priority is None else _whole(b"taut-priority", priority, 0, 9)
+        return Caller(deadline_ms, number, "" if subject is None else _subject(subject))
+
+
+def _whole(name: bytes, value: bytes, low: int, high: int) -> int:
+    if value.isdigit() and len(value) < 10 and low <= int(value) <= high:
+        return int(value)
+    raise Malformed(f"{name.decode()}: saw {value[:40]!r}, wanted a whole number from {low} to {high}")
+
+
+def _subject(value: bytes) -> str:
+    text = value.decode("latin-1")
+    if not text.isascii() or not text.isprintable() or not 0 < len(text) <= _MAX_SUBJECT:
+        raise Malformed(f"taut-subject: wanted 1 to {_MAX_SUBJECT} printable ASCII characters")
+    return text
+
+
+def check_fresh(endpoint: Endpoint, now_us: int) -> None:
+    """Raise Unavailable when control was silent for longer than this endpoint may be served without it."""
+    if now_us > endpoint.stale_us:
+        raise Unavailable(
+            f"endpoint {endpoint.name!r}: the last snapshot is older than it may be served: restart control",
+            retry_after_s=5.0,
+        )
+
+
+def check_encoding(headers: Mapping[bytes, bytes]) -> None:
+    """Raise Malformed for bodies in a form that this gateway does not read."""
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        raise Malformed(f"content-encoding {encoding[:20]!r} is not read here: send the body as it is")
+    if b"inference-header-content-length" in headers:
+        raise Malformed("binary tensors are not read here yet: send the tensors as JSON")
+
+
+def check_key_parts(key: tuple[object, ...], row: int, names: tuple[str, ...]) -> None:
+    if None in key:
+        raise InvalidInput(
+            f"row {row}, column {names[key.index(None)]!r}: saw null, wanted the key of an entity"
+        )

@@ -1,0 +1,38 @@
+"""Request ids: `req_`, 48 bits of milliseconds and 80 random bits, as `Ids` writes them, made in bulk."""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+
+from taut.ports.world import Random
+
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_TABLE: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _DIGITS.encode())
+_BATCH: Final = 256
+_RANDOM_CHARS: Final = 16
+
+
+class RequestIds:
+    """Makes ids in well under a microsecond; one event loop owns it.
+
+    Randomness is drawn 256 ids at a time, which is what makes it cheap.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random: Final = random
+        self._pool: list[str] = []
+        self._millisecond = -1
+        self._prefix = ""
+
+    def next(self, now_us: int) -> str:
+        millisecond = now_us // 1000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            self._prefix = "req_" + "".join(
+                _DIGITS[(millisecond >> shift) & 31] for shift in range(45, -1, -5)
+            )
+        if not self._pool:
+            text = base64.b32encode(self._random.bytes(10 * _BATCH)).translate(_TABLE).decode("ascii")
+            self._pool = [text[at : at + _RANDOM_CHARS] for at in range(0, len(text), _RANDOM_CHARS)]
+        return self._prefix + self._pool.pop()

@@ -1,0 +1,122 @@
+"""A gateway with its stream: starts from disk, follows control, switches snapshots off the request path."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from taut.core.errors import Conflict, TautError
+from taut.ports.world import Random
+from taut.serving.gateway.compiled import compile_snapshot
+from taut.serving.gateway.core import Gateway
+from taut.serving.snapshot import Ack, Beat, Hello, SnapshotStore, Subscriber, TrustFile, open_snapshot
+
+
+class GatewayNode:
+    """Feeds one Gateway with snapshots.
+
+    home: artifacts are read relative to it. name: of this gateway in reports.
+    Guarantees: epochs never go back, also over restarts; a snapshot that cannot be served whole is refused with the
+    reason, and the one before it serves on.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        home: Path,
+        name: str,
+        store: SnapshotStore,
+        trust: TrustFile,
+        random: Random,
+    ) -> None:
+        self._gateway: Final = gateway
+        self._home: Final = home
+        self._name: Final = name
+        self._store: Final = store
+        self._trust: Final = trust
+        self._random: Final = random
+        self._loader: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshot-loader")
+
+    async def start_from_disk(self) -> None:
+        """Serve the best snapshot that lies on disk; without any the gateway is up, and not ready."""
+        for data in self._store.candidates():
+            if (await self.apply(data)).applied:
+                return
+
+    async def apply(self, data: bytes) -> Ack:
+        """Switch to a signed snapshot, or refuse it and say why. Never raises for what is wrong with the snapshot."""
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        epoch = 0
+        try:
+            trusted = await loop.run_in_executor(self._loader, self._trust.read)
+            snapshot = await loop.run_in_executor(self._loader, open_snapshot, data, trusted)
+            epoch = snapshot.epoch
+            before = self._gateway.active
+            if before is None or before.snapshot != snapshot:
+                current = (
+                    before.epoch if before else await loop.run_in_executor(self._loader, self._store.floor)
+                )
+                if epoch < current or (before is not None and epoch == current):
+                    raise Conflict(
+                        f"the snapshot is of epoch {epoch}, this gateway is at {current}: issue a newer one"
+                    )
+                active = await loop.run_in_executor(
+                    self._loader, lambda: compile_snapshot(snapshot, home=self._home, before=before)
+                )
+                self._gateway.install(active)
+                await self._keep(data)
+        except TautError as error:
+            self._gateway.refused_snapshot = error.message
+            return self._ack(epoch, applied=False, reason=f"{error.code}: {error.message}", start_s=start_s)
+        return self._ack(epoch, applied=True, reason="", start_s=start_s)
+
+    async def _keep(self, data: bytes) -> None:
+        """Keep what is served for the next start. A full disk must not undo a switch that is already made."""
+        with contextlib.suppress(TautError):
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._store.save_applied, data)
+
+    def _ack(self, epoch: int, *, applied: bool, reason: str, start_s: float) -> Ack:
+        seconds = asyncio.get_running_loop().time() - start_s
+        serving = self._epoch()
+        return Ack(
+            gateway=self._name, epoch=epoch, applied=applied, serving=serving, reason=reason, seconds=seconds
+        )
+
+    def _epoch(self) -> int:
+        return 0 if self._gateway.active is None else self._gateway.active.epoch
+
+    def _hello(self) -> Hello:
+        return Hello(gateway=self._name, pid=os.getpid(), epoch=self._epoch())
+
+    def _beat(self) -> Beat:
+        reasons = tuple(self._gateway.reasons())
+        return Beat(
+            gateway=self._name,
+            epoch=self._epoch(),
+            ready=not reasons,
+            answers=self._gateway.answers,
+            refusals=self._gateway.refusals,
+            reasons=reasons,
+        )
+
+    @contextlib.asynccontextmanager
+    async def following(self, path: Path) -> AsyncIterator[Subscriber]:
+        """Follow control's stream at `path` for as long as the block lasts."""
+        subscriber = Subscriber(
+            path, apply=self.apply, hello=self._hello, beat=self._beat, random=self._random
+        )
+        task = asyncio.create_task(subscriber.run())
+        try:
+            yield subscriber
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            self._loader.shutdown()

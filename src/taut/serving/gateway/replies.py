@@ -1,0 +1,65 @@
+"""What leaves the gateway: status, header lines, body; errors in the one shape of the data plane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import msgspec
+
+from taut.core.errors import Exhausted, TautError, Unavailable
+
+JSON: Final = b"content-type: application/json\r\n"
+encode_json: Final = msgspec.json.Encoder().encode
+STATUS_LINES: Final[dict[int, bytes]] = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
+}
+Statuses = Mapping[str, int]
+"""HTTP status by error code; the one table lies with the entrypoints and comes in by the door."""
+
+
+class Reply(NamedTuple):
+    """One answer. head: header lines, each ended by CRLF, without content-length. close: end the connection."""
+
+    status: int
+    head: bytes
+    body: bytes
+    close: bool = False
+
+    def header_list(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers as ASGI wants them."""
+        pairs = [line.split(b": ", 1) for line in self.head.split(b"\r\n") if line]
+        headers = [(name, value) for name, value in pairs]
+        headers.append((b"content-length", str(len(self.body)).encode()))
+        if self.close:
+            headers.append((b"connection", b"close"))
+        return headers
+
+
+def ok(document: object, *, request_id: str, epoch: int) -> Reply:
+    head = b"%btaut-request-id: %b\r\ntaut-policy-epoch: %d\r\n" % (JSON, request_id.encode(), epoch)
+    return Reply(200, head, encode_json(document))
+
+
+def refusal(
+    error: TautError,
+    *,
+    statuses: Statuses,
+    request_id: str,
+    epoch: int,
+    guard_us: int = 0,
+    close: bool = False,
+) -> Reply:
+    """Return an error in the data plane's shape. A code without a status is ours to mend: it reads as 500."""
+    status = statuses.get(error.code, 500)
+    head = b"%btaut-request-id: %b\r\ntaut-policy-epoch: %d\r\ntaut-guard-us: %d\r\n" % (
+        JSON, request_id.encode(), epoch, guard_us,
+    )  # fmt: skip
+    if isinstance(error, Exhausted | Unavailable):
+        head += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after_s))
+    if status == 401:
+        head += b'www-authenticate: Bearer realm="taut"\r\n'
+    body = encode_json({"error": {"code": error.code, "message": error.message, "request_id": request_id}})
+    return Reply(status, head, body, close)

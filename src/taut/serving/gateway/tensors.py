@@ -1,0 +1,287 @@
+"""Open Inference Protocol v2 in JSON: tensors of a request to rows, outputs to tensors, metadata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.errors import InvalidInput
+from taut.core.schema import Column, DType, ModelSignature
+from taut.serving.errors import Malformed, TooLarge
+from taut.serving.runtime import Outputs
+from taut.serving.runtime.rows import Value, convert_value, unknown_column
+
+MATRIX: Final = "input"
+_DATATYPES: Final = {
+    DType.BOOL: "BOOL", DType.INT: "INT64", DType.FLOAT: "FP64",
+    DType.STRING: "BYTES", DType.DATE: "BYTES", DType.DATETIME: "BYTES",
+}  # fmt: skip
+_INTS: Final = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+_FLOATS: Final = frozenset({"FP16", "BF16", "FP32", "FP64"})
+_TAKEN: Final[dict[DType, frozenset[str]]] = {
+    DType.BOOL: frozenset({"BOOL"}), DType.INT: _INTS, DType.FLOAT: _FLOATS | _INTS,
+    DType.STRING: frozenset({"BYTES"}), DType.DATE: frozenset({"BYTES"}), DType.DATETIME: frozenset({"BYTES"}),
+}  # fmt: skip
+
+
+class _FloatTensor(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[float]
+    parameters: dict[str, Any] | None = None
+
+
+class _AnyTensor(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+    parameters: dict[str, Any] | None = None
+
+
+class WantedOutput(msgspec.Struct, gc=False):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _FloatRequest(msgspec.Struct, gc=False):
+    inputs: list[_FloatTensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[WantedOutput] | None = None
+
+
+class _AnyRequest(msgspec.Struct, gc=False):
+    inputs: list[_AnyTensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[WantedOutput] | None = None
+
+
+_float_request: Final = msgspec.json.Decoder(_FloatRequest).decode
+_any_request: Final = msgspec.json.Decoder(_AnyRequest).decode
+
+
+class InferRequest(msgspec.Struct, frozen=True, gc=False):
+    """A decoded v2 request: rows in the order of the request columns, the caller's id, the outputs that he wants."""
+
+    rows: Sequence[Sequence[Value]]
+    id: str | None
+    outputs: tuple[str, ...] | None
+
+
+class TensorDecoder:
+    """Decodes v2 requests of one signature.
+
+    columns: the request columns. max_rows: more are refused as TooLarge.
+    """
+
+    def __init__(self, columns: Sequence[Column], *, outputs: Sequence[str], max_rows: int) -> None:
+        self._columns: Final = tuple(columns)
+        self._names: Final = {column.name: index for index, column in enumerate(columns)}
+        self._outputs: Final = tuple(outputs)
+        self._max_rows: Final = max_rows
+        self._width: Final = len(self._columns)
+        self._numeric: Final = all(column.dtype.numeric for column in columns)
+        self._floats_only: Final = all(column.dtype is DType.FLOAT for column in columns)
+
+    def decode(self, body: bytes) -> InferRequest:
+        """Return the request's rows.
+
+        Raises Malformed for what is no v2 document; TooLarge for too many rows; InvalidInput, naming tensor, row,
+        what was seen and what is wanted, for tensors against the signature.
+        """
+        if self._numeric and b'"FP32"' in body:
+            try:
+                request = _float_request(body)
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+                pass  # the general reading says what is wrong
+            else:
+                inputs = request.inputs
+                if len(inputs) == 1 and inputs[0].name == MATRIX and inputs[0].datatype == "FP32":
+                    rows = self._matrix(inputs[0].shape, inputs[0].data)
+                    if request.outputs is None:
+                        return InferRequest(rows, request.id, None)
+                    return InferRequest(rows, request.id, self._wanted(request.outputs))
+        return self._general(body)
+
+    def _matrix(self, shape: list[int], data: list[float]) -> Sequence[Sequence[Value]]:
+        width = self._width
+        if len(shape) != 2 or shape[1] != width or shape[0] * width != len(data) or not data:
+            raise InvalidInput(
+                f"tensor {MATRIX!r}: saw shape {shape} with {len(data)} values, wanted [n, {width}] with n times "
+                f"{width} values and n at least 1"
+            )
+        if shape[0] > self._max_rows:
+            raise TooLarge(f"{shape[0]} rows are too many for one request: send at most {self._max_rows}")
+        rows = [data] if shape[0] == 1 else [data[at : at + width] for at in range(0, len(data), width)]
+        if self._floats_only:
+            return rows
+        return [
+            [_narrow(column, value, index) for column, value in zip(self._columns, row, strict=True)]
+            for index, row in enumerate(rows)
+        ]
+
+    def _general(self, body: bytes) -> InferRequest:
+        try:
+            request = _any_request(body)
+        except RecursionError:
+            raise Malformed("the JSON is nested too deeply: send flat tensors") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            if "out of range" in str(error):
+                raise InvalidInput(f"{error}: send finite numbers that a 64-bit float can hold") from None
+            raise Malformed(f"the body is no inference request: {error}") from None
+        tensors = {tensor.name: tensor for tensor in request.inputs}
+        if len(tensors) != len(request.inputs):
+            raise InvalidInput("two tensors have the same name: send each column once")
+        if self._numeric and set(tensors) == {MATRIX} and MATRIX not in self._names:
+            tensor = tensors[MATRIX]
+            if tensor.datatype != "FP32":
+                raise InvalidInput(f"tensor {MATRIX!r}: saw datatype {tensor.datatype[:20]!r}, wanted FP32")
+            values = [self._float(index, value) for index, value in enumerate(_flatten(tensor.data))]
+            rows = self._matrix(tensor.shape, values)
+        else:
+            rows = self._by_column(tensors)
+        wanted = None if request.outputs is None else self._wanted(request.outputs)
+        return InferRequest(rows, request.id, wanted)
+
+    def _float(self, index: int, value: object) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        column = self._columns[index % self._width]
+        raise InvalidInput(
+            f"row {index // self._width}, column {column.name!r}: saw {value!r:.60}, wanted a finite number"
+        )
+
+    def _by_column(self, tensors: dict[str, _AnyTensor]) -> Sequence[Sequence[Value]]:
+        unknown = [name for name in tensors if name not in self._names]
+        if unknown:
+            raise InvalidInput(f"tensor: {unknown_column(unknown[0], list(self._names))}")
+        columns: list[Sequence[Value]] = []
+        missing: list[Column] = []
+        count = -1
+        for column in self._columns:
+            tensor = tensors.get(column.name)
+            if tensor is None:
+                missing.append(column)
+                columns.append(())
+                continue
+            values = self._tensor(column, tensor)
+            if count >= 0 and len(values) != count:
+                raise InvalidInput(
+                    f"tensor {column.name!r}: saw {len(values)} rows, wanted {count} as in the tensors before it"
+                )
+            count = len(values)
+            columns.append(values)
+        required = [column.name for column in missing if not column.nullable]
+        if required or count < 0:
+            names = ", ".join(required[:20] or [column.name for column in missing][:20])
+            raise InvalidInput(f"tensors {names} are missing: send one for each column of the signature")
+        return list(zip(*[values or (None,) * count for values in columns], strict=True))
+
+    def _tensor(self, column: Column, tensor: _AnyTensor) -> Sequence[Value]:
+        if tensor.datatype not in _TAKEN[column.dtype]:
+            raise InvalidInput(
+                f"tensor {column.name!r}: saw datatype {tensor.datatype[:20]!r}, wanted {_DATATYPES[column.dtype]}"
+            )
+        shape, data = tensor.shape, _flatten(tensor.data)
+        if not data or shape not in ([len(data)], [len(data), 1]):
+            raise InvalidInput(
+                f"tensor {column.name!r}: saw shape {shape} with {len(data)} values, wanted [n] or [n, 1] with n values"
+            )
+        if len(data) > self._max_rows:
+            raise TooLarge(f"{len(data)} rows are too many for one request: send at most {self._max_rows}")
+        return [convert_value(column, value, row) for row, value in enumerate(data)]
+
+    def _wanted(self, outputs: list[WantedOutput]) -> tuple[str, ...]:
+        names = tuple(output.name for output in outputs)
+        unknown = [name for name in names if name not in self._outputs]
+        if unknown or not names or len(set(names)) != len(names):
+            said = f"output {unknown[0][:40]!r} is unknown" if unknown else "outputs are empty or named twice"
+            raise InvalidInput(f"{said}: choose from {', '.join(self._outputs)}")
+        return names
+
+
+def _flatten(data: list[Any]) -> list[Any]:
+    """Return data that was sent nested (allowed by the protocol) flat; at most three levels."""
+    for _ in range(3):
+        if not data or not isinstance(data[0], list):
+            return data
+        if not all(isinstance(item, list) for item in data):
+            break
+        data = [value for item in data for value in item]
+    raise Malformed("data is nested unevenly or too deeply: send it flat, in row-major order")
+
+
+def _narrow(column: Column, value: float, row: int) -> Value:
+    """Turn an FP32 of the matrix form into the column's type, exactly or not at all."""
+    if column.dtype is DType.FLOAT:
+        return value
+    if column.dtype is DType.BOOL and value in (0.0, 1.0):
+        return value == 1.0
+    if column.dtype is DType.INT and math.isfinite(value) and value == math.floor(value):
+        return int(value)
+    wanted = "0 or 1" if column.dtype is DType.BOOL else "a whole number"
+    raise InvalidInput(f"row {row}, column {column.name!r}: saw {value:g}, wanted {wanted}")
+
+
+def output_names(signature: ModelSignature) -> tuple[str, ...]:
+    return ("value",) if signature.output == "value" else ("label", "probability")
+
+
+def label_datatype(signature: ModelSignature) -> str:
+    kinds = {type(label) for label in signature.classes}
+    return "BOOL" if kinds == {bool} else "INT64" if kinds == {int} else "BYTES"
+
+
+def output_tensors(
+    signature: ModelSignature, outputs: Outputs, label_type: str, wanted: tuple[str, ...] | None
+) -> list[dict[str, object]]:
+    """Return the outputs as v2 tensors, in the order that was asked for."""
+    if signature.output == "value":
+        values = outputs.values
+        return [{"name": "value", "datatype": "FP64", "shape": [len(values)], "data": values}]
+    rows = outputs.probabilities
+    flat = rows[0] if len(rows) == 1 else [value for row in rows for value in row]
+    labels = outputs.labels if label_type != "BYTES" else [str(label) for label in outputs.labels]
+    label: dict[str, object] = {"name": "label", "datatype": label_type, "shape": [len(rows)], "data": labels}
+    probability: dict[str, object] = {
+        "name": "probability", "datatype": "FP64", "shape": [len(rows), len(signature.classes)], "data": flat,
+    }  # fmt: skip
+    if wanted is None:
+        return [label, probability]
+    return [label if name == "label" else probability for name in wanted]
+
+
+def metadata(endpoint: str, version: str, signature: ModelSignature) -> dict[str, object]:
+    """Return the v2 metadata of an endpoint: one input tensor a request column."""
+    if signature.output == "value":
+        outputs: list[dict[str, object]] = [{"name": "value", "datatype": "FP64", "shape": [-1]}]
+    else:
+        shape = [-1, len(signature.classes)]
+        outputs = [
+            {"name": "label", "datatype": label_datatype(signature), "shape": [-1]},
+            {
+                "name": "probability", "datatype": "FP64", "shape": shape,
+                "parameters": {"classes": list(signature.classes)},
+            },
+        ]  # fmt: skip
+    inputs = [
+        {
+            "name": column.name, "datatype": _DATATYPES[column.dtype], "shape": [-1],
+            "parameters": {"type": str(column.dtype), "nullable": column.nullable},
+        }
+        for column in signature.request
+    ]  # fmt: skip
+    return {
+        "name": endpoint,
+        "versions": [version.rpartition("@")[2]],
+        "platform": "onnx_onnxv1",
+        "inputs": inputs,
+        "outputs": outputs,
+        "parameters": {"model_version": version},
+    }
