@@ -100,5 +100,5 @@ def _calibration_error(positive: Array, truth: Array) -> float:
     for index in range(10):
         inside = bins == index
         if inside.any():
-            total += inside.mean() * abs(float(positive[inside].mean()) - float(truth[inside].mean()))
+            total += float(inside.mean()) * abs(float(positive[inside].mean()) - float(truth[inside].mean()))
     return total
