@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from taut.core.errors import TautError
 from taut.ports.records import Tx
 
 Json = Any
@@ -37,6 +38,12 @@ class StoryStatus(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[str, ...] = ()
     started_at: datetime
     updated_at: datetime
+
+
+class StoryFailed(TautError):
+    """The story's own code broke: mend it and start the story anew under another key."""
+
+    code = "internal"
 
 
 class Story(Protocol):
@@ -119,7 +126,13 @@ class Stories(Protocol):
         """Call `observe(message, fraction)` for progress of a story that runs in this process."""
         ...
 
-    def cancel(self, story_id: str, *, reason: str) -> None: ...
+    def cancel(self, story_id: str, *, reason: str) -> None:
+        """End a story. Whoever runs it is fenced off: its next call fails. One that has ended stays as it is."""
+        ...
+
+    def resume(self, story_id: str) -> None:
+        """Run a stranded story again, after the code that fits its journal was deployed. Conflict on any other."""
+        ...
 
     def work(self, *, until_idle: bool = False) -> None:
         """Run due stories in this thread until `stop`; with `until_idle`, until none is due."""
