@@ -94,6 +94,8 @@ class TokenVerifier:
         return self._verify(bearer, now_s)
 
     def _verify(self, bearer: str, now_s: float) -> Principal:
+        if len(bearer) > jws.MAX_BYTES or not bearer.isascii():
+            raise Unauthenticated(f"the bearer is not ASCII or larger than {jws.MAX_BYTES} bytes: check what was sent")
         if bearer.startswith(KEY_PREFIX):
             principal, expires_at_s = self._api_key(bearer, now_s)
         else:
@@ -106,11 +108,9 @@ class TokenVerifier:
         return principal
 
     def _api_key(self, bearer: str, now_s: float) -> tuple[Principal, float]:
-        if len(bearer) > jws.MAX_BYTES:
-            raise Unauthenticated("the API key is far too long: check what was sent")
         id_, _, secret = bearer.removeprefix(KEY_PREFIX).partition("_")
         key = self._api_keys.get(id_)
-        digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+        digest = hashlib.sha256(secret.encode("ascii")).hexdigest()
         if key is None or not hmac.compare_digest(digest, key.secret_sha256):
             raise Unauthenticated("the API key is unknown or was revoked: ask for a new one")
         if key.principal in self._disabled:
