@@ -42,14 +42,14 @@ class Client:
     """
 
     def __init__(self, transport: Transport) -> None:
-        self._transport: Final = transport
+        self.transport: Final = transport
 
     def call(self, name: str, request: Json | None = None, *, progress: Progress | None = None) -> Json:
         """Carry out operation `name`, such as `data.ingest`. Raises the TautError that it ended with."""
-        return self._transport.call(name, request or {}, progress or _silent)
+        return self.transport.call(name, request or {}, progress or _silent)
 
     def close(self) -> None:
-        self._transport.close()
+        self.transport.close()
 
     def __enter__(self) -> Client:
         return self

@@ -40,6 +40,11 @@ TABLE: Final[dict[str, Answer]] = {
     DeadlineExceeded.code: Answer(504, 7),
     Corrupt.code: Answer(500, 8),
     INTERNAL: Answer(500, 1),
+    # of the data plane
+    "malformed": Answer(400, 2),
+    "too_large": Answer(413, 2),
+    "method_not_allowed": Answer(405, 3),
+    "bad_answer": Answer(503, 7),
 }
 
 REJECTED: Final = 10
@@ -53,12 +58,18 @@ _CLASSES: Final[dict[str, type[TautError]]] = {
 }  # fmt: skip
 
 
+def answer_of(error: TautError) -> Answer:
+    """Return how an error looks from outside; one with a code of its own looks like its nearest base."""
+    codes = (getattr(kind, "code", "") for kind in type(error).__mro__)
+    return next((TABLE[code] for code in codes if code in TABLE), TABLE[INTERNAL])
+
+
 def status_of(error: TautError) -> int:
-    return TABLE[error.code].status
+    return answer_of(error).status
 
 
 def exit_code_of(error: TautError) -> int:
-    return TABLE[error.code].exit_code
+    return answer_of(error).exit_code
 
 
 def retry_after(error: TautError) -> str | None:

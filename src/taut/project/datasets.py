@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, TypedDict, Unpack, get_args
 
 import msgspec
 
@@ -55,46 +55,60 @@ def files(url: str, *, format: str = "auto", encoding: str = "utf-8", separator:
     )
 
 
+class Promises(TypedDict, total=False):
+    """What a column may promise besides its type; bounds are inclusive, `pattern` (RE2) must match the whole value.
+
+    required: it must be in every file. personal: how a personal value is stored. max_bad_fraction: a batch in which
+    more values break these promises is rejected whole.
+    """
+
+    nullable: bool
+    minimum: Bound
+    maximum: Bound
+    allowed: Sequence[Scalar] | None
+    pattern: str | None
+    min_length: int | None
+    max_length: int | None
+    unique: bool
+    required: bool
+    personal: str | None
+    max_bad_fraction: float | None
+    description: str
+
+
 @worded("column")
-def column(
-    name: str,
-    dtype: str | DType,
-    *,
-    nullable: bool = False,
-    minimum: Bound = None,
-    maximum: Bound = None,
-    allowed: Sequence[Scalar] | None = None,
-    pattern: str | None = None,
-    min_length: int | None = None,
-    max_length: int | None = None,
-    unique: bool = False,
-    required: bool = True,
-    personal: str | None = None,
-    max_bad_fraction: float | None = None,
-    description: str = "",
-) -> ColumnSpec:
-    """What one column promises; bounds are inclusive, `pattern` (RE2) must match the whole value."""
-    what = f"column {name!r}"
+def column(name: str, dtype: str | DType, **promises: Unpack[Promises]) -> ColumnSpec:
+    """One column: its name, its type (`bool int float string date datetime`) and what it promises."""
+    what = f"column {words.text(name, 'column: name')!r}"
+    unknown = [word for word in promises if word not in Promises.__annotations__]
+    if unknown:
+        raise InvalidInput(
+            f"{what} has no argument {unknown[0]!r}{words.nearest(unknown[0], Promises.__annotations__)}"
+        )
+    personal = promises.get("personal")
     handling = None if personal is None else words.one_of(personal, _HANDLINGS, f"{what}: personal")
+    allowed, shortest, longest = promises.get("allowed"), promises.get("min_length"), promises.get("max_length")
     return ColumnSpec(
-        name=words.text(name, "column: name"),
+        name=name,
         dtype=DType(words.one_of(dtype, tuple(DType), f"{what}: dtype")),
-        nullable=_flag(nullable, f"{what}: nullable"),
-        minimum=_bound(minimum),
-        maximum=_bound(maximum),
+        nullable=_flag(promises.get("nullable", False), f"{what}: nullable"),
+        minimum=_bound(promises.get("minimum")),
+        maximum=_bound(promises.get("maximum")),
         allowed=None if allowed is None else _values(allowed, f"{what}: allowed"),
-        pattern=words.optional_text(pattern, f"{what}: pattern"),
+        pattern=words.optional_text(promises.get("pattern"), f"{what}: pattern"),
         min_length=None
-        if min_length is None
-        else words.whole(min_length, f"{what}: min_length", low=0, high=_INT64),
+        if shortest is None
+        else words.whole(shortest, f"{what}: min_length", low=0, high=_INT64),
         max_length=None
-        if max_length is None
-        else words.whole(max_length, f"{what}: max_length", low=0, high=_INT64),
-        unique=_flag(unique, f"{what}: unique"),
-        required=_flag(required, f"{what}: required"),
+        if longest is None
+        else words.whole(longest, f"{what}: max_length", low=0, high=_INT64),
+        unique=_flag(promises.get("unique", False), f"{what}: unique"),
+        required=_flag(promises.get("required", True), f"{what}: required"),
         personal=handling,  # type: ignore[arg-type]  # one_of checked it against the same words
-        max_bad_fraction=words.optional_number(max_bad_fraction, f"{what}: max_bad_fraction", low=0, high=1),
-        description=description,
+        max_bad_fraction=words.optional_number(
+            promises.get("max_bad_fraction"), f"{what}: max_bad_fraction", low=0, high=1
+        ),
+        description=promises.get("description", ""),
     )
 
 

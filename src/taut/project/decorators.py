@@ -78,26 +78,26 @@ def model(
     with the time at which the label became known; rows not yet known at the split are kept out of training.
     """
 
+    terms = {
+        "dataset": dataset,
+        "request": request,
+        "label": label,
+        "features": features,
+        "on": on,
+        "label_at": label_at,
+        "split": split,
+        "triggers": triggers,
+        "gates": gates,
+        "approval": approval,
+        "resources": resources,
+        "params": params,
+        "risk": risk,
+        "seed": seed,
+        "description": description,
+    }
+
     def decorate(function: F) -> F:
-        declaration = declare_model(
-            name,
-            dataset=dataset,
-            request=request,
-            label=label,
-            features=features,
-            on=on or {},
-            label_at=label_at,
-            split=split,
-            triggers=triggers,
-            gates=gates,
-            approval=approval,
-            resources=resources,
-            params=params or {},
-            risk=risk,
-            seed=seed,
-            description=description,
-            function=function,
-        )
+        declaration = declare_model(name, function, terms)
         setattr(function, ATTRIBUTE, declaration)
         return function
 

@@ -84,61 +84,50 @@ def declare_features(
     return FeatureSet(spec, function, datasets)
 
 
-def declare_model(
-    name: str,
-    *,
-    dataset: Dataset,
-    request: Sequence[str],
-    label: str,
-    features: Sequence[Function],
-    on: Mapping[str, str],
-    label_at: str | None,
-    split: SplitSpec | None,
-    triggers: Sequence[TriggerSpec],
-    gates: Sequence[GateSpec],
-    approval: Approval | None,
-    resources: ResourcesSpec | None,
-    params: Mapping[str, Scalar],
-    risk: str,
-    seed: int,
-    description: str,
-    function: Function,
-) -> Model:
-    """Build and declare a model; see `taut.model`."""
+def declare_model(name: str, function: Function, terms: Mapping[str, Any]) -> Model:
+    """Build and declare a model. terms: the arguments of `taut.model`, by their names."""
     what = f"model {name!r}"
+    dataset = terms["dataset"]
     if not isinstance(dataset, Dataset):
         raise InvalidInput(f"{what}: dataset is {dataset!r}: name the dataset as an object, dataset=flights")
-    sets = tuple(_feature_set(item, what) for item in words.instances(features, object, what, ""))
+    sets = tuple(_feature_set(item, what) for item in words.instances(terms["features"], object, what, ""))
     _check_arguments(function, 1, what)
     spec = ModelSpec(
         name=words.name(name, "model"),
         dataset=dataset.name,
         function=function_ref(function, what),
-        label=words.text(label, f"{what}: label"),
-        request=words.texts(request, f"{what}: request"),
+        label=words.text(terms["label"], f"{what}: label"),
+        request=words.texts(terms["request"], f"{what}: request"),
         features=tuple(item.name for item in sets),
-        on=_on(on, what),
-        label_at=words.optional_text(label_at, f"{what}: label_at"),
-        split=_one(split, SplitSpec, f"{what}: split", "taut.by_time(test='30d')") or SplitSpec(),
-        gates=words.instances(
-            gates, GateSpec, f"{what}: gates", "write taut.metric(...), taut.no_regression(...)"
-        ),
-        approvals=(
-            _one(approval, Approval, f"{what}: approval", "taut.approval(1)") or Approval(count=0)
-        ).count,
-        resources=_one(resources, ResourcesSpec, f"{what}: resources", "taut.Resources(cpu=2)")
-        or ResourcesSpec(),
-        params=_params(params, what),
-        triggers=words.instances(
-            triggers, TriggerSpec, f"{what}: triggers", "write taut.on_new_data(dataset)"
-        ),
-        risk=words.one_of(risk, ("low", "medium", "high"), f"{what}: risk"),  # type: ignore[arg-type]  # checked
-        seed=words.whole(seed, f"{what}: seed", low=0, high=2**32 - 1),
-        description=description or _first_line(function),
+        on=_on(terms["on"] or {}, what),
+        label_at=words.optional_text(terms["label_at"], f"{what}: label_at"),
+        params=_params(terms["params"] or {}, what),
+        risk=words.one_of(terms["risk"], ("low", "medium", "high"), f"{what}: risk"),  # type: ignore[arg-type]  # checked
+        seed=words.whole(terms["seed"], f"{what}: seed", low=0, high=2**32 - 1),
+        description=terms["description"] or _first_line(function),
+        **_rules(terms, what),
     )
     if not spec.request:
         raise InvalidInput(f"{what}: request is empty: name the columns that a caller knows")
     return Model(spec, function, dataset, sets)
+
+
+def _rules(terms: Mapping[str, Any], what: str) -> dict[str, Any]:
+    approval = _one(terms["approval"], Approval, f"{what}: approval", "taut.approval(1)") or Approval(count=0)
+    split = _one(terms["split"], SplitSpec, f"{what}: split", "taut.by_time(test='30d')") or SplitSpec()
+    resources = _one(terms["resources"], ResourcesSpec, f"{what}: resources", "taut.Resources(cpu=2)")
+    gates, triggers = f"{what}: gates", f"{what}: triggers"
+    return {
+        "split": split,
+        "gates": words.instances(
+            terms["gates"], GateSpec, gates, "write taut.metric(...), taut.no_regression(...)"
+        ),
+        "approvals": approval.count,
+        "resources": resources or ResourcesSpec(),
+        "triggers": words.instances(
+            terms["triggers"], TriggerSpec, triggers, "write taut.on_new_data(dataset)"
+        ),
+    }
 
 
 def declaration_of(thing: object) -> FeatureSet | Model | None:

@@ -17,6 +17,7 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
+from taut.trust.lineage import lineage_as_json
 
 
 class LedgerShow(Request, frozen=True):
@@ -36,7 +37,7 @@ class LedgerWhat(Request, frozen=True):
 
 
 class WhyShow(Request, frozen=True):
-    """id: a reference `kind:id`, or a bare id of any kind. openlineage: as OpenLineage events, not as a tree."""
+    """id: a reference `kind:id`, or a bare id of any kind. openlineage: also as OpenLineage events."""
 
     id: str
     depth: int = 20
@@ -72,17 +73,15 @@ def _why(platform: Platform, _caller: Caller, request: WhyShow, _progress: Progr
     if not 1 <= request.depth <= 100:
         raise InvalidInput(f"depth is {request.depth}: choose 1 to 100")
     with platform.records.read() as tx:
-        last: NotFound | None = None
         for ref in candidates(request.id):
-            try:
-                if request.openlineage:
-                    return {"id": str(ref), "events": to_json(platform.lineage.openlineage(tx, ref))}
-                node = platform.lineage.why(tx, ref, depth=request.depth)
-            except NotFound as error:
-                last = error
+            node = platform.lineage.why(tx, ref, depth=request.depth)
+            if not node.steps and not node.facts:
                 continue
-            return {"id": str(ref), "tree": to_json(node)}
-    raise last or NotFound(f"nothing is known about {request.id!r}: check the id")
+            found: Json = {"id": str(ref), "tree": lineage_as_json(node)}
+            if request.openlineage:
+                found["events"] = to_json(platform.lineage.openlineage(tx, ref))
+            return found
+    raise NotFound(f"nothing is known about {request.id!r}: check the id, or look at `taut ledger show`")
 
 
 _PREFIXES: Final = {
@@ -104,7 +103,7 @@ def candidates(text: str) -> tuple[Ref, ...]:
     if "_" in text and prefix in _PREFIXES:
         first = _PREFIXES[prefix]
     elif "@" in text:
-        return (Ref(Kind.MODEL, text), Ref(Kind.SNAPSHOT, text))
+        return (Ref(Kind.MODEL, text), Ref(Kind.SNAPSHOT, text), Ref(Kind.FEATURES, text))
     else:
         first = Kind.REQUEST
     return (Ref(first, text), *(Ref(kind, text) for kind in Kind if kind is not first))

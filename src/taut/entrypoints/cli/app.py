@@ -1,0 +1,67 @@
+"""The command line's tree of nouns and verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taut.entrypoints.cli import data, ledger, models, people, project, releases, system
+from taut.entrypoints.cli.session import Session
+
+_HELP = """Carry an AI project from pilot to production and keep it there.
+
+\b
+Begin with:
+  taut demo            the whole story on real data
+  taut init shop       a small working project in ./shop
+  taut up              the platform, for a project that is applied
+
+The global options may stand before or after the noun. Exit codes: 0 done, 2 invalid input, 3 not found, 4 denied,
+5 conflict, 6 exhausted, 7 unavailable, 8 corrupt, 10 a gate rejected, 11 a gate holds.
+"""
+
+
+def build() -> typer.Typer:
+    """Build the command line."""
+    app = typer.Typer(
+        name="taut", help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )  # fmt: skip
+    app.callback()(_globals)
+    for module in (project, data, models, releases, ledger, people, system):
+        module.register(app)
+    return app
+
+
+def _globals(
+    context: typer.Context,
+    home: Annotated[
+        Path, typer.Option(help="Folder of the installation's state.", envvar="TAUT_HOME")
+    ] = Path(".taut"),
+    url: Annotated[
+        str | None, typer.Option(help="Control plane of another installation.", envvar="TAUT_URL")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="Token or API key to act with.", envvar="TAUT_TOKEN", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of a failure.")] = False,
+    break_glass: Annotated[
+        str,
+        typer.Option(
+            metavar="REASON", help="Act as the owner of the files although others have accounts; recorded."
+        ),
+    ] = "",
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from taut import __version__
+
+        typer.echo(f"taut {__version__}")
+        raise typer.Exit
+    context.obj = Session(home=home, url=url, token=token, json=json, debug=debug, break_glass=break_glass)

@@ -1,0 +1,26 @@
+"""Global options may stand anywhere: they are moved before the noun, where the parser wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+_WITH_VALUE: Final = ("--home", "--url", "--token", "--break-glass")
+_FLAGS: Final = ("--json", "--debug")
+
+
+def hoist(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the global options first. What follows `--` is left alone."""
+    globals_: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += ["--", *words]
+        elif word in _FLAGS or (word.partition("=")[0] in _WITH_VALUE and "=" in word):
+            globals_.append(word)
+        elif word in _WITH_VALUE:
+            globals_ += [word, *[value for value in [next(words, None)] if value is not None]]
+        else:
+            rest.append(word)
+    return globals_ + rest

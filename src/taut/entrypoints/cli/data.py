@@ -1,0 +1,155 @@
+"""Commands on data and features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taut.entrypoints.cli.nouns import Verbs, add_noun
+from taut.entrypoints.cli.session import session
+
+
+def register(app: typer.Typer) -> None:
+    data: Verbs = {
+        "ingest": ingest, "list": listing, "show": show, "diff": diff, "rollback": rollback, "quarantine": quarantine,
+        "repair": repair, "batches": batches,
+    }  # fmt: skip
+    add_noun(app, "data", "Records under contract.", data)
+    features: Verbs = {"build": build, "materialize": materialize, "show": feature_show, "list": feature_list}
+    add_noun(app, "features", "Feature sets, for training and for serving.", features)
+
+
+def ingest(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The dataset.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="A path, glob or URL instead of the declared source.")
+    ] = None,
+) -> None:
+    """Bring new records in, judged by the data gate.
+
+    For example: taut data ingest flights --from 'data/2013-11-*.csv'
+    """
+    from taut.entrypoints import views
+
+    here = session(context)
+    if source is not None and "://" not in source:
+        source = str(Path(source).absolute())
+    here.act("data.ingest", {"dataset": name, "source": source}, views.ingested)
+
+
+def listing(context: typer.Context) -> None:
+    """List datasets."""
+    from taut.entrypoints import views
+
+    view = views.listed(
+        "datasets", ("dataset", "snapshot", "rows", "created_at"), empty="no data was ingested yet"
+    )
+    session(context).act("data.list", {}, view)
+
+
+def show(
+    context: typer.Context,
+    name: str,
+    version: Annotated[str | None, typer.Option(help="An earlier snapshot's number.")] = None,
+) -> None:
+    """Show a dataset's current snapshot, or an earlier one."""
+    from taut.entrypoints import views
+
+    session(context).act("data.show", {"dataset": name, "snapshot": version}, views.snapshot)
+
+
+def diff(
+    context: typer.Context,
+    name: str,
+    old: Annotated[str, typer.Argument(help="A snapshot's number.")],
+    new: Annotated[str | None, typer.Argument(help="Another; without it, the current one.")] = None,
+) -> None:
+    """Say what differs between two snapshots.
+
+    For example: taut data diff flights 1 2
+    """
+    from taut.entrypoints import views
+
+    session(context).act("data.diff", {"dataset": name, "old": old, "new": new}, views.fields)
+
+
+def rollback(
+    context: typer.Context,
+    name: str,
+    to: Annotated[str, typer.Option(help="The snapshot's number to return to.")],
+    reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "",
+) -> None:
+    """Make an earlier snapshot the current one; nothing is deleted."""
+    from taut.entrypoints import views
+
+    session(context).act("data.rollback", {"dataset": name, "to": to, "reason": reason}, views.snapshot)
+
+
+def quarantine(
+    context: typer.Context,
+    name: str,
+    rule: Annotated[str | None, typer.Option(help="Only records that broke this rule.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 20,
+) -> None:
+    """List records that were set aside, each with the rules that it broke and its raw value."""
+    from taut.entrypoints import views
+
+    request = {"dataset": name, "rule": rule, "limit": limit}
+    session(context).act("data.quarantine", request, views.quarantine)
+
+
+def repair(
+    context: typer.Context,
+    name: str,
+    record: Annotated[str, typer.Argument(help="The record's id, from `taut data quarantine`.")],
+    values: Annotated[str, typer.Option("--set", help="JSON object of columns and their right values.")],
+) -> None:
+    """Mend a quarantined record and send it through the gate again."""
+    from taut.entrypoints import views
+    from taut.entrypoints.inputs import read_json
+
+    request = {"dataset": name, "record": record, "values": read_json(values)}
+    session(context).act("data.repair", request, views.ingested)
+
+
+def batches(context: typer.Context, name: str, limit: int = 20) -> None:
+    """List what was ingested, admitted or not."""
+    from taut.entrypoints import views
+
+    session(context).act("data.batches", {"dataset": name, "limit": limit}, views.batches)
+
+
+def build(context: typer.Context, name: str) -> None:
+    """Compute a feature set from the current snapshots."""
+    from taut.entrypoints import views
+
+    session(context).act("features.build", {"features": name}, views.fields)
+
+
+def materialize(context: typer.Context, name: str) -> None:
+    """Write the newest row of every entity online, for serving."""
+    from taut.entrypoints import views
+
+    session(context).act("features.materialize", {"features": name}, views.fields)
+
+
+def feature_show(context: typer.Context, name: str) -> None:
+    """Show a feature set's newest computation, and what is online."""
+    from taut.entrypoints import views
+
+    session(context).act("features.show", {"features": name}, views.fields)
+
+
+def feature_list(context: typer.Context) -> None:
+    """List feature sets that were computed."""
+    from taut.entrypoints import views
+
+    view = views.listed(
+        "features",
+        ("features", "version", "rows", "entities", "created_at"),
+        empty="no features were built yet",
+    )
+    session(context).act("features.list", {}, view)

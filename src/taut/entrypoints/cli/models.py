@@ -1,0 +1,135 @@
+"""Commands on training and models: train, run, model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from taut.entrypoints.cli.nouns import Verbs, add_noun
+from taut.entrypoints.cli.session import session
+
+Version = Annotated[str, typer.Argument(help="model@number.")]
+Reason = Annotated[str, typer.Option(help="Why, for the ledger.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train")(train)
+    add_noun(
+        app,
+        "run",
+        "Training runs.",
+        {"list": runs, "show": run_show, "compare": compare, "reproduce": reproduce},
+    )
+    versions: Verbs = {
+        "list": models,
+        "show": model_show,
+        "approve": approve,
+        "reject": reject,
+        "verify": verify,
+    }
+    add_noun(app, "model", "Model versions.", versions)
+
+
+def train(
+    context: typer.Context,
+    model: str,
+    seed: Annotated[int | None, typer.Option(help="Instead of the declared one.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="name=value, over the declared ones.")
+    ] = None,
+) -> None:
+    """Train a model on the current snapshots and judge it by the model gate.
+
+    For example: taut train delay -p depth=8
+    """
+    from taut.entrypoints import views
+    from taut.entrypoints.inputs import parameters
+
+    request = {"model": model, "seed": seed, "params": parameters(param or [])}
+    session(context).act("run.start", request, views.trained)
+
+
+def runs(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    limit: int = 20,
+) -> None:
+    """List training runs, the newest first."""
+    from taut.entrypoints import views
+
+    view = views.listed(
+        "runs",
+        ("run", "model", "state", "started_at", "seconds", "metrics", "error"),
+        empty="nothing was trained yet",
+    )
+    session(context).act("run.list", {"model": model, "limit": limit}, view)
+
+
+def run_show(context: typer.Context, run: str) -> None:
+    """Show a run: its data, code, parameters, metrics, hardware, and what it left."""
+    from taut.entrypoints import views
+
+    session(context).act("run.show", {"run": run}, views.run)
+
+
+def compare(context: typer.Context, one: str, other: str) -> None:
+    """Say what differs between two runs.
+
+    For example: taut run compare RUN RUN
+    """
+    from taut.entrypoints import views
+
+    session(context).act("run.compare", {"one": one, "other": other}, views.differences)
+
+
+def reproduce(context: typer.Context, run: str) -> None:
+    """Run a training again from its pinned data, code and seed; exit 10 when the result differs."""
+    from taut.entrypoints import views
+
+    session(context).act("run.reproduce", {"run": run}, views.reproduction)
+
+
+def models(
+    context: typer.Context, model: Annotated[str | None, typer.Option(help="Only of this model.")] = None
+) -> None:
+    """List model versions, the newest first."""
+    from taut.entrypoints import views
+
+    view = views.listed(
+        "versions",
+        ("version", "state", "metrics", "approvals", "created_at"),
+        empty="no model version is registered yet",
+    )
+    session(context).act("model.list", {"model": model}, view)
+
+
+def model_show(context: typer.Context, version: Version) -> None:
+    """Show a version: its card, its gate's verdict, its approvals, its signature."""
+    from taut.entrypoints import views
+
+    session(context).show_only("model.show", {"version": version}, views.model)
+
+
+def approve(context: typer.Context, version: Version, reason: Reason = "") -> None:
+    """Approve a version.
+
+    For example: taut model approve delay@2 --reason 'checked by hand'
+    """
+    from taut.entrypoints import views
+
+    session(context).act("model.approve", {"version": version, "reason": reason}, views.decided)
+
+
+def reject(context: typer.Context, version: Version, reason: Reason = "") -> None:
+    """Reject a version for good."""
+    from taut.entrypoints import views
+
+    session(context).show_only("model.reject", {"version": version, "reason": reason}, views.decided)
+
+
+def verify(context: typer.Context, version: Version) -> None:
+    """Check a version's signature and the digests of its artifacts."""
+    from taut.entrypoints import views
+
+    session(context).act("model.verify", {"version": version}, views.fields)

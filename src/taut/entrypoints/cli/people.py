@@ -1,0 +1,200 @@
+"""Commands on people and what proves them: user, token, key, policy, secret."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from taut.entrypoints.cli.nouns import Verbs, add_noun
+from taut.entrypoints.cli.session import session
+
+Role = Annotated[
+    list[str], typer.Option("--role", "-r", help="admin, operator, builder, approver, predictor, auditor.")
+]
+Principal = Annotated[str, typer.Option("--principal", "-p", help="Who it is for.")]
+Enrol = Annotated[str | None, typer.Option(help="Add the principal where there is none: human or service.")]
+
+
+def register(app: typer.Typer) -> None:
+    user: Verbs = {
+        "add": add, "list": users, "show": show, "roles": roles, "disable": disable, "enable": enable, "whoami": whoami,
+    }  # fmt: skip
+    add_noun(app, "user", "Who exists, and in which roles.", user)
+    token: Verbs = {"create": token_create, "revoke": token_revoke}
+    add_noun(app, "token", "Short-lived proof of identity.", token)
+    key: Verbs = {"create": key_create, "list": keys, "revoke": key_revoke}
+    add_noun(app, "key", "API keys, shown once and kept as a hash.", key)
+    rules: Verbs = {"show": policy, "check": check}
+    add_noun(app, "policy", "Who may do what, in Cedar.", rules)
+    secret: Verbs = {"put": secret_put, "list": secrets, "delete": secret_delete}
+    add_noun(app, "secret", "Values that a project needs and never holds.", secret)
+
+
+def add(
+    context: typer.Context,
+    principal: str,
+    role: Role,
+    kind: Annotated[str, typer.Option(help="human or service.")] = "human",
+    display: Annotated[str, typer.Option(help="What people read.")] = "",
+) -> None:
+    """Add a principal.
+
+    For example: taut user add ada --role approver
+    """
+    request = {"principal": principal, "roles": role, "kind": kind, "display": display}
+    session(context).act("user.add", request, _user)
+
+
+def users(context: typer.Context) -> None:
+    """List principals."""
+    from taut.entrypoints import views
+
+    session(context).act("user.list", {}, views.users)
+
+
+def show(context: typer.Context, principal: str) -> None:
+    """Show a principal."""
+    session(context).act("user.show", {"principal": principal}, _user)
+
+
+def roles(context: typer.Context, principal: str, role: Role) -> None:
+    """Give a principal exactly these roles.
+
+    For example: taut user roles ada -r builder -r approver
+    """
+    session(context).act("user.roles", {"principal": principal, "roles": role}, _user)
+
+
+def disable(context: typer.Context, principal: str) -> None:
+    """Refuse a principal's credentials from now on."""
+    session(context).act("user.disable", {"principal": principal}, _user)
+
+
+def enable(context: typer.Context, principal: str) -> None:
+    """Accept a principal's credentials again."""
+    session(context).act("user.enable", {"principal": principal}, _user)
+
+
+def whoami(context: typer.Context) -> None:
+    """Say as whom commands act."""
+    from taut.entrypoints import views
+
+    session(context).act("user.whoami", {}, views.fields)
+
+
+def token_create(
+    context: typer.Context,
+    principal: Principal,
+    role: Role,
+    ttl: Annotated[str, typer.Option(help="How long it lives, up to 24h.")] = "15m",
+    scope: Annotated[list[str] | None, typer.Option(help="Narrow it: ACTION or ACTION@RESOURCE.")] = None,
+    enrol: Enrol = None,
+) -> None:
+    """Issue a token.
+
+    For example: taut token create --principal app --role predictor --ttl 15m --enrol service
+    """
+    request = {"principal": principal, "roles": role, "ttl": ttl, "scopes": scope or [], "enrol": enrol}
+    session(context).act("token.create", request, lambda result: typer.echo(result["token"]))
+
+
+def token_revoke(
+    context: typer.Context,
+    id: Annotated[str, typer.Argument(help="The token's id.")] = "",
+    principal: Annotated[str, typer.Option("--principal", "-p", help="All tokens of this principal.")] = "",
+) -> None:
+    """Refuse a token, or all tokens of a principal, from now on."""
+    request = {"id": id, "principal": principal}
+    session(context).act("token.revoke", request, lambda result: typer.echo(f"revoked {result['revoked']}"))
+
+
+def key_create(
+    context: typer.Context,
+    principal: Principal,
+    role: Role,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    ttl: Annotated[
+        str | None, typer.Option(help="How long it lives; without it, until it is revoked.")
+    ] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="Narrow it: ACTION or ACTION@RESOURCE.")] = None,
+    enrol: Enrol = None,
+) -> None:
+    """Make an API key, shown once.
+
+    For example: taut key create --principal app --role predictor
+    """
+    request = {
+        "principal": principal, "roles": role, "name": name, "ttl": ttl, "scopes": scope or [], "enrol": enrol,
+    }  # fmt: skip
+    session(context).act("key.create", request, lambda result: typer.echo(result["key"]))
+
+
+def keys(
+    context: typer.Context, principal: Annotated[str | None, typer.Option("--principal", "-p")] = None
+) -> None:
+    """List API keys, never their secrets."""
+    from taut.entrypoints import views
+
+    session(context).act("key.list", {"principal": principal}, views.keys)
+
+
+def key_revoke(context: typer.Context, id: str) -> None:
+    """Refuse an API key from now on."""
+    session(context).act("key.revoke", {"id": id}, lambda result: typer.echo(f"revoked {result['id']}"))
+
+
+def policy(context: typer.Context) -> None:
+    """Show the Cedar policies that hold."""
+    session(context).act("policy.show", {}, lambda result: typer.echo(result["text"]))
+
+
+def check(context: typer.Context, principal: str, action: str, resource: str) -> None:
+    """Ask what a principal may do.
+
+    For example: taut policy check ada model.approve model:delay@1
+    """
+    request = {"principal": principal, "action": action, "resource": resource}
+
+    def view(result: dict[str, object]) -> None:
+        from taut.entrypoints import views
+
+        views.fields({"allowed": result["allow"], "because of": result["reasons"]})
+
+    session(context).act("policy.check", request, view)
+
+
+def secret_put(
+    context: typer.Context,
+    name: str,
+    value: Annotated[str | None, typer.Option(help="The value; without it, standard input is read.")] = None,
+) -> None:
+    """Keep a secret; give it on standard input, so that no history holds it.
+
+    For example: taut secret put db/password
+    """
+    text = sys.stdin.read().rstrip("\n") if value is None else value
+    session(context).act(
+        "secret.put", {"name": name, "value": text}, lambda result: typer.echo(f"kept {result['secret']}")
+    )
+
+
+def secrets(context: typer.Context) -> None:
+    """List names of secrets, never their values."""
+    session(context).act(
+        "secret.list", {}, lambda result: typer.echo("\n".join(result["secrets"]) or "no secrets")
+    )
+
+
+def secret_delete(context: typer.Context, name: str) -> None:
+    """Delete a secret."""
+    session(context).act(
+        "secret.delete", {"name": name}, lambda result: typer.echo(f"deleted {result['secret']}")
+    )
+
+
+def _user(result: dict[str, object]) -> None:
+    from taut.entrypoints import views
+
+    views.fields({key: value for key, value in result.items() if key not in ("tokens_from_us",)})

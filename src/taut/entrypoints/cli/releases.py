@@ -1,0 +1,75 @@
+"""Commands that move traffic: release, rollback."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from taut.entrypoints.cli.nouns import Verbs, add_noun
+from taut.entrypoints.cli.session import session
+
+
+def register(app: typer.Typer) -> None:
+    verbs: Verbs = {"start": start, "status": status, "history": history, "live": live}
+    add_noun(app, "release", "Which version answers, and how it came there.", verbs)
+    app.command("rollback")(rollback)
+
+
+def start(
+    context: typer.Context,
+    endpoint: str,
+    version: Annotated[str, typer.Argument(help="model@number, or the bare number.")],
+    strategy: Annotated[
+        str | None, typer.Option(help="direct; without it, what the project declares.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+) -> None:
+    """Release a version.
+
+    For example: taut release start delay delay@2 --reason 'better in winter'
+    """
+    from taut.entrypoints import views
+
+    request = {"endpoint": endpoint, "version": version, "strategy": strategy, "reason": reason}
+    session(context).act("release.start", request, views.release)
+
+
+def status(
+    context: typer.Context, endpoint: Annotated[str, typer.Argument(help="An endpoint, or a release's id.")]
+) -> None:
+    """Show the release under way, or the live one."""
+    from taut.entrypoints import views
+
+    session(context).show_only("release.status", {"endpoint": endpoint}, views.release)
+
+
+def history(context: typer.Context, endpoint: str, limit: int = 50) -> None:
+    """List an endpoint's releases, the newest first."""
+    from taut.entrypoints import views
+
+    session(context).act("release.history", {"endpoint": endpoint, "limit": limit}, views.releases)
+
+
+def live(context: typer.Context) -> None:
+    """Show what answers now."""
+    from taut.entrypoints import views
+
+    view = views.listed("live", ("endpoint", "version", "release"), empty="nothing is released yet")
+    session(context).act("release.live", {}, view)
+
+
+def rollback(
+    context: typer.Context,
+    endpoint: str,
+    to: Annotated[str | None, typer.Option(help="An earlier release; without it, the one before.")] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+) -> None:
+    """Return an endpoint to an earlier release.
+
+    For example: taut rollback delay
+    """
+    from taut.entrypoints import views
+
+    request = {"endpoint": endpoint, "to": to, "reason": reason}
+    session(context).act("release.rollback", request, views.release)

@@ -1,0 +1,79 @@
+"""What every command shares: where the installation is, how to call it, how to show what came back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from taut.entrypoints.client import Client
+
+Json = dict[str, Any]
+View = Callable[[Json], None]
+
+
+class Session:
+    """The global options of one command line."""
+
+    def __init__(
+        self, *, home: Path, url: str | None, token: str | None, json: bool, debug: bool, break_glass: str
+    ) -> None:
+        self.home = home.expanduser().absolute()
+        self.url = url
+        self.token = token
+        self.json = json
+        self.debug = debug
+        self.break_glass = break_glass
+
+    def connect(self) -> Client:
+        from taut.entrypoints.client import connect
+
+        return connect(self.home, url=self.url, token=self.token, break_glass=self.break_glass)
+
+    def act(self, operation: str, request: Json, view: View) -> None:
+        """Carry out an operation, show its result, and end with the gate's exit code if a gate did not admit."""
+        self.finish(self.ask(operation, request), view)
+
+    def ask(self, operation: str, request: Json) -> Json:
+        """Carry out an operation and return its result, with progress on standard error."""
+        from taut.entrypoints.render import watching
+
+        with self.connect() as client, watching(sys.stderr) as progress:
+            return client.call(operation, request, progress=progress)
+
+    def show_only(self, operation: str, request: Json, view: View) -> None:
+        """Carry out an operation whose verdict was given earlier, so that it is no reason to fail now."""
+        self.show(self.ask(operation, request), view)
+
+    def finish(self, result: Json, view: View) -> None:
+        """Show a result and end with the exit code that it stands for."""
+        from taut.entrypoints.errors import exit_code_of_result
+
+        self.show(result, view)
+        code = exit_code_of_result(result)
+        if code:
+            raise typer.Exit(code)
+
+    def show(self, result: Json, view: View) -> None:
+        if not self.json:
+            view(result)
+            return
+        import msgspec
+
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return dict(os.environ)
+
+
+def session(context: typer.Context) -> Session:
+    """Return the session of a command."""
+    found = context.find_root().obj
+    assert isinstance(found, Session)
+    return found

@@ -1,0 +1,63 @@
+"""Commands on the installation as a whole, and predict."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from taut.entrypoints.cli.session import session
+
+
+def register(app: typer.Typer) -> None:
+    app.command("predict")(predict)
+    app.command("status")(status)
+    app.command("doctor")(doctor)
+
+
+def predict(
+    context: typer.Context,
+    endpoint: str,
+    data: Annotated[str, typer.Option("--data", "-d", help="JSON, @FILE, or - for standard input.")],
+) -> None:
+    """Ask an endpoint.
+
+    For example: taut predict delay --data '{"carrier": "UA", "origin": "EWR"}'
+
+    With --url, that is the data plane's address; without it, the installation here is asked, running or not.
+    """
+    from taut.entrypoints import views
+    from taut.entrypoints.inputs import instances, read_json
+    from taut.entrypoints.predicting import predict as ask
+    from taut.entrypoints.predicting import predict_at
+
+    here = session(context)
+    rows = instances(read_json(data))
+    if here.url is not None:
+        result = predict_at(here.url, endpoint, rows, token=here.token)
+    else:
+        with here.connect() as client:
+            result = ask(client, here.home, endpoint, rows, token=here.token)
+    here.show(result, views.predictions)
+
+
+def status(context: typer.Context) -> None:
+    """Show everything at a glance."""
+    from taut.entrypoints import views
+
+    session(context).act("status.show", {}, views.status)
+
+
+def doctor(context: typer.Context) -> None:
+    """Say what is wrong here, and how to mend it; exit 7 when something stands in the way."""
+    from taut.entrypoints import views
+    from taut.entrypoints.doctor import examine
+    from taut.entrypoints.operations.operation import to_json
+
+    here = session(context)
+    findings = examine(here.home, here.environ)
+    worst = {finding.state for finding in findings}
+    result: dict[str, Any] = {"ok": "bad" not in worst, "findings": to_json(findings)}
+    here.show(result, views.doctor)
+    if not result["ok"]:
+        raise typer.Exit(7)

@@ -1,0 +1,89 @@
+"""Asking an endpoint, wherever the data plane is: at a URL, in the installation that runs here, or in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from taut.core.errors import InvalidInput, TautError, Unavailable
+from taut.entrypoints import errors
+from taut.entrypoints.client import Client, InProcess
+
+Json = dict[str, Any]
+
+PRINCIPAL: Final = "command-line"
+_CODES: Final = {
+    400: "invalid_input",
+    401: "unauthenticated",
+    403: "denied",
+    404: "not_found",
+    409: "conflict",
+    429: "exhausted",
+}
+
+
+def predict(
+    client: Client, home: Path, endpoint: str, instances: list[Json], *, token: str | None = None
+) -> Json:
+    """Ask an endpoint of the installation in `home`; without a token, as the service `command-line`.
+
+    Returns the answer's JSON. Raises what the data plane refused with.
+    """
+    bearer = (
+        token
+        or client.call(
+            "token.create", {"principal": PRINCIPAL, "roles": ["predictor"], "ttl": "5m", "enrol": "service"}
+        )["token"]
+    )
+    body = msgspec.json.encode({"instances": instances})
+    if isinstance(client.transport, InProcess):
+        from taut.entrypoints.embedded import ask_embedded
+
+        headers = {"authorization": f"Bearer {bearer}", "content-type": "application/json"}
+        status, answered, data = ask_embedded(home, _path(endpoint), headers, body)
+        return _answer(status, answered, data, str(home))
+    where = client.call("status.show", {}).get("data_plane")
+    if not where:
+        raise Unavailable("the platform runs, but no gateway of it listens: look at `taut status`")
+    return predict_at(where, endpoint, instances, token=bearer)
+
+
+def predict_at(url: str, endpoint: str, instances: list[Json], *, token: str | None) -> Json:
+    """Ask an endpoint at the data plane's URL."""
+    import httpx
+
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    body = msgspec.json.encode({"instances": instances})
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=30.0, trust_env=False) as http:
+            answer = http.post(_path(endpoint), content=body, headers={"content-type": "application/json"})
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise Unavailable(
+            f"the data plane at {url} does not answer ({error}): start it with `taut up`"
+        ) from error
+    return _answer(answer.status_code, dict(answer.headers), answer.content, url)
+
+
+def _path(endpoint: str) -> str:
+    return f"/v1/predict/{quote(endpoint, safe='')}"
+
+
+def _answer(status: int, headers: dict[str, str], data: bytes, where: str) -> Json:
+    try:
+        document: Json = msgspec.json.decode(data)
+        if status == 200:
+            return document
+        raise _refusal(status, headers, document)
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{where} answered {status}, not as taut does: check the address") from error
+
+
+def _refusal(status: int, headers: dict[str, str], document: Json) -> TautError:
+    told = document["error"]
+    code = told["code"] if told["code"] in errors.TABLE else _CODES.get(status, errors.INTERNAL)
+    wait = headers.get("retry-after", "1")
+    message = f"{told['message']} ({told['request_id']})"
+    return errors.from_document(code, message, retry_after_s=float(wait) if wait.isdigit() else 1.0)

@@ -1,0 +1,125 @@
+"""Showing things: tables and trees for people, plain columns where nobody watches, progress on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+Progress = Callable[[str, float | None], None]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "nothing") -> None:
+    """Print rows under headings; `empty` where there are none."""
+    texts = [[text(cell) for cell in row] for row in rows]
+    if not texts:
+        _line(empty)
+    elif sys.stdout.isatty():
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in texts:
+            shown.add_row(*(Text(cell) for cell in row))
+        Console().print(shown)
+    else:
+        widths = [max(len(row[at]) for row in [list(columns), *texts]) for at in range(len(columns))]
+        for row in [[column.upper() for column in columns], *texts]:
+            _line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def fields(values: dict[str, Any]) -> None:
+    """Print names and values, one a line, nested ones indented."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            _line(f"{name.replace('_', ' ')}:")
+            for key, item in value.items():
+                _line(f"  {key}: {text(item)}")
+        else:
+            _line(f"{name.replace('_', ' ').ljust(width)}  {text(value)}")
+
+
+def tree(label: str, children: Callable[[Any], Sequence[tuple[str, Any]]], root: Any) -> None:
+    """Print a tree. children: node -> its children, each with its own label."""
+    _line(label)
+    _branches(children, root, "")
+
+
+def _branches(children: Callable[[Any], Sequence[tuple[str, Any]]], node: Any, indent: str) -> None:
+    below = children(node)
+    for at, (label, child) in enumerate(below):
+        last = at == len(below) - 1
+        _line(f"{indent}{'└─ ' if last else '├─ '}{label}")
+        _branches(children, child, indent + ("   " if last else "│  "))
+
+
+def text(value: object) -> str:
+    """One value as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(text(item) for item in value) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={text(item)}" for key, item in value.items()) or "-"
+    return str(value)
+
+
+def line(said: str) -> None:
+    """Print one line on standard output."""
+    _line(said)
+
+
+def _line(said: str) -> None:
+    sys.stdout.write(_printable(said) + "\n")
+
+
+def _printable(said: str) -> str:
+    """Escape control characters: what is shown may come from data, and must not drive the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in said)
+
+
+@contextmanager
+def watching(stream: TextIO) -> Iterator[Progress]:
+    """Yield a callback for progress: a bar on a terminal, otherwise a line whenever the message changes."""
+    if stream.isatty():
+        with _bar(stream) as progress:
+            yield progress
+        return
+    said = ""
+
+    def tell(message: str, _fraction: float | None) -> None:
+        nonlocal said
+        if message != said:
+            said = message
+            stream.write(_printable(message) + "\n")
+            stream.flush()
+
+    yield tell
+
+
+@contextmanager
+def _bar(stream: TextIO) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(file=stream), transient=True) as bars:
+        task = bars.add_task("working", total=None)
+
+        def tell(message: str, fraction: float | None) -> None:
+            total = None if fraction is None else 1.0
+            bars.update(task, description=escape(_printable(message)), total=total, completed=fraction or 0.0)
+
+        yield tell

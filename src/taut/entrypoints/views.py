@@ -1,0 +1,314 @@
+"""How results look to people; machines get the documents themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taut.entrypoints import render
+
+Json = dict[str, Any]
+
+fields = render.fields
+
+
+def document(result: Json) -> None:
+    """A result that has no better form than its JSON."""
+    import msgspec
+
+    render.line(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+
+
+def users(result: Json) -> None:
+    rows = [(u["id"], u["kind"], u["roles"], u["disabled"], u["display"] or None) for u in result["users"]]
+    render.table(
+        ("principal", "kind", "roles", "disabled", "name"), rows, empty="nobody but the owner of the files"
+    )
+
+
+def keys(result: Json) -> None:
+    rows = [
+        (k["id"], k["principal"], k["roles"], k["name"] or None, k["expires_at"], k["revoked_at"])
+        for k in result["keys"]
+    ]
+    render.table(("key", "principal", "roles", "name", "expires", "revoked"), rows, empty="no API keys")
+
+
+def leaves(result: Json) -> None:
+    rows = [
+        (leaf["seq"], moment(leaf["at_us"]), leaf["kind"], leaf["subject"], leaf["actor"], _said(leaf))
+        for leaf in result["leaves"]
+    ]
+    render.table(("seq", "time", "kind", "about", "by", "what"), rows, empty="no entries")
+
+
+def _said(leaf: Json) -> str:
+    body = {
+        key: value
+        for key, value in leaf["body"].items()
+        if key != "details" and not str(value).startswith("sha256:")
+    }
+    said = render.text(body)
+    return said if len(said) <= 80 else said[:77] + "..."
+
+
+def ledger_report(result: Json) -> None:
+    state = "proved" if result["ok"] else "NOT as it was signed"
+    render.line(f"ledger {state}: {result['size']:,} entries, root {result['root'][:16]}…")
+    for fault in result["faults"]:
+        render.line(f"  fault {fault['kind']}: {fault['message']}")
+    for warning in result.get("warnings", []):
+        render.line(f"  note: {warning}")
+
+
+def proof(result: Json) -> None:
+    leaf = result["leaf"]
+    render.line(
+        f"entry {result['index']:,} of {result['size']:,}: {leaf['kind']} about {leaf['subject']} by {leaf['actor']}"
+    )
+    render.line(f"proved by {len(result['path'])} hashes against this signed checkpoint:")
+    render.line(result["checkpoint"].rstrip("\n"))
+
+
+def why(result: Json) -> None:
+    """The tree of what something was made from."""
+    root = result["tree"]
+    render.tree(_node(root), _children, root)
+
+
+def _children(node: Any) -> Sequence[tuple[str, Any]]:
+    if "ref" in node:
+        steps = node.get("made_by", [])
+        return [(_step(step), step) for step in steps]
+    below = [(_node(child), child) for child in node.get("inputs", [])]
+    if node.get("omitted"):
+        below.append((f"… and {node['omitted']:,} more", {}))
+    return below
+
+
+def _node(node: Json) -> str:
+    marks = (
+        " (shown above)"
+        if node.get("repeated")
+        else " (more lies above: raise --depth)"
+        if node.get("deeper")
+        else ""
+    )
+    return f"{node['ref']}{_facts(node)}{marks}"
+
+
+def _step(step: Json) -> str:
+    mark = " (shown above)" if step.get("repeated") else ""
+    return f"{step['activity']} at {step['at']}{_facts(step)}{mark}"
+
+
+def _facts(thing: Json) -> str:
+    return f"  [{render.text(thing['facts'])}]" if thing.get("facts") else ""
+
+
+_SIGNS = {"add": "+", "change": "~", "remove": "-"}
+
+
+def plan(result: Json) -> None:
+    """What a project file changes, and what the gate says to it."""
+    if not result["changes"]:
+        render.line("nothing changes: what is declared is what is applied")
+    for change in result["changes"]:
+        render.line(f"{_SIGNS[change['action']]} {change['kind']} {change['name']}")
+        for field in change["fields"]:
+            render.line(f"    {field['path']}: {_short(field['before'])} -> {_short(field['after'])}")
+    gate(result)
+
+
+def applied(result: Json) -> None:
+    plan(result)
+    if result["plan"]:
+        render.line(f"applied as {result['plan']}")
+
+
+def _short(value: object) -> str:
+    said = render.text(value)
+    return said if len(said) <= 60 else said[:57] + "..."
+
+
+def gate(result: Json) -> None:
+    """A verdict with its reasons."""
+    verdict = result.get("verdict")
+    decision = verdict.get("decision") if isinstance(verdict, dict) else verdict
+    reasons = verdict.get("reasons", []) if isinstance(verdict, dict) else result.get("reasons", [])
+    if decision is not None:
+        render.line(
+            {
+                "admit": "the gate admits",
+                "hold": "the gate holds: a person must decide",
+                "reject": "the gate REJECTS",
+            }[decision]
+        )
+    for reason in reasons:
+        render.line(f"  {reason}")
+
+
+def plans(result: Json) -> None:
+    rows = [
+        (p["number"], p["plan"], p["applied_at"], p["actor"], p["digest"][:15], p.get("reverts_to"))
+        for p in result["plans"]
+    ]
+    render.table(
+        ("number", "plan", "applied", "by", "manifest", "returns to"), rows, empty="no project is applied"
+    )
+
+
+def releases(result: Json) -> None:
+    rows = [
+        (
+            r["release"],
+            r["version"],
+            r["strategy"],
+            r["state"],
+            r["weight"],
+            r["started_at"],
+            r["actor"],
+            r["reason"] or None,
+        )
+        for r in result["releases"]
+    ]
+    render.table(
+        ("release", "version", "strategy", "state", "weight", "started", "by", "reason"),
+        rows,
+        empty="no releases",
+    )
+
+
+def release(result: Json) -> None:
+    fields({key: value for key, value in result.items() if key not in ("guardrails", "reasons", "verdict")})
+    gate(result)
+
+
+def listed(key: str, columns: Sequence[str], *, empty: str) -> Any:
+    """A view of the list `key`: one row an item, one column a field."""
+
+    def view(result: Json) -> None:
+        rows = [[item.get(column) for column in columns] for item in result[key]]
+        render.table([column.replace("_", " ") for column in columns], rows, empty=empty)
+
+    return view
+
+
+def moment(at_us: int) -> str:
+    from taut.core.times import from_us
+
+    return from_us(at_us).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ingested(result: Json) -> None:
+    """What a batch became."""
+    if result.get("unchanged"):
+        render.line("nothing new: these files were read before")
+    fields({key: result[key] for key in ("dataset", "snapshot", "rows", "quarantined") if key in result})
+    broken = {rule: count for rule, count in (result.get("rules") or {}).items() if count}
+    for rule, count in broken.items():
+        render.line(f"  {count:,} broke {rule}")
+    if result.get("rejected"):
+        render.line("the batch was REJECTED whole; the snapshot is as it was:")
+    for reason in result.get("reasons", []):
+        render.line(f"  {reason}")
+
+
+def snapshot(result: Json) -> None:
+    """A snapshot with its columns and what is known of them."""
+    fields(
+        {
+            key: value
+            for key, value in result.items()
+            if key not in ("schema", "statistics", "columns") and not isinstance(value, dict | list)
+        }
+    )
+    columns = [(c["name"], c["dtype"], c.get("nullable", False)) for c in result.get("schema", [])]
+    if columns:
+        render.table(("column", "type", "nullable"), columns)
+
+
+def quarantine(result: Json) -> None:
+    rows = [(r["id"], r["source_name"], r["row"], r["rules"], r["record"]) for r in result["records"]]
+    render.table(("record", "file", "row", "broke", "values"), rows, empty="nothing is in quarantine")
+
+
+def batches(result: Json) -> None:
+    rows = [
+        (b["batch"], b["state"], b["snapshot"], b["rows"], b["quarantined"], b["created_at"])
+        for b in result["batches"]
+    ]
+    render.table(
+        ("batch", "state", "snapshot", "rows", "quarantined", "time"), rows, empty="no batch was ingested yet"
+    )
+
+
+def trained(result: Json) -> None:
+    """What a training run came to."""
+    fields({key: result[key] for key in ("run", "version", "metrics", "baseline") if result.get(key)})
+    gate(result)
+
+
+def run(result: Json) -> None:
+    fields({key: value for key, value in result.items() if key != "spec" and value not in (None, "", [], {})})
+
+
+def differences(result: Json) -> None:
+    rows = [(d["what"], d["one"], d["other"]) for d in result["differences"]]
+    render.table(("what", "one", "other"), rows, empty="the runs do not differ")
+
+
+def reproduction(result: Json) -> None:
+    render.line("reproduced: the same digest" if result["same"] else "NOT reproduced; what differs:")
+    if result["differences"]:
+        differences(result)
+
+
+def model(result: Json) -> None:
+    """A version with its gate and its approvals."""
+    fields(
+        {
+            key: value
+            for key, value in result.items()
+            if key not in ("card", "signature", "verdict", "reasons") and value not in (None, "", [], {})
+        }
+    )
+    gate(result)
+
+
+def decided(result: Json) -> None:
+    fields({key: value for key, value in result.items() if key not in ("reasons",)})
+
+
+def predictions(result: Json) -> None:
+    """Answers, one a row, and where they came from."""
+    answers = result["predictions"]
+    columns = list(answers[0]) if answers else []
+    render.table(columns, [[answer.get(column) for column in columns] for answer in answers])
+    render.line(f"request {result['request_id']}, {result['model_version']}, release {result['release']}")
+
+
+def status(result: Json) -> None:
+    """Everything at a glance."""
+    fields({
+        "home": result["home"], "project": result["project"], "environment": result["environment"], "plan": result["plan"],
+        "database": result["database"], "ledger entries": result["ledger"]["size"], "serving epoch": result["epoch"],
+        "data plane": result["data_plane"] or "not running",
+    })  # fmt: skip
+    render.line("")
+    listed("datasets", ("dataset", "snapshot", "rows", "quarantined"), empty="no data was ingested yet")(
+        result
+    )
+    render.line("")
+    listed("live", ("endpoint", "version", "release"), empty="nothing is released yet")(result)
+
+
+_MARKS = {"ok": "ok  ", "warn": "note", "bad": "BAD "}
+
+
+def doctor(result: Json) -> None:
+    """Findings, each with how to mend it."""
+    for found in result["findings"]:
+        render.line(f"{_MARKS[found['state']]}  {found['name']}: {found['said']}")
+        if found["mend"]:
+            render.line(f"      mend: {found['mend']}")
