@@ -44,21 +44,18 @@ class Audit:
         with self._records.read() as tx:
             size, end = self._frame(tx)
             self._check_newest(tx, size, copied)
-        walk = Walk(self._findings, size=size, end=end)
+            walk = Walk(self._findings, size=size, end=end)
+            walk.begin(self._anchors(tx, -1, 0, copied))
         for start in range(0, end, CHUNK):
             stop = min(start + CHUNK, end)
             with self._records.read() as tx:
-                anchors = self._anchors(tx, start, stop)
-                anchors += [
-                    Anchor(where, copy.size, copy.root) for where, copy in copied if start < copy.size <= stop
-                ]
-                walk.chunk(tx, start, stop, sorted(anchors, key=lambda anchor: anchor.size))
+                walk.chunk(tx, start, stop, self._anchors(tx, start, stop, copied))
             if progress is not None:
                 progress(stop / end)
         with self._records.read() as tx:
             walk.finish(tx)
         waiting = self._check_pending()
-        self._findings.resolve(size=size)
+        self._findings.resolve(end=end, size=size)
         return LedgerReport(
             ok=not self._findings.faults,
             size=size,
@@ -101,13 +98,6 @@ class Audit:
         size = head_size(tx)
         newest = tx.execute(select(func.max(t.leaves.c.seq)).where(t.leaves.c.seq < size)).scalar_one()
         end = min(size, (-1 if newest is None else newest) + 1 + CHUNK)
-        if end < size:
-            self._findings.add(
-                "tail_cut",
-                f"leaves {end} to {size - 1}, the end of the log, are gone",
-                seq=end,
-                last=size - 1,
-            )
         outside = tx.execute(
             select(func.count(), func.min(t.leaves.c.seq), func.max(t.leaves.c.seq)).where(
                 or_(t.leaves.c.seq >= size, t.leaves.c.seq < 0)
@@ -151,12 +141,15 @@ class Audit:
             last=signed - 1,
         )
 
-    def _anchors(self, tx: Tx, start: int, stop: int) -> list[Anchor]:
-        low = -1 if start == 0 else start  # the checkpoint of the empty log belongs to the first chunk
-        rows = tx.execute(
-            select(t.checkpoints).where(t.checkpoints.c.size > low, t.checkpoints.c.size <= stop)
-        ).all()
-        return [anchor for row in rows if (anchor := self._open(row, self._public)) is not None]
+    def _anchors(self, tx: Tx, above: int, stop: int, copied: list[tuple[str, Checkpoint]]) -> list[Anchor]:
+        """Return what is signed about more than `above` and at most `stop` leaves, by size."""
+        sizes = t.checkpoints.c.size
+        rows = tx.execute(select(t.checkpoints).where(sizes > above, sizes <= stop)).all()
+        anchors = [anchor for row in rows if (anchor := self._open(row, self._public)) is not None]
+        anchors += [
+            Anchor(where, copy.size, copy.root) for where, copy in copied if above < copy.size <= stop
+        ]
+        return sorted(anchors, key=lambda anchor: anchor.size)
 
     def _open(self, row: Any, public: Sequence[VerifyKey]) -> Anchor | None:
         try:

@@ -57,8 +57,11 @@ class Findings:
         first = self._unnamed[0] if self._unnamed else mismatch.seq
         self._unnamed = (first, mismatch.seq)
 
-    def resolve(self, *, size: int) -> None:
-        """Name the mismatches: what lies elsewhere was moved, what lies nowhere was removed, the rest is new."""
+    def resolve(self, *, end: int, size: int) -> None:
+        """Name the mismatches: what lies elsewhere was moved, what lies nowhere was removed, the rest is new.
+
+        end: where the walk ended; nothing lies between it and `size`.
+        """
         lies_at = {m.content: m.seq for m in self._mismatches if m.content is not None}
         logged_at = {m.entry: m.seq for m in self._mismatches if m.entry is not None}
         removed = [m.seq for m in self._mismatches if _is_removed(m, lies_at, logged_at)]
@@ -76,7 +79,7 @@ class Findings:
                     seq=m.seq,
                     leaf=m.leaf,
                 )
-        self._add_removed(removed, size=size)
+        self._add_removed(removed, end=end, size=size)
         self._add_moved(moved)
         if self._unnamed is not None:
             first, last = self._unnamed
@@ -87,9 +90,13 @@ class Findings:
                 last=last,
             )
 
-    def _add_removed(self, places: list[int], *, size: int) -> None:
-        for first, last in _runs([(place, 0) for place in places]):
-            if last == size - 1:
+    def _add_removed(self, places: list[int], *, end: int, size: int) -> None:
+        runs = list(_runs([(place, 0) for place in places]))
+        if end < size and not (runs and runs[-1][1] == end - 1):
+            runs.append((end, end - 1))
+        for first, last in runs:
+            if last == end - 1:
+                last = size - 1
                 self.add(
                     "tail_cut",
                     f"leaves {first} to {last}, the end of the log, are gone",

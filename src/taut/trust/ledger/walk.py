@@ -71,6 +71,11 @@ class Walk:
     def root(self) -> bytes:
         return self._tree.root()
 
+    def begin(self, anchors: Sequence[Anchor]) -> None:
+        """Compare what is signed about the empty log."""
+        for anchor in anchors:
+            self._compare(anchor, self._tree)
+
     def chunk(self, tx: Tx, start: int, stop: int, anchors: Sequence[Anchor]) -> None:
         """Walk leaves [start, stop); `start` is a multiple of a tile's width. anchors: within, by size."""
         table = t.leaves.c
@@ -83,9 +88,6 @@ class Walk:
         by_place: dict[int, list[Any]] = defaultdict(list)
         for row in rows:
             by_place[row.seq].append(row)
-        for anchor in anchors:
-            if anchor.size == 0:
-                self._compare(anchor, self._tree)
         read = tile_reader(tx)
         for first in range(start, stop, TILE_WIDTH):
             last = min(first + TILE_WIDTH, stop)
@@ -188,14 +190,14 @@ class Walk:
                 seq=seq,
                 leaf=leaf,
             )
-        elif content is not None and content != stored and stored == entry:
+        elif content is not None and content != stored and entry in (stored, None):
             self._findings.add(
                 "leaf_changed",
                 f"leaf {leaf} at {seq} was changed after it was logged: its body, kind, subject, actor or time",
                 seq=seq,
                 leaf=leaf,
             )
-        elif not (tile_wrong and content is not None) and content != entry:
+        elif content is None or not (tile_wrong or entry in (content, None)):
             self._findings.mismatch(Mismatch(seq, leaf, content, entry))
 
     def _witness(
