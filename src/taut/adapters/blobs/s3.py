@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,12 +21,15 @@ from obstore.exceptions import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
-from obstore.store import ClientConfig, S3Config, S3Store
+from obstore.store import S3Store
 
 from taut.adapters.blobs.copies import LocalCopies
 from taut.adapters.blobs.names import check_blob_name
 from taut.core.canonical import digest_bytes, parse_digest
 from taut.core.errors import Conflict, Corrupt, Denied, InvalidInput, NotFound, Unavailable
+
+if TYPE_CHECKING:  # they exist for type checkers only
+    from obstore.store import ClientConfig, S3Config
 
 _PART_BYTES: Final = 8 << 20
 _CREATE_ATTEMPTS: Final = 5

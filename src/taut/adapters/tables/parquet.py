@@ -233,7 +233,10 @@ def _stored_schema(schema: Schema) -> pl.Schema:
 
 
 def _read(path: Path, file: TableFile, schema: Schema) -> pl.DataFrame:
-    frame = pl.read_parquet(path, glob=False, hive_partitioning=False, memory_map=False)
+    try:
+        frame = pl.read_parquet(path, glob=False, hive_partitioning=False, memory_map=False)
+    except pl.exceptions.PolarsError as error:
+        raise Corrupt(f"blob {file.digest} is no Parquet file: restore the manifest") from error
     if frame.height != file.rows or frame.schema != _stored_schema(schema):
         raise Corrupt(
             f"blob {file.digest} is not the table file that its manifest describes: restore the manifest"
