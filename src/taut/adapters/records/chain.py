@@ -17,9 +17,9 @@ VERSION_TABLE: Final = "taut_schema"
 _VERSION: Final = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))
 
 
-def revisions(dialect: str) -> tuple[str, ...]:
+def revisions(dialect: str, *, folder: Path = MIGRATIONS) -> tuple[str, ...]:
     """Return the names of every revision of a dialect's chain, oldest first; the last one is the head."""
-    path = MIGRATIONS / dialect / "chain.txt"
+    path = folder / dialect / "chain.txt"
     return tuple(path.read_text(encoding="ascii").split()) if path.exists() else ()
 
 
@@ -30,13 +30,13 @@ def current_revision(tx: Tx) -> str | None:
     return tx.execute(select(_VERSION.c.version_num)).scalar_one_or_none()
 
 
-def check_version(tx: Tx, *, dialect: str, where: str) -> None:
+def check_version(tx: Tx, *, dialect: str, where: str, folder: Path = MIGRATIONS) -> None:
     """Prove that the database stands at the head of this code's chain.
 
     Raises Conflict when it is newer (never touched then), older, or was never migrated.
     """
     found = current_revision(tx)
-    known = revisions(dialect)
+    known = revisions(dialect, folder=folder)
     refuse_newer(found, known, where=where)
     if found is None:
         raise Conflict(f"{where} has no tables of taut yet: migrate it (`taut up` does)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import create_engine, exc
@@ -9,12 +11,14 @@ from sqlalchemy.engine import URL, make_url
 
 from taut.adapters.records.sql import Engines, SqlRecords
 from taut.core.errors import Conflict, Corrupt, InvalidInput, Unavailable
+from taut.ports.records import Tx
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 # SQLSTATE codes by what the caller can do about them; two characters name a whole class.
 _CONFLICT: Final = {"40001", "40P01", "23505", "23503", "23P01"}
 _CORRUPT: Final = {"XX001", "XX002"}
 _UNAVAILABLE: Final = {"08", "28", "3D", "53", "57", "58", "55P03", "25P03", "25P04"}
+_MIGRATION_LOCK: Final = 0x7461_7574  # "taut"
 
 
 def open_postgres(url: str, *, pool_size: int = 8, lock_timeout_s: float = 10.0) -> PostgresRecords:
@@ -83,6 +87,15 @@ class PostgresRecords(SqlRecords):
         )
         reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         return Engines(writer=engine, reader=reader)
+
+    @contextmanager
+    def migrating(self) -> Iterator[Tx]:
+        """READ COMMITTED under an advisory lock: a serialisable snapshot would be older than the lock that it waits for."""
+        engine = self.engines().writer.execution_options(isolation_level="READ COMMITTED")
+        with self._named_errors(), engine.connect() as connection, connection.begin():
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '5min'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+            yield connection
 
     def _translate(self, error: exc.DBAPIError) -> Exception:
         state = getattr(error.orig, "sqlstate", None) or ""

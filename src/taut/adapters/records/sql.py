@@ -84,6 +84,12 @@ class SqlRecords(ABC):
             yield connection
             state.rollback()
 
+    @contextmanager
+    def migrating(self) -> Iterator[Tx]:
+        """Open the one transaction in which the schema may change; others that migrate wait for it."""
+        with self.begin() as tx:
+            yield tx
+
     def check(self) -> None:
         from taut.adapters.records.chain import check_version
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, QueuePool, create_engine, exc
 
 from taut.adapters.records.sql import Engines, SqlRecords
 from taut.core.errors import Conflict, Corrupt, InvalidInput, Unavailable
+from taut.ports.records import Tx
 
 _READERS: Final = 16
 _PRAGMAS: Final = (
@@ -122,6 +123,28 @@ class SqliteRecords(SqlRecords):
         finally:
             self._writer_thread = None
             turn.release()
+
+    @contextmanager
+    def migrating(self) -> Iterator[Tx]:
+        """As `begin`, with foreign keys checked at the end instead of at once.
+
+        SQLite changes a table by copying it and dropping the old one, and with foreign keys on, a dropped table
+        deletes the rows that refer to it. The switch has no effect inside a transaction, so it comes before.
+        """
+        with self._named_errors(), self._turn(), self.engines().writer.connect() as connection:
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.rollback()  # ends what SQLAlchemy takes for a transaction; the driver began none
+            try:
+                with connection.begin():
+                    self._start_write(connection)
+                    yield connection
+                    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    if broken is not None:
+                        raise Conflict(
+                            f"{self.where}: the migration would leave {broken[0]} with rows that refer to nothing"
+                        )
+            finally:
+                connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
     def _after_fork(self) -> None:
         self._writing = threading.Lock()
