@@ -14,7 +14,7 @@ from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, tex
 from taut.adapters.records import chain
 from taut.adapters.records.autogenerate import write_revision
 from taut.adapters.records.chain import check_version, current_revision, revisions
-from taut.adapters.records.migrate import differences, gather, migrate
+from taut.adapters.records.migration import differences, gather, migrate
 from taut.bootstrap.schema import all_metadata
 from taut.core.errors import Conflict
 from taut.ports.records import Records

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import MetaData
 
 from taut.adapters.records.chain import MIGRATIONS, revisions
-from taut.adapters.records.migrate import comparison, gather, migrate
+from taut.adapters.records.migration import comparison, gather, migrate
 from taut.core.errors import InvalidInput
 from taut.ports.records import Records
 
