@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any, Final
 
 import msgspec
 import polars as pl
-import re2
 
 from taut.core.evidence import Scalar
 from taut.core.frames import TO_POLARS
 from taut.core.schema import DType
+from taut.lifecycle.data.patterns import full_match
 from taut.project.contract import check_contract, scalar_of
 from taut.project.manifest import ColumnSpec, ContractSpec
 
 _OK: Final = "\x00ok"
+_FEW: Final = 8
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +44,17 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     def reasons(self) -> list[tuple[str, ...]]:
         """Return, for each bad record in order, the names of the rules that it breaks."""
-        names = self.broken.columns
-        return [
-            tuple(name for name, hit in zip(names, row, strict=True) if hit) for row in self.broken.rows()
-        ]
+        found: list[tuple[str, ...]] = [()] * self.bad
+        for name in self.broken.columns:
+            for row in self.broken[name].arg_true().to_list():
+                found[row] = (*found[row], name)
+        return found
+
+    def split(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the rows of a frame that hold, and those that do not, each in order."""
+        if not self.bad:
+            return frame, frame.clear()
+        return frame.filter(self.holds), frame[(~self.holds).arg_true()]
 
 
 class CompiledContract:
@@ -117,15 +124,23 @@ def _column_rules(spec: ColumnSpec) -> list[Rule]:
     if spec.maximum is not None:
         rules.append(("maximum", _or_nan(column <= _literal(spec.maximum, spec.dtype), spec)))
     if spec.allowed is not None:
-        allowed = pl.Series([scalar_of(v, spec.dtype) for v in spec.allowed], dtype=TO_POLARS[spec.dtype])
-        rules.append(("allowed", column.is_in(allowed.implode())))
+        rules.append(("allowed", _one_of(column, spec.allowed, spec.dtype)))
     if spec.pattern is not None:
-        rules.append(("pattern", column.map_batches(_matcher(spec.pattern), return_dtype=pl.Boolean)))
+        rules.append(("pattern", full_match(column, spec.pattern)))
     if spec.min_length is not None:
         rules.append(("min_length", column.str.len_chars() >= spec.min_length))
     if spec.max_length is not None:
         rules.append(("max_length", column.str.len_chars() <= spec.max_length))
     return [Rule(name=f"{spec.name}:{name}", columns=(spec.name,), holds=holds) for name, holds in rules]
+
+
+def _one_of(column: pl.Expr, allowed: tuple[Scalar, ...], dtype: DType) -> pl.Expr:
+    values = [scalar_of(value, dtype) for value in allowed]
+    if dtype is DType.STRING and len(values) <= _FEW:
+        return pl.any_horizontal(
+            column == pl.lit(value) for value in values
+        )  # hashing texts takes twice as long
+    return column.is_in(pl.Series(values, dtype=TO_POLARS[dtype]).implode())
 
 
 def _or_nan(holds: pl.Expr, spec: ColumnSpec) -> pl.Expr:
@@ -135,28 +150,6 @@ def _or_nan(holds: pl.Expr, spec: ColumnSpec) -> pl.Expr:
 
 def _literal(value: Scalar, dtype: DType) -> pl.Expr:
     return pl.lit(scalar_of(value, dtype), dtype=TO_POLARS[dtype])
-
-
-def _matcher(pattern: str) -> Callable[[pl.Series], pl.Series]:
-    """Match whole values by RE2's meaning: distinct values once each, in linear time whatever the pattern."""
-    compiled = re2.compile(pattern)
-
-    def match(values: pl.Series) -> pl.Series:
-        fast = values.str.contains(rf"\A(?:{pattern})\z", strict=False)
-        # Rust's engine reads \d, \w and \b as Unicode, RE2 as ASCII: only other text can tell them apart
-        other = (values.str.len_bytes() != values.str.len_chars()) | fast.is_null()
-        if not other.any():
-            return fast
-        return pl.Series(
-            values.name,
-            [
-                None if value is None else compiled.fullmatch(value) is not None if slow else quick
-                for value, slow, quick in zip(values, other.fill_null(False), fast, strict=True)
-            ],
-            dtype=pl.Boolean,
-        )
-
-    return match
 
 
 def as_json(value: Any) -> Scalar:
