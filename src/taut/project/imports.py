@@ -48,6 +48,8 @@ def explained(root: Path) -> Iterator[None]:
         raise InvalidInput(f"{where}, line {error.lineno}: {error.msg}: mend the syntax{text}") from error
     except ModuleNotFoundError as error:
         raise InvalidInput(f"{_place(error, root)}{error.msg}: {_remedy(error)}") from error
+    except NameError as error:
+        raise InvalidInput(f"{_place(error, root)}{error}{_defined(error)}") from error
     except TautError as error:
         place = _place(error, root)
         if place and not error.message.startswith(place):
@@ -71,6 +73,18 @@ def _place(error: BaseException, root: Path) -> str:
         if path.is_absolute() and path.is_relative_to(root) and "site-packages" not in path.parts:
             return f"{_short(frame.filename, root)}, line {frame.lineno}: "
     return ""
+
+
+def _defined(error: NameError) -> str:
+    """The nearest name that is defined where the wrong one was used."""
+    from taut.project.words import nearest
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    known = [] if trace is None else [*trace.tb_frame.f_globals, *trace.tb_frame.f_locals]
+    near = nearest(error.name or "", [name for name in known if not name.startswith("__")])
+    return near if "did you mean" in near else ": define it, or import it"
 
 
 def _short(filename: str, root: Path) -> str:
