@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -78,12 +78,14 @@ def answers(path: Path) -> bool:
     """Whether a process listens on the Unix socket."""
     import socket
 
+    from taut.serving.snapshot.wire import socket_address
+
     if not path.exists():
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, socket_address(path) as address:
         probe.settimeout(2.0)
         try:
-            probe.connect(str(path))
+            probe.connect(address)
         except OSError:
             return False
     return True
@@ -117,8 +119,6 @@ class InProcess:
     """Control in this process, under the home's lock."""
 
     def __init__(self, home: Path, *, token: str | None = None, break_glass: str = "") -> None:
-        from contextlib import ExitStack
-
         self._token: Final = token
         self._break_glass: Final = break_glass
         self._stack: Final = ExitStack()
@@ -165,9 +165,10 @@ def _open(home: Path) -> Iterator[tuple[Platform, OperationTable]]:
 class OverHttp:
     """The control API over HTTP, on a socket or at a URL."""
 
-    def __init__(self, http: httpx.Client, where: str) -> None:
+    def __init__(self, http: httpx.Client, where: str, held: ExitStack) -> None:
         self._http: Final = http
         self._where: Final = where
+        self._held: Final = held
 
     def call(self, name: str, request: Json, progress: Progress) -> Json:
         import httpx
@@ -205,6 +206,7 @@ class OverHttp:
 
     def close(self) -> None:
         self._http.close()
+        self._held.close()
 
 
 def _refusal(answer: httpx.Response, where: str) -> Exception:
@@ -229,13 +231,17 @@ def _with_id(told: Json) -> str:
 def _socket_transport(path: Path, token: str | None, break_glass: str) -> OverHttp:
     import httpx
 
+    from taut.serving.snapshot.wire import socket_address
+
     headers = {"authorization": f"Bearer {token}"} if token else {}
     if break_glass:
         headers["taut-break-glass"] = break_glass
-    carrier = httpx.HTTPTransport(uds=str(path))
+    held = ExitStack()  # a long path's short address is valid only while this is open
+    carrier = httpx.HTTPTransport(uds=held.enter_context(socket_address(path)))
     return OverHttp(
         httpx.Client(transport=carrier, base_url="http://control", headers=headers, timeout=_timeout()),
         str(path),
+        held,
     )
 
 
@@ -246,7 +252,9 @@ def _url_transport(url: str, token: str | None) -> OverHttp:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InvalidInput(f"--url {url!r} is no address: write for example http://127.0.0.1:8081")
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return OverHttp(httpx.Client(base_url=parsed, headers=headers, timeout=_timeout(), trust_env=False), url)
+    return OverHttp(
+        httpx.Client(base_url=parsed, headers=headers, timeout=_timeout(), trust_env=False), url, ExitStack()
+    )
 
 
 def _timeout() -> httpx.Timeout:

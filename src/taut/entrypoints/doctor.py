@@ -202,8 +202,8 @@ def _isolation() -> Finding:
 
 
 def _database(home: Path, environ: Mapping[str, str]) -> Finding:
-    from taut.bootstrap import Config
     from taut.bootstrap.adapters import open_records
+    from taut.bootstrap.config import Config
 
     config = Config.load(home, environ)
     if config.records.startswith("sqlite") and not (home / "taut.db").exists():

@@ -229,18 +229,8 @@ def snapshot(result: Json) -> None:
 
 
 def quarantine(result: Json) -> None:
-    rows = [(r["id"], r["source_name"], r["row"], r["rules"], r["record"]) for r in result["records"]]
+    rows = [(r["id"], r["source"], r["row"], r["rules"], r["record"]) for r in result["records"]]
     render.table(("record", "file", "row", "broke", "values"), rows, empty="nothing is in quarantine")
-
-
-def batches(result: Json) -> None:
-    rows = [
-        (b["batch"], b["state"], b["snapshot"], b["rows"], b["quarantined"], b["created_at"])
-        for b in result["batches"]
-    ]
-    render.table(
-        ("batch", "state", "snapshot", "rows", "quarantined", "time"), rows, empty="no batch was ingested yet"
-    )
 
 
 def trained(result: Json) -> None:

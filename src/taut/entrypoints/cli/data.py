@@ -14,7 +14,7 @@ from taut.entrypoints.cli.session import session
 def register(app: typer.Typer) -> None:
     data: Verbs = {
         "ingest": ingest, "list": listing, "show": show, "diff": diff, "rollback": rollback, "quarantine": quarantine,
-        "repair": repair, "batches": batches,
+        "repair": repair, "replay": replay, "discard": discard, "history": history,
     }  # fmt: skip
     add_noun(app, "data", "Records under contract.", data)
     features: Verbs = {"build": build, "materialize": materialize, "show": feature_show, "list": feature_list}
@@ -45,7 +45,9 @@ def listing(context: typer.Context) -> None:
     from taut.entrypoints import views
 
     view = views.listed(
-        "datasets", ("dataset", "snapshot", "rows", "created_at"), empty="no data was ingested yet"
+        "datasets",
+        ("dataset", "snapshot", "rows", "batches", "quarantined", "updated_at"),
+        empty="no data was ingested yet",
     )
     session(context).act("data.list", {}, view)
 
@@ -80,12 +82,11 @@ def rollback(
     context: typer.Context,
     name: str,
     to: Annotated[str, typer.Option(help="The snapshot's number to return to.")],
-    reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "",
 ) -> None:
     """Make an earlier snapshot the current one; nothing is deleted."""
     from taut.entrypoints import views
 
-    session(context).act("data.rollback", {"dataset": name, "to": to, "reason": reason}, views.snapshot)
+    session(context).act("data.rollback", {"dataset": name, "to": to}, views.snapshot)
 
 
 def quarantine(
@@ -107,19 +108,48 @@ def repair(
     record: Annotated[str, typer.Argument(help="The record's id, from `taut data quarantine`.")],
     values: Annotated[str, typer.Option("--set", help="JSON object of columns and their right values.")],
 ) -> None:
-    """Mend a quarantined record and send it through the gate again."""
+    """Mend a record that was set aside; `taut data replay` then puts it before the gate again."""
     from taut.entrypoints import views
     from taut.entrypoints.inputs import read_json
 
     request = {"dataset": name, "record": record, "values": read_json(values)}
-    session(context).act("data.repair", request, views.ingested)
+    session(context).act("data.repair", request, views.fields)
 
 
-def batches(context: typer.Context, name: str, limit: int = 20) -> None:
-    """List what was ingested, admitted or not."""
+def replay(
+    context: typer.Context,
+    name: str,
+    record: Annotated[
+        list[str] | None, typer.Option(help="Only this record; without it, all repaired ones.")
+    ] = None,
+) -> None:
+    """Put repaired records before the gate again."""
     from taut.entrypoints import views
 
-    session(context).act("data.batches", {"dataset": name, "limit": limit}, views.batches)
+    session(context).act("data.replay", {"dataset": name, "records": record or None}, views.ingested)
+
+
+def discard(
+    context: typer.Context,
+    name: str,
+    record: Annotated[list[str], typer.Argument(help="Ids from `taut data quarantine`.")],
+    reason: Annotated[str, typer.Option(help="Why, for the ledger.")],
+) -> None:
+    """Give up records that were set aside: their values are destroyed, the fact stays."""
+    request = {"dataset": name, "records": record, "reason": reason}
+    session(context).act(
+        "data.discard", request, lambda result: typer.echo(f"discarded {result['discarded']}")
+    )
+
+
+def history(context: typer.Context, name: str, limit: int = 20) -> None:
+    """List a dataset's snapshots, the newest first."""
+    from taut.entrypoints import views
+
+    view = views.listed(
+        "snapshots", ("snapshot", "rows", "reason", "batch", "actor", "created_at"), empty="no snapshot yet"
+    )
+    session(context).act("data.history", {"dataset": name, "limit": limit}, view)
 
 
 def build(context: typer.Context, name: str) -> None:

@@ -9,6 +9,7 @@ __all__ = ["Caller", "Operation", "OperationTable", "operation_table", "perform"
 
 def operation_table() -> OperationTable:
     """Collect the operations of every module of this package, each named here."""
-    from taut.entrypoints.operations import ledger, people, plans, releases
+    from taut.entrypoints.operations import data, features, ledger, people, plans, releases, runs, status
 
-    return OperationTable((*people.OPERATIONS, *ledger.OPERATIONS, *plans.OPERATIONS, *releases.OPERATIONS))
+    modules = (data, features, ledger, people, plans, releases, runs, status)
+    return OperationTable(operation for module in modules for operation in module.OPERATIONS)

@@ -36,7 +36,6 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "ledger": {"size": platform.ledger.size()},
         "database": platform.records.dialect,
         "data_plane": platform.data_plane,
-        "gateways": to_json(platform.gateways()),
     }
 
 
