@@ -11,9 +11,9 @@ import msgspec
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput
 from taut.core.schema import Column, FeatureLookup, ModelSignature
-from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
+from taut.serving.gateway.tensors import Batch, TensorDecoder, label_datatype, output_names
 from taut.serving.predictions import FeatureRow, Lookup, RecordHead, encode_head
-from taut.serving.runtime import LoadedModel, Outputs, RowDecoder, load
+from taut.serving.runtime import LoadedModel, Matrix, Outputs, RowDecoder, load
 from taut.serving.runtime.rows import Value
 from taut.serving.runtime.score import feature_value
 from taut.serving.snapshot import EndpointConfig, ServedModel, ServingSnapshot
@@ -34,9 +34,20 @@ class Scorer:
         self.model: Final = model
         self._assemble: Final = _assembler(served)
         self._row_major: Final = model.row_major
+        columns = [item.column for item in served.signature.inputs]
+        self._matrix: Final = Matrix(columns) if model.row_major else None
 
-    def score(self, rows: Rows, features: Features) -> Outputs:
+    @property
+    def direct(self) -> bool:
+        """Whether the model takes one FP32 tensor of just the request's columns."""
+        return self._assemble is None and self._matrix is not None
+
+    def score(self, batch: Batch, features: Features) -> Outputs:
         """Return checked outputs. Raises InvalidInput for a feature that is missing, BadAnswer for nonsense."""
+        if batch.packed:
+            assert self._matrix is not None, "batches are packed for direct models only"
+            return self.model.run(self._matrix.feed(batch.rows, batch.count), batch.count)
+        rows: Rows = batch.rows
         given = rows if self._assemble is None else self._assemble(rows, features)
         if self._row_major:
             return self.model.run(self.model.encode(given), len(given))
@@ -121,7 +132,10 @@ class Endpoint:
         settings = snapshot.settings
         self.rows: Final = RowDecoder(signature.request, max_rows=settings.max_rows)
         self.tensors: Final = TensorDecoder(
-            signature.request, outputs=output_names(signature), max_rows=settings.max_rows
+            signature.request,
+            outputs=output_names(signature),
+            max_rows=settings.max_rows,
+            packed=self.live.direct and (self.fallback is None or self.fallback.direct),
         )
         self.label_type: Final = label_datatype(signature)
         self.limited: Final = config.quota is not None

@@ -26,11 +26,12 @@ from taut.ports.world import Random
 from taut.serving.errors import BadAnswer
 from taut.serving.gateway import pages
 from taut.serving.gateway.answers import render
-from taut.serving.gateway.compiled import Active, Endpoint, Features, Route, Rows, Scorer
+from taut.serving.gateway.compiled import Active, Endpoint, Features, Route, Scorer
 from taut.serving.gateway.features import NONE, look_up, look_up_now
 from taut.serving.gateway.guard import Caller, Guard, Session, check_encoding, check_fresh
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, refusal
+from taut.serving.gateway.tensors import Batch
 from taut.serving.predictions import PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 
@@ -151,41 +152,42 @@ class Gateway:
         check_encoding(headers)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guard_ns = self._counter_ns() - ticket.started_ns
-        rows = self._decode(ticket, endpoint, body)
-        if len(rows) > endpoint.live.model.inline_rows:
-            return self._slowly(ticket, endpoint, rows, caller)
+        batch = self._decode(ticket, endpoint, body)
+        if batch.count > endpoint.live.model.inline_rows:
+            return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
         if endpoint.lookups:
             try:
-                features = look_up_now(endpoint, self._online, rows, ticket.now_us)
+                features = look_up_now(endpoint, self._online, batch.rows, ticket.now_us)
             except Unavailable:  # a store that needs the network answers on the loop only
-                return self._slowly(ticket, endpoint, rows, caller)
+                return self._slowly(ticket, endpoint, batch, caller)
             self._check_deadline(ticket)
-        outputs, scorer = self._score(endpoint, rows, features)
-        reply = self._conclude(ticket, endpoint, rows, features, outputs, scorer)
+        outputs, scorer = self._score(endpoint, batch, features)
+        reply = self._conclude(ticket, endpoint, batch, features, outputs, scorer)
         return self._durably(ticket, reply) if endpoint.config.audit == "power-safe" else reply
 
-    def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Rows:
+    def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Batch:
         if ticket.route.kind == "v1":
-            return endpoint.rows.decode(body)
+            rows = endpoint.rows.decode(body)
+            return Batch(rows, len(rows))
         request = endpoint.tensors.decode(body)
         ticket.v2_id, ticket.v2_outputs = request.id, request.outputs
-        return request.rows
+        return request.batch
 
-    def _score(self, endpoint: Endpoint, rows: Rows, features: Features) -> tuple[Outputs, Scorer]:
+    def _score(self, endpoint: Endpoint, batch: Batch, features: Features) -> tuple[Outputs, Scorer]:
         """Score with the live version; with the fallback where that fails and there is one."""
         try:
-            return endpoint.live.score(rows, features), endpoint.live
+            return endpoint.live.score(batch, features), endpoint.live
         except BadAnswer:
             if endpoint.fallback is None:
                 raise
-        return endpoint.fallback.score(rows, features), endpoint.fallback
+        return endpoint.fallback.score(batch, features), endpoint.fallback
 
     def _conclude(
         self,
         ticket: Ticket,
         endpoint: Endpoint,
-        rows: Rows,
+        batch: Batch,
         features: Features,
         outputs: Outputs,
         scorer: Scorer,
@@ -203,7 +205,7 @@ class Gateway:
             self._append(
                 encode_record(
                     ticket.request_id, ticket.now_us, endpoint.record_head, session.principal.id, caller.subject,
-                    200, ticket.guard_ns // 1000, rows, features, outputs, "",
+                    200, ticket.guard_ns // 1000, batch.rows, features, outputs, "",
                     scorer.served.version if fallback else "",
                 )
             )  # fmt: skip
@@ -226,24 +228,26 @@ class Gateway:
             return self._refuse(ticket, error, record=False)
         return reply
 
-    async def _slowly(self, ticket: Ticket, endpoint: Endpoint, rows: Rows, caller: Caller) -> Reply:
+    async def _slowly(self, ticket: Ticket, endpoint: Endpoint, batch: Batch, caller: Caller) -> Reply:
         try:
             self._enter(ticket.active, caller)
             try:
                 features = (
-                    await look_up(endpoint, self._online, rows, ticket.now_us) if endpoint.lookups else NONE
+                    await look_up(endpoint, self._online, batch.rows, ticket.now_us)
+                    if endpoint.lookups
+                    else NONE
                 )
                 self._check_deadline(ticket)
-                if len(rows) > endpoint.live.model.inline_rows:
+                if batch.count > endpoint.live.model.inline_rows:
                     loop = asyncio.get_running_loop()
                     outputs, scorer = await loop.run_in_executor(
-                        self._pool, self._score, endpoint, rows, features
+                        self._pool, self._score, endpoint, batch, features
                     )
                 else:
-                    outputs, scorer = self._score(endpoint, rows, features)
+                    outputs, scorer = self._score(endpoint, batch, features)
             finally:
                 self._in_flight -= 1
-            reply = self._conclude(ticket, endpoint, rows, features, outputs, scorer)
+            reply = self._conclude(ticket, endpoint, batch, features, outputs, scorer)
         except TautError as error:
             return self._refuse(ticket, error)
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Final
 
 from taut.ports.world import Random
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_TABLE: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _DIGITS.encode())
+_TABLE: Final = (_DIGITS * 8).encode()  # each byte to one of 32 digits, all equally often
 _BATCH: Final = 256
 _RANDOM_CHARS: Final = 16
 
@@ -33,6 +32,6 @@ class RequestIds:
                 _DIGITS[(millisecond >> shift) & 31] for shift in range(45, -1, -5)
             )
         if not self._pool:
-            text = base64.b32encode(self._random.bytes(10 * _BATCH)).translate(_TABLE).decode("ascii")
+            text = self._random.bytes(_RANDOM_CHARS * _BATCH).translate(_TABLE).decode("ascii")
             self._pool = [text[at : at + _RANDOM_CHARS] for at in range(0, len(text), _RANDOM_CHARS)]
         return self._prefix + self._pool.pop()

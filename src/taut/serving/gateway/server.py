@@ -30,15 +30,16 @@ class GatewayServer:
         listener: socket.socket,
         *,
         arrival_timeout_s: float = 20.0,
-        idle_timeout_s: int = 75,
+        idle_timeout_s: float = 75.0,
         backlog: int = 2048,
     ) -> None:
         self._gateway: Final = gateway
         self._listener: Final = listener
         self._arrival_timeout_s: Final = arrival_timeout_s
+        self._idle_timeout_s: Final = idle_timeout_s
         self._config: Final = Config(
             AsgiApp(gateway), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, date_header=False, timeout_keep_alive=idle_timeout_s, backlog=backlog,
+            server_header=False, date_header=False, backlog=backlog, log_level="error",
             proxy_headers=False,
         )  # fmt: skip
         self._state: Final = ServerState()
@@ -96,4 +97,4 @@ class GatewayServer:
             await asyncio.sleep(_SWEEP_S)
             now_s = loop.time()
             for connection in self._connections():
-                connection.expire(now_s, self._arrival_timeout_s)
+                connection.expire(now_s, arrival_s=self._arrival_timeout_s, idle_s=self._idle_timeout_s)

@@ -11,7 +11,7 @@ import msgspec
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType, ModelSignature
 from taut.serving.errors import Malformed, TooLarge
-from taut.serving.runtime import Outputs
+from taut.serving.runtime import Matrix, Outputs
 from taut.serving.runtime.rows import Value, convert_value, unknown_column
 
 MATRIX: Final = "input"
@@ -66,10 +66,21 @@ _float_request: Final = msgspec.json.Decoder(_FloatRequest).decode
 _any_request: Final = msgspec.json.Decoder(_AnyRequest).decode
 
 
-class InferRequest(msgspec.Struct, frozen=True, gc=False):
-    """A decoded v2 request: rows in the order of the request columns, the caller's id, the outputs that he wants."""
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """The rows of a request: values in the order of the request columns, or all of them packed as FP32.
 
-    rows: Sequence[Sequence[Value]]
+    rows: what the prediction log keeps. packed: whether `rows` are FP32 bytes.
+    """
+
+    rows: Any  # bytes or rows: a union would be looked at on every request
+    count: int
+    packed: bool = False
+
+
+class InferRequest(msgspec.Struct, frozen=True, gc=False):
+    """A decoded v2 request: the batch, the caller's id, the outputs that he wants (None: all)."""
+
+    batch: Batch
     id: str | None
     outputs: tuple[str, ...] | None
 
@@ -77,10 +88,13 @@ class InferRequest(msgspec.Struct, frozen=True, gc=False):
 class TensorDecoder:
     """Decodes v2 requests of one signature.
 
-    columns: the request columns. max_rows: more are refused as TooLarge.
+    columns: the request columns. max_rows: more are refused as TooLarge. packed: give FP32 tensors packed, for a model
+    that takes the request as it is.
     """
 
-    def __init__(self, columns: Sequence[Column], *, outputs: Sequence[str], max_rows: int) -> None:
+    def __init__(
+        self, columns: Sequence[Column], *, outputs: Sequence[str], max_rows: int, packed: bool = False
+    ) -> None:
         self._columns: Final = tuple(columns)
         self._names: Final = {column.name: index for index, column in enumerate(columns)}
         self._outputs: Final = tuple(outputs)
@@ -88,6 +102,7 @@ class TensorDecoder:
         self._width: Final = len(self._columns)
         self._numeric: Final = all(column.dtype.numeric for column in columns)
         self._floats_only: Final = all(column.dtype is DType.FLOAT for column in columns)
+        self._pack: Final = Matrix(columns).pack if packed and self._floats_only else None
 
     def decode(self, body: bytes) -> InferRequest:
         """Return the request's rows.
@@ -103,13 +118,13 @@ class TensorDecoder:
             else:
                 inputs = request.inputs
                 if len(inputs) == 1 and inputs[0].name == MATRIX and inputs[0].datatype == "FP32":
-                    rows = self._matrix(inputs[0].shape, inputs[0].data)
+                    batch = self._matrix(inputs[0].shape, inputs[0].data)
                     if request.outputs is None:
-                        return InferRequest(rows, request.id, None)
-                    return InferRequest(rows, request.id, self._wanted(request.outputs))
+                        return InferRequest(batch, request.id, None)
+                    return InferRequest(batch, request.id, self._wanted(request.outputs))
         return self._general(body)
 
-    def _matrix(self, shape: list[int], data: list[float]) -> Sequence[Sequence[Value]]:
+    def _matrix(self, shape: list[int], data: list[float]) -> Batch:
         width = self._width
         if len(shape) != 2 or shape[1] != width or shape[0] * width != len(data) or not data:
             raise InvalidInput(
@@ -118,13 +133,16 @@ class TensorDecoder:
             )
         if shape[0] > self._max_rows:
             raise TooLarge(f"{shape[0]} rows are too many for one request: send at most {self._max_rows}")
-        rows = [data] if shape[0] == 1 else [data[at : at + width] for at in range(0, len(data), width)]
+        if self._pack is not None:
+            return Batch(self._pack(data), shape[0], True)
+        rows = [data[at : at + width] for at in range(0, len(data), width)]
         if self._floats_only:
-            return rows
-        return [
+            return Batch(rows, len(rows))
+        narrowed = [
             [_narrow(column, value, index) for column, value in zip(self._columns, row, strict=True)]
             for index, row in enumerate(rows)
         ]
+        return Batch(narrowed, len(narrowed))
 
     def _general(self, body: bytes) -> InferRequest:
         try:
@@ -143,11 +161,12 @@ class TensorDecoder:
             if tensor.datatype != "FP32":
                 raise InvalidInput(f"tensor {MATRIX!r}: saw datatype {tensor.datatype[:20]!r}, wanted FP32")
             values = [self._float(index, value) for index, value in enumerate(_flatten(tensor.data))]
-            rows = self._matrix(tensor.shape, values)
+            batch = self._matrix(tensor.shape, values)
         else:
             rows = self._by_column(tensors)
+            batch = Batch(rows, len(rows))
         wanted = None if request.outputs is None else self._wanted(request.outputs)
-        return InferRequest(rows, request.id, wanted)
+        return InferRequest(batch, request.id, wanted)
 
     def _float(self, index: int, value: object) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One answer, or one refusal after the caller was known.
 
     time_us: when the request was taken up, microseconds since the epoch. status: the HTTP status. rows: the request's
-    values. features: row -> lookup -> what was found, in the head's order; empty without lookups. guard_us: the time
+    values; bytes where the request was one FP32 tensor: its values, row-major, little-endian. features: row -> lookup -> what was found, in the head's order; empty without lookups. guard_us: the time
     that identity, policy, quota, validation and the response gate took. error: code and message of a refusal.
     fallback: the version that answered in the live one's place.
     """
@@ -67,15 +68,21 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     subject: str
     status: int
     guard_us: int
-    rows: tuple[tuple[Any, ...], ...] = ()
+    rows: bytes | tuple[tuple[Any, ...], ...] = ()
     features: tuple[tuple[FeatureRow | None, ...], ...] = ()
     answer: Answer = Answer()
     error: str = ""
     fallback: str = ""
 
-    def row(self, index: int) -> dict[str, Any]:
-        """Return one row of the request by column."""
-        return dict(zip(self.head.columns, self.rows[index], strict=True))
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the request's rows by column."""
+        rows: Sequence[Sequence[Any]] = (
+            self.rows if isinstance(self.rows, tuple) else self._unpacked(self.rows)
+        )
+        return [dict(zip(self.head.columns, row, strict=True)) for row in rows]
+
+    def _unpacked(self, packed: bytes) -> list[tuple[float, ...]]:
+        return list(struct.iter_unpack(f"<{len(self.head.columns)}f", packed))
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -97,7 +104,7 @@ def encode_record(
     subject: str,
     status: int,
     guard_us: int,
-    rows: Sequence[Sequence[object]] = (),
+    rows: bytes | Sequence[Sequence[object]] = (),
     features: Sequence[Sequence[FeatureRow | None]] = (),
     answer: object = _NO_ANSWER,
     error: str = "",

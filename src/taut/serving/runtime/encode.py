@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taut.core.errors import InvalidInput
-from taut.core.schema import Column, DType, ModelInput, ModelSignature
+from taut.core.schema import Column, DType, ModelInput
 from taut.core.times import to_us
 from taut.serving.runtime.rows import Value
 
@@ -22,6 +22,7 @@ Feed = dict[str, npt.NDArray[Any]]
 _EPOCH: Final = dt.date(1970, 1, 1)
 _NAN: Final = math.nan
 _PACKED_ROWS: Final = 64
+_FP32: Final = np.dtype("<f4")
 MATRIX: Final = "input"
 
 _FLOATS: Final = {"tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -37,38 +38,46 @@ ACCEPTED: Final[dict[DType, frozenset[str]]] = {
 """Tensor types that can carry a column. Dates are days since 1970-01-01, times are microseconds since then, UTC."""
 
 
-def matrix_encoder(signature: ModelSignature) -> Callable[[Sequence[Sequence[Value]]], Feed]:
-    """Return a function from rows (values in the order of the model's inputs) to one FP32 tensor `input`.
+class Matrix:
+    """Makes the one FP32 tensor `input` of a matrix model.
 
-    Null becomes NaN, booleans 0 and 1, dates days since 1970-01-01. The function raises InvalidInput for a value
-    that FP32 cannot hold.
+    Null becomes NaN, booleans 0 and 1, dates days since 1970-01-01. Methods raise InvalidInput for a value that FP32
+    cannot hold, naming row and column.
     """
-    width = len(signature.inputs)
-    plain = all(item.column.dtype.numeric and not item.column.nullable for item in signature.inputs)
-    columns = [item.column for item in signature.inputs]
-    packers = [struct.Struct(f"={width * rows}f") for rows in range(_PACKED_ROWS + 1)]
-    array, float32 = np.ndarray, np.float32
 
-    def encode(rows: Sequence[Sequence[Value]]) -> Feed:
-        count = len(rows)
-        if not plain:
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns: Final = tuple(columns)
+        self._width: Final = len(columns)
+        self._plain: Final = all(column.dtype.numeric and not column.nullable for column in columns)
+        self._packers: Final = [struct.Struct(f"<{self._width * rows}f") for rows in range(_PACKED_ROWS + 1)]
+
+    def encode(self, rows: Sequence[Sequence[Value]]) -> Feed:
+        """Return the tensor of rows, each with its values in the order of the columns."""
+        if not self._plain:
             rows = [[_number(value) for value in row] for row in rows]
-        try:
-            if count == 1:
-                return {MATRIX: array((1, width), float32, packers[1].pack(*rows[0]))}
-            if count <= _PACKED_ROWS:
-                flat = [value for row in rows for value in row]
-                return {MATRIX: array((count, width), float32, packers[count].pack(*flat))}
-        except (OverflowError, struct.error):
-            raise _too_large(columns, rows) from None
-        wide = np.array(rows, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            narrow = wide.astype(np.float32)
-        if np.isinf(narrow).any():
-            raise _too_large(columns, rows)
-        return {MATRIX: narrow}
+        flat = rows[0] if len(rows) == 1 else [value for row in rows for value in row]
+        return self.feed(self.pack(flat), len(rows))
 
-    return encode
+    def pack(self, flat: Sequence[Value]) -> bytes:
+        """Return numbers in row-major order as FP32 little-endian."""
+        rows = len(flat) // self._width
+        if rows <= _PACKED_ROWS:
+            try:
+                return self._packers[rows].pack(*flat)
+            except (OverflowError, struct.error):
+                raise self._beyond(flat) from None
+        with np.errstate(over="ignore"):
+            narrow = np.array(flat, dtype=np.float64).astype(np.float32)
+        if np.isinf(narrow).any():
+            raise self._beyond(flat)
+        return narrow.tobytes()
+
+    def feed(self, packed: bytes, rows: int) -> Feed:
+        return {MATRIX: np.ndarray((rows, self._width), _FP32, packed)}
+
+    def _beyond(self, flat: Sequence[Value]) -> InvalidInput:
+        width = self._width
+        return _too_large(self._columns, [flat[at : at + width] for at in range(0, len(flat), width)])
 
 
 def columns_encoder(

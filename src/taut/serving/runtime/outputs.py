@@ -14,7 +14,7 @@ from taut.core.schema import ModelSignature
 from taut.serving.errors import BadAnswer
 
 _SLACK: Final = 1e-3  # FP32 sums of probabilities are off by less
-_SCALAR_ROWS: Final = 16  # above this many rows numpy is faster than a loop
+_SCALAR_ROWS: Final = 64  # above this many rows numpy is faster than a loop
 Label = str | int | bool
 
 

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from taut.core.errors import Corrupt, InvalidInput
 from taut.core.schema import DType, ModelSignature
 from taut.serving.errors import BadAnswer
-from taut.serving.runtime.encode import ACCEPTED, MATRIX, Feed, columns_encoder, matrix_encoder
+from taut.serving.runtime.encode import ACCEPTED, MATRIX, Feed, Matrix, columns_encoder
 from taut.serving.runtime.outputs import Outputs, output_checker
 from taut.serving.runtime.rows import Value
 
@@ -138,7 +138,8 @@ def load(model: Path | bytes, signature: ModelSignature) -> LoadedModel:
     _check_signature(signature)
     if signature.tensor == "matrix":
         _check_matrix(session, signature)
-        return LoadedModel(session, signature, encode=matrix_encoder(signature), output=output)
+        matrix = Matrix([item.column for item in signature.inputs])
+        return LoadedModel(session, signature, encode=matrix.encode, output=output)
     _check_columns(tensors, signature)
     return LoadedModel(session, signature, encode=columns_encoder(signature.inputs, tensors), output=output)
 

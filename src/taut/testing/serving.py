@@ -1,0 +1,195 @@
+"""An installation's data plane for tests and benchmarks: small ONNX models, signed snapshots, tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.canonical import digest_bytes
+from taut.core.schema import Column, DType, ModelInput, ModelSignature
+from taut.ports.keys import Keys
+from taut.serving.snapshot import (
+    EndpointConfig,
+    GatewaySettings,
+    ServedModel,
+    ServingSnapshot,
+    SnapshotStore,
+    TrustFile,
+    sign_snapshot,
+)
+from taut.trust.identity import jws
+from taut.trust.identity.verifier import ApiKeyHash, RevokedToken, VerifierData
+from taut.trust.policy import Policy
+from taut.trust.signing import SignedStatement
+
+ISSUER: Final = "test"
+AUDIENCE: Final = "gateway"
+
+
+def matrix_signature(width: int, *, nullable: bool = False) -> ModelSignature:
+    """Return the signature of a binary classifier over `x0`, `x1`, …"""
+    columns = tuple(Column(f"x{index}", DType.FLOAT, nullable) for index in range(width))
+    return ModelSignature(
+        request=columns,
+        inputs=tuple(ModelInput(column=column) for column in columns),
+        output="probability",
+        classes=(0, 1),
+    )
+
+
+def matrix_model(width: int, *, bias: float = 0.0, weight: float = 1.0) -> bytes:
+    """Return ONNX of softmax((0, weight * sum(x) + bias)), with a label output beside it as skl2onnx gives."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("MatMul", ["input", "w"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+    ]
+    weights = [value for _ in range(width) for value in (0.0, weight)]
+    constants = [
+        helper.make_tensor("w", TensorProto.FLOAT, [width, 2], weights),
+        helper.make_tensor("b", TensorProto.FLOAT, [2], [0.0, bias]),
+    ]
+    return _onnx(
+        nodes,
+        inputs=[helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],
+        outputs=[
+            helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2]),
+        ],
+        constants=constants,
+    )
+
+
+def columns_model(numbers: Sequence[str], words: str) -> bytes:
+    """Return ONNX of a regressor with an input a column: sum of `numbers` plus the length-like code of `words`.
+
+    The string input is coded AA → 1, UA → 2, anything else → 0.
+    """
+    from onnx import TensorProto, helper
+
+    coded = helper.make_node(
+        "LabelEncoder", [words], ["code"], domain="ai.onnx.ml", keys_strings=["AA", "UA"],
+        values_floats=[1.0, 2.0], default_float=0.0,
+    )  # fmt: skip
+    total = helper.make_node("Sum", [*numbers, "code"], ["variable"])
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in numbers]
+    inputs.append(helper.make_tensor_value_info(words, TensorProto.STRING, [None, 1]))
+    outputs = [helper.make_tensor_value_info("variable", TensorProto.FLOAT, [None, 1])]
+    return _onnx([coded, total], inputs=inputs, outputs=outputs, constants=[])
+
+
+def _onnx(
+    nodes: Sequence[Any], *, inputs: Sequence[Any], outputs: Sequence[Any], constants: Sequence[Any]
+) -> bytes:
+    from onnx import helper
+
+    graph = helper.make_graph(nodes, "test", inputs, outputs, constants)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    )
+    model.ir_version = 8
+    data: bytes = model.SerializeToString()
+    return data
+
+
+class DataPlane:
+    """A home folder with keys, artifacts and snapshots, as control would leave it."""
+
+    def __init__(self, home: Path, keys: Keys) -> None:
+        self.home: Final = home
+        self.keys: Final = keys
+        self.trust: Final = TrustFile(home / "serving" / "trust.json")
+        self.trust.write(keys.public_keys(purpose="snapshot"))
+        self.store: Final = SnapshotStore(home / "serving", self.trust)
+        self.epoch = 0
+        self.secret: Final = "s3cret"  # noqa: S105 - a test's own
+
+    def served(
+        self, model: bytes, signature: ModelSignature, *, version: str = "delay@1", **more: Any
+    ) -> ServedModel:
+        """Put a model among the artifacts and return it as a snapshot names it."""
+        digest = digest_bytes(model)
+        path = Path("artifacts") / digest.removeprefix("sha256:")
+        (self.home / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.home / path).write_bytes(model)
+        release = f"rel_{version.replace('@', '_')}"
+        return ServedModel(
+            version=version, release=release, artifact=digest, path=str(path), signature=signature, **more
+        )
+
+    def identity(self, *, revoked: Sequence[str] = (), disabled: Sequence[str] = ()) -> VerifierData:
+        digest = hashlib.sha256(self.secret.encode()).hexdigest()
+        key = ApiKeyHash(
+            id="k1", secret_sha256=digest, principal="robot", kind="service", roles=("predictor",)
+        )
+        return VerifierData(
+            issuer=ISSUER,
+            audience=AUDIENCE,
+            public_keys=self.keys.public_keys(purpose="token"),
+            api_keys=(key,),
+            revoked=tuple(RevokedToken(jti=jti, expires_at_s=time.time() + 3600) for jti in revoked),
+            disabled=tuple(disabled),
+        )
+
+    @property
+    def api_key(self) -> str:
+        return f"taut_k1_{self.secret}"
+
+    def token(
+        self, principal: str = "ana", *, roles: Sequence[str] = ("predictor",), ttl_s: int = 900, jti: str = "t1",
+        now_s: float | None = None,
+    ) -> str:  # fmt: skip
+        now = int(time.time() if now_s is None else now_s)
+        claims = jws.Claims(
+            iss=ISSUER,
+            sub=principal,
+            kind="human",
+            aud=AUDIENCE,
+            roles=tuple(roles),
+            iat=now,
+            exp=now + ttl_s,
+            jti=jti,
+        )
+        return jws.encode(self.keys, claims)
+
+    def snapshot(self, *endpoints: EndpointConfig, **more: Any) -> ServingSnapshot:
+        """Return a snapshot of the next epoch."""
+        self.epoch += 1
+        policy = more.pop("policy", "")
+        fields: dict[str, Any] = {
+            "epoch": self.epoch,
+            "issued_at_us": time.time_ns() // 1000,
+            "max_age_s": 3600.0,
+            "identity": self.identity(),
+            "settings": GatewaySettings(),
+            **more,
+        }
+        return ServingSnapshot(
+            endpoints=endpoints, policy=policy, policy_digest=Policy(policy).digest, **fields
+        )
+
+    def sign(self, snapshot: ServingSnapshot) -> SignedStatement:
+        return sign_snapshot(self.keys, snapshot)
+
+    def issue(self, *endpoints: EndpointConfig, **more: Any) -> ServingSnapshot:
+        """Sign the next snapshot and put it where a gateway starts from."""
+        snapshot = self.snapshot(*endpoints, **more)
+        return self.store.save(self.sign(snapshot).to_json())
+
+    def endpoint(self, *, width: int = 3, name: str = "delay", **more: Any) -> EndpointConfig:
+        """Return an endpoint over `matrix_model(width)`."""
+        return EndpointConfig(
+            name=name, live=self.served(matrix_model(width), matrix_signature(width)), **more
+        )
+
+
+def with_fields(value: Any, **fields: Any) -> Any:
+    return msgspec.structs.replace(value, **fields)
