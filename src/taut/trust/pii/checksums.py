@@ -85,6 +85,9 @@ def ip_address(text: str) -> bool:
         address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    # shorter forms of version 6, such as `a::1`, are more often something else
+    if address.version == 6 and len(text) < 6:
+        return False
     return not (address.is_unspecified or address.is_loopback or text.startswith("255.255."))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -41,13 +42,18 @@ class Detector(NamedTuple):
     needs_word: str | None = None
 
 
+_LIKE_A_DATE: Final = re.compile(r"\d{2}([./\-])\d{2}\1(19|20)\d{2}|\d{3}-\d{2}-\d{4}")
+
+
 def _always(_: str) -> bool:
     return True
 
 
 def _phone(text: str) -> bool:
     number = checksums.digits(text.partition("x")[0])
-    return 8 <= len(number) <= 15 and len(set(number)) > 1
+    # a national number that begins with 0 has nine digits or more: dates and social security numbers have eight or nine
+    enough = 9 if text.startswith("0") else 8
+    return enough <= len(number) <= 15 and len(set(number)) > 1 and not _LIKE_A_DATE.match(text)
 
 
 def _weak_phone(text: str) -> bool:

@@ -13,7 +13,7 @@ from taut.trust.pii.detectors import DETECTORS, Span, find
 
 _INT_MIN: Final = 10**11  # no number that is found without separators has fewer digits
 _GROUPS_AT_ONCE: Final = 65_536
-_LENGTH_MIN: Final = 7
+_LENGTH_MIN: Final = 6  # a@b.co
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,8 +108,8 @@ class Sealer(Masks):
         """
         wanted = _columns(frame, columns)
         people = subject_text(frame.get_column(subject))
-        if not wanted or not frame.height:
-            return frame
+        if not frame.height:
+            return frame.with_columns(pl.col(wanted).cast(pl.String))
         _check_named(frame, people, wanted)
         pseudonyms = self._keyring.pseudonyms(tx, people.drop_nulls().unique().to_list(), create=True)
         keys = self._keyring.subject_keys(tx, pseudonyms.values())
