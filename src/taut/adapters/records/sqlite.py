@@ -51,6 +51,7 @@ class SqliteRecords(SqlRecords):
         self._lock_timeout_s = lock_timeout_s
         self._writing = threading.Lock()
         self._writer_thread: int | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of the file that the pools have open
 
     @property
     def dialect(self) -> str:
@@ -64,6 +65,7 @@ class SqliteRecords(SqlRecords):
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._file = _identity(self._path)
         except OSError as error:
             raise Unavailable(
                 f"{self.where} cannot be opened: {error.strerror}: mend the path or its rights"
@@ -150,16 +152,33 @@ class SqliteRecords(SqlRecords):
         self._writing = threading.Lock()
         self._writer_thread = None
 
+    def _still_there(self) -> None:
+        """A file that was removed or replaced takes writes without complaint, and they are gone with it."""
+        if _identity(self._path) != self._file:
+            raise Unavailable(
+                f"{self.where} was removed or replaced while it was open: put it back and restart"
+            )
+
     def _start_write(self, connection: Connection) -> None:
+        self._still_there()
         # The write lock first: a transaction that reads and then asks for it could read what is no longer true.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def _start_read(self, connection: Connection) -> None:
+        self._still_there()
         connection.exec_driver_sql("BEGIN")
 
     def _translate(self, error: exc.DBAPIError) -> Exception:
         code = getattr(error.orig, "sqlite_errorcode", None)
         return _named(code, error, where=self.where)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _CONSTRAINTS: Final = {
