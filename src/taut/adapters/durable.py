@@ -39,7 +39,9 @@ def private_folder(path: Path) -> None:
     """Make a folder and its missing parents with mode 0700, durably. An existing one is left as it is."""
     missing = []
     folder = path
-    while not folder.exists():
+    while not folder.is_dir():
+        if folder.exists():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
         missing.append(folder)
         folder = folder.parent
     for folder in reversed(missing):
