@@ -33,10 +33,6 @@ _BATCH_THREADS: Final = 2
 STATUSES: Final[dict[str, int]] = {
     **{code: answer.status for code, answer in TABLE.items()},
     "invalid_input": 422,  # well-formed, and against the signature; what is not even that has codes of its own
-    "malformed": 400,
-    "too_large": 413,
-    "method_not_allowed": 405,
-    "bad_answer": 503,
     "corrupt": 503,
 }
 """HTTP statuses of the data plane; they differ from control's where a request is judged by a signature."""

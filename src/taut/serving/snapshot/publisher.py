@@ -66,6 +66,7 @@ class Publisher:
             with socket_address(path) as address:
                 self._listener.bind(address)
             path.chmod(0o600)
+            self._inode: Final = path.stat().st_ino
             self._listener.listen(_BACKLOG)
         except OSError as error:
             self._listener.close()
@@ -114,7 +115,9 @@ class Publisher:
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(timeout=2.0)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # or already that of the next control process: leave it
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
 
     def __enter__(self) -> Publisher:
         return self

@@ -1,0 +1,122 @@
+"""Processes that a supervisor keeps: started by it, or adopted from one that died."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+_LOG_BYTES: Final = 16 * 2**20
+
+
+class Child(NamedTuple):
+    """What to run. `{listener}` and `{ready}` in the command become descriptors that the child inherits.
+
+    survives: it goes on when the supervisor dies, and the next one adopts it.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    survives: bool
+
+
+class Running:
+    """One living process. started: its start time as the kernel tells it, so that a reused pid is not mistaken."""
+
+    def __init__(
+        self, pid: int, *, process: subprocess.Popen[bytes] | None = None, started: str, ready_fd: int = -1
+    ) -> None:
+        self.pid: Final = pid
+        self.started: Final = started
+        self.adopted: Final = process is None
+        self.since_s: Final = time.monotonic()
+        self.ready_fd = ready_fd
+        self.process: Final = process
+
+    def hear(self) -> bool:
+        """Read what the child says about being ready; close the line when it ends. Return whether it said so."""
+        try:
+            said = os.read(self.ready_fd, 64)
+        except OSError:
+            said = b""
+        self._close()
+        return b"ready" in said
+
+    def ended(self) -> str | None:
+        """Return how the process ended, None while it lives."""
+        if self.process is not None:
+            code = self.process.poll()
+            if code is None:
+                return None
+            self._close()
+            return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        return None if alive(self.pid) == self.started else "gone"
+
+    def _close(self) -> None:
+        if self.ready_fd >= 0:
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+
+
+def spawn(child: Child, listener: socket.socket, *, log: Path) -> Running:
+    """Start a child in a session of its own, so that a terminal's signals reach it through the supervisor only."""
+    ready, told = os.pipe()
+    fields = {"listener": str(listener.fileno()), "ready": str(told)}
+    command = [part.format_map(fields) if part.startswith("{") else part for part in child.command]
+    passed = [told, *([listener.fileno()] if "{listener}" in child.command else [])]
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    try:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=passed,
+                start_new_session=True,
+            )  # fmt: skip
+    except OSError:
+        os.close(ready)
+        raise
+    finally:
+        os.close(told)
+    return Running(process.pid, process=process, started=alive(process.pid), ready_fd=ready)
+
+
+def adopt(entry: Mapping[str, Any]) -> Running | None:
+    """Return the process of a dead supervisor's entry if the very same still lives."""
+    pid, started = entry.get("pid"), entry.get("started")
+    if not isinstance(pid, int) or not isinstance(started, str) or not started or alive(pid) != started:
+        return None
+    return Running(pid, started=started)
+
+
+def end(running: Running, number: signal.Signals) -> None:
+    """Send a signal, unless the process ended meanwhile."""
+    if running.ended() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, number)
+
+
+def alive(pid: int) -> str:
+    """Return a process's start time as text that names this very process, or nothing when it is dead or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return "" if Path("/proc/self/stat").exists() else _alive_by_ps(pid)
+    except OSError:
+        return ""
+    state, *fields = stat.rpartition(")")[2].split()
+    return "" if state in "ZX" else fields[18]
+
+
+def _alive_by_ps(pid: int) -> str:
+    """As `alive`, for systems without /proc."""
+    found = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    state, _, started = found.stdout.strip().partition(" ")
+    return "" if not state or state.startswith("Z") else started.strip()

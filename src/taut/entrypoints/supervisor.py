@@ -1,0 +1,364 @@
+"""The supervisor: owns the one listening socket, keeps control and gateways alive, drains them at the end.
+
+`python -m taut.entrypoints.supervisor --home DIR --port 8080 --gateways 2`. It imports next to nothing, so that it is
+small and has little to die of. When it dies all the same, gateways serve on; the next one is handed the listening
+socket by one of them over `run/<name>.sock` (SCM_RIGHTS) and adopts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from taut.core.errors import InvalidInput, TautError, Unavailable
+from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
+from taut.entrypoints.client import home_lock
+from taut.entrypoints.errors import exit_code_of
+from taut.entrypoints.listening import STATE, Address, listen, read_state, take_over
+
+_FORMER_S: Final = 12.0
+_TICK_S: Final = 0.2
+_FIRST_PAUSE_S: Final = 0.05
+_LAST_PAUSE_S: Final = 10.0
+_STEADY_S: Final = 10.0
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""Hears what happens: `listening`, `started`, `ready`, `exited`, `adopted`, `all-ready`, `draining`, `stopped`."""
+
+
+class Slot:
+    """One child's place: what runs in it now, and when it is due again."""
+
+    def __init__(self, child: Child) -> None:
+        self.child: Final = child
+        self.running: Running | None = None
+        self.ready = False
+        self.restarts = 0
+        self.pause_s = _FIRST_PAUSE_S
+        self.due_s = 0.0
+        self.last_exit = ""
+
+
+class Supervisor:
+    """Runs children until `stop`; see `supervise` for the whole of it.
+
+    home: the installation; its lock is held by the caller. children: what to keep alive. drain_s: how long children
+    have to end on their own after a stop.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        listener: socket.socket,
+        children: Sequence[Child],
+        *,
+        on_event: OnEvent,
+        drain_s: float = 30.0,
+    ) -> None:
+        self._home: Final = home
+        self._listener: Final = listener
+        self._slots: Final = [Slot(child) for child in children]
+        self._on_event: Final = on_event
+        self._drain_s: Final = drain_s
+        self._stopping = False
+        self._announced = False
+        self._started_s: Final = time.time()
+        (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+        (home / "log").mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def stop(self) -> None:
+        """Ask for the drain; returns at once."""
+        self._stopping = True
+
+    def adopt(self, former: Sequence[dict[str, Any]]) -> None:
+        """Take over children of a dead supervisor that still live; end those that this one has no place for."""
+        places = {slot.child.name: slot for slot in self._slots}
+        leaving: list[Running] = []
+        for entry in former:
+            running = adopt(entry)
+            if running is None:
+                continue
+            slot = places.get(str(entry.get("name")))
+            if slot is None or slot.running is not None or not slot.child.survives:
+                end(running, signal.SIGTERM)
+                leaving.append(running)
+                continue
+            slot.running, slot.ready = running, True
+            self._on_event("adopted", {"name": slot.child.name, "pid": running.pid})
+        _await_gone(leaving)
+
+    def run(self, wake: int) -> None:
+        """Keep the children alive until `stop`, then drain. wake: readable whenever a signal came."""
+        while not self._stopping:
+            self._reap()
+            self._start_due()
+            self._announce()
+            self._wait(wake)
+        self._drain(wake)
+
+    def _wait(self, wake: int) -> None:
+        """Sleep until a signal, a child's word, or the next thing that is due."""
+        readers = [
+            slot.running.ready_fd for slot in self._slots if slot.running and slot.running.ready_fd >= 0
+        ]
+        readable, _, _ = select.select([wake, *readers], [], [], _TICK_S)
+        if wake in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+        for slot in self._slots:
+            if slot.running is not None and slot.running.ready_fd in readable:
+                said = slot.running.hear()
+                if said and not slot.ready:
+                    slot.ready = True
+                    self._on_event("ready", {"name": slot.child.name, "pid": slot.running.pid})
+                    self._write_state()
+
+    def _start_due(self) -> None:
+        now_s = time.monotonic()
+        for slot in self._slots:
+            if slot.running is None and now_s >= slot.due_s:
+                slot.ready = False
+                slot.running = spawn(
+                    slot.child, self._listener, log=self._home / "log" / f"{slot.child.name}.log"
+                )
+                self._on_event("started", {"name": slot.child.name, "pid": slot.running.pid})
+                self._write_state()
+
+    def _reap(self) -> None:
+        """Notice the dead and give each a time to come back, later the sooner it died."""
+        now_s = time.monotonic()
+        for slot in self._slots:
+            running = slot.running
+            if running is None or (said := running.ended()) is None:
+                continue
+            lived_s = now_s - running.since_s
+            slot.pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_S else min(_LAST_PAUSE_S, slot.pause_s * 2)
+            slot.running, slot.ready, slot.last_exit = None, False, said
+            slot.restarts += 1
+            slot.due_s = now_s + slot.pause_s
+            self._on_event(
+                "exited", {"name": slot.child.name, "pid": running.pid, "how": said, "again_s": slot.pause_s}
+            )
+            self._write_state()
+
+    def _announce(self) -> None:
+        if not self._announced and all(slot.ready for slot in self._slots):
+            self._announced = True
+            self._on_event("all-ready", {"seconds": round(time.time() - self._started_s, 3)})
+            self._write_state()
+
+    def _drain(self, wake: int) -> None:
+        """Stop accepting, let every child finish, kill what does not end in time. Gateways first, then the rest."""
+        self._on_event("draining", {})
+        self._listener.close()
+        deadline_s = time.monotonic() + self._drain_s
+        for survives in (True, False):
+            wave = [
+                slot for slot in self._slots if slot.child.survives is survives and slot.running is not None
+            ]
+            for slot in wave:
+                if slot.running is not None:
+                    end(slot.running, signal.SIGTERM)
+            self._await_ends(wave, wake, deadline_s)
+        for slot in self._slots:
+            if slot.running is not None:
+                end(slot.running, signal.SIGKILL)
+        self._await_ends(self._slots, wake, time.monotonic() + 5.0)
+        self._write_state()
+        self._on_event("stopped", {})
+
+    def _await_ends(self, slots: Sequence[Slot], wake: int, deadline_s: float) -> None:
+        while any(slot.running is not None for slot in slots) and time.monotonic() < deadline_s:
+            select.select([wake], [], [], 0.05)
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+            for slot in slots:
+                if slot.running is not None and (said := slot.running.ended()) is not None:
+                    self._on_event("exited", {"name": slot.child.name, "pid": slot.running.pid, "how": said})
+                    slot.running = None
+
+    def _write_state(self) -> None:
+        """Write what `taut status` and the next supervisor read; whole or not at all."""
+        host, port = self._address()
+        document = {
+            "pid": os.getpid(),
+            "started": alive(os.getpid()),
+            "host": host,
+            "port": port,
+            "stopping": self._stopping,
+            "children": [_describe(slot) for slot in self._slots],
+        }
+        path = self._home / STATE
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        temporary.replace(path)
+
+    def _address(self) -> tuple[str, int]:
+        if self._listener.fileno() < 0:
+            return "", 0
+        host, port = self._listener.getsockname()[:2]
+        return str(host), int(port)
+
+
+def _await_gone(leaving: Sequence[Running]) -> None:
+    """Wait for processes that were told to end, since the next ones need their ports; kill those that linger."""
+    deadline_s = time.monotonic() + _FORMER_S
+    while any(running.ended() is None for running in leaving) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    for running in leaving:
+        end(running, signal.SIGKILL)
+
+
+def _describe(slot: Slot) -> dict[str, Any]:
+    running = slot.running
+    state = "waiting" if running is None else "ready" if slot.ready else "starting"
+    return {
+        "name": slot.child.name,
+        "pid": None if running is None else running.pid,
+        "started": None if running is None else running.started,
+        "adopted": running is not None and running.adopted,
+        "state": state,
+        "restarts": slot.restarts,
+        "last_exit": slot.last_exit,
+    }
+
+
+def default_children(home: Path, address: Address, *, gateways: int, control_port: int) -> list[Child]:
+    """Return control and N gateways as this installation runs them."""
+    python = [sys.executable, "-m"]
+    control = Child(
+        name="control",
+        command=(
+            *python, "taut.entrypoints.control_main", "--home", str(home), "--host", address.host,
+            "--port", str(control_port), "--gateways", str(gateways), "--ready-fd", "{ready}",
+        ),
+        survives=False,
+    )  # fmt: skip
+    return [
+        control,
+        *[
+            Child(
+                name=f"gateway-{number}",
+                command=(
+                    *python, "taut.entrypoints.gateway_main", "--home", str(home), "--name", f"gateway-{number}",
+                    "--fd", "{listener}", "--ready-fd", "{ready}",
+                ),
+                survives=True,
+            )
+            for number in range(gateways)
+        ],
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def _signals(supervisor_stop: Callable[[], None]) -> Iterator[int]:
+    """Turn SIGTERM and SIGINT into `stop`, and every signal, SIGCHLD too, into a byte on the yielded descriptor."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before_wake = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    handlers = {
+        number: signal.signal(number, lambda *_: supervisor_stop())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        yield reader
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before_wake)
+        os.close(reader)
+        os.close(writer)
+
+
+def supervise(
+    home: Path,
+    address: Address,
+    *,
+    gateways: int = 1,
+    control_port: int = 0,
+    on_event: OnEvent,
+    children: Callable[[Address], Sequence[Child]] | None = None,
+) -> None:
+    """Run the platform of `home` until SIGTERM or SIGINT; the drain included, nothing of it runs afterwards.
+
+    control_port: 0 means the data plane's port + 1. children: other children than `default_children`, by address.
+    Raises Conflict when the home or the port is taken; the message says by whom and what to do.
+    """
+    home = home.resolve()
+    with home_lock(home):
+        state = read_state(home)
+        former = [entry for entry in state.get("children", []) if isinstance(entry, dict)]
+        listener = take_over(home, address, former) or listen(address)
+        with listener:
+            host, port = listener.getsockname()[:2]
+            bound = Address(str(host), int(port))
+            on_event("listening", {"host": bound.host, "port": bound.port})
+            made = (
+                default_children(home, bound, gateways=gateways, control_port=control_port or bound.port + 1)
+                if children is None
+                else children(bound)
+            )
+            supervisor = Supervisor(home, listener, made, on_event=on_event)
+            with _signals(supervisor.stop) as wake:
+                supervisor.adopt(former)
+                supervisor.run(wake)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="taut-supervisor", description="runs one installation's processes")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--gateways", type=int, default=1)
+    parser.add_argument("--control-port", type=int, default=0)
+    parser.add_argument(
+        "--without-control", action="store_true", help="gateways only, from the snapshot on disk"
+    )
+    arguments = parser.parse_args(argv)
+
+    def say(event: str, fields: dict[str, Any]) -> None:
+        print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201 - what this process has to say
+
+    def gateways_only(address: Address) -> Sequence[Child]:
+        made = default_children(
+            arguments.home.resolve(), address, gateways=arguments.gateways, control_port=0
+        )
+        return [child for child in made if child.survives]
+
+    try:
+        if arguments.gateways < 1:
+            raise InvalidInput(f"--gateways is {arguments.gateways}: give at least 1")
+        supervise(
+            arguments.home,
+            Address(arguments.host, arguments.port),
+            gateways=arguments.gateways,
+            control_port=arguments.control_port,
+            on_event=say,
+            children=gateways_only if arguments.without_control else None,
+        )
+    except TautError as error:
+        print(f"{error.code}: {error.message}", file=sys.stderr)  # noqa: T201 - a process's own last word
+        return exit_code_of(error)
+    except OSError as error:
+        failed = Unavailable(
+            f"the supervisor cannot go on ({error}): check the disk and the limits of processes"
+        )
+        print(f"{failed.code}: {failed.message}", file=sys.stderr)  # noqa: T201 - a process's own last word
+        return exit_code_of(failed)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
