@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from taut.core.errors import InvalidInput
-from taut.lifecycle.features.shape import shaped
+from taut.lifecycle.features.shape import MESSAGE_MAX, shaped
 from taut.ports.jobs import JobContext
 from taut.project.bundle import load_function
 from taut.project.manifest import FeaturesSpec
@@ -35,7 +35,8 @@ def compute(
             result = function(*frames)
         except Exception as error:  # the builder's code may raise anything; he is told what
             raise InvalidInput(
-                f"feature set {spec.name!r}: {spec.function.qualname} raised {type(error).__name__}: {error}"
+                f"feature set {spec.name!r}: {spec.function.qualname} raised {type(error).__name__}: "
+                f"{str(error)[:MESSAGE_MAX]}"
             ) from error
         frame = shaped(result, spec)
     context.progress(f"writing {frame.height:,} rows", 0.9)

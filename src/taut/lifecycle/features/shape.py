@@ -19,6 +19,7 @@ _ENTITY_TYPES: Final = (
 )  # what has one spelling; floats and times have not
 _FEATURE_TYPES: Final = (DType.BOOL, DType.INT, DType.FLOAT, DType.STRING)
 _EXAMPLES: Final = 3
+MESSAGE_MAX: Final = 1000  # of what Polars or the builder's code says: a plan may be pages long
 
 
 def feature_names(schema: Schema, spec: FeaturesSpec) -> tuple[str, ...]:
@@ -39,7 +40,7 @@ def shaped(result: object, spec: FeaturesSpec) -> pl.DataFrame:
     try:
         frame = result.lazy().collect()
     except pl.exceptions.PolarsError as error:
-        raise InvalidInput(f"{what}: the frame cannot be computed: {error}") from error
+        raise InvalidInput(f"{what}: the frame cannot be computed: {str(error)[:MESSAGE_MAX]}") from error
     names = _check_columns(frame, spec, what)
     if frame.height == 0:
         raise InvalidInput(f"{what}: the function returned no row: check its filters and its source")
@@ -111,7 +112,9 @@ def _cast(series: pl.Series, dtype: pl.DataType, name: str, what: str) -> pl.Ser
     try:
         return series.cast(dtype, strict=True)
     except pl.exceptions.PolarsError as error:
-        raise InvalidInput(f"{what}: column {name!r} does not fit {dtype}: {error}") from error
+        raise InvalidInput(
+            f"{what}: column {name!r} does not fit {dtype}: {str(error)[:MESSAGE_MAX]}"
+        ) from error
 
 
 def _check_nulls(frame: pl.DataFrame, names: Sequence[str], what: str) -> None:

@@ -42,12 +42,6 @@ def _permit(role: str, actions: tuple[str, ...]) -> str:
 
 SCHEMA: Final = _schema()
 
-_OWN_TOKENS: Final = """
-@id("own-token")
-permit(principal, action == Action::"token.create", resource)
-when { resource.kind == "principal" && resource.name == principal.id };
-"""
-
 _SEPARATION: Final = """
 @id("separation-of-duties")
 forbid(principal, action == Action::"model.approve", resource)
@@ -66,7 +60,5 @@ forbid(principal, action == Action::"data.unseal", resource)
 when { principal.kind == "service" };
 """
 
-BUILT_IN: Final = (
-    "".join(_permit(role, actions) for role, actions in ROLE_ACTIONS.items()) + _OWN_TOKENS + _SEPARATION
-)
+BUILT_IN: Final = "".join(_permit(role, actions) for role, actions in ROLE_ACTIONS.items()) + _SEPARATION
 """What holds without any policy of the project. Its prohibitions win over every permission that a project adds."""

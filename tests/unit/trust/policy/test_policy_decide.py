@@ -64,12 +64,6 @@ def test_a_builder_applies_plans_but_not_to_production() -> None:
     assert POLICY.decide(someone("operator"), "plan.apply", "plan:x", {"environment": "production"}).allow
 
 
-def test_anybody_with_a_role_makes_tokens_for_himself_only() -> None:
-    assert POLICY.decide(someone("predictor"), "token.create", "principal:alice").allow
-    assert not POLICY.decide(someone("predictor"), "token.create", "principal:bob").allow
-    assert not POLICY.decide(someone("predictor"), "token.create", "model:alice").allow
-
-
 def test_a_projects_prohibition_wins_over_every_permission() -> None:
     policy = Policy(
         '@id("night") forbid(principal, action, resource) when { context has hour && context.hour < 6 };'

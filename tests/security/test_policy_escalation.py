@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taut.core.errors import InvalidInput
+from taut.trust.identity import Principal
+from taut.trust.policy import ACTIONS, Policy
+
+POLICY = Policy()
+HOSTILE = [
+    'x"); permit(principal, action, resource); //',
+    'x" || true || "',
+    'x\\" || true',
+    "x\npermit(principal, action, resource);",
+    "x\u0000admin",
+    "../../etc/passwd",
+    'Role::"admin"',
+    "*",
+    "x" * 200,
+    "é\U0001f600",
+]
+
+
+def caller(id: str = "mallory", *roles: str, scopes: tuple[str, ...] = ()) -> Principal:
+    return Principal(id=id, kind="service", roles=roles or ("predictor",), scopes=scopes)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_are_data_and_never_policy(text: str) -> None:
+    """A quoted name that reached Cedar as text would end the literal and begin a policy of the caller's own."""
+    for action in ACTIONS:
+        allowed = POLICY.decide(caller(), action, f"endpoint:{text}").allow
+        assert allowed == (action in ("predict", "feedback"))
+        assert POLICY.decide(caller(text), action, "principal:alice").allow == allowed
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_role_cannot_be_smuggled_in(text: str) -> None:
+    for roles in ((text,), ("predictor", text), (f'predictor"], ["{text}',), ("Admin",), ("admin ",), ("",)):
+        assert not POLICY.decide(caller("mallory", *roles), "user.admin", "principal:bob").allow
+        assert not POLICY.decide(caller("mallory", *roles), "predict", "endpoint:delay").allow
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_context_value_is_data_and_never_policy(text: str) -> None:
+    for name in ("author", "environment", "risk", "plane"):
+        assert not POLICY.decide(
+            caller(), "model.approve", "model:delay@1", {name: text, "single_user": True}
+        ).allow
+
+
+def test_a_policy_of_a_project_cannot_reach_out_of_its_text_into_the_built_in_ones() -> None:
+    for text in (
+        "// forbid(principal, action, resource);",
+        "unless { true };",
+        "; permit(principal, action, resource);",
+        'when { true }; @id("separation-of-duties") permit(principal, action, resource);',
+    ):
+        try:
+            policy = Policy(text)
+        except InvalidInput:
+            continue
+        decision = policy.decide(
+            caller("alice", "approver"), "model.approve", "model:x@1", {"author": "alice"}
+        )
+        assert not decision.allow
+
+
+def test_a_policy_under_the_name_of_a_built_in_one_takes_nothing_away() -> None:
+    policy = Policy('@id("separation-of-duties") permit(principal, action, resource);')
+    assert not policy.decide(
+        caller("alice", "admin"), "model.approve", "model:x@1", {"author": "alice"}
+    ).allow
+
+
+def test_what_was_remembered_for_one_is_not_answered_to_another() -> None:
+    policy = Policy()
+    assert policy.decide(caller("alice", "admin"), "train", "model:x").allow
+    assert not policy.decide(caller("alice", "predictor"), "train", "model:x").allow
+    assert not policy.decide(caller("alice", "admin", scopes=("predict",)), "train", "model:x").allow
+    assert policy.decide(caller("alice", "admin"), "model.approve", "model:x@1", {"author": "bob"}).allow
+    assert not policy.decide(
+        caller("alice", "admin"), "model.approve", "model:x@1", {"author": "alice"}
+    ).allow
+    assert not policy.decide(caller("alice", "admin"), "model.approve", "model:x@1").allow
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    id=st.text(min_size=1, max_size=20),
+    action=st.one_of(st.sampled_from(sorted(ACTIONS)), st.text(max_size=20)),
+    resource=st.text(max_size=60),
+)
+def test_a_predictor_does_nothing_but_predict_and_give_feedback(id: str, action: str, resource: str) -> None:
+    if POLICY.decide(caller(id), action, resource).allow:
+        assert action in ("predict", "feedback")
+
+
+def test_nobody_but_an_administrator_makes_tokens_not_even_for_himself() -> None:
+    """A leaked token for one role could otherwise renew itself for ever, or ask for all roles of its principal."""
+    for role in ("operator", "builder", "approver", "predictor", "auditor"):
+        for action in ("token.create", "key.admin", "user.admin", "policy.admin", "secret.admin"):
+            assert not POLICY.decide(caller("alice", role), action, "principal:alice").allow
+    assert POLICY.decide(caller("alice", "admin"), "token.create", "principal:alice").allow
