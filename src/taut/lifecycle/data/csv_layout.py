@@ -80,12 +80,11 @@ def _stray(data: npt.NDArray[np.uint8], quotes: Offsets, separator: int) -> bool
     opening = (before == separator) | (before == _NEWLINE) | (before == _QUOTE) | (quotes[::2] == 0)
     after_at = quotes[1::2] + 1
     after = data[np.minimum(after_at, data.size - 1)]
+    line_end = (after == _RETURN) & (
+        (data[np.minimum(after_at + 1, data.size - 1)] == _NEWLINE) | (after_at + 1 == data.size)
+    )
     closing = (
-        (after == separator)
-        | (after == _NEWLINE)
-        | (after == _RETURN)
-        | (after == _QUOTE)
-        | (after_at == data.size)
+        (after == separator) | (after == _NEWLINE) | line_end | (after == _QUOTE) | (after_at == data.size)
     )
     return not (bool(opening.all()) and bool(closing.all()))
 
@@ -147,3 +146,25 @@ def _count(text: bytes, separator: int) -> int:
     if b'"' not in text:
         return text.count(separator) + 1
     return re.sub(rb'"(?:[^"]++|"")*+"', b"", text).count(separator) + 1
+
+
+def split_record(record: bytes, separator: int) -> list[str]:
+    """Return the fields of one well-formed record, its quotes taken off."""
+    sep = bytes([separator])
+    fields: list[bytes] = []
+    at, size = 0, len(record.removesuffix(b"\r"))
+    while True:
+        if record[at : at + 1] == b'"':
+            end = at + 1
+            while record[end : end + 1] != b'"' or record[end + 1 : end + 2] == b'"':
+                end += 1 if record[end : end + 1] != b'"' else 2
+            fields.append(record[at + 1 : end].replace(b'""', b'"'))
+            at = end + 1
+        else:
+            end = record.find(sep, at)
+            end = size if end < 0 else end
+            fields.append(record[at:end])
+            at = end
+        if at >= size:
+            return [field.decode() for field in fields]
+        at += 1

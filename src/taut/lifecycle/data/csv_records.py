@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 import numpy as np
 import polars as pl
 
-from taut.lifecycle.data.csv_layout import Layout, layout
+from taut.lifecycle.data.csv_layout import Layout, Offsets, layout, split_record
 from taut.lifecycle.data.records import (
     MAX_RECORD_BYTES,
     ROW,
@@ -122,6 +121,8 @@ class _Reader:
         )
         if not found.starts.size:
             return buffer
+        if 0 in found.faults:
+            raise BatchRefused("readable", f"{self._file}: its header line is {_said(found.faults[0], 0, 0)}")
         line = stripped[int(found.starts[0]) : int(found.ends[0])]
         try:
             text = line.decode()
@@ -130,7 +131,7 @@ class _Reader:
             raise BatchRefused(
                 "readable", f"{self._file}: byte {place} is not utf-8 ({error.reason}): say encoding=…"
             ) from error
-        self.header = next(csv.reader([text], delimiter=chr(self._separator)))
+        self.header = split_record(text.encode(), self._separator)
         self._places = match_columns(self.header, self._wanted, file=self._file)
         used = len(buffer) - len(stripped) + int(found.ends[0]) + 1
         self._offset = used
@@ -203,42 +204,39 @@ class _Reader:
         if not rows.size:
             frame = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
         else:
-            text = (
-                b"\n".join(buffer[s:e] for s, e in zip(found.starts[good], found.ends[good], strict=True))
-                if rules
-                else buffer[int(found.starts[0]) : int(found.ends[-1])]
-            )
-            frame = self._parse(text, names, rows.size)
+            frame = self._parse(buffer, found.starts[good], found.ends[good], names)
         return in_contract_order(
             frame.rename(names).with_columns(pl.Series(ROW, rows, dtype=pl.Int64)), self._wanted.columns
         )
 
-    def _parse(self, text: bytes, names: dict[str, str], count: int) -> pl.DataFrame:
+    def _parse(self, buffer: bytes, starts: Offsets, ends: Offsets, names: dict[str, str]) -> pl.DataFrame:
         assert self.header is not None
-        frame = pl.read_csv(
-            text,
-            has_header=False,
-            separator=chr(self._separator),
-            schema={f"c{place}": pl.String for place in range(len(self.header))},
-            columns=sorted(self._places.values()),
-            empty_string_is_null=False,
-            infer_schema=False,
+        together = bool((starts[1:] == ends[:-1] + 1).all())  # no malformed record and no blank line between
+        text = (
+            buffer[int(starts[0]) : int(ends[-1])] if together else b"\n".join(_records(buffer, starts, ends))
         )
-        if frame.height == count:
-            return frame
-        rows = [
-            row
-            for row in csv.reader(io.StringIO(text.decode(), newline=""), delimiter=chr(self._separator))
-            if row
-        ]
-        if len(rows) != count:
-            raise BatchRefused(
-                "readable", f"{self._file}: {count} records were found but {len(rows)} could be read"
+        # where Polars reads other records than `layout` found, they are split one by one
+        with suppress(pl.exceptions.PolarsError):
+            frame = pl.read_csv(
+                text,
+                has_header=False,
+                separator=chr(self._separator),
+                schema={f"c{place}": pl.String for place in range(len(self.header))},
+                columns=sorted(self._places.values()),
+                empty_string_is_null=False,
+                infer_schema=False,
             )
+            if frame.height == starts.size:
+                return frame
+        rows = [split_record(record, self._separator) for record in _records(buffer, starts, ends)]
         return pl.DataFrame(
             {name: [row[int(name[1:])] for row in rows] for name in names},
             schema=dict.fromkeys(names, pl.String),
         )
+
+
+def _records(buffer: bytes, starts: Offsets, ends: Offsets) -> Iterator[bytes]:
+    return (buffer[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def _said(rule: str, fields: int, wanted: int) -> str:
@@ -246,7 +244,7 @@ def _said(rule: str, fields: int, wanted: int) -> str:
         case "_record:fields":
             return f"{fields} fields where the header has {wanted}"
         case "_record:field_size":
-            return "a field is larger than 1 MiB, or the record too large to read"
+            return "too large: a field is larger than 1 MiB, or the record too large to read"
         case "_record:quotes":
-            return "a quote stands where none may, or is never closed"
+            return "no CSV: a quote stands where none may, or is never closed"
     return rule
