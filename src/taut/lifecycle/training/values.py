@@ -107,6 +107,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     environment: Environment
     model_kind: str  # for people, for example `Pipeline(ColumnTransformer, HistGradientBoostingClassifier)`
 
+    @property
+    def baseline(self) -> dict[str, float]:
+        """The metrics of the constant."""
+        return {name: float(value) for name, value in self.baselines.get("constant", {}).items()}
+
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One training run, whole. `report` is there when it is done, `error` when it failed."""

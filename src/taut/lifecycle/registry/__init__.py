@@ -1,0 +1,38 @@
+"""Registry: model versions that are signed, judged by the model gate, approved by people and verified at every load."""
+
+from __future__ import annotations
+
+from taut.lifecycle.registry.artifact import Scan, scan
+from taut.lifecycle.registry.export import verify_export
+from taut.lifecycle.registry.registry import Registry
+from taut.lifecycle.registry.tables import metadata
+from taut.lifecycle.registry.values import (
+    MODEL_FILE,
+    Approval,
+    Candidate,
+    Change,
+    File,
+    GateInputs,
+    Loaded,
+    ModelState,
+    Score,
+    VersionInfo,
+)
+
+__all__ = [
+    "MODEL_FILE",
+    "Approval",
+    "Candidate",
+    "Change",
+    "File",
+    "GateInputs",
+    "Loaded",
+    "ModelState",
+    "Registry",
+    "Scan",
+    "Score",
+    "VersionInfo",
+    "metadata",
+    "scan",
+    "verify_export",
+]
