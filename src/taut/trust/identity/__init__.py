@@ -14,7 +14,7 @@ from taut.trust.identity.principals import (
 from taut.trust.identity.verifier import ApiKeyHash, RevokedToken, TokenVerifier, VerifierData
 
 if TYPE_CHECKING:
-    from taut.trust.identity.rows import ApiKeyRow, PrincipalRow
+    from taut.trust.identity.rows import ApiKeyRow, PrincipalRow, TokenRow
     from taut.trust.identity.store import Identity
     from taut.trust.identity.tables import metadata
 
@@ -28,6 +28,7 @@ __all__ = [
     "PrincipalKind",
     "PrincipalRow",
     "RevokedToken",
+    "TokenRow",
     "TokenVerifier",
     "VerifierData",
     "check_principal_id",
@@ -36,7 +37,13 @@ __all__ = [
     "metadata",
 ]
 
-_CONTROL = {"ApiKeyRow": "rows", "Identity": "store", "PrincipalRow": "rows", "metadata": "tables"}
+_CONTROL = {
+    "ApiKeyRow": "rows",
+    "Identity": "store",
+    "PrincipalRow": "rows",
+    "TokenRow": "rows",
+    "metadata": "tables",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ from taut.core.times import from_us
 from taut.ports.keys import PublicKey
 from taut.ports.records import Tx
 from taut.trust.identity.principals import PrincipalKind, check_kind
-from taut.trust.identity.tables import api_keys, principals, revocations, versions
+from taut.trust.identity.tables import api_keys, principals, revocations, tokens, versions
 from taut.trust.identity.verifier import ApiKeyHash, RevokedToken, VerifierData
 
 _STRINGS: Final = msgspec.json.Decoder(tuple[str, ...])
@@ -45,6 +45,18 @@ class ApiKeyRow(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
     expires_at: datetime | None
     revoked_at: datetime | None
+
+
+class TokenRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that was issued; the token itself is never kept."""
+
+    id: str
+    principal: str
+    roles: tuple[str, ...]
+    issued_at: datetime
+    issued_by: str
+    expires_at: datetime
+    revoked: bool
 
 
 def strings(text: str) -> tuple[str, ...]:
@@ -86,6 +98,33 @@ def get_key(tx: Tx, id_: str) -> ApiKeyRow:
     if row is None:
         raise NotFound(f"no API key {id_[:40]!r}: list them with `taut key list`")
     return _key(row)
+
+
+def list_tokens(tx: Tx, principal: str | None, *, now_us: int, limit: int) -> tuple[TokenRow, ...]:
+    """Return the tokens that have not expired, the newest first."""
+    joined = tokens.outerjoin(revocations, tokens.c.jti == revocations.c.jti)
+    query = (
+        select(tokens, revocations.c.revoked_at_us)
+        .select_from(joined)
+        .where(tokens.c.expires_at_us > now_us)
+        .order_by(tokens.c.issued_at_us.desc(), tokens.c.jti)
+        .limit(limit)
+    )
+    if principal is not None:
+        query = query.where(tokens.c.principal == principal)
+    cuts = {person.id: person.tokens_from_us for person in list_principals(tx)}
+    return tuple(
+        TokenRow(
+            id=row.jti,
+            principal=row.principal,
+            roles=strings(row.roles),
+            issued_at=from_us(row.issued_at_us),
+            issued_by=row.issued_by,
+            expires_at=from_us(row.expires_at_us),
+            revoked=row.revoked_at_us is not None or row.issued_at_us < cuts.get(row.principal, 0),
+        )
+        for row in tx.execute(query)
+    )
 
 
 def read_version(tx: Tx) -> int:

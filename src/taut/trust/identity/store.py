@@ -24,7 +24,7 @@ from taut.trust.identity.principals import (
     check_roles,
     check_scopes,
 )
-from taut.trust.identity.rows import ApiKeyRow, PrincipalRow
+from taut.trust.identity.rows import ApiKeyRow, PrincipalRow, TokenRow
 from taut.trust.identity.tables import api_keys, principals, revocations, tokens
 from taut.trust.identity.verifier import KEY_PREFIX, TokenVerifier, VerifierData
 from taut.trust.ledger import Ledger
@@ -140,9 +140,8 @@ class Identity:
 
         def do(tx: Tx) -> tuple[str, datetime]:
             person = self._people.holder(tx, principal, wanted, actor=actor, enrol=enrol)
-            issued_us = to_us(self._clock.now())
             # never before the moment that a revocation of all his tokens set, so that a new one is accepted
-            iat = max(issued_us // SECOND_US, -(-person.tokens_from_us // SECOND_US))
+            iat = max(to_us(self._clock.now()) // SECOND_US, -(-person.tokens_from_us // SECOND_US))
             exp = iat - (-ttl // timedelta(seconds=1))
             claims = jws.Claims(
                 iss=self._issuer, sub=person.id, kind=person.kind, aud=AUDIENCE, roles=wanted, iat=iat,
@@ -151,7 +150,7 @@ class Identity:
             token = jws.encode(self._keys, claims)
             tx.execute(
                 insert(tokens).values(
-                    jti=claims.jti, principal=person.id, roles=json_text(wanted), issued_at_us=issued_us,
+                    jti=claims.jti, principal=person.id, roles=json_text(wanted), issued_at_us=iat * SECOND_US,
                     issued_by=actor, expires_at_us=exp * SECOND_US,
                 )
             )  # fmt: skip
@@ -196,6 +195,11 @@ class Identity:
             self._people.note(tx, "identity.tokens.revoked", principal, actor)
 
         transact(self._records, do)
+
+    def tokens(self, principal: str | None = None, *, limit: int = 1000) -> tuple[TokenRow, ...]:
+        """Return the tokens that have not expired, the newest first."""
+        with self._records.read() as tx:
+            return rows.list_tokens(tx, principal, now_us=to_us(self._clock.now()), limit=limit)
 
     # API keys
 
@@ -272,6 +276,11 @@ class Identity:
                 tx, issuer=self._issuer, audience=AUDIENCE, public_keys=public_keys,
                 now_us=to_us(self._clock.now()),
             )  # fmt: skip
+
+    def version(self) -> int:
+        """Return a number that grows with every change of who exists and which credentials hold."""
+        with self._records.read() as tx:
+            return rows.read_version(tx)
 
     def authenticate(self, bearer: str) -> Principal:
         """Verify a bearer against the state of this moment; for the control plane. Raises Unauthenticated."""

@@ -95,7 +95,9 @@ class TokenVerifier:
 
     def _verify(self, bearer: str, now_s: float) -> Principal:
         if len(bearer) > jws.MAX_BYTES or not bearer.isascii():
-            raise Unauthenticated(f"the bearer is not ASCII or larger than {jws.MAX_BYTES} bytes: check what was sent")
+            raise Unauthenticated(
+                f"the bearer is not ASCII or larger than {jws.MAX_BYTES} bytes: check what was sent"
+            )
         if bearer.startswith(KEY_PREFIX):
             principal, expires_at_s = self._api_key(bearer, now_s)
         else:

@@ -127,6 +127,20 @@ def test_one_token_can_be_revoked_and_another_lives_on(world: World) -> None:
     assert [leaf["kind"] for leaf in world.leaves()].count("identity.token.revoked") == 1
 
 
+def test_tokens_are_listed_by_their_id_until_they_expire_and_never_themselves(world: World) -> None:
+    first, _ = world.identity.create_token("alice", ["builder"], HOUR, actor="owner", enrol="human")
+    world.clock.advance(1)
+    second, _ = world.identity.create_token("bob", ["builder"], 2 * HOUR, actor="owner", enrol="human")
+    world.identity.revoke_tokens("alice", actor="owner")
+
+    listed = world.identity.tokens()
+    assert [(row.principal, row.revoked) for row in listed] == [("bob", False), ("alice", True)]
+    assert world.identity.tokens("bob")[0].id == world.identity.authenticate(second).credential
+    assert first not in repr(listed)
+    world.clock.advance(HOUR)
+    assert [row.principal for row in world.identity.tokens()] == ["bob"]
+
+
 @pytest.mark.parametrize("ago_s", [0.0, 0.4, 1.0, 3600.0])
 def test_revoking_all_tokens_ends_those_before_and_none_after(world: World, ago_s: float) -> None:
     old, _ = world.identity.create_token("alice", ["builder"], 2 * HOUR, actor="owner", enrol="human")
