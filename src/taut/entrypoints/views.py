@@ -255,14 +255,10 @@ def reproduction(result: Json) -> None:
 
 
 def model(result: Json) -> None:
-    """A version with its gate and its approvals."""
-    fields(
-        {
-            key: value
-            for key, value in result.items()
-            if key not in ("card", "signature", "verdict", "reasons") and value not in (None, "", [], {})
-        }
-    )
+    """A version's card, and who said what about it."""
+    render.line(result["card_markdown"].rstrip())
+    render.line("")
+    fields({key: result[key] for key in ("state", "approvals", "approvals_needed", "aliases") if result[key]})
     gate(result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -133,3 +134,36 @@ def verify(context: typer.Context, version: Version) -> None:
     from taut.entrypoints import views
 
     session(context).act("model.verify", {"version": version}, views.fields)
+
+
+def export(
+    context: typer.Context,
+    version: Version,
+    folder: Annotated[Path, typer.Option("--to", help="A folder that is empty or not there yet.")],
+) -> None:
+    """Write a version, its signed manifest and its card to a folder, to be verified anywhere."""
+    from taut.entrypoints import views
+
+    request = {"version": version, "folder": str(folder.absolute())}
+    session(context).act("model.export", request, views.fields)
+
+
+def retire(context: typer.Context, version: Version, reason: Reason = "") -> None:
+    """Take a version out of use for ever; its history stays."""
+    from taut.entrypoints import views
+
+    session(context).act("model.retire", {"version": version, "reason": reason}, views.decided)
+
+
+def alias(
+    context: typer.Context,
+    version: Version,
+    name: Annotated[str, typer.Argument(help="For example champion.")],
+) -> None:
+    """Let a name stand for a version.
+
+    For example: taut model alias delay@3 champion
+    """
+    from taut.entrypoints import views
+
+    session(context).act("model.alias", {"version": version, "alias": name}, views.decided)

@@ -9,7 +9,18 @@ __all__ = ["Caller", "Operation", "OperationTable", "operation_table", "perform"
 
 def operation_table() -> OperationTable:
     """Collect the operations of every module of this package, each named here."""
-    from taut.entrypoints.operations import data, features, ledger, people, plans, releases, runs, status
+    from taut.entrypoints.operations import (
+        data,
+        features,
+        flows,
+        ledger,
+        models,
+        people,
+        plans,
+        releases,
+        runs,
+        status,
+    )
 
-    modules = (data, features, ledger, people, plans, releases, runs, status)
+    modules = (data, features, flows, ledger, models, people, plans, releases, runs, status)
     return OperationTable(operation for module in modules for operation in module.OPERATIONS)

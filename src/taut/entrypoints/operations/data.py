@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from taut.core.errors import InvalidInput
 from taut.core.refs import VersionRef
 from taut.core.times import from_us
-from taut.entrypoints.operations.declared import dataset_of
+from taut.project.declared import dataset_of
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,

@@ -72,6 +72,11 @@ def _prove(platform: Platform, _caller: Caller, request: LedgerWhat, _progress: 
 def _why(platform: Platform, _caller: Caller, request: WhyShow, _progress: Progress) -> Json:
     if not 1 <= request.depth <= 100:
         raise InvalidInput(f"depth is {request.depth}: choose 1 to 100")
+    if is_request(request.id):
+        from taut.workflows.why import why_request
+
+        told: Json = why_request(platform, request.id.removeprefix("request:"), depth=request.depth)
+        return told
     with platform.records.read() as tx:
         for ref in candidates(request.id):
             node = platform.lineage.why(tx, ref, depth=request.depth)
@@ -84,8 +89,13 @@ def _why(platform: Platform, _caller: Caller, request: WhyShow, _progress: Progr
     raise NotFound(f"nothing is known about {request.id!r}: check the id, or look at `taut ledger show`")
 
 
+def is_request(text: str) -> bool:
+    """Whether an id names an answered request; those are in the prediction log, not in the lineage tables."""
+    return text.startswith(("req_", "request:"))
+
+
 _PREFIXES: Final = {
-    "req": Kind.REQUEST, "rel": Kind.RELEASE, "run": Kind.RUN, "plan": Kind.PLAN, "bat": Kind.BATCH,
+    "rel": Kind.RELEASE, "run": Kind.RUN, "plan": Kind.PLAN, "bat": Kind.BATCH,
     "batch": Kind.BATCH, "apr": Kind.APPROVAL, "approval": Kind.APPROVAL, "mat": Kind.FEATURES, "fea": Kind.FEATURES,
 }  # fmt: skip
 
@@ -105,7 +115,7 @@ def candidates(text: str) -> tuple[Ref, ...]:
     elif "@" in text:
         return (Ref(Kind.MODEL, text), Ref(Kind.SNAPSHOT, text), Ref(Kind.FEATURES, text))
     else:
-        first = Kind.REQUEST
+        first = Kind.BUNDLE
     return (Ref(first, text), *(Ref(kind, text) for kind in Kind if kind is not first))
 
 

@@ -13,6 +13,7 @@ from taut.entrypoints.operations.operation import (
     Progress,
     to_json,
 )
+from taut.entrypoints.where import data_plane
 
 
 def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
@@ -35,7 +36,7 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "epoch": epoch,
         "ledger": {"size": platform.ledger.size()},
         "database": platform.records.dialect,
-        "data_plane": platform.data_plane,
+        "data_plane": data_plane(platform.home),
     }
 
 
