@@ -12,7 +12,7 @@ import polars as pl
 
 from taut.core.errors import Exhausted, InvalidInput, TautError, Unavailable
 from taut.lifecycle.features import job
-from taut.lifecycle.features.shape import shaped
+from taut.lifecycle.features.shape import MESSAGE_MAX, shaped
 from taut.ports.blobs import Blobs
 from taut.ports.jobs import JobEnd, JobResult, Jobs, Limits, Progress, Task
 from taut.project.manifest import FeaturesSpec
@@ -45,7 +45,7 @@ def compute_in_job(
         inputs = {"bundle": str(code)}
         for index, name in enumerate(spec.sources):
             path = Path(scratch) / f"source-{index}.parquet"
-            frames[name].sink_parquet(path)
+            _hand_over(name, frames[name], path)
             inputs[path.stem] = str(path)
         output = Path(scratch) / "output"
         output.mkdir()
@@ -61,6 +61,16 @@ def compute_in_job(
             raise _failure(spec, result)
         # the job ran a builder's code: what it left is checked again here
         return shaped(_read(output / job.OUTPUT, spec), spec)
+
+
+def _hand_over(name: str, frame: pl.LazyFrame, path: Path) -> None:
+    """Write a source's rows to a file that the job may read."""
+    try:
+        frame.sink_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise Unavailable(
+            f"dataset {name!r} cannot be handed to the job ({str(error)[:MESSAGE_MAX]}): check the disk and try again"
+        ) from error
 
 
 def _failure(spec: FeaturesSpec, result: JobResult) -> TautError:

@@ -219,6 +219,14 @@ def test_a_job_that_does_not_end_well_is_named_by_its_remedy(
     assert world.store.show("departure") == ()
 
 
+def test_rows_that_cannot_be_handed_to_the_job_are_unavailable(world: World, tmp_path: Path) -> None:
+    lost = pl.scan_parquet(tmp_path / "lost.parquet", schema={"airport": pl.String})
+    with pytest.raises(Unavailable, match="dataset 'weather' cannot be handed to the job"):
+        world.store.build(
+            SPEC, {"weather": (Ref(Kind.SNAPSHOT, "weather@1"), lost)}, bundle=world.bundle, actor="alice"
+        )
+
+
 def test_a_source_that_is_missing_is_named(world: World) -> None:
     with pytest.raises(InvalidInput, match="needs dataset 'weather'"):
         world.store.build(SPEC, {}, bundle=world.bundle, actor="alice")
