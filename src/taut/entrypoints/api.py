@@ -10,9 +10,10 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from taut import __version__
-from taut.core.errors import InvalidInput, TautError, Unauthenticated
+from taut.core.errors import InvalidInput, NotFound, TautError, Unauthenticated
 from taut.entrypoints import errors
 from taut.entrypoints.openapi import describe
 from taut.entrypoints.operations import OperationTable
@@ -25,7 +26,7 @@ from taut.entrypoints.operations.operation import (
     perform,
 )
 from taut.entrypoints.page import status_page
-from taut.entrypoints.peers import UNIX
+from taut.entrypoints.peers import Peer
 from taut.entrypoints.streams import NDJSON, stream
 from taut.entrypoints.whose import owner_caller
 
@@ -52,6 +53,15 @@ def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailu
     async def refused(_request: Request, error: TautError) -> Response:
         return _failure(platform, error, log_failure)
 
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        code = "method_not_allowed" if error.status_code == 405 else NotFound.code
+        message = f"{request.method} {request.url.path[:200]} is not here: /openapi.json lists what is"
+        body = msgspec.json.encode(errors.document(code, message, platform.ids.new("req")))
+        return Response(
+            body, status_code=error.status_code, headers=error.headers, media_type="application/json"
+        )
+
     for operation in table:
         _route(app, platform, table, operation, log_failure)
     _health(app, platform)
@@ -62,6 +72,12 @@ def _route(
     app: FastAPI, platform: Platform, table: OperationTable, operation: Operation, log_failure: LogFailure
 ) -> None:
     async def endpoint(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except Exception as error:  # noqa: BLE001 - the edge: a failure of ours gets an id, a log line and one shape
+            return _failure(platform, error, log_failure)
+
+    async def answer(request: Request) -> Response:
         body = await _body(request, operation)
         caller = await run_in_threadpool(authenticate, platform, request)
         if NDJSON in request.headers.get("accept", ""):
@@ -98,13 +114,13 @@ def authenticate(platform: Platform, request: Request) -> Caller:
     """Return who calls. Raises Unauthenticated when nothing proves it."""
     header = request.headers.get("authorization", "")
     client = request.scope.get("client")
-    local = client is not None and client[0] == UNIX
+    local = isinstance(client, Peer)
     if header:
         scheme, _, bearer = header.partition(" ")
         if scheme.lower() != "bearer" or not bearer.strip():
             raise Unauthenticated("the Authorization header is not understood: send `Bearer TOKEN`")
         return Caller(principal=platform.identity.authenticate(bearer.strip()), local=local)
-    if local and client is not None and client[1] in (os.stat(platform.home).st_uid, 0):
+    if isinstance(client, Peer) and client.uid in (os.stat(platform.home).st_uid, 0):
         return owner_caller(platform, break_glass=request.headers.get("taut-break-glass", ""))
     raise Unauthenticated("no identity came with the request: send `Authorization: Bearer TOKEN`")
 

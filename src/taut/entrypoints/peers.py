@@ -7,12 +7,20 @@ import os
 import socket
 import struct
 import sys
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-UNIX: Final = "unix"
-"""Stands where an address stands otherwise: `scope["client"] == ("unix", uid)`. No TCP peer can have this address."""
+
+class Peer(NamedTuple):
+    """Stands where an address stands otherwise, in `scope["client"]`.
+
+    It is the type that proves it: a header can make uvicorn put any text where the address is, but never this.
+    """
+
+    address: str
+    uid: int
+
 
 _SO_PEERCRED: Final = 17
 _CREDENTIALS: Final = struct.Struct("3i")  # Linux: pid, uid, gid
@@ -32,7 +40,7 @@ class PeerProtocol(HttpToolsProtocol):
         found = transport.get_extra_info("socket")
         if found is not None and found.family == socket.AF_UNIX:
             uid = peer_uid(found)
-            self.client = None if uid is None else (UNIX, uid)
+            self.client = None if uid is None else Peer("unix", uid)
 
 
 def peer_uid(connection: Any) -> int | None:
