@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, insert, select, text, tuple_, update
 
 from taut.adapters.blobs.local import LocalBlobs
 from taut.adapters.keys.file import FileKeys
@@ -34,8 +34,8 @@ from taut.trust.ledger import tables as t
 from taut.trust.ledger.leaf import row_bytes
 from taut.trust.ledger.merkle import leaf_hash
 from taut.trust.ledger.note import sign_checkpoint
-from taut.trust.ledger.store import tile_reader, write_tiles
-from taut.trust.ledger.tiles import Tree, grow
+from taut.trust.ledger.store import select_leaves, select_range, tile_reader, write_tiles
+from taut.trust.ledger.tiles import Tree, grow, split
 
 ORIGIN, SIZE = "example.org/taut", 700
 
@@ -79,50 +79,86 @@ def kinds(report: LedgerReport) -> list[tuple[str, int | None, int | None]]:
     return [(fault.kind, fault.seq, fault.last) for fault in report.faults]
 
 
+def at(tx: Tx, *places: int) -> Any:
+    """The leaves at places, wherever their groups begin."""
+    rows = [row for place in places for row in tx.execute(select_range(place, place + 1))]
+    return tuple_(t.leaves.c.group_id, t.leaves.c.number).in_([(row.group_id, row.number) for row in rows])
+
+
+def change(seq: int, **values: Any) -> Callable[[Tx], Any]:
+    return lambda tx: tx.execute(update(t.leaves).where(at(tx, seq)).values(**values))
+
+
+def remove(*places: int) -> Callable[[Tx], Any]:
+    return lambda tx: tx.execute(delete(t.leaves).where(at(tx, *places)))
+
+
+def set_hash(tx: Tx, seq: int, hash_: bytes) -> None:
+    row = tx.execute(select_range(seq, seq + 1)).one()
+    group = t.groups.c.id == row.group_id
+    hashes = split(tx.execute(select(t.groups.c.hashes).where(group)).scalar_one())
+    hashes[row.number] = hash_
+    tx.execute(update(t.groups).where(group).values(hashes=b"".join(hashes)))
+
+
 def rehashed(tx: Tx, seq: int, **values: Any) -> None:
     """Change a leaf and the hash beside it."""
-    tx.execute(update(t.leaves).where(t.leaves.c.seq == seq).values(**values))
-    row = tx.execute(select(t.leaves).where(t.leaves.c.seq == seq)).one()
-    tx.execute(update(t.leaves).where(t.leaves.c.seq == seq).values(hash=leaf_hash(row_bytes(row))))
+    change(seq, **values)(tx)
+    set_hash(tx, seq, leaf_hash(row_bytes(tx.execute(select_range(seq, seq + 1)).one())))
 
 
-def rebuild_tiles(tx: Tx) -> int:
-    """Do what an insider with all of the code would do: make tiles and head fit the changed leaves."""
-    hashes = list(tx.execute(select(t.leaves.c.hash).order_by(t.leaves.c.seq)).scalars())
+def rebuild(tx: Tx) -> None:
+    """Do what an insider with all of the code would do: make groups, tiles and head fit the changed leaves."""
+    place, every = 0, []
+    for group in tx.execute(select(t.groups).order_by(t.groups.c.first_seq)).all():
+        rows = tx.execute(select_leaves().where(t.groups.c.id == group.id).order_by(t.leaves.c.number)).all()
+        hashes = [leaf_hash(row_bytes(row)) for row in rows]
+        tx.execute(
+            update(t.groups)
+            .where(t.groups.c.id == group.id)
+            .values(first_seq=place, width=len(rows), hashes=b"".join(hashes))
+        )
+        place += len(rows)
+        every += hashes
     tx.execute(delete(t.tiles))
-    write_tiles(tx, grow(lambda _level, _index: b"", 0, hashes))
-    tx.execute(update(t.head).values(size=len(hashes)))
-    return len(hashes)
+    write_tiles(tx, grow(lambda _level, _index: b"", 0, every))
+    tx.execute(update(t.head).values(size=place))
 
 
 def renumber(tx: Tx, first: int, by: int) -> None:
-    for aside in (10**6, by - 10**6):  # by way of places that are free
-        tx.execute(update(t.leaves).where(t.leaves.c.seq >= first).values(seq=t.leaves.c.seq + aside))
+    """Move the leaves of the second group from place `first` on."""
+    group = tx.execute(select_range(first, first + 1)).one().group_id
+    for aside in (10**6, by - 10**6):  # by way of numbers that are free
+        tx.execute(
+            update(t.leaves)
+            .where(t.leaves.c.group_id == group, t.leaves.c.number >= first - 300)
+            .values(number=t.leaves.c.number + aside)
+        )
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"body": '{"n":-1}'}, {"kind": "c.d"}, {"subject": "run:x"}, {"actor": "x"}, {"at_us": 0}, {"id": "leaf_x"},
+    [{"body": '{"n":-1}'}, {"kind": "c.d"}, {"subject": "run:x"}, {"actor": "x"}, {"id": "leaf_x"},
      {"body": "no json"}, {"body": ""}],
 )  # fmt: skip
 @pytest.mark.parametrize("seq", [0, 255, 256, 699])
 def test_a_changed_leaf_is_named(log: Log, seq: int, values: dict[str, Any]) -> None:
-    report = log.tamper(lambda tx: tx.execute(update(t.leaves).where(t.leaves.c.seq == seq).values(**values)))
+    report = log.tamper(change(seq, **values))
 
     assert kinds(report) == [("leaf_changed", seq, None)]
 
 
 def test_a_body_of_a_type_that_no_writer_of_ours_makes_is_a_changed_leaf(log: Log) -> None:
-    report = log.tamper(lambda tx: tx.execute(text("UPDATE ledger_leaves SET body = x'00ff' WHERE seq = 9")))
+    report = log.tamper(
+        lambda tx: tx.execute(text("UPDATE ledger_leaves SET body = x'00ff' WHERE subject = 'run:r9'"))
+    )
 
     assert kinds(report) == [("leaf_changed", 9, None)]
 
 
 @pytest.mark.parametrize("seq", [0, 300, 699])
 def test_a_changed_hash_is_named(log: Log, seq: int) -> None:
-    report = log.tamper(
-        lambda tx: tx.execute(update(t.leaves).where(t.leaves.c.seq == seq).values(hash=bytes(32)))
-    )
+    report = log.tamper(lambda tx: set_hash(tx, seq, bytes(32)))
 
     assert kinds(report) == [("hash_changed", seq, None)]
 
@@ -134,46 +170,52 @@ def test_a_leaf_rewritten_with_its_hash_is_named(log: Log, seq: int) -> None:
 
 @pytest.mark.parametrize("seq", [0, 255, 511, 650])
 def test_a_removed_leaf_is_named(log: Log, seq: int) -> None:
-    report = log.tamper(lambda tx: tx.execute(delete(t.leaves).where(t.leaves.c.seq == seq)))
+    report = log.tamper(remove(seq))
 
     assert kinds(report) == [("leaf_removed", seq, seq)]
 
 
 def test_a_removed_range_is_named_as_one(log: Log) -> None:
-    report = log.tamper(lambda tx: tx.execute(delete(t.leaves).where(t.leaves.c.seq.between(100, 400))))
+    report = log.tamper(remove(*range(100, 401)))
 
     assert kinds(report) == [("leaf_removed", 100, 400)]
 
 
 def test_a_removed_leaf_is_named_though_the_rest_was_renumbered(log: Log) -> None:
     def do(tx: Tx) -> None:
-        tx.execute(delete(t.leaves).where(t.leaves.c.seq == 100))
-        renumber(tx, 101, -1)
+        remove(400)(tx)
+        renumber(tx, 401, -1)
 
-    assert kinds(log.tamper(do)) == [("leaf_removed", 100, 100), ("leaf_moved", 100, 698)]
+    assert kinds(log.tamper(do)) == [("leaf_removed", 400, 400), ("leaf_moved", 400, 698)]
 
 
 def test_an_inserted_leaf_is_named_though_the_rest_was_renumbered(log: Log) -> None:
     def do(tx: Tx) -> None:
-        renumber(tx, 100, 1)
+        group = tx.execute(select_range(400, 401)).one().group_id
+        renumber(tx, 400, 1)
         tx.execute(
             insert(t.leaves).values(
-                seq=100, id="leaf_new", kind="a.b", subject="s", actor="x", at_us=1, body="{}", hash=bytes(32)
+                group_id=group, number=100, id="leaf_new", kind="a.b", subject="s", actor="x", body="{}"
             )
         )
-        rehashed(tx, 100, actor="y")
+        rehashed(tx, 400, actor="y")
 
     found = kinds(log.tamper(do))
     assert ("leaf_beyond_head", 700, 700) in found
-    assert ("leaf_rewritten", 100, None) in found
-    assert ("leaf_moved", 101, 699) in found
+    assert ("leaf_rewritten", 400, None) in found
+    assert ("leaf_moved", 401, 699) in found
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 699), (10, 11), (255, 256)])
 def test_reordered_leaves_are_named(log: Log, one: int, other: int) -> None:
     def do(tx: Tx) -> None:
-        for seq, to in ((one, 10**6), (other, one), (10**6, other)):
-            tx.execute(update(t.leaves).where(t.leaves.c.seq == seq).values(seq=to))
+        a, b = (tx.execute(select_range(place, place + 1)).one() for place in (one, other))
+        for id_, group, number in (
+            (a.id, "aside", 0),
+            (b.id, a.group_id, a.number),
+            (a.id, b.group_id, b.number),
+        ):
+            tx.execute(update(t.leaves).where(t.leaves.c.id == id_).values(group_id=group, number=number))
 
     found = kinds(log.tamper(do))
     assert [kind for kind, _, _ in found] == ["leaf_moved", "leaf_moved"]
@@ -181,7 +223,7 @@ def test_reordered_leaves_are_named(log: Log, one: int, other: int) -> None:
 
 
 def test_a_tail_cut_from_the_leaves_alone_is_named(log: Log) -> None:
-    report = log.tamper(lambda tx: tx.execute(delete(t.leaves).where(t.leaves.c.seq >= 600)))
+    report = log.tamper(remove(*range(600, SIZE)))
 
     assert kinds(report) == [("tail_cut", 600, 699)]
 
@@ -193,8 +235,8 @@ def test_a_head_far_beyond_the_leaves_does_not_keep_the_verification_busy(log: L
 
 
 def cut_whole_tail(tx: Tx) -> None:
-    tx.execute(delete(t.leaves).where(t.leaves.c.seq >= 600))
-    rebuild_tiles(tx)
+    remove(*range(600, SIZE))(tx)
+    rebuild(tx)
 
 
 def test_a_tail_cut_everywhere_but_in_the_checkpoints_is_named(log: Log) -> None:
@@ -229,7 +271,7 @@ def test_without_a_copy_a_cut_tail_is_invisible_and_verification_warns_of_it(key
 def test_a_past_rewritten_with_tiles_and_head_is_found_by_what_was_signed(log: Log) -> None:
     def do(tx: Tx) -> None:
         rehashed(tx, 350, body='{"n":-1}')
-        rebuild_tiles(tx)
+        rebuild(tx)
 
     found = kinds(log.tamper(do))
     assert (
@@ -255,7 +297,7 @@ def test_a_checkpoint_signed_by_another_key_is_named_and_nothing_is_signed_on_to
 
     def do(tx: Tx) -> None:
         rehashed(tx, 350, body='{"n":-1}')
-        rebuild_tiles(tx)
+        rebuild(tx)
         root = Tree(tile_reader(tx), SIZE).root()
         forged = sign_checkpoint(others, origin=ORIGIN, size=SIZE, root=root)
         tx.execute(
@@ -286,14 +328,48 @@ def test_a_place_held_twice_is_named(log: Log) -> None:
         tx.execute(text("CREATE TABLE ledger_leaves AS SELECT * FROM old_leaves"))
         tx.execute(
             text(
-                "INSERT INTO ledger_leaves SELECT seq, 'leaf_aaa', kind, subject, actor, at_us, '{}', hash "
-                "FROM old_leaves WHERE seq = 42"
+                "INSERT INTO ledger_leaves SELECT group_id, number, 'leaf_aaa', kind, subject, actor, '{}' "
+                "FROM old_leaves WHERE subject = 'run:r42'"
             )
         )
 
     report = log.tamper(do)
     assert kinds(report) == [("seq_duplicated", 42, None)]
     assert "leaf_aaa" in report.faults[0].message
+
+
+def test_groups_in_another_order_are_moved_leaves(log: Log) -> None:
+    def do(tx: Tx) -> None:
+        one, other = tx.execute(select(t.groups.c.id).order_by(t.groups.c.first_seq)).scalars()
+        tx.execute(update(t.groups).values(first_seq=None))
+        tx.execute(update(t.groups).where(t.groups.c.id == one).values(first_seq=400))
+        tx.execute(update(t.groups).where(t.groups.c.id == other).values(first_seq=0))
+
+    assert kinds(log.tamper(do)) == [("leaf_moved", 0, 399), ("leaf_moved", 400, 699)]
+
+
+def test_groups_that_overlap_hold_places_twice(log: Log) -> None:
+    report = log.tamper(
+        lambda tx: tx.execute(update(t.groups).where(t.groups.c.first_seq == 300).values(first_seq=299))
+    )
+    found = kinds(report)
+
+    assert found[0] == ("seq_duplicated", 299, None)
+    assert ("leaf_moved", 300, 698) in found
+
+
+@pytest.mark.parametrize("values", [{"first_seq": None}, {"at_us": 1}, {"hashes": b""}, {"hashes": b"short"}])
+def test_a_changed_group_is_found(log: Log, values: dict[str, Any]) -> None:
+    report = log.tamper(
+        lambda tx: tx.execute(update(t.groups).where(t.groups.c.first_seq == 0).values(**values))
+    )
+
+    assert not report.ok
+    assert {(kind, seq) for kind, seq, _ in kinds(report)} & {
+        ("leaf_removed", 0),
+        ("leaf_changed", 0),
+        ("hash_changed", 0),
+    }
 
 
 def flip(tx: Tx, level: int, index: int, at: int) -> None:
@@ -331,10 +407,15 @@ def test_a_disagreement_that_nothing_signed_covers_names_both(log: Log) -> None:
     assert kinds(log.tamper(lambda tx: rehashed(tx, 705, body='{"n":-1}'))) == [("leaf_disagrees", 705, None)]
 
 
+def change_waiting(tx: Tx) -> None:
+    group = select(t.groups.c.id).where(t.groups.c.first_seq.is_(None)).scalar_subquery()
+    tx.execute(update(t.leaves).where(t.leaves.c.group_id == group).values(actor="x"))
+
+
 def test_a_pending_leaf_that_was_changed_is_named(log: Log) -> None:
     with log.records.begin() as tx:
         leaf_id = log.ledger.append(tx, Entry("a.b", "run:late", "owner"))
-    report = log.tamper(lambda tx: tx.execute(update(t.pending).values(actor="x")))
+    report = log.tamper(lambda tx: change_waiting(tx))
 
     assert [(fault.kind, fault.leaf) for fault in report.faults] == [("pending_changed", leaf_id)]
 
@@ -342,7 +423,7 @@ def test_a_pending_leaf_that_was_changed_is_named(log: Log) -> None:
 def test_a_leaf_changed_while_it_waited_is_still_named_after_it_got_its_place(log: Log) -> None:
     with log.records.begin() as tx:
         log.ledger.append(tx, Entry("a.b", "run:late", "owner"))
-    log.tamper(lambda tx: tx.execute(update(t.pending).values(actor="x")))
+    log.tamper(lambda tx: change_waiting(tx))
     log.ledger.checkpoint()
 
     assert kinds(log.ledger.verify()) == [("leaf_changed", SIZE, None)]
@@ -411,17 +492,17 @@ def test_a_copy_never_replaces_what_it_keeps(keys: FileKeys, tmp_path: Path, sto
 def tamper_at_random(tx: Tx, dice: random.Random) -> None:
     """One seeded tampering with a row of leaves or tiles."""
     seq = dice.randrange(SIZE)
-    row = t.leaves.c.seq == seq
+    row = at(tx, seq)
     match dice.randrange(5):
         case 0:
             column = dice.choice(["kind", "subject", "actor", "body", "id"])
             tx.execute(update(t.leaves).where(row).values({column: f"x{dice.random()}"}))
         case 1:
-            tx.execute(update(t.leaves).where(row).values(hash=dice.randbytes(32)))
+            set_hash(tx, seq, dice.randbytes(32))
         case 2:
             tx.execute(delete(t.leaves).where(row))
         case 3:
-            rehashed(tx, seq, at_us=dice.randrange(10**9))
+            rehashed(tx, seq, actor=f"x{dice.random()}")
         case _:
             flip(tx, 0, seq // 256, seq % 256 * 32 + dice.randrange(32))
 

@@ -14,8 +14,8 @@ from taut.trust.ledger import tables as t
 from taut.trust.ledger.copies import CheckpointCopy
 from taut.trust.ledger.naming import Findings
 from taut.trust.ledger.note import VerifyKey, open_checkpoint, verify_keys
-from taut.trust.ledger.store import head_size
-from taut.trust.ledger.tiles import TILE_WIDTH
+from taut.trust.ledger.store import GROUP_MAX, head_size, select_leaves
+from taut.trust.ledger.tiles import TILE_WIDTH, split
 from taut.trust.ledger.values import Checkpoint, LedgerReport
 from taut.trust.ledger.walk import Anchor, Walk, content_hash
 
@@ -96,12 +96,17 @@ class Audit:
     def _frame(self, tx: Tx) -> tuple[int, int]:
         """Return (size by the head, end of the walk): a head far beyond the leaves must not keep us busy for ever."""
         size = head_size(tx)
-        newest = tx.execute(select(func.max(t.leaves.c.seq)).where(t.leaves.c.seq < size)).scalar_one()
-        end = min(size, (-1 if newest is None else newest) + 1 + CHUNK)
+        first, number = t.groups.c.first_seq, t.leaves.c.number
+        newest = tx.execute(
+            select(func.max(first + t.groups.c.width)).where(first < size, first >= 0)
+        ).scalar_one()
+        end = min(size, (newest or 0) + CHUNK)
         outside = tx.execute(
-            select(func.count(), func.min(t.leaves.c.seq), func.max(t.leaves.c.seq)).where(
-                or_(t.leaves.c.seq >= size, t.leaves.c.seq < 0)
-            )
+            select(func.count(), func.min(first + number), func.max(first + number))
+            .select_from(t.leaves)
+            .join(t.groups, t.groups.c.id == t.leaves.c.group_id)
+            .where(or_(first > size - GROUP_MAX, first < GROUP_MAX))  # by index; others cannot reach outside
+            .where(or_(first + number >= size, first + number < 0))
         ).one()
         if outside[0]:
             self._findings.add(
@@ -166,21 +171,27 @@ class Audit:
         return Anchor(_DATABASE, checkpoint.size, checkpoint.root)
 
     def _check_pending(self) -> int:
-        """Check leaves without a place against their own hash, a chunk a transaction."""
+        """Check leaves whose groups have no place against their own hashes, a group a transaction."""
         last, count = "", 0
         while True:
             with self._records.read() as tx:
-                rows = tx.execute(
-                    select(t.pending).where(t.pending.c.id > last).order_by(t.pending.c.id).limit(CHUNK)
-                ).all()
-            for row in rows:
-                if content_hash(row) != bytes(row.hash):
+                group = tx.execute(
+                    select(t.groups)
+                    .where(t.groups.c.id > last, t.groups.c.first_seq.is_(None))
+                    .order_by(t.groups.c.id)
+                    .limit(1)
+                ).one_or_none()
+                if group is None:
+                    return count
+                rows = tx.execute(select_leaves().where(t.groups.c.id == group.id)).all()
+            found = {row.number: content_hash(row) for row in rows}
+            logged = dict(enumerate(split(bytes(group.hashes))))
+            for number in sorted({*found, *logged, *range(min(group.width, GROUP_MAX))}):
+                if number not in found or found[number] != logged.get(number):
                     self._findings.add(
                         "pending_changed",
-                        f"leaf {row.id}, not sequenced yet, is not what its hash says: it was changed",
-                        leaf=row.id,
+                        f"leaf {group.id}.{number}, not sequenced yet, is not what its hash says: it was changed",
+                        leaf=f"{group.id}.{number}",
                     )
-            count += len(rows)
-            if len(rows) < CHUNK:
-                return count
-            last = rows[-1].id
+            count += group.width
+            last = group.id

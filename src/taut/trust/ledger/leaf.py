@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
 from taut.core.canonical import canonical_json
 from taut.core.errors import Corrupt, InvalidInput
+from taut.trust.ledger.merkle import leaf_hash
 from taut.trust.ledger.values import Entry, Leaf
 
 BODY_BYTES_MAX: Final = 32 * 1024
 DETAILS_BYTES_MAX: Final = 1024 * 1024
+SUBJECT_LENGTH_MAX: Final = 512
+ACTOR_LENGTH_MAX: Final = 256
 _KIND: Final = re.compile(r"[a-z][a-z0-9._\-]{0,63}")
 
 
@@ -40,7 +43,7 @@ def leaf_bytes(*, id: str, kind: str, subject: str, actor: str, at_us: int, body
 
 
 def row_bytes(row: Any) -> bytes:
-    """Return the canonical bytes of a row of `ledger_leaves` or `ledger_pending`."""
+    """Return the canonical bytes of a row of `store.select_leaves`."""
     return _encode(_Form(row.actor, row.at_us, msgspec.Raw(row.body.encode()), row.id, row.kind, row.subject))
 
 
@@ -56,35 +59,48 @@ def proof_bytes(leaf: Leaf) -> bytes:
     )
 
 
-def check_entry(entry: Entry, body: Mapping[str, Any]) -> bytes:
-    """Return the canonical JSON of `body`, the entry's own or with a commitment added.
+def encode_entry(entry: Entry, body: dict[str, Any], *, id: str, at_us: int) -> tuple[str, bytes]:
+    """Return (canonical JSON of `body`, leaf hash); `body` is the entry's own, or with a commitment added.
 
     Raises InvalidInput for a kind, subject, actor or body outside the bounds that `Entry` names.
     """
-    if not _KIND.fullmatch(entry.kind):
-        raise InvalidInput(
-            f"ledger kind {entry.kind[:80]!r} is not allowed: use 1 to 64 of a-z, 0-9, '.', '-', '_', beginning "
-            "with a letter"
-        )
-    _check_text(entry.subject, "subject", 512)
-    _check_text(entry.actor, "actor", 256)
+    kind, actor, subject = _check_kind(entry.kind), _check_actor(entry.actor), entry.subject
+    if not (0 < len(subject) <= SUBJECT_LENGTH_MAX and subject.isprintable()):
+        raise _refusal("subject", subject, SUBJECT_LENGTH_MAX)
     encoded = canonical_json(body)
     if len(encoded) > BODY_BYTES_MAX:
         raise InvalidInput(
-            f"body of {entry.kind} about {entry.subject} is {len(encoded)} bytes: at most {BODY_BYTES_MAX} fit a "
-            "leaf; log its digest and keep it in `details`"
+            f"body of {kind} about {subject} is {len(encoded)} bytes: at most {BODY_BYTES_MAX} fit a leaf; log its "
+            "digest and keep it in `details`"
         )
-    return encoded
+    return encoded.decode(), leaf_hash(_encode(_Form(actor, at_us, msgspec.Raw(encoded), id, kind, subject)))
 
 
-def _check_text(text: str, what: str, length_max: int) -> None:
-    if not (0 < len(text) <= length_max and text.isprintable()):
+# Kinds and actors are few and come again and again; remembering the good ones halves the checks' cost.
+@lru_cache(maxsize=1024)
+def _check_kind(kind: str) -> str:
+    if not _KIND.fullmatch(kind):
         raise InvalidInput(
-            f"ledger {what} {text[:80]!r} is not allowed: use 1 to {length_max} printable characters"
+            f"ledger kind {kind[:80]!r} is not allowed: use 1 to 64 of a-z, 0-9, '.', '-', '_', beginning "
+            "with a letter"
         )
+    return kind
 
 
-def leaf_of_row(row: Any, *, seq: int | None, details: dict[str, Any] | None = None) -> Leaf:
+@lru_cache(maxsize=1024)
+def _check_actor(actor: str) -> str:
+    if not (0 < len(actor) <= ACTOR_LENGTH_MAX and actor.isprintable()):
+        raise _refusal("actor", actor, ACTOR_LENGTH_MAX)
+    return actor
+
+
+def _refusal(what: str, text: str, length_max: int) -> InvalidInput:
+    return InvalidInput(
+        f"ledger {what} {text[:80]!r} is not allowed: use 1 to {length_max} printable characters"
+    )
+
+
+def leaf_of_row(row: Any) -> Leaf:
     """Read a leaf from its row. Raises Corrupt when the body is no JSON object."""
     try:
         body = msgspec.json.decode(row.body, type=dict[str, Any])
@@ -99,6 +115,5 @@ def leaf_of_row(row: Any, *, seq: int | None, details: dict[str, Any] | None = N
         actor=row.actor,
         at_us=row.at_us,
         body=body,
-        seq=seq,
-        details=details,
+        seq=row.seq,
     )

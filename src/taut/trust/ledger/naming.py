@@ -15,12 +15,14 @@ class Mismatch(NamedTuple):
     """A place where leaf and tile disagree and the tile is believed.
 
     leaf, content: the id and hash of what lies there, None when nothing does. entry: the hash that was logged there.
+    stored: the hash kept beside it.
     """
 
     seq: int
     leaf: str | None
     content: bytes | None
     entry: bytes | None
+    stored: bytes | None
 
 
 class Findings:
@@ -72,13 +74,7 @@ class Findings:
             if m.content in logged_at:
                 moved.append((m.seq, logged_at[m.content]))
             else:
-                self.add(
-                    "leaf_rewritten",
-                    f"leaf {m.leaf} at {m.seq} is not what was logged there: it was rewritten together with its hash, "
-                    "or put in another's place",
-                    seq=m.seq,
-                    leaf=m.leaf,
-                )
+                self._add_changed(m)
         self._add_removed(removed, end=end, size=size)
         self._add_moved(moved)
         if self._unnamed is not None:
@@ -89,6 +85,17 @@ class Findings:
                 seq=first,
                 last=last,
             )
+
+    def _add_changed(self, m: Mismatch) -> None:
+        if m.stored == m.entry:
+            kind, what = (
+                "leaf_changed",
+                "was changed after it was logged: its body, kind, subject, actor or time",
+            )
+        else:
+            kind = "leaf_rewritten"
+            what = "is not what was logged there: it was rewritten together with its hash, or put in another's place"
+        self.add(kind, f"leaf {m.leaf} at {m.seq} {what}", seq=m.seq, leaf=m.leaf)
 
     def _add_removed(self, places: list[int], *, end: int, size: int) -> None:
         runs = list(_runs([(place, 0) for place in places]))

@@ -11,7 +11,7 @@ from taut.core.errors import NotFound
 from taut.ports.records import Tx
 from taut.trust.ledger import tables as t
 from taut.trust.ledger.leaf import row_bytes
-from taut.trust.ledger.store import tile_bytes
+from taut.trust.ledger.store import select_range, tile_bytes
 from taut.trust.ledger.tiles import TILE_WIDTH
 
 _PATH: Final = re.compile(
@@ -67,11 +67,7 @@ def resource(tx: Tx, path: str) -> bytes:
 
 def _entries(tx: Tx, index: int, width: int) -> bytes | None:
     start = index * TILE_WIDTH
-    rows = tx.execute(
-        select(t.leaves)
-        .where(t.leaves.c.seq >= start, t.leaves.c.seq < start + width)
-        .order_by(t.leaves.c.seq)
-    ).all()
+    rows = tx.execute(select_range(start, start + width)).all()
     if len(rows) != width:
         return None
     entries = [row_bytes(row) for row in rows]

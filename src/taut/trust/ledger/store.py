@@ -1,52 +1,78 @@
-"""Reading and writing of the ledger's tables: leaves in, tiles and leaves out."""
+"""Reading and writing of the ledger's tables: groups of leaves in, places and tiles, leaves out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Insert, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Insert, Select, bindparam, delete, insert, select, update
 
-from taut.core.errors import Conflict
+from taut.core.errors import Corrupt
 from taut.ports.records import Tx
 from taut.trust.ledger import tables as t
-from taut.trust.ledger.tiles import HASH_BYTES, ReadTile, Tile, grow
+from taut.trust.ledger.tiles import HASH_BYTES, ReadTile, Tile, grow, split
 
 LOG: Final = "main"
+GROUP_MAX: Final = 4096  # leaves of a group; bounds the blob of hashes to 128 KiB
+_GROUPS_MAX: Final = 4096  # groups looked at by one run of the sequencer
+_IN_MAX: Final = 500
 _BULK: Final = 8  # leaves a statement; measured on PostgreSQL: 1 takes 17 us a leaf, 8 takes 10, 64 takes 14
-_BULK_KEYS: Final = tuple(f"{name}_{at}" for at in range(_BULK) for name in t.LEAF_COLUMNS)
-_INSERT_ONE: Final = insert(t.pending)
+_COLUMNS: Final = ("number", "id", "kind", "subject", "actor", "body")
 
-LeafRow = tuple[str, str, str, str, int, str, bytes]
-"""Values in the order of LEAF_COLUMNS: id, kind, subject, actor, at_us, body, hash."""
+LeafRow = tuple[int, str, str, str, str, str]
+"""Values in the order of _COLUMNS."""
 
 
-def _bulk_insert() -> Insert:
-    columns = t.pending.c
-    return insert(t.pending).values(
+class Group(NamedTuple):
+    """Leaves that were appended together, ready to be written."""
+
+    id: str
+    at_us: int
+    rows: list[LeafRow]
+    hashes: list[bytes]
+
+
+def _insert(width: int) -> Insert:
+    columns = t.leaves.c
+    shared = bindparam("group_id", type_=columns.group_id.type)
+    return insert(t.leaves).values(
         [
-            {name: bindparam(f"{name}_{at}", type_=columns[name].type) for name in t.LEAF_COLUMNS}
-            for at in range(_BULK)
+            {
+                "group_id": shared,
+                **{name: bindparam(f"{name}_{at}", type_=columns[name].type) for name in _COLUMNS},
+            }
+            for at in range(width)
         ]
     )
 
 
-_INSERT_BULK: Final = _bulk_insert()
+_INSERTS: Final = {width: _insert(width) for width in (1, _BULK)}
+_KEYS: Final = {
+    width: ("group_id", *(f"{name}_{at}" for at in range(width) for name in _COLUMNS)) for width in _INSERTS
+}
 
 
-def add_pending(tx: Tx, rows: Sequence[LeafRow]) -> None:
-    """Insert leaves, in few statements when they are many."""
+def add_group(tx: Tx, group: Group) -> None:
+    """Insert a group, its leaves in few statements when they are many."""
+    tx.execute(
+        insert(t.groups),
+        {
+            "id": group.id,
+            "width": len(group.rows),
+            "at_us": group.at_us,
+            "hashes": b"".join(group.hashes),
+        },
+    )
+    rows = group.rows
     whole = len(rows) - len(rows) % _BULK
-    if whole:
-        tx.execute(
-            _INSERT_BULK,
-            [
-                dict(zip(_BULK_KEYS, [v for row in rows[at : at + _BULK] for v in row], strict=True))
-                for at in range(0, whole, _BULK)
-            ],
-        )
-    if whole < len(rows):
-        tx.execute(_INSERT_ONE, [dict(zip(t.LEAF_COLUMNS, row, strict=True)) for row in rows[whole:]])
+    for width, start, stop in ((_BULK, 0, whole), (1, whole, len(rows))):
+        if start < stop:
+            keys = _KEYS[width]
+            values = [
+                dict(zip(keys, [group.id, *(v for row in rows[at : at + width] for v in row)], strict=True))
+                for at in range(start, stop, width)
+            ]
+            tx.execute(_INSERTS[width], values)
 
 
 def head_size(tx: Tx) -> int:
@@ -65,31 +91,55 @@ def lock_head(tx: Tx) -> int:
     return head_size(tx)
 
 
-def sequence_group(tx: Tx, *, group_max: int) -> int:
-    """Give places to up to `group_max` committed leaves, in the order of their ids, and grow the tiles.
+def is_waiting(tx: Tx) -> bool:
+    """Tell whether a committed group has no place yet."""
+    waiting = select(t.groups.c.id).where(t.groups.c.first_seq.is_(None)).limit(1)
+    return tx.execute(waiting).scalar_one_or_none() is not None
 
-    Takes whatever is pending rather than what lies above a mark: a transaction that commits late, with an id older
-    than leaves that have their places, is taken by the next group. Returns how many were sequenced.
+
+def sequence_some(tx: Tx, *, leaves_max: int) -> int:
+    """Give places to waiting groups of about `leaves_max` leaves, by their ids, and grow the tiles.
+
+    Takes whatever has committed and has no place, rather than what lies above a mark: a transaction that commits
+    late, with an id older than leaves that have theirs, is taken by the next run. Returns how many leaves got one.
+    Raises Corrupt when a group was changed while it waited so that its hashes cannot be read.
     """
-    size = lock_head(tx)
-    ids = t.pending.c.id
-    last = tx.execute(select(ids).order_by(ids).offset(group_max - 1).limit(1)).scalar_one_or_none()
-    last = last or tx.execute(select(func.max(ids))).scalar_one_or_none()
-    if last is None:
-        return 0
-    place = literal(size - 1) + func.row_number().over(order_by=ids)
-    taken = select(place, *(t.pending.c[name] for name in t.LEAF_COLUMNS)).where(ids <= last).order_by(ids)
-    tx.execute(insert(t.leaves).from_select(["seq", *t.LEAF_COLUMNS], taken))
-    gone = tx.execute(delete(t.pending).where(ids <= last)).rowcount
-    hashes = list(
-        tx.execute(select(t.leaves.c.hash).where(t.leaves.c.seq >= size).order_by(t.leaves.c.seq)).scalars()
+    size = start = lock_head(tx)
+    groups = t.groups.c
+    waiting = (
+        select(groups.id, groups.width)
+        .where(groups.first_seq.is_(None))
+        .order_by(groups.id)
+        .limit(_GROUPS_MAX)
     )
-    if gone != len(hashes):
-        # Only a store that is not serialisable can let a leaf slip in between the two statements.
-        raise Conflict(f"{len(hashes)} leaves were placed but {gone} taken: nothing was sequenced, try again")
-    write_tiles(tx, grow(tile_reader(tx), size, hashes))
-    tx.execute(update(t.head).where(t.head.c.log == LOG).values(size=size + len(hashes)))
-    return len(hashes)
+    places: list[dict[str, Any]] = []
+    for row in tx.execute(waiting).all():
+        if places and size - start + row.width > leaves_max:
+            break
+        places.append({"group": row.id, "place": size})
+        size += row.width
+    if not places:
+        return 0
+    hashes = _read_hashes(tx, [place["group"] for place in places])
+    if len(hashes) != size - start:
+        raise Corrupt(
+            f"groups waiting in the ledger hold {len(hashes)} hashes, not {size - start}: they were changed; run "
+            "`taut ledger verify`"
+        )
+    tx.execute(
+        update(t.groups).where(groups.id == bindparam("group")).values(first_seq=bindparam("place")), places
+    )
+    write_tiles(tx, grow(tile_reader(tx), start, hashes))
+    tx.execute(update(t.head).where(t.head.c.log == LOG).values(size=size))
+    return size - start
+
+
+def _read_hashes(tx: Tx, ids: Sequence[str]) -> list[bytes]:
+    found: dict[str, bytes] = {}
+    for at in range(0, len(ids), _IN_MAX):
+        part = select(t.groups.c.id, t.groups.c.hashes).where(t.groups.c.id.in_(ids[at : at + _IN_MAX]))
+        found.update((row.id, bytes(row.hashes)) for row in tx.execute(part))
+    return split(b"".join(found[id_] for id_ in ids))
 
 
 def write_tiles(tx: Tx, tiles: Iterator[Tile]) -> None:
@@ -120,21 +170,35 @@ def tile_bytes(tx: Tx, *, level: int, index: int, width: int) -> bytes | None:
     return hashes if len(hashes) == width * HASH_BYTES else None
 
 
-def leaf_row(tx: Tx, leaf_id: str) -> tuple[Any, int | None] | None:
-    """Return (row, place) of a leaf by id; the place is None while it is pending. None when there is no such leaf."""
-    row = tx.execute(select(t.leaves).where(t.leaves.c.id == leaf_id)).one_or_none()
-    if row is not None:
-        return row, row.seq
-    waiting = tx.execute(select(t.pending).where(t.pending.c.id == leaf_id)).one_or_none()
-    return (waiting, None) if waiting is not None else None
+def select_leaves() -> Select[Any]:
+    """Select leaves with all that is hashed and `seq`, their place; NULL while their group waits."""
+    place = (t.groups.c.first_seq + t.leaves.c.number).label("seq")
+    return select(t.leaves, t.groups.c.at_us, place).join(t.groups, t.groups.c.id == t.leaves.c.group_id)
 
 
-def latest_about(tx: Tx, subject: str) -> str | None:
-    """Return the id of the newest leaf about `subject`, sequenced or not."""
-    waiting = select(t.pending.c.id).where(t.pending.c.subject == subject)
-    found: str | None = tx.execute(waiting.order_by(t.pending.c.id.desc()).limit(1)).scalar_one_or_none()
-    if found is not None:
-        return found
-    placed = select(t.leaves.c.id).where(t.leaves.c.subject == subject)
-    newest: str | None = tx.execute(placed.order_by(t.leaves.c.seq.desc()).limit(1)).scalar_one_or_none()
-    return newest
+def select_range(start: int, stop: int) -> Select[Any]:
+    """Select leaves whose place is in [start, stop), in order."""
+    first, number = t.groups.c.first_seq, t.leaves.c.number
+    return (
+        select_leaves()
+        .where(first > start - GROUP_MAX, first < stop, first + number >= start, first + number < stop)
+        .order_by(first, number)
+    )
+
+
+def leaf_row(tx: Tx, leaf_id: str) -> Any | None:
+    """Return a leaf's row by id, None when there is no such leaf."""
+    group, _, number = leaf_id.rpartition(".")
+    if not (group and number.isascii() and number.isdigit() and len(number) < 6):
+        return None
+    wanted = select_leaves().where(t.leaves.c.group_id == group, t.leaves.c.number == int(number))
+    return tx.execute(wanted).one_or_none()
+
+
+def latest_about(tx: Tx, subject: str) -> Any | None:
+    """Return the row of the newest leaf about `subject`; what waits for its place is newest."""
+    first = t.groups.c.first_seq
+    newest = (first.is_(None).desc(), first.desc(), t.leaves.c.group_id.desc(), t.leaves.c.number.desc())
+    return tx.execute(
+        select_leaves().where(t.leaves.c.subject == subject).order_by(*newest).limit(1)
+    ).one_or_none()

@@ -1,44 +1,43 @@
 """Tables of the ledger.
 
-A leaf is written to `ledger_pending` in its effect's own transaction. The sequencer moves groups of them, whatever
-has committed, into `ledger_leaves`, which only ever grows. Moving beats numbering rows in place (`seq IS NULL`,
-then UPDATE): measured 11 against 18 microseconds a leaf on SQLite, 17 against 34 on PostgreSQL, no dead row
-versions in the large table, and rights to update `ledger_leaves` need be given to nobody.
+Leaves are written in groups, one a call, in their effect's own transaction: the leaves themselves, which never change,
+and a row of `ledger_groups` with their hashes and `first_seq` NULL. The sequencer numbers groups, not leaves, so that
+a place costs it 32 bytes read and no row written. Rivals, measured for 16 writers: numbering each leaf by UPDATE took
+18 microseconds a leaf on SQLite and 34 on PostgreSQL, moving leaves from a queue into the log 16 and 26.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 metadata: Final = MetaData()
 
-LEAF_COLUMNS: Final = ("id", "kind", "subject", "actor", "at_us", "body", "hash")
-
-
-def _leaf_columns() -> list[Column[Any]]:
-    return [
-        Column("kind", String(64), nullable=False),
-        Column("subject", String(512), nullable=False),
-        Column("actor", String(256), nullable=False),
-        Column("at_us", BigInteger, nullable=False),
-        Column("body", Text, nullable=False),  # canonical JSON
-        Column("hash", LargeBinary(32), nullable=False),  # RFC 6962 leaf hash
-    ]
-
-
-pending: Final = Table(
-    "ledger_pending", metadata, Column("id", String(64), primary_key=True), *_leaf_columns()
+groups: Final = Table(
+    "ledger_groups",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("first_seq", BigInteger),  # the first leaf's place; NULL until it is sequenced
+    Column("width", Integer, nullable=False),  # number of leaves
+    Column("at_us", BigInteger, nullable=False),
+    Column("hashes", LargeBinary, nullable=False),  # RFC 6962 leaf hashes, joined
 )
+Index("ledger_groups_first_seq", groups.c.first_seq, unique=True)
+_WAITING = groups.c.first_seq.is_(None)
+Index("ledger_groups_waiting", groups.c.id, sqlite_where=_WAITING, postgresql_where=_WAITING)
 
 leaves: Final = Table(
     "ledger_leaves",
     metadata,
-    # SQLite keeps an INTEGER primary key as the row's own number: appends in order, no second index
-    Column("seq", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=False),
-    Column("id", String(64), nullable=False, unique=True),
-    *_leaf_columns(),
+    Column("group_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # within the group, from 0
+    Column("id", String(80), nullable=False),  # `group_id.number`, kept because it is hashed
+    Column("kind", String(64), nullable=False),
+    Column("subject", String(512), nullable=False),
+    Column("actor", String(256), nullable=False),
+    Column("body", Text, nullable=False),  # canonical JSON
+    sqlite_with_rowid=False,  # one tree instead of two, with a group's leaves side by side
 )
 Index("ledger_leaves_subject", leaves.c.subject)
 
@@ -69,7 +68,7 @@ checkpoints: Final = Table(
 details: Final = Table(
     "ledger_details",
     metadata,
-    Column("leaf_id", String(64), primary_key=True),
+    Column("leaf_id", String(80), primary_key=True),
     Column("salt", String(64), nullable=False),
     Column("body", Text, nullable=False),  # canonical JSON
 )

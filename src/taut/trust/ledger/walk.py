@@ -13,7 +13,7 @@ from taut.trust.ledger import tables as t
 from taut.trust.ledger.leaf import row_bytes
 from taut.trust.ledger.merkle import Frontier, leaf_hash, root_of
 from taut.trust.ledger.naming import Findings, Mismatch
-from taut.trust.ledger.store import tile_reader
+from taut.trust.ledger.store import GROUP_MAX, select_range, tile_reader
 from taut.trust.ledger.tiles import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, split
 
 _UNREADABLE: Final = bytes(HASH_BYTES)  # no value hashes to this, so an unreadable row agrees with nothing
@@ -27,13 +27,21 @@ class Anchor(NamedTuple):
     root: bytes
 
 
+class Held(NamedTuple):
+    """A leaf that claims a place: its id, the hash of its fields, and the hash kept in its group."""
+
+    leaf: str
+    content: bytes
+    stored: bytes
+
+
 class Place(NamedTuple):
     """What one place of the log holds: a leaf's id and hashes, and the hash in its tile; None where nothing is."""
 
     seq: int
     leaf: str | None
     content: bytes | None  # computed from the leaf's fields
-    stored: bytes | None  # in the leaf's own row
+    stored: bytes | None  # in the leaf's group
     entry: bytes | None  # in the tile
 
     @property
@@ -78,16 +86,12 @@ class Walk:
 
     def chunk(self, tx: Tx, start: int, stop: int, anchors: Sequence[Anchor]) -> None:
         """Walk leaves [start, stop); `start` is a multiple of a tile's width. anchors: within, by size."""
-        table = t.leaves.c
-        rows = tx.execute(
-            select(t.leaves)
-            .where(table.seq >= start, table.seq < stop)
-            .order_by(table.seq, table.id)
-            .limit(2 * (stop - start) + 1)  # places held twice must not fill the memory
-        ).all()
-        by_place: dict[int, list[Any]] = defaultdict(list)
-        for row in rows:
-            by_place[row.seq].append(row)
+        stored = _read_stored(tx, start, stop)
+        by_place: dict[int, list[Held]] = defaultdict(list)
+        # places held twice must not fill the memory
+        for row in tx.execute(select_range(start, stop).limit(2 * (stop - start) + 1)):
+            hash_ = stored.get(row.group_id, b"")[row.number * HASH_BYTES : (row.number + 1) * HASH_BYTES]
+            by_place[row.seq].append(Held(row.id, content_hash(row), hash_))
         read = tile_reader(tx)
         for first in range(start, stop, TILE_WIDTH):
             last = min(first + TILE_WIDTH, stop)
@@ -102,7 +106,7 @@ class Walk:
             for level in sorted(self._above):
                 self._compare_tile(tx, level)
 
-    def _places(self, first: int, last: int, rows: dict[int, list[Any]], hashes: bytes) -> list[Place]:
+    def _places(self, first: int, last: int, held: dict[int, list[Held]], hashes: bytes) -> list[Place]:
         entries = split(hashes[: (last - first) * HASH_BYTES])
         if len(entries) < last - first or len(hashes) % HASH_BYTES:
             self._findings.add(
@@ -113,22 +117,22 @@ class Walk:
         places = []
         for seq in range(first, last):
             entry = entries[seq - first] if seq - first < len(entries) else None
-            places.append(self._place(seq, rows.get(seq, ()), entry))
+            places.append(self._place(seq, held.get(seq, ()), entry))
         return places
 
-    def _place(self, seq: int, rows: Sequence[Any], entry: bytes | None) -> Place:
-        if not rows:
+    def _place(self, seq: int, held: Sequence[Held], entry: bytes | None) -> Place:
+        if not held:
             return Place(seq, None, None, None, entry)
-        row = rows[0]
-        if len(rows) > 1:
-            row = next((row for row in rows if content_hash(row) == entry), row)
-            others = ", ".join(str(other.id) for other in rows if other is not row)
+        one = held[0]
+        if len(held) > 1:
+            one = next((leaf for leaf in held if leaf.content == entry), one)
+            others = ", ".join(str(other.leaf) for other in held if other is not one)
             self._findings.add(
                 "seq_duplicated",
-                f"place {seq} is held more than once: beside leaf {row.id} there is {others}",
+                f"place {seq} is held more than once: beside leaf {one.leaf} there is {others}",
                 seq=seq,
             )
-        return Place(seq, row.id, content_hash(row), bytes(row.hash), entry)
+        return Place(seq, *one, entry)
 
     def _tile(self, tx: Tx, first: int, places: list[Place], anchors: Sequence[Anchor]) -> None:
         if all(place.agrees for place in places):
@@ -190,15 +194,12 @@ class Walk:
                 seq=seq,
                 leaf=leaf,
             )
-        elif content is not None and content != stored and entry in (stored, None):
-            self._findings.add(
-                "leaf_changed",
-                f"leaf {leaf} at {seq} was changed after it was logged: its body, kind, subject, actor or time",
-                seq=seq,
-                leaf=leaf,
-            )
-        elif content is None or not (tile_wrong or entry in (content, None)):
-            self._findings.mismatch(Mismatch(seq, leaf, content, entry))
+        elif (
+            content is None
+            or (content != stored and entry is None)
+            or not (tile_wrong or entry in (content, None))
+        ):
+            self._findings.mismatch(Mismatch(seq, leaf, content, stored if entry is None else entry, stored))
 
     def _witness(
         self, tx: Tx, first: int, by_leaf: list[bytes], by_tile: list[bytes], anchors: Sequence[Anchor]
@@ -267,3 +268,14 @@ class Walk:
             )
         self._above[level] = []
         self._tiles_done[level] += 1
+
+
+def _read_stored(tx: Tx, start: int, stop: int) -> dict[str, bytes]:
+    """Return the hashes kept in the groups that may hold places in [start, stop)."""
+    first = t.groups.c.first_seq
+    rows = tx.execute(
+        select(t.groups.c.id, t.groups.c.hashes)
+        .where(first > start - GROUP_MAX, first < stop)
+        .where(first + t.groups.c.width > start)
+    )
+    return {row.id: bytes(row.hashes) for row in rows}

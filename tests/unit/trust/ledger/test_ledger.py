@@ -36,6 +36,7 @@ from taut.trust.ledger import tables as t
 from taut.trust.ledger.leaf import leaf_bytes
 from taut.trust.ledger.merkle import leaf_hash
 from taut.trust.ledger.resources import tile_path
+from taut.trust.ledger.tiles import split
 
 ORIGIN = "example.org/taut"
 
@@ -60,7 +61,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def ledger(records: MemoryRecords, keys: FileKeys, clock: ManualClock, tmp_path: Path) -> Ledger:
     copy = DirectoryCopy(tmp_path / "copy")
-    return Ledger(records, keys, clock, SequenceIds(), origin=ORIGIN, copies=[copy], group_max=300)
+    return Ledger(records, keys, clock, SequenceIds(), origin=ORIGIN, copies=[copy], leaves_max=300)
 
 
 def entries(count: int, *, kind: str = "snapshot.made", actor: str = "owner") -> list[Entry]:
@@ -141,7 +142,7 @@ def test_the_hash_is_over_the_canonical_json_of_six_fields(records: MemoryRecord
     }
 
     with records.read() as tx:
-        stored = tx.execute(select(t.pending.c.hash)).scalar_one()
+        stored = tx.execute(select(t.groups.c.hashes)).scalar_one()
     assert stored == leaf_hash(canonical_json(fields))
 
 
@@ -444,7 +445,9 @@ def test_the_log_is_served_as_tiles(records: MemoryRecords, ledger: Ledger) -> N
     append(records, ledger, *entries(300))
     checkpoint = ledger.checkpoint()
     with records.read() as tx:
-        hashes = list(tx.execute(select(t.leaves.c.hash).order_by(t.leaves.c.seq)).scalars())
+        hashes = split(
+            b"".join(tx.execute(select(t.groups.c.hashes).order_by(t.groups.c.first_seq)).scalars())
+        )
 
     assert ledger.resource("checkpoint").decode() == checkpoint.note
     assert ledger.resource("tile/0/000") == b"".join(hashes[:256])
@@ -481,14 +484,14 @@ def test_paths_of_tiles_are_recognised(index: int, width: int, level: int | str)
     assert int(match["index"].replace("x", "").replace("/", "")) == index
 
 
-@given(steps=st.lists(st.integers(0, 40), max_size=8), group_max=st.integers(1, 50))
+@given(steps=st.lists(st.integers(0, 40), max_size=8), leaves_max=st.integers(1, 50))
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_steps_of_appending_and_sequencing_give_one_verified_log(
-    keys: FileKeys, steps: list[int], group_max: int
+    keys: FileKeys, steps: list[int], leaves_max: int
 ) -> None:
     records = memory_records(metadata)
     try:
-        ledger = Ledger(records, keys, ManualClock(), SequenceIds(), origin=ORIGIN, group_max=group_max)
+        ledger = Ledger(records, keys, ManualClock(), SequenceIds(), origin=ORIGIN, leaves_max=leaves_max)
         for step in steps:
             with records.begin() as tx:
                 ledger.append_many(tx, entries(step))
