@@ -27,8 +27,10 @@ def canonical_json(value: Any) -> bytes:
         builtins = msgspec.to_builtins(value, str_keys=True)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"value cannot be written as JSON: {error}") from error
-    _refuse_non_finite(builtins, "$")
-    return _ENCODER.encode(builtins)
+    encoded = _ENCODER.encode(builtins)
+    if b"null" in encoded:  # what is not finite was written so; the walk costs more than all the rest
+        _refuse_non_finite(builtins, "$")
+    return encoded
 
 
 def _refuse_non_finite(value: Any, path: str) -> None:
