@@ -22,6 +22,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     blobs: URL of the object store, `file:` for home/blobs or `s3://bucket/prefix`.
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
     keys_passphrase: protects the key store; without one, file permissions do.
+    sandbox: names of isolation that jobs must have or not run, such as `netns landlock`; empty takes what there is.
+    s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
     """
 
     home: Path
@@ -29,6 +31,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     blobs: str = "file:"
     ledger_copy: str = ""
     keys_passphrase: str = ""
+    sandbox: str = ""
+    s3_endpoint: str = ""
+    s3_region: str = "us-east-1"
+    s3_access_key_id: str = ""
+    s3_secret_access_key: str = ""
 
     @property
     def run(self) -> Path:

@@ -29,9 +29,16 @@ def check_inputs(columns: Sequence[Column]) -> None:
 
 
 def serving_form(frame: pl.LazyFrame, columns: Sequence[Column]) -> pl.LazyFrame:
-    """Return the frame with absent strings as empty strings, as every model gets them."""
+    """Return the frame as every model gets it: absent strings are empty, floats are numbers that FP32 can hold.
+
+    So a tree that is fitted on it splits between values that serving can tell apart, and converts faithfully.
+    """
     words = [column.name for column in columns if column.dtype is DType.STRING]
-    return frame.with_columns(pl.col(name).fill_null("") for name in words) if words else frame
+    numbers = [column.name for column in columns if column.dtype is DType.FLOAT]
+    return frame.with_columns(
+        *(pl.col(name).fill_null("") for name in words),
+        *(pl.col(name).cast(pl.Float32).cast(pl.Float64) for name in numbers),
+    )
 
 
 def is_float(column: Column) -> bool:

@@ -1,0 +1,145 @@
+"""The one table from URL schemes to adapters; each is imported on use, so that nobody pays for what he does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from taut.bootstrap.config import Config
+from taut.core.errors import InvalidInput
+from taut.ports.blobs import Blobs
+from taut.ports.jobs import Jobs
+from taut.ports.keys import Keys
+from taut.ports.online import OnlineReader, OnlineWriter
+from taut.ports.records import Records
+from taut.ports.secrets import Secrets
+from taut.ports.sources import Sources
+from taut.ports.tables import Tables
+from taut.ports.world import Clock, Ids, Random
+
+T = TypeVar("T")
+
+
+def open_records(config: Config) -> Records:
+    """Open the database that the configuration names and bring its tables up to date."""
+    records = _choose(config.records, _RECORDS, "records")(config)
+    try:
+        from taut.adapters.records import migrate
+
+        migrate(records)
+    except BaseException:
+        records.close()
+        raise
+    return records
+
+
+def open_blobs(config: Config) -> Blobs:
+    """Open the object store that the configuration names."""
+    return _choose(config.blobs, _BLOBS, "blobs")(config)
+
+
+def open_tables(blobs: Blobs) -> Tables:
+    from taut.adapters.tables.parquet import ParquetTables
+
+    return ParquetTables(blobs)
+
+
+def open_sources(config: Config) -> dict[str, Sources]:
+    """Return what can read source files, by URL scheme."""
+    from taut.adapters.sources.file import FileSources
+    from taut.adapters.sources.s3 import S3Sources
+
+    options: dict[str, object] = {"region": config.s3_region}
+    if config.s3_endpoint:
+        options["endpoint"] = config.s3_endpoint
+        options["client_options"] = {"allow_http": config.s3_endpoint.startswith("http://127.0.0.1")}
+    if config.s3_access_key_id:
+        options["access_key_id"] = config.s3_access_key_id
+        options["secret_access_key"] = config.s3_secret_access_key
+    return {"file": FileSources(), "s3": S3Sources(options)}
+
+
+def open_keys(config: Config, random: Random) -> Keys:
+    from taut.adapters.keys.file import FileKeys
+
+    return FileKeys(config.home / "keys", random=random, passphrase=config.keys_passphrase or None)
+
+
+def open_secrets(config: Config, keys: Keys, random: Random) -> Secrets:
+    from taut.adapters.secrets.file import FileSecrets
+
+    return FileSecrets(config.home / "secrets", keys=keys, random=random)
+
+
+def open_jobs(config: Config) -> Jobs:
+    from taut.adapters.jobs.process import ProcessJobs
+
+    return ProcessJobs(config.home / "jobs", require=tuple(config.sandbox.split()))
+
+
+@contextmanager
+def open_online(config: Config) -> Iterator[tuple[OnlineReader, OnlineWriter]]:
+    from taut.adapters.online.sqlite import SqliteOnlineReader, open_online_writer
+
+    path = config.home / "online.db"
+    with open_online_writer(path) as writer:
+        reader = SqliteOnlineReader(path)
+        try:
+            yield reader, writer
+        finally:
+            reader.close()
+
+
+def open_world() -> tuple[Clock, Ids, Random]:
+    from taut.adapters.world import SystemClock, SystemIds, SystemRandom
+
+    clock, random = SystemClock(), SystemRandom()
+    return clock, SystemIds(clock, random), random
+
+
+def _choose(url: str, table: dict[str, T], setting: str) -> T:
+    scheme = urlsplit(url).scheme.split("+")[0]
+    if scheme not in table:
+        raise InvalidInput(f"{setting} URL scheme {scheme!r} is not known: use one of {', '.join(table)}")
+    return table[scheme]
+
+
+def _sqlite(config: Config) -> Records:
+    from taut.adapters.records import open_sqlite
+
+    path = urlsplit(config.records).path
+    return open_sqlite(Path(path) if path else config.home / "taut.db")
+
+
+def _postgres(config: Config) -> Records:
+    from taut.adapters.records import open_postgres
+
+    return open_postgres(config.records)
+
+
+def _local_blobs(config: Config) -> Blobs:
+    from taut.adapters.blobs.local import LocalBlobs
+
+    path = urlsplit(config.blobs).path
+    return LocalBlobs(Path(path) if path else config.home / "blobs")
+
+
+def _s3_blobs(config: Config) -> Blobs:
+    from taut.adapters.blobs.s3 import S3Blobs, S3Options
+
+    options = S3Options(
+        endpoint=config.s3_endpoint, region=config.s3_region, access_key_id=config.s3_access_key_id,
+        secret_access_key=config.s3_secret_access_key,
+    )  # fmt: skip
+    return S3Blobs(config.blobs, copies=config.home / "copies", options=options)
+
+
+_RECORDS: Final[dict[str, Callable[[Config], Records]]] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgres,
+    "postgres": _postgres,
+}
+_BLOBS: Final[dict[str, Callable[[Config], Blobs]]] = {"file": _local_blobs, "s3": _s3_blobs}

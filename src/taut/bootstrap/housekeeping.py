@@ -1,0 +1,114 @@
+"""What control does between requests: the ledger sequenced, the prediction log sealed, gateways up to date."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from taut.bootstrap.platform import MAX_AGE_S, Platform
+from taut.core.errors import TautError
+from taut.ports.records import transact
+from taut.serving.predictions import Sealer as SegmentSealer
+from taut.serving.predictions import SegmentSeal
+from taut.trust.ledger import Entry
+
+LogFailure = Callable[[str, BaseException], None]
+
+_TICK_S: Final = 0.1
+_SEQUENCE_S: Final = 0.5
+_SEAL_S: Final = 2.0
+_CHECKPOINT_S: Final = 60.0
+_REFRESH_S: Final = MAX_AGE_S / 6
+
+
+class Housekeeper:
+    """One thread with a few duties, each due at its own pace; one that fails is said and tried again, the others go on.
+
+    A context manager. Not guaranteed: punctuality; every duty also happens in the operation that needs it.
+    """
+
+    def __init__(self, platform: Platform, *, log: LogFailure) -> None:
+        self._platform: Final = platform
+        self._log: Final = log
+        self._stop: Final = threading.Event()
+        self._thread: Final = threading.Thread(target=self._run, name="housekeeper", daemon=True)
+        self._identity = platform.identity.verifier_data().version
+        self._checkpointed = -1
+        self._duties: Final[list[tuple[str, float, Callable[[], None]]]] = [
+            ("publish what changed", _TICK_S, self._publish_changes),
+            ("sequence the ledger", _SEQUENCE_S, self._sequence),
+            ("seal the prediction log", _SEAL_S, self._seal),
+            ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
+            ("renew the serving snapshot", _REFRESH_S, self._refresh),
+        ]
+
+    def __enter__(self) -> Housekeeper:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        now_s = self._platform.clock.monotonic_s
+        due = {name: now_s() + every_s for name, every_s, _ in self._duties}
+        while not self._stop.wait(_TICK_S):
+            for name, every_s, duty in self._duties:
+                if now_s() >= due[name]:
+                    self._do(name, duty)
+                    due[name] = now_s() + every_s
+
+    def _do(self, name: str, duty: Callable[[], None]) -> None:
+        try:
+            duty()
+        except TautError as error:
+            self._log(f"could not {name}, will try again ({error.code})", error)
+        except Exception as error:  # noqa: BLE001 - a bug in one duty must not end the others; it is said
+            self._log(f"could not {name}, will try again", error)
+
+    def _publish_changes(self) -> None:
+        """Push to the gateways when people, keys or revocations changed; releases push themselves."""
+        version = self._platform.identity.version()
+        if version != self._identity:
+            self._platform.publish()
+            self._identity = version
+
+    def _refresh(self) -> None:
+        self._platform.publish()
+
+    def _sequence(self) -> None:
+        self._platform.ledger.sequence()
+
+    def _checkpoint(self) -> None:
+        size = self._platform.ledger.size()
+        if size != self._checkpointed:
+            self._checkpointed = self._platform.ledger.checkpoint().size
+
+    def _seal(self) -> None:
+        seal_segments(self._platform)
+
+
+def seal_segments(platform: Platform) -> int:
+    """Put the root of each closed segment of the prediction log into the ledger, once; return how many."""
+    sealer = SegmentSealer(platform.home / "log" / "predictions")
+    count = 0
+    for seal in sealer.pending():
+        _record(platform, seal)
+        sealer.mark(seal)
+        count += 1
+    return count
+
+
+def _record(platform: Platform, seal: SegmentSeal) -> None:
+    kind, subject = "predictions.sealed", f"segment:{seal.segment}"
+    if platform.ledger.show(kind=kind, subject=subject, limit=1):
+        return  # a crash came between the leaf and the mark; only one process seals
+    entry = Entry(kind=kind, subject=subject, actor="control", body=msgspec.to_builtins(seal))
+    transact(platform.records, lambda tx: platform.ledger.append(tx, entry))

@@ -1,0 +1,266 @@
+"""The installation, furnished: every room made from ports, on first use."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from taut.bootstrap import adapters
+from taut.bootstrap.config import Config
+from taut.core.canonical import digest_bytes, digest_json
+from taut.core.refs import VersionRef
+from taut.ports.blobs import Blobs
+from taut.ports.jobs import Jobs
+from taut.ports.keys import Keys
+from taut.ports.online import OnlineReader, OnlineWriter
+from taut.ports.records import Records
+from taut.ports.secrets import Secrets
+from taut.ports.stories import Stories
+from taut.ports.tables import Tables
+from taut.ports.world import Clock, Ids, Random
+
+if TYPE_CHECKING:
+    from taut.lifecycle.data import Data
+    from taut.lifecycle.features import FeatureStore
+    from taut.lifecycle.plans import Plans
+    from taut.lifecycle.registry import Registry
+    from taut.lifecycle.release import Releases
+    from taut.lifecycle.training import Training
+    from taut.serving.predictions import PredictionReader
+    from taut.serving.snapshot import Publisher, SnapshotStore
+    from taut.trust.identity import Identity
+    from taut.trust.ledger import Ledger
+    from taut.trust.lineage import Lineage
+    from taut.trust.policy import Policy
+    from taut.trust.sealing import Sealer
+    from taut.workflows.rooms import Published
+
+MAX_AGE_S: Final = 3600.0
+_PUSH_TIMEOUT_S: Final = 10.0
+
+
+class Platform:
+    """One installation in one process. Rooms and adapters are made on first use and closed together.
+
+    publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
+    """
+
+    def __init__(self, config: Config, stack: ExitStack) -> None:
+        self.config: Final = config
+        self.home: Final = config.home
+        self.clock: Clock
+        self.ids: Ids
+        self.random: Random
+        self.clock, self.ids, self.random = adapters.open_world()
+        self.publisher: Publisher | None = None
+        self.gateways = 1
+        self._stack: Final = stack
+        self._publishing: Final = threading.Lock()
+
+    @cached_property
+    def records(self) -> Records:
+        records = adapters.open_records(self.config)
+        self._stack.callback(records.close)
+        return records
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return adapters.open_blobs(self.config)
+
+    @cached_property
+    def tables(self) -> Tables:
+        return adapters.open_tables(self.blobs)
+
+    @cached_property
+    def keys(self) -> Keys:
+        return adapters.open_keys(self.config, self.random)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return adapters.open_secrets(self.config, self.keys, self.random)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        return adapters.open_jobs(self.config)
+
+    @cached_property
+    def _online(self) -> tuple[OnlineReader, OnlineWriter]:
+        return self._stack.enter_context(adapters.open_online(self.config))
+
+    @property
+    def online(self) -> OnlineReader:
+        return self._online[0]
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from taut.trust.ledger import DirectoryCopy, Ledger
+
+        folder = self.config.ledger_copy or str(self.home / "ledger" / "checkpoints")
+        return Ledger(
+            self.records,
+            self.keys,
+            self.clock,
+            self.ids,
+            origin="taut",
+            copies=(DirectoryCopy(Path(folder)),),
+        )
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        from taut.trust.lineage import Lineage
+
+        return Lineage(self.clock)
+
+    @cached_property
+    def identity(self) -> Identity:
+        from taut.trust.identity import Identity
+
+        return Identity(self.records, self.keys, self.ledger, self.clock, self.ids, self.random)
+
+    @cached_property
+    def policy(self) -> Policy:
+        from taut.trust.policy import Policy
+
+        return Policy()
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        from taut.trust.sealing import Sealer
+
+        return Sealer(self.records, self.keys, self.random, self.clock)
+
+    @cached_property
+    def data(self) -> Data:
+        from taut.lifecycle.data import Data
+
+        return Data(
+            records=self.records, blobs=self.blobs, tables=self.tables, ledger=self.ledger, lineage=self.lineage,
+            sealer=self.sealer, sources=adapters.open_sources(self.config), clock=self.clock, ids=self.ids,
+            random=self.random,
+        )  # fmt: skip
+
+    @cached_property
+    def features(self) -> FeatureStore:
+        from taut.lifecycle.features import FeatureStore
+
+        return FeatureStore(
+            records=self.records, blobs=self.blobs, tables=self.tables, ledger=self.ledger, lineage=self.lineage,
+            jobs=self.jobs, online_writer=self._online[1], clock=self.clock,
+        )  # fmt: skip
+
+    @cached_property
+    def training(self) -> Training:
+        from taut.lifecycle.training import Training
+
+        return Training(
+            records=self.records, blobs=self.blobs, tables=self.tables, ledger=self.ledger, lineage=self.lineage,
+            jobs=self.jobs, keys=self.keys, clock=self.clock, ids=self.ids, environment=self.plans.environment(),
+        )  # fmt: skip
+
+    @cached_property
+    def registry(self) -> Registry:
+        from taut.lifecycle.registry import Registry
+
+        return Registry(
+            records=self.records, blobs=self.blobs, keys=self.keys, ledger=self.ledger, lineage=self.lineage,
+            clock=self.clock, ids=self.ids,
+        )  # fmt: skip
+
+    @cached_property
+    def releases(self) -> Releases:
+        from taut.lifecycle.release import Releases
+
+        return Releases(
+            records=self.records, ledger=self.ledger, lineage=self.lineage, clock=self.clock, ids=self.ids
+        )
+
+    @cached_property
+    def plans(self) -> Plans:
+        from taut.lifecycle.plans import Plans
+
+        return Plans(
+            records=self.records, blobs=self.blobs, ledger=self.ledger, lineage=self.lineage, clock=self.clock,
+            ids=self.ids, keys=self.keys,
+        )  # fmt: skip
+
+    @cached_property
+    def stories(self) -> Stories:
+        from taut.adapters.stories import JournalStories
+        from taut.workflows.stories import stories
+
+        engine = JournalStories(
+            self.records, stories(self), clock=self.clock, ids=self.ids, random=self.random
+        )
+        self._stack.callback(engine.stop)
+        return engine
+
+    @cached_property
+    def snapshots(self) -> SnapshotStore:
+        from taut.serving.snapshot import SnapshotStore, TrustFile
+
+        folder = self.home / "serving"
+        trust = TrustFile(folder / "trust.json")
+        store = SnapshotStore(folder, trust)
+        trust.write(self.keys.public_keys(purpose="snapshot"))
+        return store
+
+    @cached_property
+    def predictions(self) -> PredictionReader:
+        from taut.serving.predictions import PredictionReader
+
+        return PredictionReader(self.home / "log" / "predictions")
+
+    @cached_property
+    def environment_lock(self) -> str:
+        """Digest of every installed distribution and its version."""
+        found = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}
+        return digest_json(found)
+
+    def publish(self) -> Published:
+        """Compose, sign and push what is to be served now; see `taut.workflows.rooms.Publish`."""
+        from taut.serving.snapshot import sign_snapshot
+        from taut.workflows.publish import compose
+        from taut.workflows.rooms import Published
+
+        with self._publishing:
+            snapshot = compose(self, policy=self.policy, max_age_s=MAX_AGE_S, gateways=self.gateways)
+            statement = sign_snapshot(self.keys, snapshot)
+            if self.publisher is None:
+                self.snapshots.save(statement.to_json())
+                return Published(epoch=snapshot.epoch)
+            self.publisher.publish(statement)
+        states = self.publisher.wait(snapshot.epoch, timeout_s=_PUSH_TIMEOUT_S)
+        acks = {state.gateway: state.ack for state in states}
+        heard = {name: ack for name, ack in acks.items() if ack is not None and ack.epoch >= snapshot.epoch}
+        return Published(
+            epoch=snapshot.epoch,
+            applied=tuple(sorted(name for name, ack in heard.items() if ack.applied)),
+            refused={name: ack.reason for name, ack in sorted(heard.items()) if not ack.applied},
+            silent=tuple(sorted(set(acks) - set(heard))),
+        )
+
+    def place_model(self, version: VersionRef) -> tuple[str, str]:
+        """Verify a version's model and put it into home/serving/models, where gateways read it."""
+        loaded = self.registry.load(version, to_serve=True)
+        digest = digest_bytes(loaded.model)
+        target = self.home / "serving" / "models" / f"{digest.removeprefix('sha256:')}.onnx"
+        if not (target.exists() and digest_bytes(target.read_bytes()) == digest):
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = target.with_suffix(f".{self.ids.new('tmp')}")
+            partial.write_bytes(loaded.model)
+            partial.replace(target)
+        return digest, str(target.relative_to(self.home))
+
+
+@contextmanager
+def open_platform(home: Path, *, environ: Mapping[str, str]) -> Iterator[Platform]:
+    """Yield the installation in `home`; the caller holds its lock. Everything opened is closed at the end."""
+    config = Config.load(home, environ)
+    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        yield Platform(config, stack)

@@ -1,0 +1,22 @@
+"""Every table of the installation, gathered from the rooms: what migrations are made from."""
+
+from __future__ import annotations
+
+from sqlalchemy import MetaData
+
+
+def all_metadata() -> tuple[MetaData, ...]:
+    """Return the tables of each room, in the order in which they are made."""
+    from taut.adapters.stories.tables import metadata as stories
+    from taut.lifecycle.data.tables import metadata as data
+    from taut.lifecycle.features.tables import metadata as features
+    from taut.lifecycle.plans.tables import metadata as plans
+    from taut.lifecycle.registry.tables import metadata as registry
+    from taut.lifecycle.release.tables import metadata as release
+    from taut.lifecycle.training.tables import metadata as training
+    from taut.trust.identity.tables import metadata as identity
+    from taut.trust.ledger.tables import metadata as ledger
+    from taut.trust.lineage.tables import metadata as lineage
+    from taut.trust.sealing.tables import metadata as sealing
+
+    return (ledger, lineage, identity, sealing, stories, plans, data, features, training, registry, release)

@@ -1,0 +1,169 @@
+"""The control process: `python -m taut.entrypoints.control_main --home DIR --host 127.0.0.1 --port 8081`.
+
+One platform; the API on its port and on the installation's socket; stories worked on; the gateways' stream; and a
+housekeeper that keeps the ledger sequenced, the prediction log sealed and the gateways up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+from taut.bootstrap.housekeeping import Housekeeper
+from taut.bootstrap.platform import Platform, open_platform
+from taut.core.errors import InvalidInput, TautError, Unavailable
+from taut.entrypoints.errors import exit_code_of
+
+_STORY_THREADS: Final = 2
+_DRAIN_S: Final = 10.0
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="taut-control", description="the control plane of one installation")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--gateways", type=int, default=1, help="how many share a quota")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once the API answers")
+    arguments = parser.parse_args(argv)
+    try:
+        with open_platform(arguments.home.resolve(), environ=os.environ) as platform:
+            return _run(platform, arguments)
+    except TautError as error:
+        print(json.dumps({"code": error.code, "message": error.message}), file=sys.stderr)  # noqa: T201 - a process's own last word
+        return exit_code_of(error)
+
+
+def _run(platform: Platform, arguments: argparse.Namespace) -> int:
+    from taut.serving.snapshot import Publisher
+
+    platform.gateways = arguments.gateways
+    with ExitStack() as stack:
+        tcp = stack.enter_context(_listen_tcp(arguments.host, arguments.port))
+        own = stack.enter_context(_listen_unix(platform.home / "run" / "control.sock"))
+        platform.records.check()
+        platform.publisher = stack.enter_context(
+            Publisher(platform.snapshots, platform.home / "run" / "stream.sock")
+        )
+        platform.publish()
+        stack.enter_context(Housekeeper(platform, log=_log))
+        workers = [
+            threading.Thread(target=platform.stories.work, name=f"stories-{number}", daemon=True)
+            for number in range(_STORY_THREADS)
+        ]
+        for worker in workers:
+            worker.start()
+        stack.callback(_stop_stories, platform, workers)
+        asyncio.run(_serve(platform, tcp, own, ready_fd=arguments.ready_fd))
+    return 0
+
+
+def _stop_stories(platform: Platform, workers: list[threading.Thread]) -> None:
+    platform.stories.stop()
+    for worker in workers:
+        worker.join(timeout=_DRAIN_S)
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    if host not in _LOOPBACK:
+        raise InvalidInput(
+            f"control would listen on {host} without TLS, which is not built yet: use 127.0.0.1"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"port {port} on {host} cannot be taken ({error.strerror}): stop what listens there, or choose another "
+            "with --port"
+        ) from error
+    return listener
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    from taut.serving.snapshot.wire import socket_address
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)  # the home's lock is held: nobody else's is there
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with socket_address(path) as address:
+        listener.bind(address)
+    path.chmod(0o600)
+    listener.listen(128)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to us: two of them share this process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(platform: Platform, tcp: socket.socket, own: socket.socket, *, ready_fd: int) -> None:
+    from taut.entrypoints.api import make_app
+    from taut.entrypoints.operations import operation_table
+    from taut.entrypoints.peers import PeerProtocol
+
+    app = make_app(platform, operation_table(), log_failure=_log)
+    common: dict[str, Any] = {
+        "lifespan": "off", "access_log": False, "log_config": None, "server_header": False,
+        "timeout_graceful_shutdown": int(_DRAIN_S), "proxy_headers": False,
+    }  # fmt: skip
+    outer = _Server(uvicorn.Config(app, **common))
+    inner = _Server(uvicorn.Config(app, http=PeerProtocol, **common))
+    servers = (outer, inner)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, servers)
+    parent = os.getppid()
+    tasks = [
+        asyncio.create_task(outer.serve(sockets=[tcp])),
+        asyncio.create_task(inner.serve(sockets=[own])),
+    ]
+    watch = asyncio.create_task(_stop_with_parent(servers, parent))
+    while not all(server.started for server in servers) and not any(task.done() for task in tasks):
+        await asyncio.sleep(0.01)
+    if ready_fd >= 0:
+        os.write(ready_fd, b"ready\n")
+    await asyncio.gather(*tasks)
+    watch.cancel()
+
+
+def _stop(servers: tuple[uvicorn.Server, ...]) -> None:
+    for server in servers:
+        server.should_exit = True
+
+
+async def _stop_with_parent(servers: tuple[uvicorn.Server, ...], parent: int) -> None:
+    """The supervisor owns this process: when it is gone, the next one starts another."""
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+    _stop(servers)
+
+
+def _log(what: str, error: BaseException) -> None:
+    print(f"{what}: {''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)  # noqa: T201 - the process's log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

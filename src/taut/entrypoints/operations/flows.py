@@ -1,0 +1,263 @@
+"""Operations that are stories or change what is served: train, release, roll back, approve."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.errors import InvalidInput
+from taut.core.evidence import Scalar
+from taut.core.refs import VersionRef
+from taut.entrypoints.operations.features import summary
+from taut.entrypoints.operations.operation import (
+    Caller,
+    Json,
+    Operation,
+    Platform,
+    Progress,
+    Request,
+    to_json,
+)
+from taut.project.declared import endpoint_of, features_of, model_of
+
+
+class RunStart(Request, frozen=True):
+    """params: over the declared ones. key: asked again with it, the same run is returned."""
+
+    model: str
+    params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    seed: int | None = None
+    key: str = ""
+
+
+class RunReproduce(Request, frozen=True):
+    run: str
+
+
+class FeaturesBuild(Request, frozen=True):
+    features: str
+
+
+class FeaturesMaterialize(Request, frozen=True):
+    """until: only what was known at that time, for a replay; null for now."""
+
+    features: str
+    version: str | None = None
+    until: str | None = None
+
+
+class ReleaseStart(Request, frozen=True):
+    """strategy: null for the declared one."""
+
+    endpoint: str
+    version: str
+    strategy: str | None = None
+    reason: str = ""
+    key: str = ""
+
+
+class ReleaseRollback(Request, frozen=True):
+    endpoint: str
+    to: str | None = None
+    reason: str = ""
+
+
+class ReleaseAbort(Request, frozen=True):
+    release: str
+    reason: str = ""
+
+
+class ModelDecision(Request, frozen=True):
+    version: str
+    reason: str = ""
+
+
+class PipelineStart(Request, frozen=True):
+    """The whole story: ingest, train, wait for a decision, release. wait: until it ends or asks for a decision."""
+
+    endpoint: str
+    ingest: tuple[str, ...] = ()
+    params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    key: str = ""
+
+
+def _story(platform: Platform, name: str, arguments: Json, key: str, progress: Progress) -> Json:
+    story = platform.stories.start(name, arguments, key=f"{name}/{key or platform.ids.new('key')}")
+    platform.stories.watch(story, progress)
+    result: Json = platform.stories.result(story)
+    return {**result, "story": story}
+
+
+def _train(platform: Platform, caller: Caller, request: RunStart, progress: Progress) -> Json:
+    model_of(platform.plans.require(), request.model)
+    arguments: Json = {"model": request.model, "actor": caller.principal.id, "params": request.params}
+    if request.seed is not None:
+        arguments["seed"] = request.seed
+    return _story(platform, "train", arguments, request.key, progress)
+
+
+def _reproduce(platform: Platform, caller: Caller, request: RunReproduce, progress: Progress) -> Json:
+    from taut.lifecycle.training import sign_code
+
+    progress(f"training {request.run} again", None)
+    run = platform.training.get(request.run)
+    platform.plans.verify_bundle(run.code.bundle)
+    code = sign_code(
+        platform.keys, bundle=run.code.bundle, lock=platform.environment_lock, actor=caller.principal.id
+    )
+    again = platform.training.reproduce(request.run, actor=caller.principal.id, code=code, progress=progress)
+    return {
+        "original": again.original, "run": again.run.id, "same": again.same, "digest": again.run.model_digest,
+        "differences": to_json(again.differences),
+    }  # fmt: skip
+
+
+def _build(platform: Platform, caller: Caller, request: FeaturesBuild, progress: Progress) -> Json:
+    from taut.workflows.train import build_features, current_snapshots
+
+    manifest = platform.plans.require()
+    spec = features_of(manifest, request.features)
+    progress(f"computing {spec.name}", None)
+    snapshots = current_snapshots(platform, spec.sources)
+    made = build_features(platform, spec, manifest, snapshots, actor=caller.principal.id)
+    return summary(platform.features.materialisation(spec.name, made))
+
+
+def _materialize(
+    platform: Platform, caller: Caller, request: FeaturesMaterialize, progress: Progress
+) -> Json:
+    from datetime import datetime
+
+    from taut.workflows.release import materialize
+
+    until = None
+    if request.until is not None:
+        try:
+            until = datetime.fromisoformat(request.until)
+        except ValueError as error:
+            raise InvalidInput(f"until {request.until!r} is no time: write 2013-11-01T12:00:00Z") from error
+    progress(f"writing {request.features} online", None)
+    state = materialize(
+        platform, request.features, actor=caller.principal.id, version=request.version, until=until
+    )
+    return {"features": request.features, **to_json(state)}
+
+
+def _release(platform: Platform, caller: Caller, request: ReleaseStart, progress: Progress) -> Json:
+    endpoint = endpoint_of(platform.plans.require(), request.endpoint)
+    arguments: Json = {
+        "endpoint": endpoint.name,
+        "version": str(VersionRef.parse(request.version, name=endpoint.model)),
+        "strategy": request.strategy or endpoint.release.kind,
+        "actor": caller.principal.id,
+        "reason": request.reason,
+    }
+    return _story(platform, "release", arguments, request.key, progress)
+
+
+def _rollback(platform: Platform, caller: Caller, request: ReleaseRollback, progress: Progress) -> Json:
+    from taut.workflows.release import roll_back
+
+    progress(f"rolling {request.endpoint} back", None)
+    info, pushed = roll_back(
+        platform, endpoint=request.endpoint, to=request.to, actor=caller.principal.id, reason=request.reason
+    )
+    return {
+        **to_json(info),
+        "epoch": pushed.epoch,
+        "gateways": len(pushed.applied),
+        "silent": list(pushed.silent),
+    }
+
+
+def _abort(platform: Platform, caller: Caller, request: ReleaseAbort, _progress: Progress) -> Json:
+    from taut.ports.records import transact
+
+    actor, reason = caller.principal.id, request.reason
+    transact(
+        platform.records,
+        lambda tx: platform.releases.abort(tx, request.release, actor=actor, reason=reason),
+    )
+    return dict(to_json(platform.releases.show(request.release)))
+
+
+def _approve(platform: Platform, caller: Caller, request: ModelDecision, _progress: Progress) -> Json:
+    single = platform.identity.is_single_user() and platform.plans.environment() != "production"
+    info = platform.registry.approve(
+        _version(request.version), caller.principal, reason=request.reason, single_user=single
+    )
+    if info.releasable:
+        _tell(platform, info.ref, "approved")
+    return _decided(info)
+
+
+def _reject(platform: Platform, caller: Caller, request: ModelDecision, _progress: Progress) -> Json:
+    info = platform.registry.reject(_version(request.version), caller.principal, reason=request.reason)
+    _tell(platform, info.ref, "rejected")
+    return _decided(info)
+
+
+def _decided(info: Any) -> Json:
+    return {
+        "version": str(info.ref), "state": str(info.state), "approvals": to_json(info.approvals),
+        "needed": info.approvals_needed,
+    }  # fmt: skip
+
+
+def _tell(platform: Platform, ref: VersionRef, word: str) -> None:
+    """Wake the stories that wait for this decision."""
+    from taut.ports.stories import StoryState
+    from taut.workflows.stories import decision_signal
+
+    signal = decision_signal(ref)
+    for status in platform.stories.list(state=StoryState.WAITING, limit=1000):
+        if status.waiting_for == signal:
+            platform.stories.signal(status.id, signal, word)
+
+
+def _pipeline(platform: Platform, caller: Caller, request: PipelineStart, _progress: Progress) -> Json:
+    manifest = platform.plans.require()
+    endpoint = endpoint_of(manifest, request.endpoint)
+    arguments: Json = {
+        "model": endpoint.model, "endpoint": endpoint.name, "actor": caller.principal.id,
+        "ingest": list(request.ingest), "params": request.params, "strategy": endpoint.release.kind,
+    }  # fmt: skip
+    key = request.key or platform.ids.new("key")
+    story = platform.stories.start("train_and_release", arguments, key=f"train_and_release/{key}")
+    return _status(platform, story)
+
+
+def _status(platform: Platform, story: str) -> Json:
+    return dict(msgspec.to_builtins(platform.stories.status(story)))
+
+
+class StoryShow(Request, frozen=True):
+    story: str
+
+
+def _story_show(platform: Platform, _caller: Caller, request: StoryShow, _progress: Progress) -> Json:
+    return _status(platform, request.story)
+
+
+def _version(text: str) -> VersionRef:
+    return VersionRef.parse(text)
+
+
+def _author_facts(platform: Platform, request: ModelDecision) -> Json:
+    return {"author": platform.registry.show(_version(request.version)).candidate.author}
+
+
+OPERATIONS: Final = (
+    Operation(name="run.start", action="train", request=RunStart, handle=_train, resource=lambda request: f"model:{request.model}", summary="Train a model and judge it by the model gate"),
+    Operation(name="run.reproduce", action="run.reproduce", request=RunReproduce, handle=_reproduce, resource=lambda request: f"run:{request.run}", summary="Train a run again and say whether the same model comes out"),
+    Operation(name="features.build", action="features.build", request=FeaturesBuild, handle=_build, resource=lambda request: f"features:{request.features}", summary="Compute a feature set from the current snapshots"),
+    Operation(name="features.materialize", action="features.materialize", request=FeaturesMaterialize, handle=_materialize, resource=lambda request: f"features:{request.features}", summary="Write a feature set online"),
+    Operation(name="release.start", action="release.start", request=ReleaseStart, handle=_release, resource=lambda request: f"endpoint:{request.endpoint}", summary="Release a version to an endpoint"),
+    Operation(name="release.rollback", action="release.rollback", request=ReleaseRollback, handle=_rollback, resource=lambda request: f"endpoint:{request.endpoint}", summary="Return an endpoint to an earlier release"),
+    Operation(name="release.abort", action="release.abort", request=ReleaseAbort, handle=_abort, resource=lambda request: f"release:{request.release}", summary="End a release that is under way"),
+    Operation(name="model.approve", action="model.approve", request=ModelDecision, handle=_approve, resource=lambda request: f"model:{request.version}", facts=_author_facts, summary="Approve a model version"),
+    Operation(name="model.reject", action="model.reject", request=ModelDecision, handle=_reject, resource=lambda request: f"model:{request.version}", facts=_author_facts, summary="Reject a model version, for ever"),
+    Operation(name="pipeline.start", action="train", request=PipelineStart, handle=_pipeline, resource=lambda request: f"endpoint:{request.endpoint}", summary="Ingest, train, wait for a decision and release, as one durable story"),
+    Operation(name="story.show", action="status.read", request=StoryShow, handle=_story_show, resource=lambda request: f"story:{request.story}", reads=True, summary="Show where a story stands"),
+)  # fmt: skip

@@ -1,0 +1,252 @@
+"""Release a version to an endpoint, roll one back: recorded, judged, promoted, pushed, verified."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from taut.core.errors import InvalidInput, TautError
+from taut.core.evidence import Check, Evidence, Outcome, run_checks
+from taut.core.refs import Kind, Ref, VersionRef
+from taut.core.schema import ModelSignature
+from taut.lifecycle.features import OnlineState
+from taut.lifecycle.release import ReleaseInfo
+from taut.ports.records import Tx, transact
+from taut.ports.stories import Story
+from taut.project.declared import endpoint_of, features_of
+from taut.project.manifest import EndpointSpec
+from taut.workflows.rooms import Published, Rooms
+
+STRATEGIES = ("direct",)
+
+
+class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True):
+    endpoint: str
+    version: str
+    strategy: str
+    actor: str
+    reason: str = ""
+
+
+class ReleaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """JSON shape of `release status`, with what the gateways said."""
+
+    release: str
+    endpoint: str
+    version: str
+    strategy: str
+    state: str
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    step: int | None = None
+    weight: float = 0.0
+    guardrails: tuple[str, ...] = ()
+    epoch: int = 0
+    gateways: int = 0
+
+
+def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResult:
+    """Tell the story. What was live stays live until the gate admitted the new version."""
+    endpoint = endpoint_of(rooms.plans.require(), request.endpoint)
+    version = VersionRef.parse(request.version, name=endpoint.model)
+    if request.strategy not in STRATEGIES:
+        raise InvalidInput(f"strategy {request.strategy!r} is not built yet: use {', '.join(STRATEGIES)}")
+    if version.name != endpoint.model:
+        raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {version.name}")
+    story.progress(f"releasing {version} to {endpoint.name}", 0.1)
+    id_ = story.commit("start", lambda tx: _start(rooms, tx, version, request))
+    try:
+        return _carry_out(rooms, story, endpoint, version, id_, request)
+    except TautError as error:
+        why = f"{error.code}: {error}"  # a release that went live before stays live: abort ends only what is under way
+        story.commit("give up", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
+        raise
+
+
+def _carry_out(
+    rooms: Rooms, story: Story, endpoint: EndpointSpec, version: VersionRef, id_: str, request: ReleaseRequest
+) -> ReleaseResult:
+    story.step("features online", lambda: put_online(rooms, version, request.actor))
+    story.progress("judging the release", 0.4)
+    evidence = msgspec.convert(
+        story.step("look", lambda: msgspec.to_builtins(_evidence(rooms, endpoint, version, id_, request))),
+        Evidence,
+    )
+    judged = story.commit("judge", lambda tx: _judge(rooms, tx, evidence, request.actor))
+    if judged["decision"] != "admit":
+        why = "; ".join(judged["reasons"])
+        story.commit("abort", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
+        return _result(rooms, id_, judged)
+    story.commit("promote", lambda tx: _promote(rooms, tx, version, id_, request.actor))
+    story.progress("pushing to the gateways", 0.7)
+    pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
+    if pushed.refused:
+        return _undo(rooms, story, id_, request, pushed)
+    return _result(rooms, id_, judged, pushed)
+
+
+def _undo(rooms: Rooms, story: Story, id_: str, request: ReleaseRequest, pushed: Published) -> ReleaseResult:
+    """A gateway could not serve it: return to what was live, or take the endpoint's only version back."""
+    why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
+    reason = f"refused by a gateway: {why}"
+    info = rooms.releases.show(id_)
+    if info.replaces is not None:
+        story.commit(
+            "undo", lambda tx: _roll_back_in(rooms, tx, request.endpoint, None, request.actor, reason)
+        )
+        story.step("push again", lambda: msgspec.to_builtins(rooms.publish()))
+    return _result(rooms, id_, {"decision": "reject", "reasons": [reason]}, pushed)
+
+
+def roll_back(
+    rooms: Rooms, *, endpoint: str, to: str | None, actor: str, reason: str
+) -> tuple[ReleaseInfo, Published]:
+    """Return an endpoint to an earlier release and push it: one transaction, then one message to each gateway.
+
+    The target's artifact is verified first: a rollback to a damaged version is refused, what is live stays live.
+    """
+    target = rooms.releases.rollback_target(endpoint, to=to)
+    rooms.registry.load(VersionRef.parse(target.version), to_serve=True)
+
+    info = transact(
+        rooms.records, lambda tx: _roll_back_in(rooms, tx, endpoint, target.release, actor, reason)
+    )
+    return info, rooms.publish()
+
+
+def put_online(rooms: Rooms, version: VersionRef, actor: str) -> list[str]:
+    """Write online what the version looks up and nobody has written yet; return the names of its sets."""
+    names = [lookup.feature_set for lookup in rooms.registry.signature(version).lookups]
+    for name in names:
+        if rooms.features.online_state(name) is None:
+            materialize(rooms, name, actor=actor)
+    return names
+
+
+def materialize(
+    rooms: Rooms, name: str, *, actor: str, version: str | None = None, until: datetime | None = None
+) -> OnlineState:
+    """Write a feature set online and let the gateways know where its columns stand.
+
+    until: only what was known at that time. Raises as `FeatureStore.materialize`.
+    """
+    spec = features_of(rooms.plans.require(), name)
+    before = rooms.features.online_state(name)
+    state = rooms.features.materialize(spec, actor=actor, materialisation=version)
+    if before is None or rooms.features.materialisation(name, before.materialisation).features != (
+        rooms.features.materialisation(name, state.materialisation).features
+    ):
+        rooms.publish()
+    return state
+
+
+def _start(rooms: Rooms, tx: Tx, version: VersionRef, request: ReleaseRequest) -> str:
+    return rooms.releases.start(
+        tx, endpoint=request.endpoint, version=version, strategy=request.strategy, actor=request.actor,
+        reason=request.reason,
+    )  # fmt: skip
+
+
+def _judge(rooms: Rooms, tx: Tx, evidence: Evidence, actor: str) -> dict[str, Any]:
+    verdict = rooms.releases.judge(tx, evidence, actor=actor)
+    return {"decision": str(verdict.decision), "reasons": list(verdict.reasons)}
+
+
+def _promote(rooms: Rooms, tx: Tx, version: VersionRef, id_: str, actor: str) -> int:
+    rooms.registry.mark_live(tx, version, actor=actor, reason=f"release {id_}")
+    return rooms.releases.promote(tx, id_, actor=actor)
+
+
+def _roll_back_in(
+    rooms: Rooms, tx: Tx, endpoint: str, to: str | None, actor: str, reason: str
+) -> ReleaseInfo:
+    info, _ = rooms.releases.roll_back(tx, endpoint=endpoint, to=to, actor=actor, reason=reason)
+    rooms.registry.mark_live(tx, VersionRef.parse(info.version), actor=actor, reason=f"rolled back: {reason}")
+    return info
+
+
+def _evidence(
+    rooms: Rooms, endpoint: EndpointSpec, version: VersionRef, id_: str, request: ReleaseRequest
+) -> Evidence:
+    return Evidence(
+        subject=str(Ref(Kind.RELEASE, id_)),
+        checks=run_checks(
+            [
+                ("approved", lambda: _approved(rooms, version)),
+                ("verified", lambda: _verified(rooms, version)),
+                ("compatible", lambda: _compatible(rooms, endpoint, version)),
+                ("strategy", lambda: _strategy(rooms, request.strategy)),
+            ]
+        ),
+        facts={"endpoint": endpoint.name, "version": str(version), "strategy": request.strategy},
+    )
+
+
+def _approved(rooms: Rooms, version: VersionRef) -> Check:
+    info = rooms.registry.show(version)
+    ok = info.releasable
+    message = f"{version} is {info.state}" + ("" if ok else f": `taut model approve {version}` first")
+    return Check(name="approved", outcome=Outcome.PASSED if ok else Outcome.FAILED, message=message)
+
+
+def _verified(rooms: Rooms, version: VersionRef) -> Check:
+    try:
+        rooms.registry.load(version, to_serve=True)
+    except TautError as error:
+        return Check(name="verified", outcome=Outcome.FAILED, message=str(error))
+    return Check(name="verified", outcome=Outcome.PASSED, message="signature and digests verified")
+
+
+def _compatible(rooms: Rooms, endpoint: EndpointSpec, version: VersionRef) -> Check:
+    with rooms.records.read() as tx:
+        live = next((r for r in rooms.releases.routes(tx) if r.endpoint == endpoint.name), None)
+    if live is None:
+        return Check(name="compatible", outcome=Outcome.PASSED, message="nothing is live yet")
+    faults = incompatibilities(rooms.registry.signature(live.version), rooms.registry.signature(version))
+    if faults:
+        return Check(
+            name="compatible", outcome=Outcome.FAILED,
+            message=f"callers of {live.version} would fail: {'; '.join(faults)}; use another endpoint",
+        )  # fmt: skip
+    return Check(
+        name="compatible", outcome=Outcome.PASSED, message=f"takes and gives what {live.version} does"
+    )
+
+
+def incompatibilities(live: ModelSignature, candidate: ModelSignature) -> list[str]:
+    """Say what a caller of `live` would trip over: new or retyped request columns, another kind of answer."""
+    known = {column.name: column for column in live.request}
+    faults = []
+    for column in candidate.request:
+        before = known.get(column.name)
+        if before is None and not column.nullable:
+            faults.append(f"column {column.name} is new and required")
+        elif before is not None and before.dtype is not column.dtype:
+            faults.append(f"column {column.name} was {before.dtype}, is {column.dtype}")
+        elif before is not None and before.nullable and not column.nullable:
+            faults.append(f"column {column.name} may no longer be null")
+    gone = sorted(set(known) - {column.name for column in candidate.request})
+    faults += [f"column {name} is no longer taken" for name in gone]
+    if (live.output, live.classes) != (candidate.output, candidate.classes):
+        faults.append("the answer has another form")
+    return faults
+
+
+def _strategy(rooms: Rooms, strategy: str) -> Check:
+    environment = rooms.plans.environment()
+    allowed = environment != "production" or strategy != "direct"
+    return Check(
+        name="strategy", outcome=Outcome.PASSED if allowed else Outcome.FAILED,
+        message=f"{strategy} in {environment}" + ("" if allowed else ": not allowed, use steps"),
+    )  # fmt: skip
+
+
+def _result(rooms: Rooms, id_: str, judged: dict[str, Any], pushed: Published | None = None) -> ReleaseResult:
+    info = rooms.releases.show(id_)
+    return ReleaseResult(
+        release=info.release, endpoint=info.endpoint, version=info.version, strategy=info.strategy,
+        state=str(info.state), verdict=judged["decision"], reasons=tuple(judged["reasons"]), weight=info.weight,
+        epoch=0 if pushed is None else pushed.epoch, gateways=0 if pushed is None else len(pushed.applied),
+    )  # fmt: skip

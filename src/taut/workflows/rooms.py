@@ -1,0 +1,86 @@
+"""What a story may use: the rooms, as bootstrap furnishes them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from taut.core.refs import VersionRef
+from taut.lifecycle.data import Data
+from taut.lifecycle.features import FeatureStore
+from taut.lifecycle.plans import Plans
+from taut.lifecycle.registry import Registry
+from taut.lifecycle.release import Releases
+from taut.lifecycle.training import Training
+from taut.ports.blobs import Blobs
+from taut.ports.keys import Keys
+from taut.ports.records import Records
+from taut.ports.tables import Tables
+from taut.ports.world import Clock, Ids
+from taut.serving.predictions import PredictionReader
+from taut.trust.identity import Identity
+from taut.trust.lineage import Lineage
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a serving snapshot. refused: gateway -> why it serves on from the one before."""
+
+    epoch: int
+    applied: tuple[str, ...] = ()
+    refused: dict[str, str] = {}
+    silent: tuple[str, ...] = ()
+
+
+class Publish(Protocol):
+    def __call__(self) -> Published:
+        """Sign what is to be served now, push it to every connected gateway and say what became of it.
+
+        Where no gateway is connected the snapshot lies on disk for the next one.
+        """
+        ...
+
+
+class Rooms(Protocol):
+    """The installation as stories see it."""
+
+    @property
+    def records(self) -> Records: ...
+    @property
+    def blobs(self) -> Blobs: ...
+    @property
+    def tables(self) -> Tables: ...
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def ids(self) -> Ids: ...
+    @property
+    def data(self) -> Data: ...
+    @property
+    def features(self) -> FeatureStore: ...
+    @property
+    def training(self) -> Training: ...
+    @property
+    def registry(self) -> Registry: ...
+    @property
+    def releases(self) -> Releases: ...
+    @property
+    def plans(self) -> Plans: ...
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def lineage(self) -> Lineage: ...
+    @property
+    def predictions(self) -> PredictionReader: ...
+    @property
+    def publish(self) -> Publish: ...
+    def place_model(self, version: VersionRef) -> tuple[str, str]:
+        """Verify a version's model and put it where gateways read it; return its digest and its path."""
+        ...
+
+    @property
+    def environment_lock(self) -> str:
+        """Digest of every installed distribution and its version: the environment that jobs run in."""
+        ...
