@@ -87,9 +87,22 @@ class People:
         tx.execute(update(principals).where(principals.c.id == principal).values(tokens_from_us=cut_us))
 
     def note(
-        self, tx: Tx, kind: str, principal: str, actor: str, facts: Mapping[str, Scalar] | None = None
+        self,
+        tx: Tx,
+        kind: str,
+        principal: str,
+        actor: str,
+        facts: Mapping[str, Scalar] | None = None,
+        *,
+        known_by_itself: bool = False,
     ) -> None:
-        """Write the leaf, and let verifiers know that something changed."""
-        rows.bump_version(tx)
+        """Write the leaf, and let verifiers know that something changed.
+
+        known_by_itself: nothing that verifiers hold changed; a signed token brings all that they need.
+        """
         body: dict[str, object] = {**(facts or {})}
-        self._ledger.append(tx, Entry(kind=kind, subject=f"principal:{principal}", actor=actor, body=body))
+        leaf = self._ledger.append(
+            tx, Entry(kind=kind, subject=f"principal:{principal}", actor=actor, body=body)
+        )
+        if not known_by_itself:
+            rows.add_change(tx, leaf)

@@ -30,6 +30,7 @@ from taut.trust.identity.verifier import KEY_PREFIX, TokenVerifier, VerifierData
 from taut.trust.ledger import Ledger
 
 AUDIENCE: Final = "taut"
+_ATTEMPTS: Final = 32
 MAX_TOKEN_TTL: Final = timedelta(hours=24)
 _SECRET_BYTES: Final = 32
 
@@ -77,7 +78,7 @@ class Identity:
         def do(tx: Tx) -> PrincipalRow:
             return self._people.add(tx, id, kind=kind, roles=granted, actor=actor, display=display)
 
-        return transact(self._records, do)
+        return transact(self._records, do, attempts=_ATTEMPTS)
 
     def set_roles(self, id: str, roles: Iterable[str], *, actor: str) -> PrincipalRow:
         """Give a principal exactly these roles. Where one is taken away, his tokens are revoked too."""
@@ -86,7 +87,7 @@ class Identity:
         def do(tx: Tx) -> PrincipalRow:
             return self._people.set_roles(tx, rows.get_principal(tx, id), granted, actor=actor)
 
-        return transact(self._records, do)
+        return transact(self._records, do, attempts=_ATTEMPTS)
 
     def set_disabled(self, id: str, disabled: bool, *, actor: str) -> PrincipalRow:
         """Disable a principal (tokens and keys are refused while it lasts), or enable it again."""
@@ -99,7 +100,7 @@ class Identity:
             )
             return rows.get_principal(tx, id)
 
-        return transact(self._records, do)
+        return transact(self._records, do, attempts=_ATTEMPTS)
 
     def principals(self) -> tuple[PrincipalRow, ...]:
         with self._records.read() as tx:
@@ -160,10 +161,10 @@ class Identity:
                 "scopes": " ".join(narrowed),
                 "expires_s": exp,
             }
-            self._people.note(tx, "identity.token.created", person.id, actor, facts)
+            self._people.note(tx, "identity.token.created", person.id, actor, facts, known_by_itself=True)
             return token, from_us(exp * SECOND_US)
 
-        return transact(self._records, do)
+        return transact(self._records, do, attempts=_ATTEMPTS)
 
     def revoke_token(self, jti: str, *, actor: str) -> None:
         """Refuse one token from now on. Revoking it again changes nothing. Raises NotFound for an unknown jti."""
@@ -184,7 +185,7 @@ class Identity:
             )  # fmt: skip
             self._people.note(tx, "identity.token.revoked", row.principal, actor, {"jti": jti})
 
-        transact(self._records, do)
+        transact(self._records, do, attempts=_ATTEMPTS)
 
     def revoke_tokens(self, principal: str, *, actor: str) -> None:
         """Refuse every token that a principal was given so far; his API keys stay."""
@@ -194,7 +195,7 @@ class Identity:
             self._people.cut_tokens(tx, principal)
             self._people.note(tx, "identity.tokens.revoked", principal, actor)
 
-        transact(self._records, do)
+        transact(self._records, do, attempts=_ATTEMPTS)
 
     def tokens(self, principal: str | None = None, *, limit: int = 1000) -> tuple[TokenRow, ...]:
         """Return the tokens that have not expired, the newest first."""
@@ -246,7 +247,7 @@ class Identity:
             self._people.note(tx, "identity.key.created", person.id, actor, facts)
             return rows.get_key(tx, id_)
 
-        return transact(self._records, do), f"{KEY_PREFIX}{id_}_{secret}"
+        return transact(self._records, do, attempts=_ATTEMPTS), f"{KEY_PREFIX}{id_}_{secret}"
 
     def revoke_key(self, id: str, *, actor: str) -> ApiKeyRow:
         """Refuse an API key from now on. Revoking it again changes nothing. Raises NotFound."""
@@ -260,7 +261,7 @@ class Identity:
                 self._people.note(tx, "identity.key.revoked", key.principal, actor, {"key": id})
             return rows.get_key(tx, id)
 
-        return transact(self._records, do)
+        return transact(self._records, do, attempts=_ATTEMPTS)
 
     def keys(self, principal: str | None = None) -> tuple[ApiKeyRow, ...]:
         with self._records.read() as tx:

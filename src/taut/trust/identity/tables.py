@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -57,11 +57,8 @@ revocations = Table(
     Column("revoked_by", String(63), nullable=False),
 )
 
-versions = Table(
-    "identity_version",
+changes = Table(
+    "identity_changes",  # one row an act that verifiers must know; their count is the version
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),  # one row, 1
-    Column(
-        "version", BigInteger, nullable=False
-    ),  # grows with every change, so that verifiers know to reload
+    Column("id", String(64), primary_key=True),
 )

@@ -14,7 +14,7 @@ from taut.ports.records import Records
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock, SeededRandom, SequenceIds
 from taut.trust.identity import Identity, Principal, metadata
-from taut.trust.identity.tables import versions
+from taut.trust.identity.tables import changes
 from taut.trust.ledger import Entry, Ledger, leaf_as_json
 from taut.trust.ledger import metadata as ledger_metadata
 
@@ -265,7 +265,7 @@ def test_an_act_whose_leaf_cannot_be_written_does_not_happen(world: World) -> No
     assert identity.principals() == ()
     assert identity.keys() == ()
     with world.records.read() as tx:
-        assert tx.execute(select(versions)).all() == []
+        assert tx.execute(select(changes)).all() == []
 
 
 def test_after_a_rotation_old_and_new_tokens_are_accepted(world: World) -> None:
