@@ -33,6 +33,8 @@ from taut.project.manifest import FeaturesSpec
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
 
+_ATTEMPTS: Final = 32
+
 
 class JoinedFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """One feature set of a training frame: which materialisation, and how the base names the set's keys.
@@ -132,7 +134,7 @@ class FeatureStore:
             other = rows.find_by_inputs(tx, spec.name, inputs.digest)
             return other or self._commit(tx, inputs, frame, manifest, actor)
 
-        return transact(self._records, commit)
+        return transact(self._records, commit, attempts=_ATTEMPTS)
 
     def materialize(
         self, spec: FeaturesSpec, *, actor: str, materialisation: str | None = None
@@ -147,7 +149,7 @@ class FeatureStore:
             raise InvalidInput(f"feature set {spec.name!r} is not online: declare it with online=True")
         made = self.materialisation(spec.name, materialisation)
         now = self._clock.now()
-        before = transact(self._records, lambda tx: _begin_writing(tx, made, now))
+        before = transact(self._records, lambda tx: _begin_writing(tx, made, now), attempts=_ATTEMPTS)
         earlier = [
             (self.materialisation(spec.name, trace.materialisation), trace.at)
             for trace in before.traces()
@@ -170,7 +172,7 @@ class FeatureStore:
                 tx, Entry(kind="features.materialized", subject=str(made.ref), actor=actor, body=body)
             )
 
-        transact(self._records, commit)
+        transact(self._records, commit, attempts=_ATTEMPTS)
         return state
 
     def training_frame(
