@@ -156,14 +156,15 @@ class Ingest:
         manifest: TableManifest | None = None
         subject = str(Ref(Kind.BATCH, batch))
         try:
-            base = self._evolved(parent, head)
-            seen = [self._seen(key, base) for key in self._keys()]
+            seen = [SeenKeys(key) for key in self._keys()]
             reading = BatchPass(
                 self._doors, self._spec, self._contract, seen=seen, aside=aside,
                 first_row_id=head.next_row_id, progress=self._progress,
             )  # fmt: skip
             facts = self._facts(files)
             try:
+                base = self._evolved(parent, head)
+                self._fill(seen, base)
                 manifest = self._doors.tables.write(
                     reading.frames(files), schema=self._schema, first_row_id=head.next_row_id, parent=base
                 )
@@ -287,12 +288,11 @@ class Ingest:
         contract = self._spec.contract
         return [(c.name,) for c in contract.columns if c.unique] + list(contract.unique)
 
-    def _seen(self, key: tuple[str, ...], base: TableManifest | None) -> SeenKeys:
-        seen = SeenKeys(key)
-        if base is not None and base.rows:
-            scanned = self._doors.tables.scan(base, columns=key)
-            seen.add_hashes(scanned.select(seen.hash_exprs()).collect())
-        return seen
+    def _fill(self, seen: Sequence[SeenKeys], base: TableManifest | None) -> None:
+        for keys in seen if base is not None and base.rows else ():
+            assert base is not None, "asked above"
+            scanned = self._doors.tables.scan(base, columns=keys.columns)
+            keys.add_hashes(scanned.select(keys.hash_exprs()).collect())
 
     def _evolved(self, parent: Stored | None, head: Head) -> TableManifest | None:
         """Return the parent's rows under today's schema: shared where it is the same, rewritten where it widened."""

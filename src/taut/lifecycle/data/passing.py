@@ -102,7 +102,9 @@ class BatchPass:
             ):
                 self.records_by_file[item.digest] += chunk.records
                 self._next_row_id = start + self.records_by_file[item.digest]
-                yield self.take(chunk, item, first_row_id=start, text=text)
+                good = self.take(chunk, item, first_row_id=start, text=text)
+                if good.height:
+                    yield good
                 if self._progress is not None:
                     seen = sum(self.records_by_file.values())
                     self._progress(f"{item.file.name}: {seen:,} records read", size_done / size_all)

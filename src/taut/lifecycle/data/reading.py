@@ -86,9 +86,9 @@ def read_records(
             digesting.verify(expected_digest, file.name)
             yield from read_parquet(path, wanted, file=file.name)
             return
-        stream = stack.enter_context(_opened(digesting, compression, file.name))
         separator = "\t" if file.name.lower().endswith((".tsv", ".tsv.gz", ".tsv.zst")) else spec.separator
         try:
+            stream = stack.enter_context(_opened(digesting, compression, file.name))
             if kind == "csv":
                 yield from read_csv(
                     stream, wanted, file=file.name, separator=separator, encoding=spec.encoding

@@ -54,7 +54,7 @@ def _dataset_info(tx: Tx, name: str) -> DatasetInfo:
     counted = tx.execute(
         select(t.batches.c.state, func.count()).where(t.batches.c.dataset == name).group_by(t.batches.c.state)
     )
-    states: dict[str, int] = dict(counted.tuples().all())
+    states: dict[str, int] = {row[0]: row[1] for row in counted}
     waiting = tx.execute(
         select(func.count())
         .select_from(t.quarantine)
