@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +25,8 @@ _MIN_FREE_BYTES: Final = 2 * 2**30
 _BAD_FREE_BYTES: Final = 256 * 2**20
 _NOT_BEFORE: Final = 1_767_225_600  # 2026-01-01: a clock before this release is wrong
 _PORTS: Final = (8080, 8081, 8082)
+_TRY_S: Final = 30.0
+_WANTED: Final = ("netns", "pidns", "landlock", "seccomp", "no-new-privs", "rlimits")
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,13 +194,24 @@ def _free(port: int) -> bool:
 
 
 def _isolation() -> Finding:
-    from taut.bootstrap.sandbox import available_isolation
-
-    found = available_isolation()
-    missing = [name for name, there in found.items() if not there]
-    said = ", ".join(name for name, there in found.items() if there) or "none"
+    """Only trying tells: a process is confined as a job would be, and says what held."""
+    command = [sys.executable, "-P", "-m", "taut.entrypoints.isolation_main"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_TRY_S, check=True)
+        held = [str(name) for name in json.loads(done.stdout)]
+    except (subprocess.SubprocessError, ValueError) as error:
+        return Finding(
+            name="isolation",
+            state="bad",
+            said=f"a confined process could not be started: {error}",
+            mend="see the log of a failed run: taut run show RUN",
+        )
+    missing = [wanted for wanted in _WANTED if not any(name.startswith(wanted) for name in held)]
+    said = ", ".join(held)
     if missing:
-        mend = f"this kernel does not offer {', '.join(missing)}: run untrusted projects on another machine"
+        mend = (
+            f"this kernel does not offer {', '.join(missing)}: run only code that you trust on this machine"
+        )
         return Finding(name="isolation", state="warn", said=said, mend=mend)
     return Finding(name="isolation", state="ok", said=said)
 

@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 from taut.core.errors import InvalidInput
 from taut.core.refs import VersionRef
 from taut.core.times import from_us
-from taut.project.declared import dataset_of
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -19,6 +18,7 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
+from taut.project.declared import dataset_of
 
 _LIMIT: Final = 10_000
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
+from taut.entrypoints.listening import read_state
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -13,7 +15,6 @@ from taut.entrypoints.operations.operation import (
     Progress,
     to_json,
 )
-from taut.entrypoints.where import data_plane
 
 
 def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
@@ -37,7 +38,18 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "ledger": {"size": platform.ledger.size()},
         "database": platform.records.dialect,
         "data_plane": data_plane(platform.home),
+        "processes": read_state(platform.home).get("children", []),
     }
+
+
+def data_plane(home: Path) -> str | None:
+    """Return where gateways of this home listen, as the supervisor wrote it; None where none is ready."""
+    state = read_state(home)
+    ready = [child for child in state.get("children", []) if child.get("state") == "ready"]
+    if not state.get("port") or not any(str(child.get("name", "")).startswith("gateway") for child in ready):
+        return None
+    host = state["host"]
+    return f"http://{f'[{host}]' if ':' in host else host}:{state['port']}"
 
 
 OPERATIONS: Final = (
