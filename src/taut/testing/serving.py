@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +21,10 @@ import msgspec
 from taut.core.canonical import digest_bytes
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.ports.keys import Keys
+from taut.ports.online import OnlineReader
+from taut.ports.world import Random
+from taut.serving.gateway import Gateway, World
+from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import (
     EndpointConfig,
     GatewaySettings,
@@ -27,6 +39,11 @@ from taut.trust.identity.verifier import ApiKeyHash, RevokedToken, VerifierData
 from taut.trust.policy import Policy
 from taut.trust.signing import SignedStatement
 
+STATUSES: Final = {
+    "malformed": 400, "unauthenticated": 401, "denied": 403, "not_found": 404, "method_not_allowed": 405,
+    "too_large": 413, "invalid_input": 422, "exhausted": 429, "unavailable": 503, "bad_answer": 503, "corrupt": 503,
+    "deadline_exceeded": 504,
+}  # fmt: skip
 ISSUER: Final = "test"
 AUDIENCE: Final = "gateway"
 
@@ -193,3 +210,91 @@ class DataPlane:
 
 def with_fields(value: Any, **fields: Any) -> Any:
     return msgspec.structs.replace(value, **fields)
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+@contextmanager
+def open_gateway(
+    home: Path,
+    random: Random,
+    *,
+    online: OnlineReader | None = None,
+    segment_bytes: int = 2**20,
+    clock_us: Callable[[], int] = now_us,
+) -> Iterator[Gateway]:
+    """Yield a gateway in this process, without HTTP, over the home's prediction log; failures of ours are raised."""
+
+    def fail(request_id: str, error: BaseException) -> None:
+        raise AssertionError(f"the gateway itself failed on {request_id}") from error
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        closing(
+            PredictionLog(
+                home / "log" / "predictions", "gateway-0", now_us=clock_us, monotonic_s=time.monotonic,
+                random=random, segment_bytes=segment_bytes,
+            )
+        ) as log,
+    ):  # fmt: skip
+        world = World(clock_us, time.monotonic, time.perf_counter_ns, random)
+        yield Gateway(
+            log=log, online=online, statuses=STATUSES, world=world, pool=pool, log_failure=fail
+        )  # fmt: skip
+
+
+class GatewayProcess:
+    """A real gateway on a real port of this machine; killed at the end of the block if it still lives."""
+
+    def __init__(self, home: Path, *, name: str = "gateway-0", listener: socket.socket | None = None) -> None:
+        self.home: Final = home
+        self.name: Final = name
+        self.listener: Final = listener or listen_somewhere()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    def start(self, *arguments: str, timeout_s: float = 30.0) -> None:
+        """Start, and return when it accepts connections."""
+        ready, told = os.pipe()
+        command = [
+            sys.executable, "-m", "taut.entrypoints.gateway_main", "--home", str(self.home), "--name", self.name,
+            "--fd", str(self.listener.fileno()), "--ready-fd", str(told), *arguments,
+        ]  # fmt: skip
+        with (self.home / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, pass_fds=[self.listener.fileno(), told], stdout=log, stderr=log
+            )
+        os.close(told)
+        try:
+            readable, _, _ = select.select([ready], [], [], timeout_s)
+            said = os.read(ready, 64) if readable else b""
+        finally:
+            os.close(ready)
+        assert b"ready" in said, f"the gateway did not start: {(self.home / f'{self.name}.log').read_text()}"
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """Send a signal and return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+    def __enter__(self) -> GatewayProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        self.listener.close()
+
+
+def listen_somewhere() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(512)
+    return listener

@@ -12,7 +12,7 @@ from taut.serving.predictions.record import (
     encode_head,
     encode_record,
 )
-from taut.serving.predictions.seal import Sealer, SegmentSeal, segment_root
+from taut.serving.predictions.seal import Sealer, SegmentSeal, record_path, segment_root
 from taut.serving.predictions.segment import SegmentWriter
 
 __all__ = [
@@ -30,5 +30,6 @@ __all__ = [
     "decode_record",
     "encode_head",
     "encode_record",
+    "record_path",
     "segment_root",
 ]

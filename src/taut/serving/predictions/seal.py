@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -76,20 +75,26 @@ def _seal(segment: Segment, payloads: Sequence[bytes]) -> SegmentSeal:
 
 
 def segment_root(payloads: Sequence[bytes]) -> str:
-    """Return the tree hash over records, hexadecimal.
+    """Return the ledger's tree hash over records, hexadecimal, so that one record can be proved with the ledger's tools."""
+    # on use: the ledger's room loads SQLAlchemy, which a gateway has no need of
+    from taut.trust.ledger.merkle import leaf_hash, root_of
 
-    Source: RFC 6962 section 2.1, computed with one subtree of each size at hand.
+    return root_of([leaf_hash(payload) for payload in payloads]).hex()
+
+
+def record_path(payloads: Sequence[bytes], index: int) -> list[bytes]:
+    """Return the inclusion path of one record of a segment, for `taut.trust.ledger.merkle.verify_inclusion`.
+
+    Source: RFC 6962 section 2.1.1, level by level; an odd last node is promoted and has no sibling there.
     """
-    stack: list[tuple[int, bytes]] = []
-    for payload in payloads:
-        size, node = 1, hashlib.sha256(b"\x00" + payload).digest()
-        while stack and stack[-1][0] == size:
-            node = hashlib.sha256(b"\x01" + stack.pop()[1] + node).digest()
-            size *= 2
-        stack.append((size, node))
-    if not stack:
-        return hashlib.sha256(b"").hexdigest()
-    node = stack.pop()[1]
-    while stack:
-        node = hashlib.sha256(b"\x01" + stack.pop()[1] + node).digest()
-    return node.hex()
+    from taut.trust.ledger.merkle import leaf_hash, node_hash
+
+    assert 0 <= index < len(payloads), "no such record"
+    level, path = [leaf_hash(payload) for payload in payloads], []
+    while len(level) > 1:
+        if index ^ 1 < len(level):
+            path.append(level[index ^ 1])
+        pairs = zip(level[0::2], level[1::2], strict=False)
+        level = [node_hash(left, right) for left, right in pairs] + (level[-1:] if len(level) % 2 else [])
+        index //= 2
+    return path
