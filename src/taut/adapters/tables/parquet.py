@@ -6,7 +6,8 @@ import contextlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ FILE_ROWS_MAX: Final = 1_000_000
 FILE_BYTES_MAX: Final = 64 << 20
 """Bounds of what one file holds, before compression: it is what a write and a batch keep in memory."""
 ROW_GROUP_ROWS: Final = 131_072
+_WORKERS: Final = 4
 _ROW_ID_MAX: Final = 2**64 - 1
 
 
@@ -82,10 +84,18 @@ class ParquetTables:
         stored = _stored_schema(manifest.schema)
         if not manifest.files:
             return pl.LazyFrame(schema=stored).select(wanted)
-        paths = [self._pins.hold(file.digest, self._blobs.local(file.digest)) for file in manifest.files]
+        paths = self._verified(manifest.files)
         return pl.scan_parquet(paths, schema=stored, glob=False, hive_partitioning=False, cache=False).select(
             wanted
         )
+
+    def _verified(self, files: Sequence[TableFile]) -> list[Path]:
+        """Return local paths of the files, each verified, a few at once: hashing and fetching use other cores."""
+        digests = [file.digest for file in files]
+        with ThreadPoolExecutor(max_workers=min(_WORKERS, len(digests))) as workers:
+            return list(
+                workers.map(lambda digest: self._pins.hold(digest, self._blobs.local(digest)), digests)
+            )
 
     def batches(self, manifest: TableManifest, *, row_ids: bool = False) -> Iterator[pl.DataFrame]:
         wanted = _wanted(manifest.schema, None, row_ids=row_ids)
