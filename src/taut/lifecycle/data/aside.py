@@ -76,10 +76,11 @@ class Aside:
         """Add records in order. records: how many the batch had so far, good ones included."""
         for record in found[: _EXAMPLES - len(self.examples)] if len(self.examples) < _EXAMPLES else ():
             self.examples.append(BadExample(source=record.source_name, row=record.row, rules=record.rules))
+        before = self._count
         self._count += len(found)
         if self._limited and self._count > max(_HOPELESS, 2 * self._spec.contract.max_bad_fraction * records):
             self.complete = False
-            return
+            found = found[: max(0, REJECTED_KEPT - before)]
         self._buffer += found
         while len(self._buffer) >= _BUFFER:
             self._write(self._buffer[:_BUFFER])
@@ -163,4 +164,6 @@ class Aside:
         """Say whether even the open columns must be sealed: text that nobody could split, or undeclared PII."""
         if "_raw" in record.record and self._split.personal:
             return True
-        return self._spec.contract.pii != "keep" and has_pii(record.record)
+        if self._spec.contract.pii == "keep":
+            return False
+        return has_pii({k: v for k, v in record.record.items() if k not in self._split.personal})
