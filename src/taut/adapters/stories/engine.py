@@ -34,6 +34,7 @@ class JournalStories:
     poll_s: how often an idle worker looks for stories that other processes started; within this process, at once.
     patience_s: how long a run waits for a database that went away before it leaves the story to others.
     strange_after_s: how long a due story whose name this code does not know is left to processes that may know it.
+    steps_max: how many calls one story may make.
 
     Leases compare the clocks of machines: where those differ by more than a lease, stories change hands too early,
     which costs repeated steps and never a repeated commit.
@@ -51,6 +52,7 @@ class JournalStories:
         poll_s: float = 0.5,
         patience_s: float = 60.0,
         strange_after_s: float = 300.0,
+        steps_max: int = 10_000,
     ) -> None:
         owner = f"{socket.gethostname()[:64]}:{os.getpid()}"
         self._journal = Journal(
@@ -61,6 +63,7 @@ class JournalStories:
         self._clock = clock
         self._random = random
         self._poll_s = poll_s
+        self._steps_max = steps_max
         self._strange_after_us = int(strange_after_s * 1_000_000)
         self._strange_checked_s = float("-inf")
         self._bell = threading.Condition()
@@ -204,7 +207,7 @@ class JournalStories:
         return False
 
     def _run(self, claim: Claim, *, until_s: float | None) -> None:
-        run = Run(claim, self._journal, self, self._clock, until_s=until_s)
+        run = Run(claim, self._journal, self, self._clock, steps_max=self._steps_max, until_s=until_s)
         with self._leases.renewing(run), self._letting_go(claim):
             try:
                 self._tell(run, claim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from taut.adapters.stories.codec import decode, decode_error, encode, encode_error
 from taut.adapters.stories.journal import Claim, Entry, Fenced, Journal
@@ -14,8 +14,6 @@ from taut.core.errors import Conflict, Exhausted, TautError, Unavailable
 from taut.ports.records import Tx
 from taut.ports.stories import Json
 from taut.ports.world import Clock
-
-STEPS_MAX: Final = 10_000
 
 T = TypeVar("T")
 E = TypeVar("E", Entry, Entry | None)
@@ -70,13 +68,21 @@ class Run:
     """The Story that a story's function sees. For one thread."""
 
     def __init__(
-        self, claim: Claim, journal: Journal, host: Host, clock: Clock, *, until_s: float | None = None
+        self,
+        claim: Claim,
+        journal: Journal,
+        host: Host,
+        clock: Clock,
+        *,
+        steps_max: int,
+        until_s: float | None = None,
     ) -> None:
         self._claim = claim
         self._journal = journal
         self._host = host
         self._clock = clock
         self._until_s = until_s
+        self._steps_max = steps_max
         self._number = 0
         self._inside = ""  # the step whose function runs now: calls do not nest
         self._held_s = clock.monotonic_s()  # when the lease was last known to be ours
@@ -179,10 +185,10 @@ class Run:
         if self.broken is not None:
             raise self.broken
         self._number += 1
-        if self._number > STEPS_MAX:
+        if self._number > self._steps_max:
             self._break(
                 Exhausted(
-                    f"story {self.id} has made {STEPS_MAX} calls: fork a story for each part of the work"
+                    f"story {self.id} has made {self._steps_max} calls: fork a story for each part of the work"
                 )
             )
         if self._number <= len(self._claim.entries):
