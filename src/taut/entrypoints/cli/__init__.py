@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,9 @@ __all__ = ["main", "run"]
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    # Processes that a command starts with `python -m` would look into this folder first: a project file called
+    # taut.py in it would hide the package from them.
+    os.environ["PYTHONSAFEPATH"] = "1"
     sys.exit(run(sys.argv[1:]))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taut.entrypoints.cli.session import Session, session
+from taut.entrypoints.cli.session import session
 
 File = Annotated[
     Path | None, typer.Option("--project", help="The project file; without it, taut.py or project.py here.")
@@ -63,7 +63,7 @@ def plan(
         return
     from taut.entrypoints import views
 
-    session(context).act("plan.show", _request(project, environment, allow_removal), views.plan)
+    session(context).act("plan.show", request_of(project, environment, allow_removal), views.plan)
 
 
 def apply(
@@ -78,18 +78,7 @@ def apply(
     """
     from taut.entrypoints import views
 
-    session(context).act("plan.apply", _request(project, environment, allow_removal), views.applied)
-
-
-def apply_file(here: Session, file: Path) -> None:
-    """Apply a project file on the way to something else; ends the command when the gate does not admit it."""
-    from taut.entrypoints import views
-    from taut.entrypoints.errors import exit_code_of_result
-
-    result = here.ask("plan.apply", _request(file, None, False))
-    if code := exit_code_of_result(result):
-        here.show(result, views.applied)
-        raise typer.Exit(code)
+    session(context).act("plan.apply", request_of(project, environment, allow_removal), views.applied)
 
 
 def history(context: typer.Context, limit: int = 50) -> None:
@@ -120,7 +109,9 @@ def revert(
     session(context).act("plan.revert", {"to": to, "allow_removal": allow_removal}, views.applied)
 
 
-def _request(file: Path | None, environment: str | None, allow_removal: bool) -> dict[str, Any]:
+def request_of(
+    file: Path | None, environment: str | None = None, allow_removal: bool = False
+) -> dict[str, Any]:
     """Load the project in this process: its code never runs inside control."""
     import msgspec
 
