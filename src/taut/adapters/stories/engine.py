@@ -14,6 +14,7 @@ from typing import Final
 from taut.adapters.stories.codec import decode, decode_error, encode
 from taut.adapters.stories.journal import Claim, Fenced, Journal
 from taut.adapters.stories.leases import Leases
+from taut.adapters.stories.overview import Overview
 from taut.adapters.stories.run import Away, Lost, Run, Stopping, Stranded, Suspended, Unwind, mismatch
 from taut.core.errors import Conflict, Corrupt, DeadlineExceeded, InvalidInput, TautError, Unavailable
 from taut.ports.records import Records, Tx
@@ -58,6 +59,7 @@ class JournalStories:
         self._journal = Journal(
             records, clock=clock, ids=ids, random=random, owner=owner, lease_s=lease_s, patience_s=patience_s
         )
+        self._overview = Overview(records, clock=clock)
         self._leases = Leases(self._journal)
         self._table = dict(table)
         self._clock = clock
@@ -96,17 +98,17 @@ class JournalStories:
         self._journal.signal(tx, story_id, signal, value)
 
     def status(self, story_id: str) -> StoryStatus:
-        return self._journal.status(story_id)
+        return self._overview.status(story_id)
 
     def list(self, *, state: StoryState | None = None, limit: int = 100) -> tuple[StoryStatus, ...]:
-        return self._journal.list(state=state, limit=limit)
+        return self._overview.list(state=state, limit=limit)
 
     def cancel(self, story_id: str, *, reason: str) -> None:
-        self._journal.insist(lambda tx: self._journal.cancel(tx, story_id, reason=reason), patient=False)
+        self._journal.insist(lambda tx: self._overview.cancel(tx, story_id, reason=reason), patient=False)
         self.ring()
 
     def resume(self, story_id: str) -> None:
-        self._journal.insist(lambda tx: self._journal.resume(tx, story_id), patient=False)
+        self._journal.insist(lambda tx: self._overview.resume(tx, story_id), patient=False)
         self.ring()
 
     def watch(self, story_id: str, observe: Callable[[str, float | None], None]) -> None:
@@ -118,9 +120,9 @@ class JournalStories:
 
     def result(self, story_id: str, *, timeout: timedelta | None = None) -> Json:
         until_s = None if timeout is None else self._clock.monotonic_s() + timeout.total_seconds()
-        root_id, pause = self._journal.root_of(story_id), _Pause(self._poll_s)
+        root_id, pause = self._overview.root_of(story_id), _Pause(self._poll_s)
         while True:
-            state, result, error = self._journal.end_of(story_id)
+            state, result, error = self._overview.end_of(story_id)
             if state in _ENDED:
                 return _ended(story_id, result, error)
             if self._stopped.is_set():
@@ -272,7 +274,7 @@ class JournalStories:
             return
         self._strange_checked_s = now
         for story_id in self._journal.overdue(tuple(self._table), by_us=self._strange_after_us):
-            self._journal.insist(partial(self._journal.strand, story_id=story_id), patient=False)
+            self._journal.insist(partial(self._overview.strand, story_id=story_id), patient=False)
 
 
 class _Pause:

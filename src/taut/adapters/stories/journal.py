@@ -6,19 +6,19 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeVar
 
 import msgspec
-from sqlalchemy import Row, RowMapping, and_, insert, select, update
+from sqlalchemy import Row, and_, insert, select, update
 
-from taut.adapters.stories.codec import decode, describe_error, encode, encode_error
+from taut.adapters.stories.codec import encode, encode_error
 from taut.adapters.stories.tables import NEVER, signals, steps, stories
 from taut.core.errors import Conflict, InvalidInput, NotFound, TautError, Unavailable
-from taut.core.times import from_us, to_us
+from taut.core.times import to_us
 from taut.ports.records import Records, Tx
-from taut.ports.stories import Json, StoryState, StoryStatus
+from taut.ports.stories import Json, StoryState
 from taut.ports.world import Clock, Ids, Random
 
 T = TypeVar("T")
 
-_ENDED: Final = (StoryState.DONE, StoryState.FAILED, StoryState.CANCELLED)
+ENDED: Final = (StoryState.DONE, StoryState.FAILED, StoryState.CANCELLED)
 _CONFLICTS_MAX: Final = 32
 
 
@@ -119,11 +119,11 @@ class Journal:
         text = encode(value, what=f"value of signal {signal}")
         state = tx.execute(select(stories.c.state).where(stories.c.id == story_id)).scalar_one_or_none()
         if state is None:
-            raise _unknown(story_id)
+            raise unknown(story_id)
         sent = select(signals.c.name).where(signals.c.story_id == story_id, signals.c.name == signal)
         if tx.execute(sent).first() is not None:
             return  # the first value won
-        if state in _ENDED:
+        if state in ENDED:
             raise Conflict(f"story {story_id} is {state}: nothing will read signal {signal!r}")
         row = {
             "story_id": story_id,
@@ -230,104 +230,13 @@ class Journal:
         """Let a story go unharmed, so that anybody may take it at once."""
         self.hold(tx, claim, due_us=self.now_us(), attempts=claim.attempts - 1)
 
-    # Decisions of people, and what they look at
-
-    def cancel(self, tx: Tx, story_id: str, *, reason: str) -> None:
-        row = self._row(tx, story_id)
-        if row["state"] not in _ENDED:
-            ended = {
-                "state": StoryState.CANCELLED, "error": encode_error(Conflict(f"story {story_id} was cancelled: {reason}")),
-                "epoch": row["epoch"] + 1, "due_us": NEVER, "waiting_for": None, "updated_us": self.now_us(),
-            }  # fmt: skip
-            tx.execute(update(stories).where(stories.c.id == story_id).values(ended))
-
-    def strand(self, tx: Tx, story_id: str) -> None:
-        """Set a story aside that no code here knows and that nobody holds."""
-        row = self._row(tx, story_id)
-        why = (
-            f"story {story_id} is stranded: no code that is deployed knows {row['name']!r}."
-            " Deploy it and resume the story, or cancel it"
-        )
-        if row["state"] in (StoryState.RUNNING, StoryState.WAITING) and row["due_us"] <= self.now_us():
-            aside = {
-                "state": StoryState.STRANDED, "error": encode_error(Conflict(why)), "epoch": row["epoch"] + 1,
-                "due_us": NEVER, "updated_us": self.now_us(),
-            }  # fmt: skip
-            tx.execute(update(stories).where(stories.c.id == story_id).values(aside))
-
-    def resume(self, tx: Tx, story_id: str) -> None:
-        row = self._row(tx, story_id)
-        if row["state"] != StoryState.STRANDED:
-            raise Conflict(f"story {story_id} is {row['state']}, not stranded: there is nothing to resume")
-        again = {
-            "state": StoryState.RUNNING,
-            "error": None,
-            "attempts": 0,
-            "due_us": self.now_us(),
-            "updated_us": self.now_us(),
-        }
-        tx.execute(update(stories).where(stories.c.id == story_id).values(again))
-
-    def root_of(self, story_id: str) -> str:
-        with self._records.read() as tx:
-            return str(self._row(tx, story_id)["root_id"])
-
-    def end_of(self, story_id: str) -> tuple[StoryState, str | None, str | None]:
-        """Return a story's state, result and error, the last two as they are kept."""
-        with self._records.read() as tx:
-            row = self._row(tx, story_id)
-        return StoryState(row["state"]), row["result"], row["error"]
-
-    def status(self, story_id: str) -> StoryStatus:
-        with self._records.read() as tx:
-            row = self._row(tx, story_id)
-            names = tx.execute(
-                select(steps.c.name).where(steps.c.story_id == story_id).order_by(steps.c.number)
-            )
-            return _status(row, tuple(names.scalars()))
-
-    def list(self, *, state: StoryState | None, limit: int) -> tuple[StoryStatus, ...]:
-        asked = select(stories).order_by(stories.c.started_us.desc(), stories.c.id.desc()).limit(limit)
-        if state is not None:
-            asked = asked.where(stories.c.state == state)
-        with self._records.read() as tx:
-            rows = tx.execute(asked).mappings().all()
-            named = select(steps.c.story_id, steps.c.name).where(
-                steps.c.story_id.in_([row["id"] for row in rows])
-            )
-            names: dict[str, list[str]] = {row["id"]: [] for row in rows}
-            for story_id, name in tx.execute(named.order_by(steps.c.story_id, steps.c.number)):
-                names[story_id].append(name)
-        return tuple(_status(row, tuple(names[row["id"]])) for row in rows)
-
-    def _row(self, tx: Tx, story_id: str) -> RowMapping:
-        row = tx.execute(select(stories).where(stories.c.id == story_id)).mappings().first()
-        if row is None:
-            raise _unknown(story_id)
-        return row
-
 
 def _entry(row: Row[tuple[object, ...]]) -> Entry:
     return Entry(number=row.number, kind=row.kind, name=row.name, value=row.value, error=row.error)
 
 
-def _status(row: RowMapping, names: tuple[str, ...]) -> StoryStatus:
-    what = f"story {row['id']}"
-    return StoryStatus(
-        id=row["id"],
-        name=row["name"],
-        state=StoryState(row["state"]),
-        arguments=decode(row["arguments"], what=f"arguments of {what}"),
-        result=None if row["result"] is None else decode(row["result"], what=f"result of {what}"),
-        error="" if row["error"] is None else describe_error(row["error"]),
-        waiting_for=row["waiting_for"],
-        steps=names,
-        started_at=from_us(row["started_us"]),
-        updated_at=from_us(row["updated_us"]),
-    )
-
-
-def _unknown(story_id: str) -> NotFound:
+def unknown(story_id: str) -> NotFound:
+    """The error for an id that names no story."""
     return NotFound(f"there is no story {story_id!r}: list them to see their ids")
 
 
