@@ -33,9 +33,18 @@ _LOOK_EVERY_S: Final = 0.05
 _SIZE_EVERY_S: Final = 0.5
 _MAX_TASKS: Final = 1024
 _THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-    "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "ARROW_NUM_THREADS",
+    "OMP_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "ARROW_NUM_THREADS",
 )  # fmt: skip
+
+
+# Sums of threaded linear algebra depend on how the threads fell: seen on flights, one logistic regression of eight
+# came out another. `environment` may set them otherwise, at the price of runs that do not repeat.
+_SINGLE_THREADED: Final = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+)
 
 
 class ProcessJobs:
@@ -125,6 +134,7 @@ class ProcessJobs:
         return {
             "PATH": "/usr/bin:/bin", "HOME": str(scratch), "TMPDIR": str(scratch), "LANG": "C.UTF-8", "TZ": "UTC",
             "PYTHONHASHSEED": str(task.seed % 2**32), "PYTHONUNBUFFERED": "1",
+            "OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(_SINGLE_THREADED, "1"),
             **dict.fromkeys(_THREAD_VARIABLES, str(cores)), **self._environment,
         }  # fmt: skip
 

@@ -90,7 +90,10 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> bool:
     """
     if not LINUX:
         return False
-    prctl(PR_SET_PDEATHSIG, int(number))
+    try:
+        prctl(PR_SET_PDEATHSIG, int(number))
+    except OSError:  # refused by a filter that somebody else installed
+        return False
     return True
 
 
