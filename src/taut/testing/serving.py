@@ -224,6 +224,7 @@ def open_gateway(
     online: OnlineReader | None = None,
     segment_bytes: int = 2**20,
     clock_us: Callable[[], int] = now_us,
+    counter_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> Iterator[Gateway]:
     """Yield a gateway in this process, without HTTP, over the home's prediction log; failures of ours are raised."""
 
@@ -239,7 +240,7 @@ def open_gateway(
             )
         ) as log,
     ):  # fmt: skip
-        world = World(clock_us, time.monotonic, time.perf_counter_ns, random)
+        world = World(clock_us, time.monotonic, counter_ns, random)
         yield Gateway(
             log=log, online=online, statuses=STATUSES, world=world, pool=pool, log_failure=fail
         )  # fmt: skip

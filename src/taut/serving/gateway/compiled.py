@@ -137,6 +137,7 @@ class Endpoint:
             max_rows=settings.max_rows,
             packed=self.live.direct and (self.fallback is None or self.fallback.direct),
         )
+        self.inline_rows: Final = self.live.model.rows_within(settings.inline_us)
         self.label_type: Final = label_datatype(signature)
         self.limited: Final = config.quota is not None
         ages = [age for age in (snapshot.max_age_s, config.max_age_s) if age is not None]

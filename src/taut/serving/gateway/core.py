@@ -153,7 +153,7 @@ class Gateway:
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guard_ns = self._counter_ns() - ticket.started_ns
         batch = self._decode(ticket, endpoint, body)
-        if batch.count > endpoint.live.model.inline_rows:
+        if batch.count > endpoint.inline_rows:
             return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
         if endpoint.lookups:
@@ -238,7 +238,7 @@ class Gateway:
                     else NONE
                 )
                 self._check_deadline(ticket)
-                if batch.count > endpoint.live.model.inline_rows:
+                if batch.count > endpoint.inline_rows:
                     loop = asyncio.get_running_loop()
                     outputs, scorer = await loop.run_in_executor(
                         self._pool, self._score, endpoint, batch, features

@@ -20,8 +20,8 @@ from taut.serving.runtime.rows import Value
 
 _PROBABILITY: Final = ("probability", "probabilities", "output_probability")
 _FLOAT_TENSORS: Final = ("tensor(float)", "tensor(double)")
-_INLINE_US: Final = 1000.0
 _MEASURED_ROWS: Final = 64
+_CAUTIOUS_ROWS: Final = 16
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,6 @@ class LoadedModel:
     """A model in memory. `infer` may be called from several threads; it does no input or output.
 
     signature: what it was checked against. cost: None when the model could not be run on neutral values.
-    inline_rows: batches up to this size answer within about a millisecond, so they may run on an event loop.
     """
 
     def __init__(
@@ -58,7 +57,10 @@ class LoadedModel:
         self._check: Final = output_checker(signature)
         self._width: Final = len(signature.inputs)
         self.cost: Final = self._measure()
-        self.inline_rows: Final = self.cost.rows_within(_INLINE_US) if self.cost else 16
+
+    def rows_within(self, budget_us: float) -> int:
+        """Return the largest batch that answers within the budget; a cautious one when the cost is not known."""
+        return _CAUTIOUS_ROWS if self.cost is None else self.cost.rows_within(budget_us)
 
     def infer(self, columns: Mapping[str, Sequence[Value]]) -> Outputs:
         """Score columns by name, all of one length; others than the model's inputs are ignored.

@@ -52,12 +52,17 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds of a gateway. Bytes and seconds; every queue has one."""
+    """Bounds of a gateway.
+
+    max_in_flight: requests that wait for something at once. inline_us: batches that take longer, by the model's measured
+    cost, run beside the event loop.
+    """
 
     max_body_bytes: int = 8 * 2**20
     max_rows: int = 10_000
     max_in_flight: int = 1024
     default_deadline_ms: int = 30_000
+    inline_us: float = 1000.0
 
 
 class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
