@@ -270,8 +270,13 @@ def predictions(result: Json) -> None:
     """Answers, one a row, and where they came from."""
     answers = result["predictions"]
     columns = list(answers[0]) if answers else []
-    render.table(columns, [[answer.get(column) for column in columns] for answer in answers])
+    render.table(columns, [[_raw(answer.get(column)) for column in columns] for answer in answers])
     render.line(f"request {result['request_id']}, {result['model_version']}, release {result['release']}")
+
+
+def _raw(value: object) -> object:
+    """A label as the model says it: `false` is a label, not a no."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def status(result: Json) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taut.entrypoints.cli.session import session
+from taut.entrypoints.cli.session import Session, session
 
 File = Annotated[
     Path | None, typer.Option("--project", help="The project file; without it, taut.py or project.py here.")
@@ -79,6 +79,17 @@ def apply(
     from taut.entrypoints import views
 
     session(context).act("plan.apply", request_of(project, environment, allow_removal), views.applied)
+
+
+def apply_first(here: Session, file: Path) -> None:
+    """Apply a project file on the way to something else; ends the command when the gate does not admit it."""
+    from taut.entrypoints import views
+    from taut.entrypoints.errors import exit_code_of_result
+
+    result = here.ask("plan.apply", request_of(file))
+    if code := exit_code_of_result(result):
+        here.show(result, views.applied)
+        raise typer.Exit(code)
 
 
 def history(context: typer.Context, limit: int = 50) -> None:

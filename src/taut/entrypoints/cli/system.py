@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,9 +11,32 @@ from taut.entrypoints.cli.session import session
 
 
 def register(app: typer.Typer) -> None:
+    app.command("up")(up)
     app.command("predict")(predict)
     app.command("status")(status)
     app.command("doctor")(doctor)
+
+
+def up(
+    context: typer.Context,
+    project: Annotated[Path | None, typer.Option("--project", help="Apply this project file first.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Of the data plane; control takes the next one.", min=0, max=65534)
+    ] = 8080,
+    gateways: Annotated[int, typer.Option(help="How many processes answer.", min=1, max=64)] = 1,
+) -> None:
+    """Run the platform until Ctrl-C.
+
+    For example: taut up --project project.py --gateways 2
+    """
+    from taut.entrypoints.cli.project import apply_first
+    from taut.entrypoints.running import run_platform
+
+    here = session(context)
+    if project is not None:
+        apply_first(here, project)
+    run_platform(here.home, host=host, port=port, gateways=gateways, json=here.json)
 
 
 def predict(

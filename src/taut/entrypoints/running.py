@@ -1,0 +1,72 @@
+"""Running the platform in the foreground, and saying to people what happens."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from taut.entrypoints.listening import Address
+from taut.entrypoints.supervisor import supervise
+
+
+def run_platform(home: Path, *, host: str, port: int, gateways: int, json: bool) -> None:
+    """Run the platform of `home` in this process until SIGINT or SIGTERM, the drain included.
+
+    json: print one document on standard output as soon as everything is ready. Events go to standard error.
+    Raises Conflict when the home or the port is taken.
+    """
+    supervise(home, Address(host, port), gateways=gateways, on_event=_Teller(home, json=json))
+
+
+class _Teller:
+    """Says what happens to the platform."""
+
+    def __init__(self, home: Path, *, json: bool) -> None:
+        self._home: Final = home
+        self._json: Final = json
+        self._host, self._port = "", 0
+        self._told = False
+
+    def __call__(self, event: str, fields: dict[str, Any]) -> None:
+        if event == "listening":
+            self._host, self._port = fields["host"], fields["port"]
+        if event == "all-ready" and not self._told:
+            self._told = True
+            self._ready(float(fields.get("seconds", 0.0)))
+        said = self._line(event, fields)
+        if said:
+            sys.stderr.write(said + "\n")
+            sys.stderr.flush()
+
+    def _ready(self, seconds: float) -> None:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        data, control = f"http://{host}:{self._port}", f"http://{host}:{self._port + 1}"
+        if self._json:
+            document = {
+                "ready": True, "seconds": seconds, "data_plane": data, "control_plane": control,
+                "home": str(self._home),
+            }  # fmt: skip
+            sys.stdout.write(json_.dumps(document) + "\n")
+        else:
+            sys.stdout.write(
+                f"ready in {seconds:.1f} s\n"
+                f"  data plane  {data}   POST /v1/predict/ENDPOINT, /v2/models/ENDPOINT/infer\n"
+                f"  control     {control}   /api/v1, /openapi.json\n"
+                "  Ctrl-C drains and stops\n"
+            )
+        sys.stdout.flush()
+
+    def _line(self, event: str, fields: dict[str, Any]) -> str:
+        name = fields.get("name", "")
+        match event:
+            case "exited":
+                return f"{name} ended ({fields['how']})"
+            case "adopted":
+                return f"{name} was still serving: adopted"
+            case "draining":
+                return "draining: no new connections, finishing what is under way"
+            case "stopped":
+                return "stopped"
+        return ""
