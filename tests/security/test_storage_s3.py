@@ -263,3 +263,24 @@ def test_copies_of_a_dead_process_are_removed_and_those_of_a_living_one_stay(tmp
     assert len(list(tmp_path.iterdir())) == 2
     living.close()
     other.close()
+
+
+def test_processes_that_begin_at_once_do_not_sweep_each_others_copies(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def begin() -> None:
+        try:
+            copies = LocalCopies(tmp_path, bytes_max=100)
+            with copies.hold(digest_bytes(b"x"), lambda: [b"x"]) as path:
+                assert path.read_bytes() == b"x"
+            copies.close()
+        except BaseException as error:  # noqa: BLE001 - carried to the test's own thread
+            failures.append(error)
+
+    for _ in range(20):
+        threads = [threading.Thread(target=begin) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []

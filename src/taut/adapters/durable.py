@@ -40,7 +40,7 @@ def private_folder(path: Path) -> None:
     missing = []
     folder = path
     while not folder.is_dir():
-        if folder.exists():
+        if folder.exists() and not folder.is_dir():  # asked twice: another process may be making it
             raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
         missing.append(folder)
         folder = folder.parent

@@ -35,9 +35,7 @@ class LocalCopies:
         with as_unavailable(f"copies of blobs cannot be kept in {root}"):
             private_folder(root)
             _sweep(root)
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-            self._alive = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._alive, fcntl.LOCK_EX)
+            self._folder, self._alive = _own_folder(root)
 
     @contextlib.contextmanager
     def hold(self, digest: str, fetch: Callable[[], Iterable[bytes]]) -> Iterator[Path]:
@@ -116,6 +114,20 @@ class LocalCopies:
                 total -= self._sizes.pop(digest)
                 self._users.pop(digest, None)
                 (self._folder / digest.removeprefix("sha256:")).unlink(missing_ok=True)
+
+
+def _own_folder(root: Path) -> tuple[Path, int]:
+    """Return a new folder and a descriptor that holds its lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another process swept it before it was locked
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, descriptor
+        os.close(descriptor)
 
 
 def _sweep(root: Path) -> None:

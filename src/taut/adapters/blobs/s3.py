@@ -128,7 +128,7 @@ class S3Blobs:
         key = self._named_key(name)
         for _ in range(_CREATE_ATTEMPTS):
             try:
-                with self._asking(f"{name} cannot be stored"):
+                with self._asking(f"{name} cannot be stored", create=True):
                     obstore.put(self._store, key, data, mode="create")
                 return
             except Conflict:
@@ -180,16 +180,18 @@ class S3Blobs:
         return f"{self._prefix}named/{check_blob_name(name)}"
 
     @contextlib.contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def _asking(self, what: str, *, create: bool = False) -> Iterator[None]:
         """Turn the store's answers into errors that say what to do."""
         try:
             yield
         except (NotFoundError, FileNotFoundError) as error:
             raise NotFound(f"{what} from {self._where}: there is no such object") from error
-        except AlreadyExistsError as error:
-            raise Conflict(
-                f"{what} in {self._where}: the name holds other bytes; names are written once"
-            ) from error
+        except AlreadyExistsError as error:  # of other requests than a create: a conflict that passes
+            if create:
+                raise Conflict(
+                    f"{what} in {self._where}: the name holds other bytes; names are written once"
+                ) from error
+            raise Unavailable(f"{what} in {self._where}: other writers are at it, try again") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise Denied(
                 f"{what} in {self._where}: the store refuses these credentials: check key and policy"

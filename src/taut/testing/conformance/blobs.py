@@ -91,7 +91,7 @@ class BlobsSuite(ABC):
             thread.start()
         for thread in threads:
             thread.join()
-        assert not failures
+        assert failures == []
         with self.open(tmp_path) as blobs:
             assert list(blobs.digests()) == [digest_bytes(data)]
 

@@ -173,4 +173,4 @@ class KeysSuite(ABC):
             keys.rotate(purpose="model")
         for thread in threads:
             thread.join()
-        assert not failures
+        assert failures == []
