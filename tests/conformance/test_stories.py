@@ -173,6 +173,9 @@ def test_a_value_that_is_too_large_for_the_journal_is_refused_with_what_to_do(wo
     assert "keep it in Blobs" in failure(lambda: engine.start("a", "x" * (2**20 + 1), key="k")).message
     assert isinstance(failure(lambda: engine.start("a", 1, key="k" * 256)), InvalidInput)
     assert isinstance(failure(lambda: engine.start("a", 1, key="")), InvalidInput)
+    assert isinstance(failure(lambda: engine.start("a", 1, key="a\0b")), InvalidInput)
+    named = world.open({"a": lambda story, _: story.step("n" * 129, lambda: 1)})
+    assert isinstance(failure(lambda: named.result(named.start("a", 1, key="k"))), InvalidInput)
 
 
 # Transactions: none open while it waits, few while it idles

@@ -15,6 +15,7 @@ from taut.adapters.stories.codec import decode, decode_error, encode
 from taut.adapters.stories.journal import Claim, Fenced, Journal
 from taut.adapters.stories.leases import Leases
 from taut.adapters.stories.overview import Overview
+from taut.adapters.stories.pause import Pause
 from taut.adapters.stories.run import Away, Lost, Run, Stopping, Stranded, Suspended, Unwind, mismatch
 from taut.core.errors import Conflict, Corrupt, DeadlineExceeded, InvalidInput, TautError, Unavailable
 from taut.ports.records import Records, Tx
@@ -120,7 +121,7 @@ class JournalStories:
 
     def result(self, story_id: str, *, timeout: timedelta | None = None) -> Json:
         until_s = None if timeout is None else self._clock.monotonic_s() + timeout.total_seconds()
-        root_id, pause = self._overview.root_of(story_id), _Pause(self._poll_s)
+        root_id, pause = self._overview.root_of(story_id), Pause(self._poll_s)
         while True:
             state, result, error = self._overview.end_of(story_id)
             if state in _ENDED:
@@ -133,7 +134,7 @@ class JournalStories:
                 raise DeadlineExceeded(f"story {story_id} is still {state}: ask again, or allow more time")
             # Where workers of this process run, they do the work; else this thread does, for what the story forked too.
             if self._workers == 0 and self._run_one(root_id=root_id, until_s=until_s):
-                pause = _Pause(self._poll_s)
+                pause = Pause(self._poll_s)
                 continue
             left_s = (
                 pause.next_s()
@@ -145,23 +146,23 @@ class JournalStories:
     # What workers do
 
     def work(self, *, until_idle: bool = False) -> None:
-        pause = _Pause(self._poll_s)
-        self._workers += 1
+        pause = Pause(self._poll_s)
+        self._count_worker(1)
         try:
             while not self._stopped.is_set():
                 try:
                     if self._run_one():
-                        pause = _Pause(self._poll_s)
+                        pause = Pause(self._poll_s)
                         continue
                     self._set_strange_aside()
-                except Unavailable:
+                except (Conflict, Unavailable):
                     if until_idle:
                         raise
                 if until_idle:
                     return
                 self._await_ring(pause.next_s(), pause)
         finally:
-            self._workers -= 1
+            self._count_worker(-1)
 
     def stop(self) -> None:
         self._stopped.set()
@@ -187,7 +188,11 @@ class JournalStories:
                 f"no story {story!r}: this version of the code knows {', '.join(sorted(self._table))}"
             )
 
-    def _await_ring(self, seconds: float, pause: _Pause) -> None:
+    def _count_worker(self, change: int) -> None:
+        with self._bell:
+            self._workers += change
+
+    def _await_ring(self, seconds: float, pause: Pause) -> None:
         with self._bell:
             if self._rings != pause.heard or self._bell.wait(seconds):
                 pause.rung(self._rings)
@@ -247,7 +252,7 @@ class JournalStories:
     ) -> None:
         try:
             self._journal.insist(lambda tx: self._journal.end(tx, claim, state, result=result, error=error))
-        except Unavailable as away:
+        except (Conflict, Unavailable) as away:
             raise Away(str(away)) from away
 
     @contextmanager
@@ -275,23 +280,6 @@ class JournalStories:
         self._strange_checked_s = now
         for story_id in self._journal.overdue(tuple(self._table), by_us=self._strange_after_us):
             self._journal.insist(partial(self._overview.strand, story_id=story_id), patient=False)
-
-
-class _Pause:
-    """How long to wait before looking again: short after news, longer each time there was nothing."""
-
-    def __init__(self, poll_s: float) -> None:
-        self._poll_s = poll_s
-        self._next_s = 0.005
-        self.heard = 0
-
-    def next_s(self) -> float:
-        now_s, self._next_s = self._next_s, min(self._next_s * 2, self._poll_s)
-        return now_s
-
-    def rung(self, rings: int) -> None:
-        self.heard = rings
-        self._next_s = 0.005
 
 
 def _ended(story_id: str, result: str | None, error: str | None) -> Json:

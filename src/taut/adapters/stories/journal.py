@@ -101,6 +101,7 @@ class Journal:
     # Starting and signalling
 
     def start(self, tx: Tx, name: str, arguments: Json, *, key: str, root_id: str | None = None) -> str:
+        short(key, 255, "key")
         found = tx.execute(select(stories.c.id, stories.c.name).where(stories.c.key == key)).first()
         if found is not None:
             if found.name != name:
@@ -108,7 +109,7 @@ class Journal:
             return str(found.id)
         id_, now = self._ids.new("story"), self.now_us()
         row = {
-            "id": id_, "key": _short(key, 255, "key"), "name": _short(name, 128, "story name"),
+            "id": id_, "key": key, "name": short(name, 128, "story name"),
             "root_id": root_id or id_, "arguments": encode(arguments, what=f"arguments of story {name}"),
             "state": StoryState.RUNNING, "epoch": 0, "attempts": 0, "due_us": now, "started_us": now, "updated_us": now,
         }  # fmt: skip
@@ -116,7 +117,7 @@ class Journal:
         return id_
 
     def signal(self, tx: Tx, story_id: str, signal: str, value: Json) -> None:
-        text = encode(value, what=f"value of signal {signal}")
+        text = encode(value, what=f"value of signal {short(signal, 128, 'signal name')}")
         state = tx.execute(select(stories.c.state).where(stories.c.id == story_id)).scalar_one_or_none()
         if state is None:
             raise unknown(story_id)
@@ -127,7 +128,7 @@ class Journal:
             raise Conflict(f"story {story_id} is {state}: nothing will read signal {signal!r}")
         row = {
             "story_id": story_id,
-            "name": _short(signal, 128, "signal name"),
+            "name": signal,
             "value": text,
             "sent_us": self.now_us(),
         }
@@ -240,7 +241,10 @@ def unknown(story_id: str) -> NotFound:
     return NotFound(f"there is no story {story_id!r}: list them to see their ids")
 
 
-def _short(text: str, length: int, what: str) -> str:
-    if not 0 < len(text) <= length:
-        raise InvalidInput(f"{what} {text[:40]!r} has {len(text)} characters: use 1 to {length}")
+def short(text: str, length: int, what: str) -> str:
+    """Return `text` when a column of `length` holds it. Raises InvalidInput otherwise."""
+    if not 0 < len(text) <= length or "\0" in text:
+        raise InvalidInput(
+            f"{what} {text[:40]!r} has {len(text)} characters: use 1 to {length}, none of them NUL"
+        )
     return text

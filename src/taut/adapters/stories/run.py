@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import NoReturn, Protocol, TypeVar
 
 from taut.adapters.stories.codec import decode, decode_error, encode, encode_error
-from taut.adapters.stories.journal import Claim, Entry, Fenced, Journal
+from taut.adapters.stories.journal import Claim, Entry, Fenced, Journal, short
 from taut.adapters.stories.tables import NEVER
 from taut.core.errors import Conflict, Exhausted, TautError, Unavailable
 from taut.ports.records import Tx
@@ -184,6 +184,7 @@ class Run:
         assert not self._inside, f"{kind} {name!r} inside {self._inside!r}: call it after that has returned"
         if self.broken is not None:
             raise self.broken
+        short(name, 128, f"name of a {kind}")
         self._number += 1
         if self._number > self._steps_max:
             self._break(
