@@ -22,6 +22,7 @@ from taut.project.words import nearest
 
 API_VERSION: Final = "v3.1.0"
 _MAX_BYTES: Final = 4 * 2**20
+_FOLDED: Final = frozenset("\r\n\x85\u2028\u2029\ufeff")
 _OBJECT: Final = frozenset(
     [
         "id",
@@ -145,7 +146,18 @@ def write_odcs(spec: ContractSpec, *, name: str) -> str:
         ]
     if own:
         document["customProperties"] = own
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe types; a text with a line break that YAML would fold is quoted, so that it is read back whole."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _FOLDED & set(text) else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 class _Loader(yaml.SafeLoader):
