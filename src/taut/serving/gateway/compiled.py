@@ -131,8 +131,13 @@ class Endpoint:
         self.keys: Final = tuple(_key_positions(signature, lookup) for lookup in signature.lookups)
         settings = snapshot.settings
         self.rows: Final = RowDecoder(signature.request, max_rows=settings.max_rows)
+        names = [column.name for column in signature.request]
+        self.event_time: Final = None if signature.event_time is None else names.index(signature.event_time)
+        if self.event_time is not None and self.event_time != len(names) - 1:
+            raise InvalidInput(f"{live.version}: the event time must be the last column of a request")
         self.tensors: Final = TensorDecoder(
-            signature.request,
+            signature.request if self.event_time is None else signature.request[:-1],
+            optional=None if self.event_time is None else signature.request[-1],
             outputs=output_names(signature),
             max_rows=settings.max_rows,
             packed=self.live.direct and (self.fallback is None or self.fallback.direct),

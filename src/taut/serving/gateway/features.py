@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Final
 
 from taut.core.errors import Unavailable
@@ -22,10 +23,11 @@ def look_up_now(endpoint: Endpoint, online: OnlineReader | None, rows: Rows, now
     store = _store(online, endpoint)
     return [
         [
-            _fresh(store.get_now(lookup.feature_set, key), lookup.max_age_s, now_us)
+            _fresh(store.get_now(lookup.feature_set, key), lookup.max_age_s, at_us)
             for lookup, key in zip(endpoint.lookups, _keys(endpoint, row, index), strict=True)
         ]
         for index, row in enumerate(rows)
+        for at_us in (_asked_about(endpoint, row, now_us),)
     ]
 
 
@@ -34,11 +36,18 @@ async def look_up(endpoint: Endpoint, online: OnlineReader | None, rows: Rows, n
     store = _store(online, endpoint)
     return [
         [
-            _fresh(await store.get(lookup.feature_set, key), lookup.max_age_s, now_us)
+            _fresh(await store.get(lookup.feature_set, key), lookup.max_age_s, at_us)
             for lookup, key in zip(endpoint.lookups, _keys(endpoint, row, index), strict=True)
         ]
         for index, row in enumerate(rows)
+        for at_us in (_asked_about(endpoint, row, now_us),)
     ]
+
+
+def _asked_about(endpoint: Endpoint, row: Sequence[Value], now_us: int) -> int:
+    """Return the time that a row is about: its own where the caller gave one, else now."""
+    time = None if endpoint.event_time is None else row[endpoint.event_time]
+    return to_us(time) if isinstance(time, dt.datetime) else now_us
 
 
 def _store(online: OnlineReader | None, endpoint: Endpoint) -> OnlineReader:
@@ -66,7 +75,10 @@ def _scalar(value: Value) -> Scalar:
     return value.isoformat() if isinstance(value, dt.date) else value
 
 
-def _fresh(row: OnlineRow | None, max_age_s: float | None, now_us: int) -> FeatureRow | None:
-    if row is None or (max_age_s is not None and now_us - row.event_time_us > max_age_s * 1e6):
+def _fresh(row: OnlineRow | None, max_age_s: float | None, at_us: int) -> FeatureRow | None:
+    """Return a row that was known at the time asked about, and is not too old for it."""
+    if row is None or row.event_time_us > at_us:
+        return None
+    if max_age_s is not None and at_us - row.event_time_us > max_age_s * 1e6:
         return None
     return FeatureRow(row.source, row.event_time_us, row.values)

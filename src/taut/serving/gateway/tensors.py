@@ -89,14 +89,21 @@ class TensorDecoder:
     """Decodes v2 requests of one signature.
 
     columns: the request columns. max_rows: more are refused as TooLarge. packed: give FP32 tensors packed, for a model
-    that takes the request as it is.
+    that takes the request as it is. optional: one more column, the last of a row, that FP32 tensors never carry.
     """
 
     def __init__(
-        self, columns: Sequence[Column], *, outputs: Sequence[str], max_rows: int, packed: bool = False
+        self,
+        columns: Sequence[Column],
+        *,
+        outputs: Sequence[str],
+        max_rows: int,
+        packed: bool = False,
+        optional: Column | None = None,
     ) -> None:
         self._columns: Final = tuple(columns)
-        self._names: Final = {column.name: index for index, column in enumerate(columns)}
+        self._optional: Final = () if optional is None else (optional,)
+        self._names: Final = {column.name for column in (*columns, *self._optional)}
         self._outputs: Final = tuple(outputs)
         self._max_rows: Final = max_rows
         self._width: Final = len(self._columns)
@@ -135,14 +142,16 @@ class TensorDecoder:
             raise TooLarge(f"{shape[0]} rows are too many for one request: send at most {self._max_rows}")
         if self._pack is not None:
             return Batch(self._pack(data), shape[0], True)
-        rows = [data[at : at + width] for at in range(0, len(data), width)]
-        if self._floats_only:
-            return Batch(rows, len(rows))
-        narrowed = [
-            [_narrow(column, value, index) for column, value in zip(self._columns, row, strict=True)]
-            for index, row in enumerate(rows)
-        ]
-        return Batch(narrowed, len(narrowed))
+        rows: list[list[Value]] = [[*data[at : at + width]] for at in range(0, len(data), width)]
+        if not self._floats_only:
+            rows = [
+                [_narrow(column, value, index) for column, value in zip(self._columns, row, strict=True)]  # type: ignore[arg-type]  # floats, as they came
+                for index, row in enumerate(rows)
+            ]
+        if self._optional:
+            for row in rows:
+                row.append(None)
+        return Batch(rows, len(rows))
 
     def _general(self, body: bytes) -> InferRequest:
         try:
@@ -183,7 +192,7 @@ class TensorDecoder:
         columns: list[Sequence[Value]] = []
         missing: list[Column] = []
         count = -1
-        for column in self._columns:
+        for column in (*self._columns, *self._optional):
             tensor = tensors.get(column.name)
             if tensor is None:
                 missing.append(column)

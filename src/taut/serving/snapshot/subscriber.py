@@ -21,7 +21,7 @@ from taut.serving.snapshot.wire import (
 )
 
 _FIRST_S: Final = 0.05
-_LAST_S: Final = 1.0
+_LAST_S: Final = 0.5  # so that a gateway is back within a second of control
 _BEAT_S: Final = 1.0
 
 

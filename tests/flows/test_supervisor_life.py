@@ -1,0 +1,223 @@
+"""The supervisor with real children: restart, takeover, refusal of a second installation, drain."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from test_gateway_process import BODY, Load, logged, wait_until
+
+from taut.adapters.keys.file import FileKeys
+from taut.adapters.world import SystemRandom
+from taut.entrypoints.children import alive
+from taut.testing.serving import DataPlane
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[DataPlane]:
+    made = DataPlane(tmp_path / "home", FileKeys(tmp_path / "keys", random=SystemRandom()))
+    made.issue(made.endpoint())
+    yield made
+    for entry in state(made.home).get("children", []):  # none may outlive its test, whatever happened
+        if entry["pid"] and alive(entry["pid"]) == entry["started"]:
+            os.kill(entry["pid"], signal.SIGKILL)
+
+
+def state(home: Path) -> dict[str, Any]:
+    path = home / "run" / "supervisor.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def pids(home: Path) -> dict[str, int]:
+    return {entry["name"]: entry["pid"] for entry in state(home)["children"]}
+
+
+@contextmanager
+def supervisor(
+    home: Path, *arguments: str, gateways: int = 2, port: int = 0
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [
+        sys.executable, "-m", "taut.entrypoints.supervisor", "--home", str(home), "--port", str(port),
+        "--gateways", str(gateways), *(arguments or ("--without-control",)),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def all_ready(home: Path, pid: int) -> bool:
+    found = state(home)
+    return found.get("pid") == pid and all(entry["state"] == "ready" for entry in found["children"])
+
+
+def await_ready(home: Path, process: subprocess.Popen[bytes]) -> int:
+    wait_until(lambda: all_ready(home, process.pid), timeout_s=40.0)
+    port: int = state(home)["port"]
+    return port
+
+
+def answers(port: int, bearer: str) -> bool:
+    try:
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/v1/predict/delay",
+            content=BODY,
+            headers={"authorization": f"Bearer {bearer}"},
+        )
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200
+
+
+@pytest.mark.crash
+def test_a_killed_gateway_is_restarted_while_the_other_answers(plane: DataPlane) -> None:
+    with supervisor(plane.home) as process:
+        port = await_ready(plane.home, process)
+        victim = pids(plane.home)["gateway-0"]
+        with Load(port, plane.token()) as load:
+            wait_until(lambda: len(load.answered) > 100)
+            os.kill(victim, signal.SIGKILL)
+            wait_until(
+                lambda: (
+                    pids(plane.home)["gateway-0"] not in (None, victim) and all_ready(plane.home, process.pid)
+                )
+            )
+            after = len(load.answered)
+            wait_until(lambda: len(load.answered) > after + 100)
+        entry = state(plane.home)["children"][0]
+
+    assert entry["restarts"] == 1
+    assert entry["last_exit"] == "killed by SIGKILL"
+    assert load.refused == []
+    assert set(load.answered) <= logged(plane)
+
+
+@pytest.mark.crash
+def test_gateways_outlive_their_supervisor_and_the_next_adopts_them_without_a_failed_request(
+    plane: DataPlane,
+) -> None:
+    with supervisor(plane.home) as first:
+        port = await_ready(plane.home, first)
+        before = pids(plane.home)
+        with Load(port, plane.token()) as load:
+            wait_until(lambda: len(load.answered) > 100)
+            first.kill()
+            first.wait()
+            alone = len(load.answered)
+            wait_until(lambda: len(load.answered) > alone + 100)
+            with supervisor(plane.home) as second:
+                assert await_ready(plane.home, second) == port
+                adopted = pids(plane.home)
+                os.kill(adopted["gateway-1"], signal.SIGKILL)
+                wait_until(
+                    lambda: (
+                        pids(plane.home)["gateway-1"] not in (None, adopted["gateway-1"])
+                        and all_ready(plane.home, second.pid)
+                    )
+                )
+                restarted = len(load.answered)
+                wait_until(lambda: len(load.answered) > restarted + 100)
+                broken_by_kill = load.broken
+                load.__exit__()
+                second.send_signal(signal.SIGTERM)
+                code = second.wait(timeout=40)
+
+    assert adopted == before
+    assert load.refused == []
+    assert broken_by_kill <= 4  # at most one a client: those that the killed gateway had under way
+    assert set(load.answered) <= logged(plane)
+    assert code == 0
+    assert [alive(pid) for pid in (*before.values(), *adopted.values())] == ["", "", "", ""]
+
+
+def test_a_second_installation_on_the_home_or_the_port_is_refused_by_name(
+    plane: DataPlane, tmp_path: Path
+) -> None:
+    with supervisor(plane.home, gateways=1) as process:
+        port = await_ready(plane.home, process)
+        with supervisor(plane.home) as same_home:
+            _, said_home = same_home.communicate(timeout=30)
+        with supervisor(tmp_path / "other", port=port) as same_port:
+            _, said_port = same_port.communicate(timeout=30)
+
+        assert (same_home.returncode, same_port.returncode) == (5, 5)
+        assert f"process {process.pid}".encode() in said_home
+        assert f"port {port} on 127.0.0.1 cannot be taken".encode() in said_port
+        assert answers(port, plane.token())
+
+
+def test_living_gateways_on_another_port_are_named_instead_of_being_doubled(plane: DataPlane) -> None:
+    with supervisor(plane.home, gateways=1) as first:
+        port = await_ready(plane.home, first)
+        first.kill()
+        first.wait()
+        with supervisor(plane.home, port=free_port()) as second:
+            _, said = second.communicate(timeout=30)
+
+    assert second.returncode == 5
+    assert f"still serve on port {port}".encode() in said
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_stop_drains_within_its_time_and_leaves_no_process(plane: DataPlane) -> None:
+    with supervisor(plane.home) as process:
+        port = await_ready(plane.home, process)
+        running = pids(plane.home)
+        with httpx.Client(headers={"authorization": f"Bearer {plane.token()}"}) as idle:
+            assert idle.post(f"http://127.0.0.1:{port}/v1/predict/delay", content=BODY).status_code == 200
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            code = process.wait(timeout=40)
+            took_s = time.monotonic() - start
+
+    assert code == 0
+    assert took_s < 5.0
+    assert not any(alive(pid) for pid in running.values())
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        pass
+
+
+def test_a_child_that_cannot_start_comes_back_ever_more_slowly_and_is_reported(tmp_path: Path) -> None:
+    from taut.entrypoints.children import Child
+    from taut.entrypoints.listening import Address, listen
+    from taut.entrypoints.supervisor import Supervisor
+
+    events: list[tuple[str, dict[str, Any]]] = []
+    child = Child("broken", (sys.executable, "-c", "raise SystemExit(7)"), survives=False)
+    reader, writer = os.pipe()
+    with listen(Address("127.0.0.1", 0)) as listener:
+
+        def stop_after_three(name: str, fields: dict[str, Any]) -> None:
+            events.append((name, fields))
+            if sum(kind == "exited" for kind, _ in events) == 3:
+                watched.stop()
+
+        watched = Supervisor(tmp_path, listener, [child], on_event=stop_after_three)
+        watched.run(reader)
+    os.close(reader)
+    os.close(writer)
+
+    ends = [fields for kind, fields in events if kind == "exited"]
+    assert {fields["how"] for fields in ends} == {"exit 7"}
+    assert [fields["again_s"] for fields in ends] == [0.1, 0.2, 0.4]
+    assert (tmp_path / "log" / "broken.log").exists()
