@@ -13,5 +13,5 @@ from taut.testing.conformance.jobs import JobsConformance
 
 class TestProcessJobs(JobsConformance):
     @pytest.fixture
-    def jobs(self, tmp_path: Path) -> Jobs:
+    def jobs(self, tmp_path: Path) -> Jobs:  # type: ignore[override]  # fixtures ask for what they need
         return ProcessJobs(tmp_path / "scratch")

@@ -8,19 +8,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from taut.core.canonical import digest_bytes, digest_json
+from taut.core.canonical import digest_bytes
 from taut.core.errors import Conflict, Corrupt, Denied, InvalidInput, NotFound
 from taut.core.evidence import Decision, Scalar, Verdict
 from taut.core.refs import Kind, Ref, VersionRef, check_name
 from taut.core.schema import ModelSignature
 from taut.lifecycle.registry import store
 from taut.lifecycle.registry.card import card_json, card_markdown
+from taut.lifecycle.registry.decide import OPEN, People
 from taut.lifecycle.registry.export import write_export
 from taut.lifecycle.registry.gate import ModelCheck, gate_for, subject_of
 from taut.lifecycle.registry.manifest import Manifest, read_manifest, sign_manifest
 from taut.lifecycle.registry.values import (
     MODEL_FILE,
-    Approval,
     Candidate,
     Change,
     GateInputs,
@@ -36,9 +36,7 @@ from taut.trust.identity import Principal
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
 
-_APPROVERS: Final = frozenset({"approver", "admin"})
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,63}")
-_OPEN: Final = (ModelState.CANDIDATE, ModelState.HELD)
 
 
 class Registry:
@@ -66,7 +64,7 @@ class Registry:
         self._ledger = ledger
         self._lineage = lineage
         self._clock = clock
-        self._ids = ids
+        self._people = People(ledger, lineage, clock, ids)
 
     def register(self, candidate: Candidate) -> VersionInfo:
         """Enter a candidate under the next number of its model; the same run again returns the same version.
@@ -109,7 +107,7 @@ class Registry:
         a person, or is live or retired.
         """
         before = self.show(ref)
-        if before.state not in (*_OPEN, ModelState.REJECTED) or before.approvals:
+        if before.state not in (*OPEN, ModelState.REJECTED) or before.approvals:
             raise Conflict(
                 f"{ref} is {before.state}: a version is judged before people decide, train a new one"
             )
@@ -145,86 +143,14 @@ class Registry:
         author approve, and the ledger says so.
         Raises Denied for somebody who may not; Conflict for a version that is not open, or a second word of one person.
         """
-        return transact(self._records, lambda tx: self._approve(tx, ref, principal, reason, single_user))
-
-    def _approve(
-        self, tx: Tx, ref: VersionRef, principal: Principal, reason: str, single_user: bool
-    ) -> VersionInfo:
-        now = store.info(tx, ref)
-        self._check_may_decide(now, principal)
-        if now.verdict is None:
-            raise Conflict(f"{ref} was not judged yet: the gate comes before people")
-        own = principal.id == now.candidate.author
-        if own and not single_user:
-            raise Denied(
-                f"{principal.id} trained {ref} and may not approve it: ask another person with the role approver"
-            )
-        approval = self._word(tx, now, principal, reason, approved=True, own=own)
-        given = {item.principal for item in (*now.approvals, approval) if item.approved}
-        if len(given) >= max(1, now.approvals_needed):
-            said = f"approved by {', '.join(sorted(given))}"
-            store.set_state(
-                tx, ref, ModelState.APPROVED, at=approval.at, actor=principal.id,
-                reason=f"{said}; self-approved, single user" if own else said,
-            )  # fmt: skip
-        return store.info(tx, ref)
+        return transact(
+            self._records,
+            lambda tx: self._people.approve(tx, ref, principal, reason, single_user=single_user),
+        )
 
     def reject(self, ref: VersionRef, principal: Principal, *, reason: str) -> VersionInfo:
         """Say no, for ever: one word is enough, and the author may say it. Raises as `approve` does."""
-
-        def do(tx: Tx) -> VersionInfo:
-            now = store.info(tx, ref)
-            own = principal.id == now.candidate.author
-            if not own:
-                self._check_may_decide(now, principal)
-            elif now.state not in _OPEN:
-                raise Conflict(f"{ref} is {now.state}: only an open version can be rejected")
-            word = self._word(tx, now, principal, reason, approved=False, own=own)
-            store.set_state(tx, ref, ModelState.REJECTED, at=word.at, actor=principal.id, reason=reason)
-            return store.info(tx, ref)
-
-        return transact(self._records, do)
-
-    def _check_may_decide(self, now: VersionInfo, principal: Principal) -> None:
-        if not _APPROVERS & set(principal.roles):
-            raise Denied(
-                f"{principal.id} has none of the roles {', '.join(sorted(_APPROVERS))}: ask somebody who has"
-            )
-        if now.state not in _OPEN:
-            why = (
-                f": {'; '.join(now.verdict.reasons)}"
-                if now.state is ModelState.REJECTED and now.verdict
-                else ""
-            )
-            raise Conflict(
-                f"{now.ref} is {now.state}{why}: only an open version can be decided, train a new one"
-            )
-        if any(item.principal == principal.id for item in now.approvals):
-            raise Conflict(f"{principal.id} has spoken on {now.ref} already: approvals count by person")
-
-    def _word(
-        self, tx: Tx, now: VersionInfo, principal: Principal, reason: str, *, approved: bool, own: bool
-    ) -> Approval:
-        approval = Approval(
-            id=self._ids.new("approval"), principal=principal.id, approved=approved, reason=reason,
-            at=self._clock.now(), self_approved=own and approved,
-        )  # fmt: skip
-        store.add_approval(tx, now.ref, approval)
-        me, said = Ref(Kind.MODEL, str(now.ref)), Ref(Kind.APPROVAL, approval.id)
-        body: dict[str, Any] = {"approval": approval.id, "verdict": digest_json(now.verdict)}
-        if approval.self_approved:
-            body["note"] = "self-approved, single user"
-        kind = "model.approved" if approved else "model.rejected"
-        self._ledger.append(tx, Entry(kind, str(me), principal.id, body, {"reason": reason}))
-        facts: dict[str, Scalar] = {
-            "by": principal.id,
-            "approved": approved,
-            "self_approved": own and approved,
-        }
-        self._lineage.record(
-            tx, activity="approve" if approved else "reject", inputs=[me], outputs=[said], facts=facts
-        )
-        return approval
+        return transact(self._records, lambda tx: self._people.reject(tx, ref, principal, reason))
 
     def mark_live(self, tx: Tx, ref: VersionRef, *, actor: str, reason: str = "") -> None:
         """Note that a version answers now; one that did before is approved again. For the release's transaction.

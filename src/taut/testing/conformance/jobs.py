@@ -34,7 +34,7 @@ class JobsConformance:
     """The promises of `taut.ports.jobs.Jobs`, each tried by a function that wants to break it."""
 
     @pytest.fixture
-    def jobs(self, tmp_path: Path) -> Jobs:
+    def jobs(self) -> Jobs:
         pytest.fail("a subclass gives the adapter")
 
     def start(
