@@ -210,6 +210,14 @@ def test_a_path_that_cannot_be_a_database_is_said(tmp_path: Path) -> None:
             open_sqlite(path)
 
 
+def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    for round_ in range(3):
+        path = tmp_path / f"{round_}.db"
+        children = [_fork(lambda path=path: open_sqlite(path).close()) for _ in range(8)]
+
+        assert [child.wait() for child in children] == [0] * 8
+
+
 # Both
 
 
