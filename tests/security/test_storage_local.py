@@ -322,6 +322,7 @@ def test_a_sweep_spares_the_file_of_a_living_writer(tmp_path: Path) -> None:
         assert sweep(tmp_path) == 0
         assert file.path.exists()
     (tmp_path / ".staged-dead").write_bytes(b"half")
+    (tmp_path / ".staged-dead").chmod(0o400)  # killed after it got its final mode
     assert sweep(tmp_path) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -133,7 +133,8 @@ def sweep(folder: Path) -> int:
     removed = 0
     for path in folder.glob(f"{_PREFIX}*"):
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # read-only: the file may have got its final mode, 0400, before its writer died
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         try:
