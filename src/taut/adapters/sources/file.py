@@ -45,21 +45,21 @@ class FileSources:
         try:
             stream = path.open("rb")
         except OSError as error:
-            raise _translate(error, path) from error
+            raise translate(error, path) from error
         with stream:
             try:
                 yield stream
             except OSError as error:
                 if error.filename is not None or error.errno is None:
                     raise  # of another file, or a decompressor's own
-                raise _translate(error, path) from error
+                raise translate(error, path) from error
 
 
 def _describe(path: Path, root: Path) -> SourceFile:
     try:
         status = path.stat()
     except OSError as error:
-        raise _translate(error, path) from error
+        raise translate(error, path) from error
     absolute = path.absolute()
     inside = absolute.is_relative_to(root.absolute())
     return SourceFile(
@@ -70,7 +70,7 @@ def _describe(path: Path, root: Path) -> SourceFile:
     )
 
 
-def _translate(error: OSError, path: Path) -> TautError:
+def translate(error: OSError, path: Path) -> TautError:
     if isinstance(error, FileNotFoundError):
         return NotFound(f"there is no file {path}{_nearest(path)}")
     if isinstance(error, PermissionError):

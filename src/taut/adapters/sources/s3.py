@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -114,15 +113,21 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _pattern(key: str) -> str:
-    """Translate a pattern so that `*` and `?` stay within one folder and `**/` means any folders."""
-    parts = []
-    for part in key.split("/"):
-        if part == "**":
+    """Translate a pattern so that `*`, `?` and `[…]` stay within one folder and `**/` means any folders."""
+    parts: list[str] = []
+    at = 0
+    while at < len(key):
+        if key.startswith("**/", at) and (at == 0 or key[at - 1] == "/"):
             parts.append("(?:[^/]+/)*")
-            continue
-        translated = fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z")
-        parts.append(translated.replace(".*", "[^/]*").replace("(?>[^/]*?", "(?>[^/]*?") + "/")
-    return "".join(parts).removesuffix("/")
+            at += 3
+        elif key[at] == "[" and (end := key.find("]", at + 2)) > 0:
+            inside = key[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
+            parts.append(f"(?!/)[{'^' + inside[1:] if inside[0] == '!' else inside}]")
+            at = end + 1
+        else:
+            parts.append({"*": "[^/]*", "?": "[^/]"}.get(key[at]) or re.escape(key[at]))
+            at += 1
+    return "".join(parts)
 
 
 def _describe(bucket: str, meta: Any) -> SourceFile:
