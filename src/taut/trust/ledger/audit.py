@@ -103,8 +103,7 @@ class Audit:
         end = min(size, (newest or 0) + CHUNK)
         outside = tx.execute(
             select(func.count(), func.min(first + number), func.max(first + number))
-            .select_from(t.leaves)
-            .join(t.groups, t.groups.c.id == t.leaves.c.group_id)
+            .select_from(t.leaves.join(t.groups, t.groups.c.group_id == t.leaves.c.group_id))
             .where(or_(first > size - GROUP_MAX, first < GROUP_MAX))  # by index; others cannot reach outside
             .where(or_(first + number >= size, first + number < 0))
         ).one()
@@ -176,22 +175,22 @@ class Audit:
         while True:
             with self._records.read() as tx:
                 group = tx.execute(
-                    select(t.groups)
-                    .where(t.groups.c.id > last, t.groups.c.first_seq.is_(None))
-                    .order_by(t.groups.c.id)
+                    select(t.leaves)
+                    .where(t.leaves.c.group_id > last, t.leaves.c.waiting.is_not(None))
+                    .order_by(t.leaves.c.group_id)
                     .limit(1)
                 ).one_or_none()
                 if group is None:
                     return count
-                rows = tx.execute(select_leaves().where(t.groups.c.id == group.id)).all()
+                rows = tx.execute(select_leaves().where(t.leaves.c.group_id == group.group_id)).all()
             found = {row.number: content_hash(row) for row in rows}
             logged = dict(enumerate(split(bytes(group.hashes))))
             for number in sorted({*found, *logged, *range(min(group.width, GROUP_MAX))}):
                 if number not in found or found[number] != logged.get(number):
                     self._findings.add(
                         "pending_changed",
-                        f"leaf {group.id}.{number}, not sequenced yet, is not what its hash says: it was changed",
-                        leaf=f"{group.id}.{number}",
+                        f"leaf {group.group_id}.{number}, not sequenced yet, is not what its hash says: it was changed",
+                        leaf=f"{group.group_id}.{number}",
                     )
             count += group.width
-            last = group.id
+            last = group.group_id

@@ -193,7 +193,7 @@ class Ledger:
         query = _filtered({"kind": kind, "subject": subject, "actor": actor}, since)
         first, number, group = t.groups.c.first_seq, t.leaves.c.number, t.leaves.c.group_id
         with self._records.read() as tx:
-            waiting = query.where(first.is_(None)).order_by(group.desc(), number.desc())
+            waiting = query.where(t.groups.c.waiting.is_not(None)).order_by(group.desc(), number.desc())
             rows = list(tx.execute(waiting.limit(limit)))
             if len(rows) < limit:
                 placed = query.where(first.is_not(None)).order_by(first.desc(), number.desc())

@@ -112,7 +112,12 @@ class Findings:
                 )
             else:
                 what = f"leaf {first} is gone" if first == last else f"leaves {first} to {last} are gone"
-                self.add("leaf_removed", f"{what}: removed after being logged", seq=first, last=last)
+                self.add(
+                    "leaf_removed",
+                    f"{what}: removed after being logged, or the first of their group was",
+                    seq=first,
+                    last=last,
+                )
 
     def _add_moved(self, moves: list[tuple[int, int]]) -> None:
         home = dict(moves)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Insert, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Insert, Select, and_, bindparam, delete, insert, select, update
 
 from taut.core.errors import Corrupt
 from taut.ports.records import Tx
@@ -17,6 +17,7 @@ GROUP_MAX: Final = 4096  # leaves of a group; bounds the blob of hashes to 128 K
 _GROUPS_MAX: Final = 4096  # groups looked at by one run of the sequencer
 _IN_MAX: Final = 500
 _BULK: Final = 8  # leaves a statement; measured on PostgreSQL: 1 takes 17 us a leaf, 8 takes 10, 64 takes 14
+_BULK_FROM: Final = 128
 _COLUMNS: Final = ("number", "id", "kind", "subject", "actor", "body")
 
 LeafRow = tuple[int, str, str, str, str, str]
@@ -32,7 +33,7 @@ class Group(NamedTuple):
     hashes: list[bytes]
 
 
-def _insert(width: int) -> Insert:
+def _insert_bulk() -> Insert:
     columns = t.leaves.c
     shared = bindparam("group_id", type_=columns.group_id.type)
     return insert(t.leaves).values(
@@ -41,38 +42,39 @@ def _insert(width: int) -> Insert:
                 "group_id": shared,
                 **{name: bindparam(f"{name}_{at}", type_=columns[name].type) for name in _COLUMNS},
             }
-            for at in range(width)
+            for at in range(_BULK)
         ]
     )
 
 
-_INSERTS: Final = {width: _insert(width) for width in (1, _BULK)}
-_KEYS: Final = {
-    width: ("group_id", *(f"{name}_{at}" for at in range(width) for name in _COLUMNS)) for width in _INSERTS
-}
+_INSERT_BULK: Final = _insert_bulk()
+_BULK_KEYS: Final = ("group_id", *(f"{name}_{at}" for at in range(_BULK) for name in _COLUMNS))
+_KEYS: Final = ("group_id", *_COLUMNS)
 
 
 def add_group(tx: Tx, group: Group) -> None:
     """Insert a group, its leaves in few statements when they are many."""
-    tx.execute(
-        insert(t.groups),
-        {
-            "id": group.id,
-            "width": len(group.rows),
-            "at_us": group.at_us,
-            "hashes": b"".join(group.hashes),
-        },
-    )
-    rows = group.rows
-    whole = len(rows) - len(rows) % _BULK
-    for width, start, stop in ((_BULK, 0, whole), (1, whole, len(rows))):
-        if start < stop:
-            keys = _KEYS[width]
-            values = [
-                dict(zip(keys, [group.id, *(v for row in rows[at : at + width] for v in row)], strict=True))
-                for at in range(start, stop, width)
-            ]
-            tx.execute(_INSERTS[width], values)
+    first, *rows = group.rows
+    shared = {
+        "waiting": True,
+        "width": len(group.rows),
+        "at_us": group.at_us,
+        "hashes": b"".join(group.hashes),
+    }
+    tx.execute(insert(t.leaves), {**dict(zip(_KEYS, (group.id, *first), strict=True)), **shared})
+    # SQLAlchemy compiles a statement of several rows anew each time (half a millisecond): worth it for many only
+    whole = len(rows) - len(rows) % _BULK if len(rows) >= _BULK_FROM else 0
+    if whole:
+        parts = (rows[at : at + _BULK] for at in range(0, whole, _BULK))
+        values = [
+            dict(zip(_BULK_KEYS, [group.id, *(v for row in part for v in row)], strict=True))
+            for part in parts
+        ]
+        tx.execute(_INSERT_BULK, values)
+    if whole < len(rows):
+        tx.execute(
+            insert(t.leaves), [dict(zip(_KEYS, (group.id, *row), strict=True)) for row in rows[whole:]]
+        )
 
 
 def head_size(tx: Tx) -> int:
@@ -93,7 +95,7 @@ def lock_head(tx: Tx) -> int:
 
 def is_waiting(tx: Tx) -> bool:
     """Tell whether a committed group has no place yet."""
-    waiting = select(t.groups.c.id).where(t.groups.c.first_seq.is_(None)).limit(1)
+    waiting = select(t.leaves.c.group_id).where(t.leaves.c.waiting.is_not(None)).limit(1)
     return tx.execute(waiting).scalar_one_or_none() is not None
 
 
@@ -105,18 +107,13 @@ def sequence_some(tx: Tx, *, leaves_max: int) -> int:
     Raises Corrupt when a group was changed while it waited so that its hashes cannot be read.
     """
     size = start = lock_head(tx)
-    groups = t.groups.c
-    waiting = (
-        select(groups.id, groups.width)
-        .where(groups.first_seq.is_(None))
-        .order_by(groups.id)
-        .limit(_GROUPS_MAX)
-    )
+    first = t.leaves.c
+    waiting = select(first.group_id, first.width).where(first.waiting.is_not(None)).order_by(first.group_id)
     places: list[dict[str, Any]] = []
-    for row in tx.execute(waiting).all():
+    for row in tx.execute(waiting.limit(_GROUPS_MAX)).all():
         if places and size - start + row.width > leaves_max:
             break
-        places.append({"group": row.id, "place": size})
+        places.append({"group": row.group_id, "place": size})
         size += row.width
     if not places:
         return 0
@@ -127,7 +124,10 @@ def sequence_some(tx: Tx, *, leaves_max: int) -> int:
             "`taut ledger verify`"
         )
     tx.execute(
-        update(t.groups).where(groups.id == bindparam("group")).values(first_seq=bindparam("place")), places
+        update(t.leaves)
+        .where(first.group_id == bindparam("group"), first.number == 0)
+        .values(first_seq=bindparam("place"), waiting=None),
+        places,
     )
     write_tiles(tx, grow(tile_reader(tx), start, hashes))
     tx.execute(update(t.head).where(t.head.c.log == LOG).values(size=size))
@@ -137,8 +137,9 @@ def sequence_some(tx: Tx, *, leaves_max: int) -> int:
 def _read_hashes(tx: Tx, ids: Sequence[str]) -> list[bytes]:
     found: dict[str, bytes] = {}
     for at in range(0, len(ids), _IN_MAX):
-        part = select(t.groups.c.id, t.groups.c.hashes).where(t.groups.c.id.in_(ids[at : at + _IN_MAX]))
-        found.update((row.id, bytes(row.hashes)) for row in tx.execute(part))
+        wanted = t.leaves.c.group_id.in_(ids[at : at + _IN_MAX])
+        part = select(t.leaves.c.group_id, t.leaves.c.hashes).where(wanted, t.leaves.c.number == 0)
+        found.update((row.group_id, bytes(row.hashes)) for row in tx.execute(part))
     return split(b"".join(found[id_] for id_ in ids))
 
 
@@ -173,7 +174,9 @@ def tile_bytes(tx: Tx, *, level: int, index: int, width: int) -> bytes | None:
 def select_leaves() -> Select[Any]:
     """Select leaves with all that is hashed and `seq`, their place; NULL while their group waits."""
     place = (t.groups.c.first_seq + t.leaves.c.number).label("seq")
-    return select(t.leaves, t.groups.c.at_us, place).join(t.groups, t.groups.c.id == t.leaves.c.group_id)
+    own = (t.leaves.c[name] for name in _KEYS)
+    same = and_(t.groups.c.group_id == t.leaves.c.group_id, t.groups.c.number == 0)
+    return select(*own, t.groups.c.at_us, place).select_from(t.leaves.join(t.groups, same))
 
 
 def select_range(start: int, stop: int) -> Select[Any]:

@@ -272,10 +272,10 @@ class Walk:
 
 def _read_stored(tx: Tx, start: int, stop: int) -> dict[str, bytes]:
     """Return the hashes kept in the groups that may hold places in [start, stop)."""
-    first = t.groups.c.first_seq
+    first = t.leaves.c.first_seq
     rows = tx.execute(
-        select(t.groups.c.id, t.groups.c.hashes)
+        select(t.leaves.c.group_id, t.leaves.c.hashes)
         .where(first > start - GROUP_MAX, first < stop)
-        .where(first + t.groups.c.width > start)
+        .where(first + t.leaves.c.width > start, t.leaves.c.number == 0)
     )
-    return {row.id: bytes(row.hashes) for row in rows}
+    return {row.group_id: bytes(row.hashes) for row in rows}

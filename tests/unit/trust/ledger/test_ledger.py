@@ -39,6 +39,7 @@ from taut.trust.ledger.resources import tile_path
 from taut.trust.ledger.tiles import split
 
 ORIGIN = "example.org/taut"
+FIRST = select(t.leaves.c.hashes).where(t.leaves.c.number == 0)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_the_hash_is_over_the_canonical_json_of_six_fields(records: MemoryRecord
     }
 
     with records.read() as tx:
-        stored = tx.execute(select(t.groups.c.hashes)).scalar_one()
+        stored = tx.execute(select(t.leaves.c.hashes)).scalar_one()
     assert stored == leaf_hash(canonical_json(fields))
 
 
@@ -445,9 +446,7 @@ def test_the_log_is_served_as_tiles(records: MemoryRecords, ledger: Ledger) -> N
     append(records, ledger, *entries(300))
     checkpoint = ledger.checkpoint()
     with records.read() as tx:
-        hashes = split(
-            b"".join(tx.execute(select(t.groups.c.hashes).order_by(t.groups.c.first_seq)).scalars())
-        )
+        hashes = split(b"".join(tx.execute(FIRST.order_by(t.leaves.c.first_seq)).scalars()))
 
     assert ledger.resource("checkpoint").decode() == checkpoint.note
     assert ledger.resource("tile/0/000") == b"".join(hashes[:256])
