@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from taut.project.datasets import Contract, Dataset, column, files, rule
-    from taut.project.decorators import features, model
-    from taut.project.endpoints import Endpoint, Project
-    from taut.project.rules import (
-        SLO,
-        Canary,
-        Direct,
-        Resources,
-        approval,
-        by_time,
-        cron,
-        errors,
-        latency,
-        metric,
-        no_regression,
-        on_drift,
-        on_new_data,
-        parity,
-        prediction_drift,
-        previous_version,
-    )
-    from taut.project.training import TrainContext, Trained
-
 __version__ = "0.1.0"
 
 _HOMES = {
-    "taut.project.datasets": ("Contract", "Dataset", "column", "files", "rule"),
-    "taut.project.decorators": ("features", "model"),
+    "taut.entrypoints.notebook": ("Dataset", "features", "model", "open"),
+    "taut.project.datasets": ("Contract", "column", "files", "rule"),
     "taut.project.endpoints": ("Endpoint", "Project"),
     "taut.project.rules": (
         "SLO", "Canary", "Direct", "Resources", "approval", "by_time", "cron", "errors", "latency", "metric",
@@ -66,6 +40,7 @@ __all__ = [
     "no_regression",
     "on_drift",
     "on_new_data",
+    "open",
     "parity",
     "prediction_drift",
     "previous_version",

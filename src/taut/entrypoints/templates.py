@@ -64,9 +64,9 @@ backlog = taut.Dataset(
 )
 
 
-@taut.features("load", entity="warehouse", event_time="hour", sources=[backlog], max_age="6h", online=True)
+@taut.features("load", entity="warehouse", event_time="hour", sources=[backlog], online=True)
 def load(backlog: pl.LazyFrame) -> pl.LazyFrame:
-    """How much work lay in a warehouse."""
+    """How much work lay in a warehouse. (With live data, add max_age="6h": older values are then not used.)"""
     return backlog.select("warehouse", "hour", waiting=pl.col("waiting").cast(pl.Float64))
 
 

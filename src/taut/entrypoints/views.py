@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ def _node(node: Json) -> str:
         if node.get("deeper")
         else ""
     )
-    return f"{node['ref']}{_facts(node)}{marks}"
+    return f"{_brief(node['ref'])}{_facts(node)}{marks}"
 
 
 def _step(step: Json) -> str:
@@ -103,7 +104,12 @@ def _step(step: Json) -> str:
 
 
 def _facts(thing: Json) -> str:
-    return f"  [{render.text(thing['facts'])}]" if thing.get("facts") else ""
+    return f"  [{_brief(render.text(thing['facts']))}]" if thing.get("facts") else ""
+
+
+def _brief(said: str) -> str:
+    """Digests cut to what tells them apart; the whole ones are in the JSON."""
+    return re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}", r"\1…", said)
 
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}

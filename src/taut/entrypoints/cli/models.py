@@ -88,7 +88,11 @@ def reproduce(context: typer.Context, run: str) -> None:
     """Run a training again from its pinned data, code and seed; exit 10 when the result differs."""
     from taut.entrypoints import views
 
-    session(context).act("run.reproduce", {"run": run}, views.reproduction)
+    here = session(context)
+    result = here.ask("run.reproduce", {"run": run})
+    here.show(result, views.reproduction)
+    if not result["same"]:
+        raise typer.Exit(10)
 
 
 def models(

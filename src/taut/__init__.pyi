@@ -1,0 +1,56 @@
+# The types of the builder's face: `__init__.py` imports each name on its first use, so it can name none of them.
+from taut.entrypoints.notebook import Dataset, features, model, open  # noqa: A004 - the name of the face
+from taut.project.datasets import Contract, column, files, rule
+from taut.project.endpoints import Endpoint, Project
+from taut.project.rules import (
+    SLO,
+    Canary,
+    Direct,
+    Resources,
+    approval,
+    by_time,
+    cron,
+    errors,
+    latency,
+    metric,
+    no_regression,
+    on_drift,
+    on_new_data,
+    parity,
+    prediction_drift,
+    previous_version,
+)
+from taut.project.training import TrainContext, Trained
+
+__all__ = [
+    "SLO",
+    "Canary",
+    "Contract",
+    "Dataset",
+    "Direct",
+    "Endpoint",
+    "Project",
+    "Resources",
+    "TrainContext",
+    "Trained",
+    "approval",
+    "by_time",
+    "column",
+    "cron",
+    "errors",
+    "features",
+    "files",
+    "latency",
+    "metric",
+    "model",
+    "no_regression",
+    "on_drift",
+    "on_new_data",
+    "open",
+    "parity",
+    "prediction_drift",
+    "previous_version",
+    "rule",
+]
+
+__version__: str
