@@ -20,6 +20,7 @@ from typing import Final
 
 import uvloop
 
+from taut import __version__
 from taut.bootstrap.gateway import open_online_reader, system_random
 from taut.core.errors import TautError
 from taut.entrypoints.errors import TABLE, exit_code_of
@@ -78,7 +79,7 @@ async def _serve(arguments: argparse.Namespace) -> bool:
             log=log,
             online=online,
             statuses=STATUSES,
-            world=World(_now_us, time.monotonic, time.perf_counter_ns, random),
+            world=World(_now_us, time.monotonic, time.perf_counter_ns, random, __version__),
             pool=pool,
             log_failure=_log_failure,
         )

@@ -62,12 +62,16 @@ class Ticket(msgspec.Struct, gc=False):
 
 
 class World(msgspec.Struct, frozen=True):
-    """What the gateway takes from outside. now_us: wall clock; monotonic_s and counter_ns never go back."""
+    """What the gateway takes from outside.
+
+    now_us: wall clock; monotonic_s and counter_ns never go back. version: of taut, for `/v2`.
+    """
 
     now_us: Callable[[], int]
     monotonic_s: Callable[[], float]
     counter_ns: Callable[[], int]
     random: Random
+    version: str = ""
 
 
 class Gateway:
@@ -97,6 +101,7 @@ class Gateway:
         self._monotonic_s: Final = world.monotonic_s
         self._counter_ns: Final = world.counter_ns
         self._ids: Final = RequestIds(world.random)
+        self._version: Final = world.version
         self._active: Active | None = None
         self._guard: Guard | None = None
         self._in_flight = 0
@@ -310,7 +315,9 @@ class Gateway:
         request_id = self._ids.next(now_us)
         epoch = 0 if self._active is None else self._active.epoch
         try:
-            visit = pages.Visit(method, path, dict(headers), self._active, self._guard, now_us, self.reasons)
+            visit = pages.Visit(
+                method, path, dict(headers), self._active, self._guard, now_us, self.reasons, self._version
+            )
             found = pages.find(visit)
         except TautError as error:
             self.refusals += 1

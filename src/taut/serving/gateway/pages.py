@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Final, NamedTuple
 
-from taut import __version__
 from taut.core.errors import NotFound, TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.errors import MethodNotAllowed
@@ -41,6 +40,7 @@ class Visit(NamedTuple):
     guard: Guard | None
     now_us: int
     reasons: Callable[[], list[str]]
+    version: str
 
 
 def find(visit: Visit) -> Page:
@@ -62,7 +62,7 @@ def find(visit: Visit) -> Page:
 
 def _open_page(visit: Visit) -> Page:
     if visit.path == "/v2":
-        return Page({"name": "taut", "version": __version__, "extensions": []})
+        return Page({"name": "taut", "version": visit.version, "extensions": []})
     if visit.path == "/v2/health/live":
         return Page({"live": True})
     why = visit.reasons()
