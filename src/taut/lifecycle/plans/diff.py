@@ -15,6 +15,7 @@ _KINDS: Final = (
     ("models", "model"),
     ("endpoints", "endpoint"),
 )
+_LISTS: Final = (list, tuple)
 _NAMED: Final = frozenset({"columns", "rules"})  # lists of named things, compared by name
 
 
@@ -75,7 +76,7 @@ def _fields(path: str, before: Any, after: Any) -> Iterator[FieldChange]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
             yield from _fields(f"{path}.{key}" if path else key, before.get(key), after.get(key))
-    elif path.rpartition(".")[2] in _NAMED and isinstance(before, list) and isinstance(after, list):
+    elif path.rpartition(".")[2] in _NAMED and isinstance(before, _LISTS) and isinstance(after, _LISTS):
         left = {item["name"]: item for item in before}
         right = {item["name"]: item for item in after}
         for name in sorted(left.keys() | right.keys()):
