@@ -1,0 +1,464 @@
+"""Initial."""
+
+# ruff: noqa: PLR0915 - generated: as long as there are tables
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0001"
+down_revision: str | None = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "data_batches",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("dataset", sa.String(length=63), nullable=False),
+        sa.Column("key", sa.String(length=71), nullable=False),
+        sa.Column("request", sa.String(length=200), nullable=True),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("snapshot", sa.Integer(), nullable=True),
+        sa.Column("contract_digest", sa.String(length=71), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("result", sa.Text(), nullable=False),
+        sa.Column("evidence", sa.Text(), nullable=False),
+        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("data_batches_key", "data_batches", ["dataset", "key"], unique=True)
+    op.create_index("data_batches_request", "data_batches", ["dataset", "request"], unique=True)
+    op.create_table(
+        "data_datasets",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("current", sa.Integer(), nullable=False),
+        sa.Column("last", sa.Integer(), nullable=False),
+        sa.Column("next_row_id", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "data_quarantine",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("dataset", sa.String(length=63), nullable=False),
+        sa.Column("batch", sa.String(length=40), nullable=False),
+        sa.Column("attempt", sa.String(length=40), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("source_digest", sa.String(length=71), nullable=False),
+        sa.Column("source_name", sa.Text(), nullable=False),
+        sa.Column("row", sa.BigInteger(), nullable=False),
+        sa.Column("row_id", sa.BigInteger(), nullable=False),
+        sa.Column("rules", sa.Text(), nullable=False),
+        sa.Column("record", sa.Text(), nullable=False),
+        sa.Column("sealed", sa.Text(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("data_quarantine_attempt", "data_quarantine", ["attempt"], unique=False)
+    op.create_index("data_quarantine_open", "data_quarantine", ["dataset", "state", "id"], unique=False)
+    op.create_index("data_quarantine_rows", "data_quarantine", ["dataset", "row_id"], unique=False)
+    op.create_table(
+        "data_snapshots",
+        sa.Column("dataset", sa.String(length=63), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("parent", sa.Integer(), nullable=True),
+        sa.Column("reason", sa.String(length=16), nullable=False),
+        sa.Column("restores", sa.Integer(), nullable=True),
+        sa.Column("batch", sa.String(length=40), nullable=True),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("contract_digest", sa.String(length=71), nullable=False),
+        sa.Column("contract", sa.Text(), nullable=False),
+        sa.Column("manifest", sa.Text(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("statistics", sa.Text(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("dataset", "number"),
+    )
+    op.create_table(
+        "data_sources",
+        sa.Column("dataset", sa.String(length=63), nullable=False),
+        sa.Column("digest", sa.String(length=71), nullable=False),
+        sa.Column("batch", sa.String(length=40), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("first_row_id", sa.BigInteger(), nullable=False),
+        sa.Column("records", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("dataset", "digest"),
+    )
+    op.create_index("data_sources_rows", "data_sources", ["dataset", "first_row_id"], unique=False)
+    op.create_table(
+        "features_materialisations",
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("feature_set", sa.String(length=63), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("inputs_digest", sa.String(length=71), nullable=False),
+        sa.Column("spec", sa.Text(), nullable=False),
+        sa.Column("sources", sa.Text(), nullable=False),
+        sa.Column("bundle", sa.String(length=71), nullable=False),
+        sa.Column("manifest", sa.Text(), nullable=False),
+        sa.Column("digest", sa.String(length=71), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("entities", sa.BigInteger(), nullable=False),
+        sa.Column("future_rows", sa.BigInteger(), nullable=False),
+        sa.Column("event_time_min_us", sa.BigInteger(), nullable=False),
+        sa.Column("event_time_max_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("feature_set", "number"),
+    )
+    op.create_table(
+        "features_online",
+        sa.Column("feature_set", sa.String(length=63), nullable=False),
+        sa.Column("materialisation", sa.String(length=80), nullable=True),
+        sa.Column("entities", sa.BigInteger(), nullable=False),
+        sa.Column("event_time_max_us", sa.BigInteger(), nullable=True),
+        sa.Column("written_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("unfinished", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("feature_set"),
+    )
+    op.create_table(
+        "identity_api_keys",
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("secret_sha256", sa.String(length=64), nullable=False),
+        sa.Column("roles", sa.Text(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_by", sa.String(length=63), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("identity_api_keys_principal", "identity_api_keys", ["principal"], unique=False)
+    op.create_table(
+        "identity_changes",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "identity_principals",
+        sa.Column("id", sa.String(length=63), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("display", sa.Text(), nullable=False),
+        sa.Column("roles", sa.Text(), nullable=False),
+        sa.Column("disabled", sa.Boolean(), nullable=False),
+        sa.Column("tokens_from_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.String(length=63), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "identity_revocations",
+        sa.Column("jti", sa.String(length=64), nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_by", sa.String(length=63), nullable=False),
+        sa.PrimaryKeyConstraint("jti"),
+    )
+    op.create_table(
+        "identity_tokens",
+        sa.Column("jti", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("roles", sa.Text(), nullable=False),
+        sa.Column("issued_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("issued_by", sa.String(length=63), nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("jti"),
+    )
+    op.create_index("identity_tokens_principal", "identity_tokens", ["principal"], unique=False)
+    op.create_table(
+        "ledger_checkpoints",
+        sa.Column("size", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("root", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("size"),
+    )
+    op.create_table(
+        "ledger_details",
+        sa.Column("leaf_id", sa.String(length=80), nullable=False),
+        sa.Column("salt", sa.String(length=64), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("leaf_id"),
+    )
+    op.create_table(
+        "ledger_head",
+        sa.Column("log", sa.String(length=16), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("log"),
+    )
+    op.create_table(
+        "ledger_leaves",
+        sa.Column("group_id", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("subject", sa.String(length=512), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("first_seq", sa.BigInteger(), nullable=True),
+        sa.Column("waiting", sa.Boolean(), nullable=True),
+        sa.Column("width", sa.Integer(), nullable=True),
+        sa.Column("at_us", sa.BigInteger(), nullable=True),
+        sa.Column("hashes", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("group_id", "number"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ledger_leaves_first_seq",
+        "ledger_leaves",
+        ["first_seq"],
+        unique=True,
+        sqlite_where=sa.text("first_seq IS NOT NULL"),
+        postgresql_where=sa.text("first_seq IS NOT NULL"),
+    )
+    op.create_index("ledger_leaves_subject", "ledger_leaves", ["subject"], unique=False)
+    op.create_index(
+        "ledger_leaves_waiting",
+        "ledger_leaves",
+        ["group_id"],
+        unique=False,
+        sqlite_where=sa.text("waiting IS NOT NULL"),
+        postgresql_where=sa.text("waiting IS NOT NULL"),
+    )
+    op.create_table(
+        "ledger_tiles",
+        sa.Column("level", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("idx", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("level", "idx"),
+    )
+    op.create_table(
+        "lineage_activities",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("activity", sa.String(length=128), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "lineage_edges",
+        sa.Column("activity_id", sa.String(length=36), nullable=False),
+        sa.Column("output", sa.Boolean(), nullable=False),
+        sa.Column("ref", sa.String(length=1024), nullable=False),
+        sa.PrimaryKeyConstraint("activity_id", "output", "ref"),
+    )
+    op.create_index("lineage_edges_ref", "lineage_edges", ["ref", "output"], unique=False)
+    op.create_table(
+        "lineage_facts",
+        sa.Column("owner", sa.String(length=1024), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("owner", "name"),
+    )
+    op.create_table(
+        "plans_applied",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(length=71), nullable=False),
+        sa.Column("bundle", sa.String(length=71), nullable=False),
+        sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("manifest", sa.Text(), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.Column("reverts_to", sa.String(length=64), nullable=True),
+        sa.Column("applied_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("number"),
+    )
+    op.create_table(
+        "plans_current",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("plan", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "registry_aliases",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("alias", sa.String(length=64), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=True),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.PrimaryKeyConstraint("model", "alias", "seq"),
+    )
+    op.create_table(
+        "registry_approvals",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("principal", sa.String(length=256), nullable=False),
+        sa.Column("approved", sa.Boolean(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("self_approved", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("model", "number", "principal"),
+    )
+    op.create_table(
+        "registry_states",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "number", "seq"),
+    )
+    op.create_table(
+        "registry_versions",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("run", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("author", sa.String(length=256), nullable=False),
+        sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("candidate", sa.Text(), nullable=False),
+        sa.Column("verdict", sa.Text(), nullable=True),
+        sa.Column("evidence", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("model", "number"),
+        sa.UniqueConstraint("run"),
+    )
+    op.create_table(
+        "release_epochs",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "release_releases",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("endpoint", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.String(length=96), nullable=False),
+        sa.Column("strategy", sa.String(length=16), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("replaces", sa.String(length=64), nullable=True),
+        sa.Column("actor", sa.String(length=128), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("started_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("release_by_endpoint", "release_releases", ["endpoint", "started_us"], unique=False)
+    op.create_table(
+        "release_routes",
+        sa.Column("endpoint", sa.String(length=64), nullable=False),
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint"),
+    )
+    op.create_table(
+        "runs_runs",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.Column("started_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("model_digest", sa.String(length=80), nullable=True),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("runs_runs_by_model", "runs_runs", ["model", "started_at_us"], unique=False)
+    op.create_table(
+        "sealing_data_keys",
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "sealing_subject_keys",
+        sa.Column("pseudonym", sa.String(length=22), nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("pseudonym"),
+    )
+    op.create_table(
+        "story_stories",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("root_id", sa.String(length=64), nullable=False),
+        sa.Column("arguments", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("result", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("owner", sa.String(length=128), nullable=True),
+        sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("waiting_for", sa.String(length=128), nullable=True),
+        sa.Column("wait_number", sa.Integer(), nullable=True),
+        sa.Column("wait_until_us", sa.BigInteger(), nullable=True),
+        sa.Column("started_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("key"),
+    )
+    op.create_index("story_stories_due", "story_stories", ["due_us"], unique=False)
+    op.create_index("story_stories_root", "story_stories", ["root_id"], unique=False)
+    op.create_table(
+        "runs_artifacts",
+        sa.Column("run", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=256), nullable=False),
+        sa.Column("digest", sa.String(length=80), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run"],
+            ["runs_runs.id"],
+        ),
+        sa.PrimaryKeyConstraint("run", "name"),
+    )
+    op.create_table(
+        "runs_metrics",
+        sa.Column("run", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("name", sa.String(length=256), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run"],
+            ["runs_runs.id"],
+        ),
+        sa.PrimaryKeyConstraint("run", "kind", "name", "step"),
+    )
+    op.create_table(
+        "runs_params",
+        sa.Column("run", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=256), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run"],
+            ["runs_runs.id"],
+        ),
+        sa.PrimaryKeyConstraint("run", "name"),
+    )
+    op.create_table(
+        "story_signals",
+        sa.Column("story_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("sent_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["story_id"], ["story_stories.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("story_id", "name"),
+    )
+    op.create_table(
+        "story_steps",
+        sa.Column("story_id", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=8), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("value", sa.Text(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("ended_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["story_id"], ["story_stories.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("story_id", "number"),
+    )
