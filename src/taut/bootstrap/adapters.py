@@ -27,7 +27,7 @@ def open_records(config: Config) -> Records:
     """Open the database that the configuration names and bring its tables up to date."""
     records = _choose(config.records, _RECORDS, "records")(config)
     try:
-        from taut.adapters.records import migrate
+        from taut.adapters.records.migration import migrate
 
         migrate(records)
     except BaseException:

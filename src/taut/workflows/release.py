@@ -134,7 +134,7 @@ def materialize(
     """
     spec = features_of(rooms.plans.require(), name)
     before = rooms.features.online_state(name)
-    state = rooms.features.materialize(spec, actor=actor, materialisation=version)
+    state = rooms.features.materialize(spec, actor=actor, materialisation=version, until=until)
     if before is None or rooms.features.materialisation(name, before.materialisation).features != (
         rooms.features.materialisation(name, state.materialisation).features
     ):

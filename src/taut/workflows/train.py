@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -123,8 +123,9 @@ def training_data(rooms: Rooms, pinned: Pinned, spec: ModelSpec, made: dict[str,
     snapshot = VersionRef.parse(pinned.snapshots[spec.dataset])
     base = rooms.data.scan(snapshot, row_ids=True).select(ROW_ID, *wanted)
     frame = rooms.features.training_frame(base, dataset.event_time, joined).collect()
+    known = {column.name: column for column in rooms.data.snapshot(snapshot).schema.columns}
     return TrainingData(
-        table=_keep(rooms, frame),
+        table=_keep(rooms, frame, known),
         event_time=dataset.event_time,
         snapshots=pinned.snapshots,
         features=tuple(_described(rooms, item, spec) for item in joined),
@@ -141,8 +142,10 @@ def _described(rooms: Rooms, item: Joined, spec: ModelSpec) -> JoinedFeatures:
     )
 
 
-def _keep(rooms: Rooms, frame: pl.DataFrame) -> TableManifest:
-    schema = Schema(tuple(column for column in schema_of(frame).columns if column.name != ROW_ID))
+def _keep(rooms: Rooms, frame: pl.DataFrame, known: Mapping[str, Column]) -> TableManifest:
+    """Keep the table; what the contract promises never to be null is not nullable, features always are."""
+    found = (known.get(column.name, column) for column in schema_of(frame).columns if column.name != ROW_ID)
+    schema = Schema(tuple(found))
     return rooms.tables.write([frame], schema=schema, first_row_id=0)
 
 

@@ -19,7 +19,9 @@ def demo(
     exit_: Annotated[
         bool, typer.Option("--exit", help="End after the last step instead of serving on.")
     ] = False,
-    port: Annotated[int, typer.Option(help="Of the data plane; 0 takes a free one.", min=0, max=65534)] = 8080,
+    port: Annotated[
+        int, typer.Option(help="Of the data plane; 0 takes a free one.", min=0, max=65534)
+    ] = 8080,
     folder: Annotated[Path, typer.Option(help="Where the demo's project and state are made anew.")] = Path(
         ".taut-demo"
     ),

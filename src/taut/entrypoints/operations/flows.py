@@ -137,6 +137,8 @@ def _materialize(
             until = datetime.fromisoformat(request.until)
         except ValueError as error:
             raise InvalidInput(f"until {request.until!r} is no time: write 2013-11-01T12:00:00Z") from error
+        if until.tzinfo is None:
+            raise InvalidInput(f"until {request.until!r} has no time zone: add one, for example Z for UTC")
     progress(f"writing {request.features} online", None)
     state = materialize(
         platform, request.features, actor=caller.principal.id, version=request.version, until=until

@@ -137,23 +137,29 @@ class FeatureStore:
         return transact(self._records, commit, attempts=_ATTEMPTS)
 
     def materialize(
-        self, spec: FeaturesSpec, *, actor: str, materialisation: str | None = None
+        self,
+        spec: FeaturesSpec,
+        *,
+        actor: str,
+        materialisation: str | None = None,
+        until: datetime | None = None,
     ) -> OnlineState:
         """Write the newest due row of every entity online, and return what is there now.
 
-        materialisation: its id; the newest one when None. Entities that are gone from it, or whose newest row went
+        materialisation: its id; the newest one when None. until: rows after it are not due, as if it were now; for
+        a replay of the past. Entities that are gone from it, or whose newest row went
         back in time since what was online before, lose their old row first. Safe to repeat after a crash.
         Raises InvalidInput for a set that is not declared online; NotFound when nothing was built.
         """
         if not spec.online:
             raise InvalidInput(f"feature set {spec.name!r} is not online: declare it with online=True")
         made = self.materialisation(spec.name, materialisation)
-        now = self._clock.now()
+        now = self._clock.now() if until is None else min(until, self._clock.now())
         before = transact(self._records, lambda tx: _begin_writing(tx, made, now), attempts=_ATTEMPTS)
         earlier = [
             (self.materialisation(spec.name, trace.materialisation), trace.at)
             for trace in before.traces()
-            if trace.materialisation != made.id
+            if trace.materialisation != made.id or trace.at > now
         ]
         written = write_online(self._tables, self._online, made, due=now, before=earlier)
         state = OnlineState(

@@ -19,7 +19,7 @@ import polars as pl
 
 from taut.core.errors import InvalidInput
 from taut.core.evidence import Scalar
-from taut.core.schema import Column, ModelInput, ModelSignature
+from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.lifecycle.training import judge
 from taut.lifecycle.training.convert import Converted, convert, predictions
 from taut.lifecycle.training.encode import check_inputs, serving_form
@@ -176,16 +176,20 @@ def _input_columns(work: Work, trained: Trained, known: Sequence[Column]) -> lis
 def _signature(work: Work, trained: Trained, columns: Sequence[Column], made: Converted) -> ModelSignature:
     table = {column.name: column for column in work.columns}
     of = {column.name: joined.name for joined in work.features for column in joined.columns}
-    request = set(work.spec.request)
     inputs = tuple(
-        ModelInput(column=column, feature_set=None if column.name in request else of[column.name])
+        ModelInput(column=column, feature_set=None if column.name in work.spec.request else of[column.name])
         for column in columns
     )
     used = {item.feature_set for item in inputs if item.feature_set}
+    lookups = tuple(joined.lookup for joined in work.features if joined.name in used)
+    request = tuple(table[name] for name in work.spec.request)
+    # With features, a caller may say which time the question is about; it is no input of the model.
+    about = work.event_time if lookups and work.event_time not in work.spec.request else None
     return ModelSignature(
-        request=tuple(table[name] for name in work.spec.request),
+        request=request if about is None else (*request, Column(about, DType.DATETIME, nullable=True)),
         inputs=inputs,
-        lookups=tuple(joined.lookup for joined in work.features if joined.name in used),
+        lookups=lookups,
+        event_time=about,
         output=trained.output,
         classes=made.classes,
         tensor=made.tensor,

@@ -51,7 +51,7 @@ class RowDecoder:
         self.max_rows: Final = max_rows
         self._names: Final = {column.name: column for column in columns}
         fields = [_field(index, column) for index, column in enumerate(columns)]
-        row = msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False)
+        row = msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False, kw_only=True)
         body = msgspec.defstruct("Body", [("instances", list[row])], forbid_unknown_fields=True)  # type: ignore[valid-type]  # made at run time
         self._decode: Final = msgspec.json.Decoder(body).decode
         self._decode_any: Final = msgspec.json.Decoder().decode

@@ -123,7 +123,7 @@ def train(ctx: taut.TrainContext) -> taut.Trained:
             ("passthrough", numbers),
         ),
         HistGradientBoostingClassifier(
-            max_iter=int(ctx.params["trees"]), max_leaf_nodes=int(ctx.params["leaves"]), random_state=ctx.seed
+            max_iter=ctx.params["trees"], max_leaf_nodes=ctx.params["leaves"], random_state=ctx.seed
         ),
     )
     model.fit(ctx.train.select(words + numbers), ctx.train["late"])
