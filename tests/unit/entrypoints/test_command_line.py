@@ -1,0 +1,223 @@
+"""The command line answers at once, says what is wrong and what to do, and ends with the code that it means."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taut.core.errors import Conflict, InvalidInput, NotFound
+from taut.entrypoints import errors, inputs, render, views
+from taut.entrypoints.cli import run
+from taut.entrypoints.cli.app import build
+from taut.entrypoints.cli.arguments import hoist
+from taut.entrypoints.client import home_lock
+from taut.entrypoints.doctor import examine
+from taut.entrypoints.operations import operation_table
+from taut.entrypoints.templates import sample_data, write_project
+
+SRC = Path(__file__).parents[3] / "src/taut/entrypoints/cli"
+
+
+def test_global_options_may_stand_anywhere() -> None:
+    assert hoist(["data", "list", "--json", "--home", "x"]) == ["--json", "--home", "x", "data", "list"]
+    assert hoist(["--home=x", "data", "list"]) == ["--home=x", "data", "list"]
+    assert hoist(["predict", "e", "--", "--json"]) == ["predict", "e", "--", "--json"]
+    assert hoist(["data", "list", "--home"]) == ["--home", "data", "list"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["data", "--json", "--home", "h", "--limit", "3", "--url=u", "--debug"]), max_size=8
+    )
+)
+def test_moving_global_options_loses_and_invents_nothing(words: list[str]) -> None:
+    assert sorted(hoist(words)) == sorted(words)
+
+
+def test_every_command_has_help_and_every_noun_a_verb() -> None:
+    import typer
+
+    def walk(command: Any, path: str) -> None:
+        assert command.help, path
+        for name, below in getattr(command, "commands", {}).items():
+            walk(below, f"{path} {name}")
+
+    walk(typer.main.get_command(build()), "taut")
+
+
+def test_every_operation_that_a_command_calls_is_in_the_table() -> None:
+    import re
+
+    called = {
+        name
+        for path in SRC.glob("*.py")
+        for name in re.findall(r'(?:act|ask|show_only)\(\s*"([a-z.]+)"', path.read_text())
+    }
+    known = {operation.name for operation in operation_table()}
+
+    assert len(called) > 30
+    assert called <= known
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dta"], "Did you mean 'data'"),
+        (["data", "shwo"], "Did you mean 'show'"),
+        (["data", "show"], "Missing argument"),
+        (["data", "show", "x", "--versoin", "1"], "--version"),
+        (["train"], "taut train --help"),
+    ],
+)
+def test_a_misspelt_command_is_invalid_input_with_the_nearest(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.err.startswith("invalid_input: ")
+    assert told.out == ""
+
+
+def test_with_json_an_error_is_one_document_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--json", "dta"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["error"]["code"] == "invalid_input"
+
+
+def test_help_costs_little_and_imports_nothing_slow() -> None:
+    code = "import sys; from taut.entrypoints.cli import run; run(['--help']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1]
+
+    for slow in (
+        "polars",
+        "sqlalchemy",
+        "onnxruntime",
+        "sklearn",
+        "fastapi",
+        "pydantic",
+        "msgspec",
+        "httpx",
+        "rich",
+        "alembic",
+    ):
+        assert f"'{slow}'" not in loaded, slow
+
+
+def test_importing_the_package_costs_less_than_60_ms() -> None:
+    code = "import time; t = time.perf_counter(); import taut; print(time.perf_counter() - t)"
+    taken = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
+    ]
+
+    assert statistics.median(taken) < 0.060
+
+
+def test_a_gate_that_does_not_admit_has_an_exit_code_of_its_own() -> None:
+    assert errors.exit_code_of_result({"verdict": "admit"}) == 0
+    assert errors.exit_code_of_result({"verdict": "reject"}) == 10
+    assert errors.exit_code_of_result({"verdict": {"decision": "hold"}}) == 11
+    assert errors.exit_code_of_result({"rejected": True, "verdict": None}) == 10
+    assert errors.exit_code_of_result({"datasets": []}) == 0
+
+
+def test_what_people_type_is_read_or_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('[{"a": 1}]')
+
+    assert inputs.read_json(f"@{tmp_path}/rows.json") == [{"a": 1}]
+    assert inputs.instances({"instances": [{"a": 1}]}) == [{"a": 1}]
+    assert inputs.instances({"a": 1}) == [{"a": 1}]
+    assert inputs.parameters(["depth=8", "name=x", "rate=0.5"]) == {"depth": 8, "name": "x", "rate": 0.5}
+    with pytest.raises(NotFound, match="after @"):
+        inputs.read_json("@/nowhere.json")
+    with pytest.raises(InvalidInput, match="is no JSON"):
+        inputs.read_json("{carrier: UA}")
+    with pytest.raises(InvalidInput, match="is no instance"):
+        inputs.instances([1, 2])
+    with pytest.raises(InvalidInput, match="name=value"):
+        inputs.parameters(["depth"])
+
+
+def test_what_data_says_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    render.table(("value",), [["\x1b[2J\x07wiped"]])
+
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_tree_is_drawn_with_digests_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    source = {"ref": "source:sha256:" + "a" * 64 + "#x.csv"}
+    step = {"activity": "data.read", "at": "2026-01-01T00:00:00Z", "inputs": [source], "facts": {"rows": 3}}
+    views.why({"tree": {"ref": "snapshot:orders@1", "made_by": [step]}})
+
+    assert capsys.readouterr().out.splitlines() == [
+        "snapshot:orders@1",
+        "└─ data.read at 2026-01-01T00:00:00Z  [rows=3]",
+        "   └─ source:sha256:aaaaaaaaaaaa…#x.csv",
+    ]
+
+
+def test_the_home_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+    hold = f"from pathlib import Path; from taut.entrypoints.client import home_lock\nwith home_lock(Path({str(tmp_path)!r})):\n print('held', flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(Conflict, match=f"process {other.pid}"), home_lock(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+
+    with home_lock(tmp_path):  # a killed holder leaves nothing behind
+        pass
+
+
+def test_the_doctor_finds_what_was_planted_and_says_how_to_mend_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "keys").mkdir(parents=True)
+    (home / "keys/token.pem").write_text("secret")
+    (home / "keys/token.pem").chmod(0o644)
+    (home / "run").mkdir()
+    (home / "run/control.sock").touch()
+    (home / "taut.db").write_bytes(b"this is no database, but it is long enough to be one" * 20)
+
+    found = {finding.name: finding for finding in examine(home, {})}
+
+    assert (found["keys"].state, "chmod" in found["keys"].mend) == ("bad", True)
+    assert found["socket"].state == "warn"
+    assert found["home"].state == "warn"
+    assert found["database"].state == "bad"
+    assert (found["python"].state, found["clock"].state) == ("ok", "ok")
+    assert {finding.name for finding in examine(tmp_path / "new", {}) if finding.state == "bad"} == set()
+
+
+def test_the_sample_project_is_the_same_every_time_and_spares_what_is_there(tmp_path: Path) -> None:
+    assert sample_data() == sample_data()
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert write_project(one) == write_project(two)
+    for name in write_project(tmp_path / "three"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    with pytest.raises(Conflict, match="not empty"):
+        write_project(one)
+
+
+def test_help_answers_in_time() -> None:
+    """Measured here as a bound with room for a busy machine; `make bench` has the figure."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "taut.entrypoints.cli", "--help"], capture_output=True, check=True)
+
+    assert time.perf_counter() - start < 1.5
