@@ -31,6 +31,7 @@ from taut.trust.ledger.store import (
     is_waiting,
     latest_about,
     leaf_row,
+    newest_rows,
     select_leaves,
     sequence_some,
     tile_reader,
@@ -190,14 +191,9 @@ class Ledger:
         """
         if not 0 < limit <= SHOW_MAX:
             raise InvalidInput(f"limit {limit} is out of range: show 1 to {SHOW_MAX} leaves at a time")
-        query = _filtered({"kind": kind, "subject": subject, "actor": actor}, since)
-        first, number, group = t.groups.c.first_seq, t.leaves.c.number, t.leaves.c.group_id
+        query = _filtered(select_leaves(), kind=kind, actor=actor, since=since)
         with self._records.read() as tx:
-            waiting = query.where(t.groups.c.waiting.is_not(None)).order_by(group.desc(), number.desc())
-            rows = list(tx.execute(waiting.limit(limit)))
-            if len(rows) < limit:
-                placed = query.where(first.is_not(None)).order_by(first.desc(), number.desc())
-                rows += tx.execute(placed.limit(limit - len(rows)))
+            rows = newest_rows(tx, query, subject=subject, limit=limit)
             kept = _details(tx, [row.id for row in rows]) if details else {}
         return tuple(_with_details(leaf_of_row(row), kept.get(row.id)) for row in rows)
 
@@ -265,14 +261,16 @@ def _commitment(salt: str, body: str) -> str:
     return digest_bytes(f"{salt}\n{body}".encode())
 
 
-def _filtered(filters: dict[str, str | None], since: datetime | None) -> Select[Any]:
-    query = select_leaves()
-    for name, wanted in filters.items():
-        if wanted is None:
-            continue
-        column = t.leaves.c[name]
-        prefix = name == "kind" and wanted.endswith(".")
-        query = query.where(column.startswith(wanted, autoescape=True) if prefix else column == wanted)
+def _filtered(
+    query: Select[Any], *, kind: str | None, actor: str | None, since: datetime | None
+) -> Select[Any]:
+    if kind is not None:
+        column = t.leaves.c.kind
+        query = query.where(
+            column.startswith(kind, autoescape=True) if kind.endswith(".") else column == kind
+        )
+    if actor is not None:
+        query = query.where(t.leaves.c.actor == actor)
     return query if since is None else query.where(t.groups.c.at_us >= to_us(since))
 
 
