@@ -16,7 +16,7 @@ from taut.lifecycle.data.personal import SetAside
 from taut.lifecycle.data.pii import has_pii
 from taut.lifecycle.data.tables import quarantine
 from taut.lifecycle.data.values import BadExample
-from taut.ports.records import Tx
+from taut.ports.records import Tx, transact
 from taut.project.manifest import DatasetSpec
 
 _BUFFER: Final = 2_000  # records kept in memory
@@ -131,34 +131,36 @@ class Aside:
             )
 
     def _write(self, found: Sequence[AsideRecord]) -> None:
-        now_us = to_us(self._doors.clock.now())
         whole = [self._all_apart(record) for record in found]
-        with self._doors.records.begin() as tx:
-            opened, sealed = self._split.split(
-                tx, [record.record for record in found], [record.owner for record in found], whole=whole
-            )
-            tx.execute(
-                insert(quarantine),
-                [
-                    {
-                        "id": self._doors.ids.new("quar"),
-                        "dataset": self._spec.name,
-                        "batch": self._batch,
-                        "attempt": self._attempt,
-                        "state": "pending",
-                        "source_digest": record.source_digest,
-                        "source_name": record.source_name,
-                        "row": record.row,
-                        "row_id": record.row_id,
-                        "rules": canonical_json(record.rules).decode(),
-                        "record": canonical_json(part).decode(),
-                        "sealed": apart,
-                        "created_us": now_us,
-                        "updated_us": now_us,
-                    }
-                    for record, part, apart in zip(found, opened, sealed, strict=True)
-                ],
-            )
+        transact(self._doors.records, lambda tx: self._insert(tx, found, whole))
+
+    def _insert(self, tx: Tx, found: Sequence[AsideRecord], whole: Sequence[bool]) -> None:
+        now_us = to_us(self._doors.clock.now())
+        opened, sealed = self._split.split(
+            tx, [record.record for record in found], [record.owner for record in found], whole=whole
+        )
+        tx.execute(
+            insert(quarantine),
+            [
+                {
+                    "id": self._doors.ids.new("quar"),
+                    "dataset": self._spec.name,
+                    "batch": self._batch,
+                    "attempt": self._attempt,
+                    "state": "pending",
+                    "source_digest": record.source_digest,
+                    "source_name": record.source_name,
+                    "row": record.row,
+                    "row_id": record.row_id,
+                    "rules": canonical_json(record.rules).decode(),
+                    "record": canonical_json(part).decode(),
+                    "sealed": apart,
+                    "created_us": now_us,
+                    "updated_us": now_us,
+                }
+                for record, part, apart in zip(found, opened, sealed, strict=True)
+            ],
+        )
 
     def _all_apart(self, record: AsideRecord) -> bool:
         """Say whether even the open columns must be sealed: text that nobody could split, or undeclared PII."""

@@ -16,7 +16,7 @@ from taut.lifecycle.data.casts import to_types
 from taut.lifecycle.data.compiled import CompiledContract
 from taut.lifecycle.data.doors import Doors, Progress
 from taut.lifecycle.data.evidence import Counts
-from taut.lifecycle.data.personal import handling_of, protect
+from taut.lifecycle.data.personal import Protector
 from taut.lifecycle.data.pii import PiiWatch
 from taut.lifecycle.data.reading import format_of, read_records, sources_for
 from taut.lifecycle.data.records import ROW, RecordChunk, Wanted, as_scalar_record
@@ -61,7 +61,7 @@ class BatchPass:
         self._next_row_id = first_row_id
         self._progress = progress
         self._pii = PiiWatch(spec)
-        self._masked = bool(handling_of(spec))
+        self._protector = Protector(doors.records, doors.sealer, spec)
         self._looked_at = open_columns(spec.contract.columns, spec.subject)
         self._rules: Counter[str] = Counter()
         self._columns: Counter[str] = Counter()
@@ -128,7 +128,7 @@ class BatchPass:
             reasons = dict(zip(bad, checked.reasons(), strict=True))
             good = typed.filter(checked.holds)
             places = np.flatnonzero(checked.holds.to_numpy())
-        stored = self._masked_rows(self._pii.watch(good))
+        stored = self._protector.protect(self._pii.watch(good))
         stored, places = self._without_duplicates(stored, places, reasons)
         self._set_aside(chunk, typed, reasons, item, first_row_id)
         self._notice_age(typed, places)
@@ -144,12 +144,6 @@ class BatchPass:
         newest = typed[column].gather(places).cast(pl.Datetime("us", "UTC")).max()
         if isinstance(newest, datetime) and (self._newest is None or newest > self._newest):
             self._newest = newest
-
-    def _masked_rows(self, good: pl.DataFrame) -> pl.DataFrame:
-        if not self._masked:
-            return good
-        with self._doors.records.begin() as tx:
-            return protect(tx, self._doors.sealer, self._spec, good)
 
     def _without_duplicates(
         self, stored: pl.DataFrame, places: np.typing.NDArray[np.int64], reasons: dict[int, tuple[str, ...]]

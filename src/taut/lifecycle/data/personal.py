@@ -8,14 +8,17 @@ from typing import Final
 import polars as pl
 
 from taut.core.canonical import canonical_json
+from taut.core.errors import TautError
 from taut.core.evidence import Scalar
 from taut.core.schema import Column, DType, Schema
-from taut.ports.records import Tx
+from taut.ports.records import Records, Tx, transact
 from taut.project.manifest import ColumnSpec, DatasetSpec, PersonalHandling
 from taut.trust.sealing import Sealer
 
 _APART: Final = "_quarantine"
 _OWNER: Final = "_owner"
+_PERSONS_AT_ONCE: Final = 5_000
+_KNOWN_MAX: Final = 200_000
 _MASKED: Final = ("seal", "tokenise", "pseudonymise")
 
 
@@ -47,12 +50,59 @@ def _stored(column: ColumnSpec, word: PersonalHandling | None) -> Column:
     return Column(column.name, column.dtype, column.nullable)
 
 
-def protect(tx: Tx, sealer: Sealer, spec: DatasetSpec, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with their personal columns as they are stored; keys of new persons are made in `tx`."""
-    handling = handling_of(spec)
-    if not handling or not frame.height:
-        return frame
-    return sealer.protect(tx, dataset=spec.name, frame=frame, handling=handling, subject=spec.subject)
+class Protector:
+    """Masks rows as the contract says, holding a write transaction only while keys of new persons are made.
+
+    Masking is slow beside everything else (microseconds a value), and a write transaction stops every other writer
+    of an embedded installation.
+    """
+
+    def __init__(self, records: Records, sealer: Sealer, spec: DatasetSpec) -> None:
+        self._records = records
+        self._sealer = sealer
+        self._spec = spec
+        self._handling = handling_of(spec)
+        self._started = False
+        self._known: set[str] = set()  # persons who surely have keys, as text
+
+    def protect(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with their personal columns as they are stored."""
+        if not self._handling or not frame.height:
+            return frame
+        if not self._started:  # makes the dataset's own keys
+            transact(self._records, lambda tx: self._mask(tx, frame.head(1)))
+            self._started = True
+        if "seal" in self._handling.values():
+            self._make_keys(frame)
+        try:
+            with self._records.read() as tx:
+                return self._mask(tx, frame)
+        except (
+            TautError
+        ):  # a person was forgotten meanwhile, so that a key had to be made: it may be, in a write
+            return transact(self._records, lambda tx: self._mask(tx, frame))
+
+    def _mask(self, tx: Tx, frame: pl.DataFrame) -> pl.DataFrame:
+        return self._sealer.protect(
+            tx, dataset=self._spec.name, frame=frame, handling=self._handling, subject=self._spec.subject
+        )
+
+    def _make_keys(self, frame: pl.DataFrame) -> None:
+        assert self._spec.subject is not None, "check_dataset refuses to seal without a subject"
+        people = frame[self._spec.subject].drop_nulls().unique().cast(pl.String).to_list()
+        new = [person for person in people if person not in self._known]
+        for start in range(0, len(new), _PERSONS_AT_ONCE):
+            persons = pl.DataFrame(
+                {_OWNER: new[start : start + _PERSONS_AT_ONCE]}, schema={_OWNER: pl.String}
+            )
+            some = persons.with_columns(pl.lit(None, dtype=pl.String).alias(_APART))
+            transact(self._records, lambda tx, some=some: self._seal_nothing(tx, some))  # type: ignore[misc]  # a default that binds
+        if len(self._known) > _KNOWN_MAX:
+            self._known.clear()
+        self._known.update(new)
+
+    def _seal_nothing(self, tx: Tx, persons: pl.DataFrame) -> None:
+        self._sealer.seal(tx, dataset=self._spec.name, frame=persons, subject=_OWNER, columns=[_APART])
 
 
 class SetAside:
