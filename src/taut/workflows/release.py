@@ -56,7 +56,8 @@ def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResul
     if version.name != endpoint.model:
         raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {version.name}")
     story.progress(f"releasing {version} to {endpoint.name}", 0.1)
-    id_ = story.commit("start", lambda tx: _start(rooms, tx, version, request))
+    words = story.step("approvals", lambda: _approvals(rooms, version))
+    id_ = story.commit("start", lambda tx: _start(rooms, tx, version, request, words))
     try:
         return _carry_out(rooms, story, endpoint, version, id_, request)
     except TautError as error:
@@ -142,10 +143,14 @@ def materialize(
     return state
 
 
-def _start(rooms: Rooms, tx: Tx, version: VersionRef, request: ReleaseRequest) -> str:
+def _approvals(rooms: Rooms, version: VersionRef) -> list[str]:
+    return [word.id for word in rooms.registry.show(version).approvals if word.approved]
+
+
+def _start(rooms: Rooms, tx: Tx, version: VersionRef, request: ReleaseRequest, approvals: list[str]) -> str:
     return rooms.releases.start(
         tx, endpoint=request.endpoint, version=version, strategy=request.strategy, actor=request.actor,
-        reason=request.reason,
+        reason=request.reason, approvals=approvals,
     )  # fmt: skip
 
 

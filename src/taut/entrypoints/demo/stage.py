@@ -106,9 +106,12 @@ class Stage:
             self._platform.wait()
 
     def ask(self, operation: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Carry out an operation of the control plane over the installation's socket, with progress."""
-        with self.connect() as client, watching(sys.stderr) as progress:
-            return client.call(operation, request or {}, progress=progress)
+        """Carry out an operation of the control plane over the installation's socket, with progress on a terminal."""
+        with self.connect() as client:
+            if not sys.stderr.isatty():
+                return client.call(operation, request or {})
+            with watching(sys.stderr) as progress:
+                return client.call(operation, request or {}, progress=progress)
 
     def connect(self) -> Client:
         """Connect, also while control is being started again."""

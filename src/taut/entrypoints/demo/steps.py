@@ -328,7 +328,7 @@ def _tamper_with_copy(stage: Stage) -> str:
         untouched = platform.ledger.verify()
         claim(untouched.ok, f"the copy itself has faults: {untouched.faults}")
         with platform.records.begin() as tx:
-            tx.execute(update(leaves).where(leaves.c.seq == 3).values(actor="mallory"))
+            tx.execute(update(leaves).where(leaves.c.first_seq == 3).values(actor="mallory"))
         report = platform.ledger.verify()
     return "" if report.ok else str(report.faults[0].message)
 

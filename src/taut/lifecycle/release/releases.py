@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -71,10 +72,19 @@ class Releases:
         self._ids = ids
 
     def start(
-        self, tx: Tx, *, endpoint: str, version: VersionRef, strategy: str, actor: str, reason: str
+        self,
+        tx: Tx,
+        *,
+        endpoint: str,
+        version: VersionRef,
+        strategy: str,
+        actor: str,
+        reason: str,
+        approvals: Sequence[str] = (),
     ) -> str:
         """Record the intent and return the release's id; no traffic moves.
 
+        approvals: ids of the words by which the version may go; part of the release's lineage.
         Raises Conflict while another release of the endpoint is under way.
         """
         open_release = self._in_state(tx, endpoint, ReleaseState.STARTED)
@@ -93,7 +103,8 @@ class Releases:
         body = {"endpoint": endpoint, "version": str(version), "strategy": strategy, "reason": reason}
         self._leaf(tx, "release.started", release, actor, body)
         self._lineage.record(
-            tx, activity="release", inputs=[Ref(Kind.MODEL, str(version))], outputs=[Ref(Kind.RELEASE, release)],
+            tx, activity="release",
+            inputs=[Ref(Kind.MODEL, str(version)), *(Ref(Kind.APPROVAL, word) for word in approvals)], outputs=[Ref(Kind.RELEASE, release)],
             facts={"endpoint": endpoint, "strategy": strategy, "by": actor},
         )  # fmt: skip
         return release
