@@ -365,6 +365,13 @@ def test_whatever_is_sent_the_answer_is_a_clear_4xx_or_an_answer(
         assert b"Traceback" not in reply.body
 
 
+def test_an_identity_that_was_sent_twice_is_refused_rather_than_chosen(plane: DataPlane) -> None:
+    answer = say(plane, request(plane.token(), extra="Authorization: Bearer other"))
+
+    assert status(answer) == 400
+    assert "authorization was sent more than once" in error(answer)["message"]
+
+
 class BrokenLog:
     """A prediction log with a planted fault."""
 

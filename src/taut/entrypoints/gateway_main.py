@@ -31,6 +31,7 @@ from taut.serving.snapshot.wire import socket_address
 
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
+_TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
 STATUSES: Final[dict[str, int]] = {
     **{code: answer.status for code, answer in TABLE.items()},
     "invalid_input": 422,  # well-formed, and against the signature; what is not even that has codes of its own
@@ -93,9 +94,17 @@ async def _serve(arguments: argparse.Namespace) -> bool:
                 await server.start()
                 _tell_ready(arguments.ready_fd)
                 gc.freeze()  # what is loaded now lives for long: no collection need walk it again
+                turning = asyncio.create_task(_turn_segments(log))
                 await stop.wait()
+                turning.cancel()
             listener.close()
         return await server.drain(timeout_s=_DRAIN_S)
+
+
+async def _turn_segments(log: PredictionLog) -> None:
+    while True:
+        await asyncio.sleep(_TURN_S / 10)
+        log.turn(older_than_s=_TURN_S)
 
 
 @contextlib.contextmanager

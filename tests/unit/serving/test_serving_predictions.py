@@ -261,6 +261,18 @@ def test_waiters_over_a_rollover_are_woken_after_both_segments_are_durable(tmp_p
     assert len(list(PredictionReader(tmp_path).records())) == 50
 
 
+def test_a_quiet_segment_is_turned_over_once_it_has_records_and_is_old(tmp_path: Path) -> None:
+    with closing(open_log(tmp_path)) as log:
+        log.turn(older_than_s=0.0)
+        log.append(record(ids().next(1)))
+        log.turn(older_than_s=60.0)
+        before = len(PredictionReader(tmp_path).segments())
+        log.turn(older_than_s=0.0)
+        log.turn(older_than_s=0.0)
+
+        assert (before, len(PredictionReader(tmp_path).segments())) == (1, 2)
+
+
 def test_request_ids_sort_by_time_are_distinct_and_carry_it() -> None:
     made = ids()
     batch = [made.next(1_700_000_000_000_000 + step * 1000) for step in range(2000)]

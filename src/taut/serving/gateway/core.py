@@ -28,7 +28,7 @@ from taut.serving.gateway import pages
 from taut.serving.gateway.answers import render
 from taut.serving.gateway.compiled import Active, Endpoint, Features, Route, Scorer
 from taut.serving.gateway.features import NONE, look_up, look_up_now
-from taut.serving.gateway.guard import Caller, Guard, Session, check_encoding, check_fresh
+from taut.serving.gateway.guard import Caller, Guard, Session, check_encoding, check_fresh, single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, refusal
 from taut.serving.gateway.tensors import Batch
@@ -137,7 +137,7 @@ class Gateway:
             return self._page(method, path, headers)
         ticket = Ticket(self._ids.next(self._now_us()), self._now_us(), self._counter_ns(), active, route)
         try:
-            return self._predict(ticket, route.endpoint, dict(headers), body)
+            return self._predict(ticket, route.endpoint, single_headers(headers), body)
         except TautError as error:
             return self._refuse(ticket, error)
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +13,9 @@ from taut.serving.errors import Malformed
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.trust.identity.principals import Principal
 
+_DECIDING: Final = (
+    b"authorization", b"taut-deadline-ms", b"taut-priority", b"taut-subject", b"content-encoding", b"host",
+)  # fmt: skip
 _MAX_SESSIONS: Final = 16_384
 _MAX_DEADLINE_MS: Final = 600_000
 _MAX_SUBJECT: Final = 128
@@ -120,6 +123,17 @@ def _subject(value: bytes) -> str:
     if not text.isascii() or not text.isprintable() or not 0 < len(text) <= _MAX_SUBJECT:
         raise Malformed(f"taut-subject: wanted 1 to {_MAX_SUBJECT} printable ASCII characters")
     return text
+
+
+def single_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers by name. Raises Malformed when one that decides something came twice: which would hold?"""
+    found = dict(headers)
+    if len(found) != len(headers):
+        names = [name for name, _ in headers]
+        twice = [name for name in _DECIDING if names.count(name) > 1]
+        if twice:
+            raise Malformed(f"header {twice[0].decode()} was sent more than once: send it once")
+    return found
 
 
 def check_fresh(endpoint: Endpoint, now_us: int) -> None:

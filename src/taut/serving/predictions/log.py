@@ -53,6 +53,7 @@ class PredictionLog:
         self._spare: Future[SegmentWriter] | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._syncing = False
+        self._began_s = float("-inf")
         self._failed = ""
         self._retry_at_s = float("-inf")
         self._refusal = ""
@@ -83,6 +84,13 @@ class PredictionLog:
         segment.sync()
         if self._failed:  # the segment before this one holds records that wait as well
             raise Unavailable(self._failed)
+
+    def turn(self, *, older_than_s: float) -> None:
+        """Go on to the next segment when this one has records and is older, so that quiet gateways are sealed too."""
+        current = self._current
+        if current is not None and current.records and self._monotonic_s() - self._began_s > older_than_s:
+            with contextlib.suppress(Unavailable):  # `check` and the next `append` say so
+                self._roll(0)
 
     async def synced(self) -> None:
         """Return when all that was appended before this call is on the disk itself.
@@ -147,7 +155,7 @@ class PredictionLog:
         except Unavailable as error:
             self._retry_at_s, self._refusal = now_s + _RETRY_S, error.message
             raise Unavailable(error.message, retry_after_s=_RETRY_S) from error
-        self._current = fresh
+        self._current, self._began_s = fresh, now_s
         self._spare = self._pool.submit(self._prepare, self._segment_bytes)
         return fresh
 
