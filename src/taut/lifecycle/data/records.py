@@ -7,7 +7,6 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from taut.core.errors import TautError
 from taut.core.evidence import Scalar
 from taut.project.manifest import ColumnSpec
 
@@ -40,10 +39,8 @@ class RecordChunk(msgspec.Struct, frozen=True, kw_only=True):
     broken_types: dict[str, pl.Series] = {}
 
 
-class BatchRefused(TautError):
-    """The batch cannot be judged record by record: a check that concerns all of it failed."""
-
-    code = "batch_refused"
+class BatchRefused(Exception):
+    """The batch cannot be judged record by record: a check that concerns all of it failed. Never leaves the room."""
 
     def __init__(self, check: str, message: str) -> None:
         super().__init__(message)
