@@ -74,7 +74,7 @@ def read(dataset: Dataset, *, rows: int | None = None) -> tuple[pl.DataFrame, Ch
             if rows is not None and height >= rows:
                 break
     except BatchRefused as error:
-        raise InvalidInput(f"dataset {spec.name!r}: {error.message}") from error
+        raise InvalidInput(f"dataset {spec.name!r}: {error}") from error
     if not good:
         raise InvalidInput(f"dataset {spec.name!r}: its files hold no record: check {spec.source.url}")
     frame = pl.concat(good)
