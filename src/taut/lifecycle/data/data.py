@@ -207,6 +207,7 @@ class Data:
         *,
         state: str | None = "open",
         batch: str | None = None,
+        rule: str | None = None,
         after: str | None = None,
         limit: int = 100,
         unseal: bool = False,
@@ -224,7 +225,7 @@ class Data:
                 )
             self._record_access(f"dataset:{dataset}", actor=actor, purpose=purpose, columns=["_quarantine"])
         return quarantine.list_records(
-            self._doors, dataset, state=state, batch=batch, after=after, limit=limit, unseal=unseal
+            self._doors, dataset, state=state, batch=batch, rule=rule, after=after, limit=limit, unseal=unseal
         )
 
     def repair(

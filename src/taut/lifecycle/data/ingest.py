@@ -67,19 +67,22 @@ class Ingest:
         url = source or self._spec.source.url
         listed = self._doors.persist(lambda: self._digested(url, root))
         for _ in range(_WRITERS_MAX):
-            with self._doors.records.read() as tx:
-                before = self._answered(tx, request) or self._nothing_new(tx, listed)
-                if before is not None:
-                    return before
-                known = _known(tx, self._spec.name, [item.digest for item in listed])
-            new = [item for item in listed if item.digest not in known]
             try:
-                return self._doors.persist(lambda: self._attempt(new, len(listed) - len(new), request))  # noqa: B023 - called at once
+                return self._doors.persist(lambda: self._once(listed, request))
             except Moved:
                 self._doors.clock.sleep(self._doors.random.uniform() * 0.05)
         raise Conflict(
             f"{_WRITERS_MAX} other batches of {self._spec.name!r} were committed meanwhile: ingest again when it is calmer"
         )
+
+    def _once(self, listed: Sequence[BatchFile], request: str | None) -> IngestResult:
+        with self._doors.records.read() as tx:
+            before = self._answered(tx, request) or self._nothing_new(tx, listed)
+            known = _known(tx, self._spec.name, [item.digest for item in listed])
+        if before is not None:
+            return before
+        new = [item for item in listed if item.digest not in known]
+        return self._attempt(new, len(listed) - len(new), request)
 
     def _digested(self, url: str, root: Path) -> list[BatchFile]:
         """Return the files that an address means, each content once. Raises what Sources raises."""

@@ -35,11 +35,15 @@ def list_records(
     *,
     state: str | None,
     batch: str | None = None,
+    rule: str | None = None,
     after: str | None = None,
     limit: int = 100,
     unseal: bool = False,
 ) -> tuple[QuarantinedRecord, ...]:
-    """Return records in order of their ids, at most `limit`, beginning after the id `after`."""
+    """Return records in order of their ids, at most `limit`, beginning after the id `after`.
+
+    rule: only those that broke this rule.
+    """
     if not 0 < limit <= LIST_MAX:
         raise InvalidInput(f"limit is {limit}: ask for 1 to {LIST_MAX}")
     if state is not None and state not in STATES:
@@ -49,6 +53,8 @@ def list_records(
     for column, value in ((c.state, state), (c.batch, batch)):
         query = query if value is None else query.where(column == value)
     query = query if after is None else query.where(c.id > after)
+    if rule is not None:  # in a JSON array of texts its JSON form can only be that element
+        query = query.where(c.rules.contains(canonical_json(rule).decode(), autoescape=True))
     with doors.records.read() as tx:
         rows = list(tx.execute(query).mappings())
     return _as_records(doors, dataset, rows, unseal=unseal)

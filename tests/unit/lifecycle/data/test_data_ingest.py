@@ -389,16 +389,17 @@ class Crash(BaseException):
 
 
 class Edges:
-    """Counts the edges of a run and dies at one of them."""
+    """Counts the edges of a run and fails at one of them: the process dies, or what it needs goes away once."""
 
-    def __init__(self, dies_at: int) -> None:
-        self.dies_at = dies_at
+    def __init__(self, fails_at: int, fault: BaseException) -> None:
+        self.fails_at = fails_at
+        self.fault = fault
         self.passed = 0
 
     def cross(self) -> None:
         self.passed += 1
-        if self.passed == self.dies_at:
-            raise Crash
+        if self.passed == self.fails_at:
+            raise self.fault
 
 
 class CrashingRecords:
@@ -407,6 +408,12 @@ class CrashingRecords:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        self._edges.cross()
+        with self._inner.read() as tx:  # type: ignore[attr-defined]  # whatever Records are inside
+            yield tx
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
@@ -465,7 +472,7 @@ def test_a_crash_at_any_edge_and_a_rerun_give_the_same(tmp_path: Path) -> None:
     for dies_at in range(1, 200):
         room = Room(tmp_path / f"edge{dies_at}")
         room.write("a.csv", body)
-        edges = Edges(dies_at)
+        edges = Edges(dies_at, Crash())
         try:
             story(room, edges)
         except Crash:
@@ -486,6 +493,31 @@ def test_a_crash_at_any_edge_and_a_rerun_give_the_same(tmp_path: Path) -> None:
             break
     plain.close()
     assert died >= 8
+
+
+@pytest.mark.parametrize("request_key", [None, "r1"])
+def test_a_database_or_a_disk_that_goes_away_at_any_edge_and_comes_back_loses_nothing(
+    tmp_path: Path, request_key: str | None
+) -> None:
+    body = lines("1,a,1,", "x,b,1,", "3,c,1,")
+    for fails_at in range(1, 100):
+        room = Room(tmp_path / f"edge{fails_at}")
+        room.write("a.csv", body)
+        edges = Edges(fails_at, Unavailable("no space left on the device"))
+        shaky = room.room(
+            records=CrashingRecords(room.records, edges), tables=CrashingTables(room.tables, edges)
+        )
+
+        result = shaky.ingest(people(unique=(("id",),)), root=room.files, actor="ann", request=request_key)
+
+        assert (result.snapshot, result.rows, result.quarantined) == ("people@1", 2, 1)
+        assert len(room.data.quarantine("people")) == 1
+        room.ledger.sequence()
+        assert len(room.ledger.show(kind="verdict.data")) == 1
+        room.close()
+        if edges.passed < fails_at:
+            break
+    assert fails_at > 8
 
 
 def test_writers_at_once_all_land_and_no_row_id_is_given_twice(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def test_records_are_listed_page_by_page(room: Room, spec: DatasetSpec) -> None:
 
     assert [record.row for record in (*one, *two)] == [2, 3, 4]
     assert room.data.quarantine("people", batch="batch_none") == ()
+    assert [record.row for record in room.data.quarantine("people", rule="amount:minimum", limit=1)] == [3]
+    assert room.data.quarantine("people", rule="amount:%") == ()
     with pytest.raises(InvalidInput):
         room.data.quarantine("people", limit=0)
     with pytest.raises(InvalidInput, match="did you mean 'open'"):
