@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import polars as pl
 from sqlalchemy import insert, select
 
 from taut.core.canonical import digest_json
-from taut.core.errors import Conflict, InvalidInput, Unavailable
+from taut.core.errors import Conflict, Unavailable
 from taut.core.evidence import Evidence, Scalar, Verdict
 from taut.core.refs import Kind, Ref, VersionRef
-from taut.core.schema import Schema
 from taut.lifecycle.data import tables as t
 from taut.lifecycle.data.aside import Aside
 from taut.lifecycle.data.commits import (
@@ -33,6 +31,7 @@ from taut.lifecycle.data.commits import (
 from taut.lifecycle.data.compiled import CompiledContract
 from taut.lifecycle.data.doors import Doors, Progress
 from taut.lifecycle.data.evidence import Counts, evidence_of, gate_of, refused
+from taut.lifecycle.data.evolution import evolved
 from taut.lifecycle.data.passing import BatchFile, BatchPass
 from taut.lifecycle.data.personal import stored_schema
 from taut.lifecycle.data.reading import digest_of, format_of, sources_for
@@ -166,7 +165,7 @@ class Ingest:
             )  # fmt: skip
             facts = self._facts(files)
             try:
-                base = self._evolved(parent, head)
+                base = evolved(self._doors, parent, self._schema, first_row_id=head.next_row_id)
                 self._fill(seen, base)
                 manifest = self._doors.tables.write(
                     reading.frames(files), schema=self._schema, first_row_id=head.next_row_id, parent=base
@@ -297,22 +296,6 @@ class Ingest:
             scanned = self._doors.tables.scan(base, columns=keys.columns)
             keys.add_hashes(scanned.select(keys.hash_exprs()).collect())
 
-    def _evolved(self, parent: Stored | None, head: Head) -> TableManifest | None:
-        """Return the parent's rows under today's schema: shared where it is the same, rewritten where it widened."""
-        if parent is None or parent.manifest.schema == self._schema:
-            return None if parent is None else parent.manifest
-        check_evolution(parent.manifest.schema, self._schema)
-        frames = (
-            _widened(frame, self._schema)
-            for frame in self._doors.tables.batches(parent.manifest, row_ids=True)
-        )
-        try:
-            return self._doors.tables.write(frames, schema=self._schema, first_row_id=head.next_row_id)
-        except InvalidInput as error:
-            raise BatchRefused(
-                "schema", f"rows that are there do not fit the changed contract: {error}"
-            ) from error
-
 
 class _ReadAgain(Exception):
     """The batch is admitted although most of its bad records were only counted: read it once more."""
@@ -333,37 +316,6 @@ class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reading: BatchPass
     manifest: TableManifest | None
     aside: Aside
-
-
-def check_evolution(before: Schema, after: Schema) -> None:
-    """Refuse a contract under which rows that exist could not be read.
-
-    Columns may be added when they are nullable, dropped, moved, and made nullable or strict. A type stays.
-    """
-    old = {column.name: column for column in before.columns}
-    for column in after.columns:
-        was = old.get(column.name)
-        if was is None and not column.nullable:
-            raise BatchRefused(
-                "schema",
-                f"column {column.name!r} is new but not nullable: the rows that are there have no value for it",
-            )
-        if was is not None and was.dtype is not column.dtype:
-            raise BatchRefused(
-                "schema",
-                f"column {column.name!r} was stored as {was.dtype} and the contract now stores {column.dtype}: give it "
-                "a new name, or start a new dataset",
-            )
-
-
-def _widened(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    return frame.select(
-        "_row_id",
-        *(
-            pl.col(column.name) if column.name in frame.columns else pl.lit(None).alias(column.name)
-            for column in schema.columns
-        ),
-    )
 
 
 def _known(tx: Tx, dataset: str, digests: Sequence[str]) -> dict[str, str]:

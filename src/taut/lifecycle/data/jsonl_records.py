@@ -34,10 +34,14 @@ def read_jsonl(
     """Yield the records of a file with one JSON object a line; blank lines are no records.
 
     A key that a line lacks is null. JSON types are strict: a string where the contract has a number is broken, and
-    the other way about. A line that is no object, or has a key twice the parser's own way, is malformed. Raises
-    BatchRefused when the first object lacks or adds a column: a line may leave out what is null, a file may not.
+    the other way about. A line that is no object is malformed; of a key that stands twice the last one counts.
+    Raises BatchRefused when the first lines all lack a column that may not be null, or any adds one.
     """
-    buffer, row, seen = b"", 1, False
+    buffer, row = b"", 1
+    first = msgspec.structs.replace(wanted, columns=tuple(_may_lack(column) for column in wanted.columns))
+    later = msgspec.structs.replace(
+        wanted, columns=tuple(msgspec.structs.replace(column, required=False) for column in wanted.columns)
+    )
     for piece, at_end in utf8_pieces(stream, encoding, file=file, chunk_bytes=chunk_bytes):
         buffer += piece
         stop = len(buffer) if at_end else buffer.rfind(b"\n") + 1
@@ -48,13 +52,15 @@ def read_jsonl(
         lines = [line for line in buffer[:stop].split(b"\n") if line.strip()]
         buffer = buffer[stop:]
         if lines:
-            chunk = _chunk(lines, wanted, first_row=row, file=file)
-            if not seen and chunk.records > len(chunk.malformed):
-                seen = True
+            chunk = _chunk(lines, first if row == 1 else later, first_row=row, file=file)
             row += chunk.records
             yield chunk
     if row == 1:
         raise BatchRefused("readable", f"{file} is empty: not one record is in it")
+
+
+def _may_lack(column: ColumnSpec) -> ColumnSpec:
+    return msgspec.structs.replace(column, required=column.required and not column.nullable)
 
 
 def _chunk(lines: list[bytes], wanted: Wanted, *, first_row: int, file: str) -> RecordChunk:

@@ -267,6 +267,19 @@ def test_json_lines_are_strict_about_types_and_keep_raw_values(room: Room) -> No
     assert room.rows("people@1")["name"].to_list() == ["a", "NA"], "null is spelled null in JSON"
 
 
+def test_a_line_of_json_may_leave_out_what_may_be_null_and_nothing_else(room: Room) -> None:
+    lines_ = ['{"id": 1, "amount": 1}'] * 3 + ['{"amount": 2}']
+    room.write("a.jsonl", "\n".join(lines_))
+    room.write("b.jsonl", '{"id": 5}')
+
+    one = room.ingest(people(source=SourceSpec(url="a.jsonl")))
+    two = room.ingest(people(source=SourceSpec(url="b.jsonl")))
+
+    assert (one.rows, one.rules) == (3, {"id:null": 1})
+    assert two.verdict is not None
+    assert "column 'amount' is missing" in two.verdict.reasons[0]
+
+
 def test_parquet_keeps_its_types_and_refuses_what_would_lose_something(room: Room) -> None:
     frame = pl.DataFrame({"id": [1, 2], "name": ["a", None], "amount": [1, 2], "at": [None, None]})
     frame.write_parquet(room.files / "a.parquet")
