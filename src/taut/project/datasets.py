@@ -87,7 +87,11 @@ def column(name: str, dtype: str | DType, **promises: Unpack[Promises]) -> Colum
         )
     personal = promises.get("personal")
     handling = None if personal is None else words.one_of(personal, _HANDLINGS, f"{what}: personal")
-    allowed, shortest, longest = promises.get("allowed"), promises.get("min_length"), promises.get("max_length")
+    allowed, shortest, longest = (
+        promises.get("allowed"),
+        promises.get("min_length"),
+        promises.get("max_length"),
+    )
     return ColumnSpec(
         name=name,
         dtype=DType(words.one_of(dtype, tuple(DType), f"{what}: dtype")),
