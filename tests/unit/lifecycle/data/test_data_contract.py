@@ -142,6 +142,22 @@ def test_a_contract_finds_what_plain_python_finds_row_by_row(table: list[tuple[A
         assert count == sum(rule in broken for broken in wanted)
 
 
+def test_a_large_frame_gives_the_same_as_its_parts_in_the_same_order() -> None:
+    n = 200_000
+    values = pl.int_range(n, eager=True)
+    frame = pl.DataFrame(
+        {"n": values * 7919 % 13 - 6, "x": (values % 5) / 4, "s": ["bb", "é", None, "B"] * (n // 4)}
+    )
+    contract = CompiledContract(CONTRACT)
+
+    whole = contract.check(frame)
+    parts = [contract.check(part) for part in frame.iter_slices(10_000)]
+
+    assert whole.holds.equals(pl.concat([part.holds for part in parts]))
+    assert whole.reasons() == [names for part in parts for names in part.reasons()]
+    assert 0 < whole.bad < n
+
+
 def test_nan_breaks_the_rule_for_finite_values_and_no_bound() -> None:
     frame = pl.DataFrame({"n": [1], "x": [float("nan")], "s": ["bb"]})
     contract = CompiledContract(ContractSpec(columns=CONTRACT.columns))
