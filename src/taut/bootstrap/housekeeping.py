@@ -15,12 +15,14 @@ from taut.ports.records import transact
 from taut.serving.predictions import Sealer as SegmentSealer
 from taut.serving.predictions import SegmentSeal
 from taut.trust.ledger import Entry
+from taut.workflows.stories import tell_decisions
 
 LogFailure = Callable[[str, BaseException], None]
 
 _TICK_S: Final = 0.1
 _SEQUENCE_S: Final = 0.5
 _SEAL_S: Final = 2.0
+_DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
 _REFRESH_S: Final = MAX_AGE_S / 6
 
@@ -41,6 +43,7 @@ class Housekeeper:
         self._duties: Final[list[tuple[str, float, Callable[[], None]]]] = [
             ("publish what changed", _TICK_S, self._publish_changes),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
+            ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
             ("renew the serving snapshot", _REFRESH_S, self._refresh),
@@ -90,6 +93,9 @@ class Housekeeper:
         size = self._platform.ledger.size()
         if size != self._checkpointed:
             self._checkpointed = self._platform.ledger.checkpoint().size
+
+    def _tell_decisions(self) -> None:
+        tell_decisions(self._platform, self._platform.stories)
 
     def _seal(self) -> None:
         seal_segments(self._platform)

@@ -235,7 +235,7 @@ def _describe(slot: Slot) -> dict[str, Any]:
 
 def default_children(home: Path, address: Address, *, gateways: int, control_port: int) -> list[Child]:
     """Return control and N gateways as this installation runs them."""
-    python = [sys.executable, "-m"]
+    python = [sys.executable, "-P", "-m"]  # -P: a project file called taut.py here must not hide the package
     control = Child(
         name="control",
         command=(

@@ -149,7 +149,9 @@ def _check_joins(spec: ModelSpec, features: dict[str, FeaturesSpec]) -> Iterator
     for left, right in spec.on.items():
         if left not in spec.request:
             yield f"on maps {left!r}, which is no request column{nearest(left, spec.request)}"
-        if right not in keys:
+        if (
+            right not in keys and left not in keys
+        ):  # a key under its own name joins as it is, whatever it is called elsewhere
             yield f"on maps {left!r} to {right!r}, which keys none of its feature sets{nearest(right, keys)}"
 
 

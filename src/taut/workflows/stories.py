@@ -5,17 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from taut.core.evidence import Scalar
 from taut.core.refs import VersionRef
-from taut.ports.stories import Story, StoryTable
+from taut.lifecycle.registry import ModelState
+from taut.ports.stories import Stories, Story, StoryState, StoryTable
 from taut.project.declared import dataset_of
 from taut.workflows.release import ReleaseRequest, ReleaseResult, release
 from taut.workflows.rooms import Rooms
 from taut.workflows.train import TrainRequest, TrainResult, train
+
+_DECISION: Final = "decision"
 
 
 class TrainAndRelease(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +42,24 @@ class TrainAndReleaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def decision_signal(version: VersionRef | str) -> str:
     """Name of the signal that tells a waiting story how people decided about a version."""
-    return f"decision {version}"
+    return f"{_DECISION} {version}"
+
+
+def tell_decisions(rooms: Rooms, engine: Stories) -> int:
+    """Wake the stories whose version was decided about, and return how many.
+
+    Called after a decision, and now and then, so that a crash between the two leaves nobody waiting.
+    """
+    told = 0
+    for status in engine.list(state=StoryState.WAITING, limit=1000):
+        word, _, name = (status.waiting_for or "").partition(" ")
+        if word != _DECISION:
+            continue
+        info = rooms.registry.show(VersionRef.parse(name))
+        if info.releasable or info.state is ModelState.REJECTED:
+            engine.signal(status.id, decision_signal(info.ref), "approved" if info.releasable else "rejected")
+            told += 1
+    return told
 
 
 def stories(rooms: Rooms) -> StoryTable:

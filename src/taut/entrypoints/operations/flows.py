@@ -189,14 +189,13 @@ def _approve(platform: Platform, caller: Caller, request: ModelDecision, _progre
     info = platform.registry.approve(
         _version(request.version), caller.principal, reason=request.reason, single_user=single
     )
-    if info.releasable:
-        _tell(platform, info.ref, "approved")
+    _tell(platform)
     return _decided(info)
 
 
 def _reject(platform: Platform, caller: Caller, request: ModelDecision, _progress: Progress) -> Json:
     info = platform.registry.reject(_version(request.version), caller.principal, reason=request.reason)
-    _tell(platform, info.ref, "rejected")
+    _tell(platform)
     return _decided(info)
 
 
@@ -207,15 +206,10 @@ def _decided(info: Any) -> Json:
     }  # fmt: skip
 
 
-def _tell(platform: Platform, ref: VersionRef, word: str) -> None:
-    """Wake the stories that wait for this decision."""
-    from taut.ports.stories import StoryState
-    from taut.workflows.stories import decision_signal
+def _tell(platform: Platform) -> None:
+    from taut.workflows.stories import tell_decisions
 
-    signal = decision_signal(ref)
-    for status in platform.stories.list(state=StoryState.WAITING, limit=1000):
-        if status.waiting_for == signal:
-            platform.stories.signal(status.id, signal, word)
+    tell_decisions(platform, platform.stories)
 
 
 def _pipeline(platform: Platform, caller: Caller, request: PipelineStart, _progress: Progress) -> Json:
