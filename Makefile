@@ -2,13 +2,17 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
+# Benchmarks have an environment of their own: the rivals need other versions of what the tests' servers need.
+BENCH  ?= .venvs/bench
 # uv is used where it is installed, since it is faster; pip does the same from the same hashes.
 UV     := $(shell command -v uv 2>/dev/null)
 ifdef UV
-INSTALL := uv pip install --quiet --python $(PY)
+install = uv pip install --quiet --python $(1)
 else
-INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+install = $(1) -m pip install --quiet --disable-pip-version-check
 endif
+INSTALL := $(call install,$(PY))
+INSTALL_BENCH := $(call install,$(BENCH)/bin/python)
 
 .PHONY: help run test check bench crash format lock clean
 help:
@@ -43,8 +47,17 @@ check: $(VENV)/dev.stamp ## format, lint, types, import contracts, docs
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/architecture
 
-bench: $(VENV)/dev.stamp ## benchmarks: a table, and benchmarks/results.json
-	$(PY) -m benchmarks
+$(BENCH)/bench.stamp: requirements/base.txt requirements/build.txt requirements/demo.txt requirements/bench.txt pyproject.toml
+	@echo "installing taut and its rivals from the lock into $(BENCH) (once; a minute or two)"
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(INSTALL_BENCH) --require-hashes -r requirements/base.txt -r requirements/build.txt
+	$(INSTALL_BENCH) --require-hashes --no-deps --no-build-isolation -r requirements/demo.txt
+	$(INSTALL_BENCH) --require-hashes -r requirements/bench.txt
+	$(INSTALL_BENCH) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+bench: $(BENCH)/bench.stamp ## benchmarks beside rivals: a table, and benchmarks/results.json (ONLY="data ledger" runs some)
+	@$(BENCH)/bin/python -m benchmarks $(ONLY)
 
 crash: $(VENV)/dev.stamp ## kill -9 at every edge, not only at a sample
 	TAUT_CRASH=all $(PY) -m pytest -q -m crash
@@ -57,4 +70,4 @@ lock: ## renew the hash locks from pyproject.toml
 	tools/lock
 
 clean: ## remove the environment and caches, never data
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis

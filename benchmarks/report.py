@@ -1,31 +1,71 @@
-"""Where a benchmark puts its figures: medians with their spread, ratios pair by pair, and what is missing."""
+"""Where a benchmark puts its figures: medians with their spread, ratios pair by pair, what is wanted, what is missing."""
 
 from __future__ import annotations
 
-import json
-import platform
+import operator
+import re
 import statistics
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Final
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
+_WANTED: Final = re.compile(r"(≥|≤|<|>) ?(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
+_COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {
+    "≥": operator.ge, "≤": operator.le, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the report. The median is what `wanted` is held against; `missed` is None where nothing is wanted."""
+
+    bench: str
+    name: str
+    median: float
+    min: float
+    max: float
+    n: int
+    unit: str
+    wanted: str = ""
+    missed: bool | None = None
+    note: str = ""
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that could not be measured here, and why."""
+
+    bench: str
+    name: str
+    missing: str
+
 
 class Report:
-    """Collects figures, prints one table and writes them as JSON.
+    """Collects figures and prints them.
 
     A figure is a list of repeated measurements; the median is reported with its minimum and maximum. A ratio takes
     two lists measured alternately in one run, so that a machine that speeds up or slows down does so for both.
+    bench: the benchmark whose figures come next; set by whoever runs it.
     """
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, object]] = []
+        self.rows: list[Figure | Missing] = []
+        self.bench = ""
 
     def figure(
         self, name: str, values: Sequence[float], unit: str, *, wanted: str = "", note: str = ""
     ) -> None:
-        self._add(name, values, unit, wanted, note)
+        """Report repeated measurements. wanted: "≥ 1.5×", "≤ 8 µs", "< 2", with words after it or none."""
+        if not values:
+            raise ValueError(f"{name}: nothing was measured")
+        median = statistics.median(values)
+        self.rows.append(
+            Figure(
+                bench=self.bench, name=name, median=median, min=min(values), max=max(values), n=len(values), unit=unit,
+                wanted=wanted, missed=not meets(median, wanted) if wanted else None, note=note,
+            )
+        )  # fmt: skip
 
     def ratio(
         self,
@@ -42,34 +82,76 @@ class Report:
         if len(ours) != len(theirs) or not ours:
             raise ValueError(f"{name}: a ratio needs pairs, got {len(ours)} and {len(theirs)} measurements")
         pairs = [(a / b if more_is_better else b / a) for a, b in zip(ours, theirs, strict=True)]
-        spread = f"ours {statistics.median(ours):.4g} {unit}, theirs {statistics.median(theirs):.4g} {unit}"
-        self._add(name, pairs, "×", wanted, f"{spread}{'; ' + note if note else ''}")
+        spread = f"ours {_digits(statistics.median(ours))} {unit}, theirs {_digits(statistics.median(theirs))} {unit}"
+        self.figure(name, pairs, "×", wanted=wanted, note=f"{spread}{'; ' + note if note else ''}")
 
     def missing(self, name: str, why: str) -> None:
-        self.rows.append({"name": name, "missing": why})
+        self.rows.append(Missing(bench=self.bench, name=name, missing=why))
 
-    def _add(self, name: str, values: Sequence[float], unit: str, wanted: str, note: str) -> None:
-        if not values:
-            raise ValueError(f"{name}: nothing was measured")
-        self.rows.append(
-            {
-                "name": name, "median": statistics.median(values), "min": min(values), "max": max(values),
-                "n": len(values), "unit": unit, "wanted": wanted, "note": note,
-            }
-        )  # fmt: skip
+    def missed(self) -> list[Figure]:
+        """Return the figures that are not what is wanted."""
+        return [row for row in self.rows if isinstance(row, Figure) and row.missed]
+
+    def not_measured(self) -> list[Missing]:
+        return [row for row in self.rows if isinstance(row, Missing)]
 
     def show(self, console: Console) -> None:
-        table = Table("what", "median", "min … max", "n", "wanted", "note", title="taut benchmarks")
+        """Print the table, then what is missed and what could not be measured."""
+        table = Table("", "what", "median", "min … max", "n", "wanted", "note", title="taut benchmarks")
+        bench = ""
         for row in self.rows:
-            if "missing" in row:
-                table.add_row(str(row["name"]), "not measured", "", "", "", str(row["missing"]), style="dim")
-                continue
-            table.add_row(
-                str(row["name"]), f"{row['median']:.4g} {row['unit']}", f"{row['min']:.4g} … {row['max']:.4g}",
-                str(row["n"]), str(row["wanted"]), str(row["note"]),
-            )  # fmt: skip
+            if row.bench != bench:
+                bench = row.bench
+                table.add_section()
+                table.add_row("", f"[bold]{bench}[/]")
+            if isinstance(row, Missing):
+                table.add_row("", row.name, "not measured", "", "", "", row.missing, style="dim")
+            else:
+                table.add_row(mark(row), *cells(row), style="red" if row.missed else "")
         console.print(table)
+        for missed in self.missed():
+            console.print(f"✗ missed: {missed.name}: {amount(missed)}, wanted {missed.wanted}", style="red")
+        for absent in self.not_measured():
+            console.print(f"– not measured: {absent.name}: {absent.missing}")
+        wanted = [row for row in self.rows if isinstance(row, Figure) and row.wanted]
+        console.print(
+            f"{len(self.rows)} lines, {len(wanted)} with a wanted value, {len(self.missed())} of them missed"
+        )
 
-    def write(self, path: Path, *, cores: int) -> None:
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": cores}
-        path.write_text(json.dumps({"machine": machine, "figures": self.rows}, indent=1) + "\n")
+
+def meets(value: float, wanted: str) -> bool:
+    """Return whether a value is as wanted. Raises ValueError for a `wanted` that says no comparison.
+
+    >>> meets(1.62, "≥ 1.5×"), meets(9, "≤ 8 µs"), meets(60_000, "≥ 50,000"), meets(2, "< 2")
+    (True, False, True, False)
+    """
+    found = _WANTED.match(wanted)
+    if found is None:
+        raise ValueError(f'wanted {wanted!r} is no comparison: write "≥ 1.5×" or "≤ 8 µs"')
+    bound = float(found[2].replace(",", "") + (found[3] or ""))
+    return _COMPARE[found[1]](value, bound)
+
+
+def mark(row: Figure) -> str:
+    return "" if row.missed is None else "✗" if row.missed else "✓"
+
+
+def amount(row: Figure) -> str:
+    return f"{_digits(row.median)} {row.unit}".strip()
+
+
+def cells(row: Figure) -> tuple[str, str, str, str, str, str]:
+    """Return a figure as words: what, median, spread, count, wanted, note."""
+    spread = f"{_digits(row.min)} … {_digits(row.max)}" if row.n > 1 else ""
+    return row.name, amount(row), spread, str(row.n), row.wanted, row.note
+
+
+def _digits(value: float) -> str:
+    """Return three digits or so, never in powers of ten.
+
+    >>> _digits(123456.7), _digits(0.012345), _digits(12.345), _digits(7)
+    ('123,457', '0.0123', '12.3', '7')
+    """
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
