@@ -85,7 +85,7 @@ def train_and_release(rooms: Rooms, story: Story, request: TrainAndRelease) -> T
     """
     ingested = []
     for name in request.ingest:
-        result = story.step(f"ingest {name}", partial(_ingest, rooms, name, request.actor))
+        result = story.step(f"ingest {name}", partial(_ingest, rooms, name, request.actor, key=story.id))
         ingested.append(result)
         if result["rejected"]:
             return TrainAndReleaseResult(ingested=tuple(ingested), decision="data rejected")
@@ -111,7 +111,8 @@ def train_and_release(rooms: Rooms, story: Story, request: TrainAndRelease) -> T
     )
 
 
-def _ingest(rooms: Rooms, name: str, actor: str) -> Any:
+def _ingest(rooms: Rooms, name: str, actor: str, *, key: str) -> Any:
     manifest = rooms.plans.require()
-    result = rooms.data.ingest(dataset_of(manifest, name), root=Path(manifest.root), actor=actor)
+    dataset = dataset_of(manifest, name)
+    result = rooms.data.ingest(dataset, root=Path(manifest.root), actor=actor, request=f"{key}/{name}")
     return msgspec.to_builtins(result)

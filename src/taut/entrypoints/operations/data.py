@@ -154,11 +154,11 @@ def _quarantine(platform: Platform, _caller: Caller, request: DataQuarantine, _p
         request.dataset,
         state=request.state,
         batch=request.batch,
+        rule=request.rule,
         after=request.after,
         limit=_bounded(request.limit),
     )
-    kept = [_timed(record) for record in found if request.rule is None or request.rule in record.rules]
-    return {"dataset": request.dataset, "records": kept}
+    return {"dataset": request.dataset, "records": [_timed(record) for record in found]}
 
 
 def _repair(platform: Platform, caller: Caller, request: DataRepair, _progress: Progress) -> Json:
