@@ -151,7 +151,7 @@ def _grouped_rate(records: Records, ledger: Ledger, *, salt: str, per_writer: in
 
             transact(records, effect, attempts=100)
 
-    return leaves / _in_parallel(write, ledger)
+    return leaves / _in_parallel(write, ledger, pause_s=0.01)
 
 
 def _effect(tx: Tx, writer: int, ids: list[str]) -> None:
@@ -181,17 +181,20 @@ def _effect_rate(records: Records, ledger: Ledger, salt: str, *, leaf: bool, eac
 
             transact(records, effect, attempts=100)
 
-    return WRITERS * each / _in_parallel(write, ledger)
+    return WRITERS * each / _in_parallel(write, ledger, pause_s=0.5)
 
 
-def _in_parallel(write: Callable[[int], None], ledger: Ledger) -> float:
-    """Return the seconds until every writer is done and every leaf has its place."""
+def _in_parallel(write: Callable[[int], None], ledger: Ledger, *, pause_s: float) -> float:
+    """Return the seconds until every writer is done and every leaf has its place.
+
+    pause_s: how long the sequencer rests when nothing waits.
+    """
     done = threading.Event()
 
     def sequence() -> None:
         while not done.is_set():
             if not ledger.sequence():
-                done.wait(0.5)
+                done.wait(pause_s)
 
     with ThreadPoolExecutor(WRITERS + 1) as pool:
         sequencer = pool.submit(sequence)
