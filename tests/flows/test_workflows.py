@@ -1,0 +1,177 @@
+"""The stories that cross stages, on a small real project: they wait for people, and undo what a gateway refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from installation import Installation
+
+from taut.bootstrap.platform import Platform, open_platform
+from taut.core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from taut.core.refs import VersionRef
+from taut.ports.stories import Story, StoryState
+from taut.trust.identity import OWNER
+from taut.workflows.release import ReleaseRequest, release, roll_back
+from taut.workflows.rooms import Published
+from taut.workflows.stories import decision_signal, tell_decisions
+
+
+@pytest.fixture
+def platform(released: Installation) -> Iterator[Platform]:
+    """The installation of `taut init`'s project with `late@1` live, opened in this process."""
+    with open_platform(released.home, environ={"PATH": os.environ["PATH"]}) as opened:
+        yield opened
+
+
+def start(platform: Platform, **further: Any) -> str:
+    arguments = {"model": "late", "endpoint": "late", "actor": "owner", "params": {"rounds": 41}, **further}
+    return platform.stories.start("train_and_release", arguments, key="the story of this test")
+
+
+def until_it_waits(platform: Platform, story: str) -> str:
+    platform.stories.work(until_idle=True)
+    status = platform.stories.status(story)
+    assert status.state is StoryState.WAITING, status
+    assert status.waiting_for is not None
+    return status.waiting_for.removeprefix("decision ")
+
+
+def live(platform: Platform) -> str:
+    with platform.records.read() as tx:
+        return str(platform.releases.routes(tx)[0].version)
+
+
+def test_a_trained_version_waits_for_a_person_and_goes_live_on_his_word(platform: Platform) -> None:
+    story = start(platform)
+    version = until_it_waits(platform, story)
+    before = live(platform)
+    platform.registry.approve(VersionRef.parse(version), OWNER, reason="good", single_user=True)
+
+    told = tell_decisions(platform, platform.stories)
+    result = platform.stories.result(story, timeout=timedelta(seconds=60))
+
+    assert (before, told) == ("late@1", 1)
+    assert result["decision"] == "approved"
+    assert result["release"]["state"] == "live"
+    assert live(platform) == version
+
+
+def test_a_version_that_a_person_rejects_is_not_released(platform: Platform) -> None:
+    story = start(platform)
+    version = until_it_waits(platform, story)
+    platform.registry.reject(VersionRef.parse(version), OWNER, reason="I do not like it")
+    tell_decisions(platform, platform.stories)
+
+    result = platform.stories.result(story, timeout=timedelta(seconds=60))
+
+    assert (result["decision"], result["release"]) == ("rejected", None)
+    assert live(platform) == "late@1"
+
+
+def test_nobody_is_told_before_there_is_a_decision(platform: Platform) -> None:
+    story = start(platform)
+    version = until_it_waits(platform, story)
+
+    assert tell_decisions(platform, platform.stories) == 0
+    assert platform.stories.status(story).waiting_for == decision_signal(version)
+
+
+class Direct:
+    """A story that is told at once and remembers nothing, with everything else the platform's own."""
+
+    id = "story_of_this_test"
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def step(self, name: str, do: Any) -> Any:
+        return do()
+
+    def commit(self, name: str, do: Any) -> Any:
+        with self._platform.records.begin() as tx:
+            return do(tx)
+
+    def progress(self, message: str, fraction: float | None = None) -> None: ...
+
+
+class Rooms:
+    """The platform, but for what a test takes the place of."""
+
+    def __init__(self, platform: Platform, **instead: Any) -> None:
+        self._platform = platform
+        self._instead = instead
+
+    def __getattr__(self, name: str) -> Any:
+        return self._instead[name] if name in self._instead else getattr(self._platform, name)
+
+
+REQUEST = ReleaseRequest(endpoint="late", version="late@1", strategy="direct", actor="owner", reason="again")
+
+
+def tell(platform: Platform, request: ReleaseRequest = REQUEST, **instead: Any) -> Any:
+    story: Story = Direct(platform)  # type: ignore[assignment]  # it needs no more than these
+    return release(Rooms(platform, **instead), story, request)  # type: ignore[arg-type]  # the platform's rooms
+
+
+def test_a_release_that_a_gateway_refuses_is_undone_and_says_why(platform: Platform) -> None:
+    before = platform.releases.status("late").release
+
+    result = tell(
+        platform, publish=lambda: Published(epoch=9, refused={"gateway-1": "the artifact is damaged"})
+    )
+
+    assert result.verdict == "reject"
+    assert "gateway-1: the artifact is damaged" in result.reasons[0]
+    now = platform.releases.status("late")
+    assert (now.version, now.strategy) == ("late@1", "rollback")
+    assert platform.releases.show(before).state == "replaced"
+
+
+def test_a_release_that_fails_half_way_leaves_nothing_under_way(platform: Platform) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise Unavailable("the feature store is away")
+
+    class Registry(Rooms):
+        def signature(self, ref: VersionRef) -> Any:
+            raise Unavailable("the object store is away")
+
+    with pytest.raises(Unavailable, match="object store"):
+        tell(platform, registry=Registry(platform.registry, features=Broken()))  # type: ignore[arg-type]  # a room
+
+    assert platform.releases.status("late").state == "live"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"strategy": "canary"}, InvalidInput, "not built yet"),
+        ({"version": "other@1"}, InvalidInput, "serves model late"),
+        ({"version": "late@99"}, NotFound, "late@99"),
+        ({"endpoint": "nowhere"}, NotFound, "nowhere"),
+    ],
+)
+def test_what_cannot_be_released_is_refused_by_name(
+    platform: Platform, change: dict[str, str], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        tell(platform, msgspec.structs.replace(REQUEST, **change))
+
+    assert live(platform) == "late@1"
+
+
+def test_a_rollback_to_a_damaged_version_is_refused_and_the_live_one_stays(platform: Platform) -> None:
+    tell(platform)  # a second release of the same version, so that there is a way back
+    digest = platform.registry.show(VersionRef("late", 1)).candidate.files["model.onnx"].digest
+    before = platform.releases.status("late").release
+    platform.blobs.delete(digest)
+
+    with pytest.raises((Conflict, NotFound)):
+        roll_back(platform, endpoint="late", to=None, actor="owner", reason="try")
+
+    assert platform.releases.status("late").release == before
