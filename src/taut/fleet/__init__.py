@@ -1,1 +1,0 @@
-"""Replicas: admission before traffic, and capacity."""
