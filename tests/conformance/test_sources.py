@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import obstore
@@ -36,6 +38,31 @@ class TestFileSources(SourcesSuite):
         ]
 
         assert found == [f"file://{tmp_path}/a.csv"] * 2
+
+    @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+    def test_what_never_ends_or_waits_for_a_writer_is_refused_at_once(
+        self, tmp_path: Path, make: Callable[[Path], None]
+    ) -> None:
+        sources, path = FileSources(), tmp_path / "rows.csv"
+        path.write_bytes(b"a\n1\n")
+        [listed] = sources.find("rows.csv", root=tmp_path)
+        path.unlink()
+        make(path)
+
+        with pytest.raises(InvalidInput, match="is a pipe, socket or device"):
+            sources.find("rows.csv", root=tmp_path)
+        with (
+            pytest.raises(InvalidInput, match="is a pipe, socket or device"),
+            sources.open(listed),
+        ):  # put there since it was listed
+            pass
+
+    def test_a_link_to_itself_and_a_name_too_long_are_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "loop.csv").symlink_to("loop.csv")
+
+        for name in ("loop.csv", "n" * 300 + ".csv"):
+            with pytest.raises(InvalidInput, match="cannot be read"):
+                FileSources().find(name, root=tmp_path)
 
     def test_a_file_that_may_not_be_read_is_denied(self, tmp_path: Path) -> None:
         error = translate(PermissionError(13, "Permission denied"), tmp_path / "a.csv")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import errno
 import glob
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,35 +26,52 @@ class FileSources:
         if not text or "\0" in text:
             raise InvalidInput(f"{url!r} is no path")
         full = root / Path(text).expanduser()
+        try:
+            files = self._named(text, full, root)
+        except OSError as error:  # a folder on the way that this user may not enter, a name too long
+            raise translate(error, full) from error
+        return tuple(_describe(path, root) for path in files)
+
+    def _named(self, text: str, full: Path, root: Path) -> list[Path]:
         if _MAGIC & set(text):
             found = sorted(Path(p) for p in glob.glob(str(full), recursive=True))
             files = [path for path in found if path.is_file()]
             if not files:
                 raise NotFound(f"no file matches {text!r} under {root}{_nearest(full)}")
-        elif full.is_dir():
+            return files
+        if full.is_dir():
             raise InvalidInput(
                 f"{full} is a folder: name the files in it, for example {text.rstrip('/')}/*.csv"
             )
-        elif not full.exists():
-            raise NotFound(f"there is no file {full}{_nearest(full)}")
-        else:
-            files = [full]
-        return tuple(_describe(path, root) for path in files)
+        _check_kind(full.stat().st_mode, full)
+        return [full]
 
     @contextmanager
     def open(self, file: SourceFile) -> Iterator[IO[bytes]]:
         path = Path(file.url.removeprefix("file://"))
         try:
-            stream = path.open("rb")
+            stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - closed below
         except OSError as error:
             raise translate(error, path) from error
         with stream:
             try:
+                _check_kind(os.fstat(stream.fileno()).st_mode, path)
                 yield stream
             except OSError as error:
                 if error.filename is not None or error.errno is None:
                     raise  # of another file, or a decompressor's own
                 raise translate(error, path) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open without waiting: a pipe in a file's place would otherwise hold the caller until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _check_kind(mode: int, path: Path) -> None:
+    """Refuse what is not kept on a disk: a pipe gives its bytes once, and a device may never end."""
+    if not stat.S_ISREG(mode):
+        raise InvalidInput(f"{path} is a pipe, socket or device: copy its content to a file and name that")
 
 
 def _describe(path: Path, root: Path) -> SourceFile:
