@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from taut.core.errors import NotFound, Unavailable
-from taut.entrypoints.errors import TABLE
+from taut.entrypoints.errors import DATA_PLANE
 
 NAME: Final = "command"
 """Name of the prediction log's writer; the home's lock keeps it to one process."""
@@ -51,7 +51,7 @@ async def _ask(
         ) as log,
     ):  # fmt: skip
         gateway = Gateway(
-            log=log, online=online, statuses={code: answer.status for code, answer in TABLE.items()},
+            log=log, online=online, statuses=DATA_PLANE,
             world=World(_now_us, time.monotonic, time.perf_counter_ns, random), pool=pool, log_failure=_fail,
         )  # fmt: skip
         trust = TrustFile(home / "serving" / "trust.json")

@@ -47,6 +47,13 @@ TABLE: Final[dict[str, Answer]] = {
     "bad_answer": Answer(503, 7),
 }
 
+DATA_PLANE: Final[dict[str, int]] = {
+    **{code: answer.status for code, answer in TABLE.items()},
+    InvalidInput.code: 422,  # well-formed, and against the signature; what is not even that has codes of its own
+    Corrupt.code: 503,
+}
+"""HTTP statuses of the data plane; they differ from control's where a request is judged by a signature."""
+
 REJECTED: Final = 10
 HELD: Final = 11
 

@@ -23,7 +23,7 @@ import uvloop
 from taut import __version__
 from taut.bootstrap.gateway import open_online_reader, system_random
 from taut.core.errors import TautError
-from taut.entrypoints.errors import TABLE, exit_code_of
+from taut.entrypoints.errors import DATA_PLANE, exit_code_of
 from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, World
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
@@ -32,12 +32,6 @@ from taut.serving.snapshot.wire import socket_address
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
 _TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
-STATUSES: Final[dict[str, int]] = {
-    **{code: answer.status for code, answer in TABLE.items()},
-    "invalid_input": 422,  # well-formed, and against the signature; what is not even that has codes of its own
-    "corrupt": 503,
-}
-"""HTTP statuses of the data plane; they differ from control's where a request is judged by a signature."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,7 +73,7 @@ async def _serve(arguments: argparse.Namespace) -> bool:
         gateway = Gateway(
             log=log,
             online=online,
-            statuses=STATUSES,
+            statuses=DATA_PLANE,
             world=World(_now_us, time.monotonic, time.perf_counter_ns, random, __version__),
             pool=pool,
             log_failure=_log_failure,

@@ -43,18 +43,20 @@ def fields(values: dict[str, Any]) -> None:
             _line(f"{name.replace('_', ' ').ljust(width)}  {text(value)}")
 
 
-def tree(label: str, children: Callable[[Any], Sequence[tuple[str, Any]]], root: Any) -> None:
-    """Print a tree. children: node -> its children, each with its own label."""
-    _line(label)
-    _branches(children, root, "")
+def tree(label: Callable[[Any], str], children: Callable[[Any], Sequence[Any]], root: Any) -> None:
+    """Print a tree from its root down. label: node -> its line, asked in the order of the lines."""
+    _line(label(root))
+    _branches(label, children, root, "")
 
 
-def _branches(children: Callable[[Any], Sequence[tuple[str, Any]]], node: Any, indent: str) -> None:
+def _branches(
+    label: Callable[[Any], str], children: Callable[[Any], Sequence[Any]], node: Any, indent: str
+) -> None:
     below = children(node)
-    for at, (label, child) in enumerate(below):
+    for at, child in enumerate(below):
         last = at == len(below) - 1
-        _line(f"{indent}{'└─ ' if last else '├─ '}{label}")
-        _branches(children, child, indent + ("   " if last else "│  "))
+        _line(f"{indent}{'└─ ' if last else '├─ '}{label(child)}")
+        _branches(label, children, child, indent + ("   " if last else "│  "))
 
 
 def text(value: object) -> str:

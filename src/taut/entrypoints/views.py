@@ -74,33 +74,55 @@ def proof(result: Json) -> None:
 def why(result: Json) -> None:
     """The tree of what something was made from."""
     root = result["tree"]
-    render.tree(_node(root), _children, root)
+    unfolded: set[str] = set()
+
+    def node_label(node: Json) -> str:
+        ref = node["ref"]
+        if node.get("repeated"):
+            return _node(node, " (see above)" if ref in unfolded else " (see below)")
+        unfolded.add(ref)
+        return _node(node, " (more lies behind it: raise --depth)" if node.get("deeper") else "")
+
+    def children(thing: Json) -> list[Json]:
+        if "ref" in thing:
+            return list(thing.get("made_by", []))
+        more = [{"more": thing["omitted"]}] if thing.get("omitted") else []
+        return [*sorted(thing.get("inputs", []), key=_order), *more]
+
+    def label(thing: Json) -> str:
+        if "more" in thing:
+            return f"… and {thing['more']:,} more"
+        return node_label(thing) if "ref" in thing else _step(thing)
+
+    render.tree(label, children, root)
 
 
-def _children(node: Any) -> Sequence[tuple[str, Any]]:
-    if "ref" in node:
-        steps = node.get("made_by", [])
-        return [(_step(step), step) for step in steps]
-    below = [(_node(child), child) for child in node.get("inputs", [])]
-    if node.get("omitted"):
-        below.append((f"… and {node['omitted']:,} more", {}))
-    return below
+def _order(node: Json) -> str:
+    """Source files by name, not by digest; everything else as the lineage has it."""
+    kind, _, rest = str(node["ref"]).partition(":")
+    return rest.partition("#")[2] if kind == "source" else ""
 
 
-def _node(node: Json) -> str:
-    marks = (
-        " (shown above)"
-        if node.get("repeated")
-        else " (more lies above: raise --depth)"
-        if node.get("deeper")
-        else ""
-    )
-    return f"{_brief(node['ref'])}{_facts(node)}{marks}"
+def _node(node: Json, mark: str) -> str:
+    return f"{_brief(_named(node['ref']))}{_facts(node)}{mark}"
+
+
+def _named(ref: str) -> str:
+    """A source by its file; its digest stands behind."""
+    kind, _, rest = ref.partition(":")
+    digest, _, file = rest.partition("#")
+    return f"source:{file} ({digest})" if kind == "source" and file else ref
 
 
 def _step(step: Json) -> str:
-    mark = " (shown above)" if step.get("repeated") else ""
-    return f"{step['activity']} at {step['at']}{_facts(step)}{mark}"
+    return f"{step['activity']} at {_second(step['at'])}{_facts(step)}{' (see above)' if step.get('repeated') else ''}"
+
+
+def _second(time: str) -> str:
+    """A moment as people read it: to the second, UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _facts(thing: Json) -> str:

@@ -163,9 +163,33 @@ def test_a_tree_is_drawn_with_digests_cut_short(capsys: pytest.CaptureFixture[st
 
     assert capsys.readouterr().out.splitlines() == [
         "snapshot:orders@1",
-        "└─ data.read at 2026-01-01T00:00:00Z  [rows=3]",
-        "   └─ source:sha256:aaaaaaaaaaaa…#x.csv",
+        "└─ data.read at 2026-01-01 00:00:00  [rows=3]",
+        "   └─ source:x.csv (sha256:aaaaaaaaaaaa…)",
     ]
+
+
+def test_a_tree_says_whether_what_it_shows_once_stands_above_or_below(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = {"ref": "model:m@1", "repeated": True}
+    approval = {
+        "ref": "approval:a",
+        "made_by": [{"activity": "approve", "at": "2026-01-01T00:00:00Z", "inputs": [again]}],
+    }
+    release = {
+        "activity": "release",
+        "at": "2026-01-02T00:00:00Z",
+        "inputs": [approval, {"ref": "model:m@1"}, again],
+    }
+
+    views.why({"tree": {"ref": "release:r", "made_by": [release]}})
+
+    told = [
+        line.rpartition("model:m@1")[2]
+        for line in capsys.readouterr().out.splitlines()
+        if "model:m@1" in line
+    ]
+    assert told == [" (see below)", "", " (see above)"]
 
 
 def test_the_home_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:

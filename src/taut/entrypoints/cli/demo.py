@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,11 @@ def demo(
     from taut.entrypoints.demo.show import show
 
     here = session(context)
+    signal.signal(signal.SIGTERM, _interrupt)  # else the platform would outlive a demo that is told to end
     ok = show(folder.expanduser().absolute(), port=port, stay=not exit_, as_json=here.json)
     if not ok:
         raise typer.Exit(1)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt

@@ -14,7 +14,14 @@ Role = Annotated[
     list[str], typer.Option("--role", "-r", help="admin, operator, builder, approver, predictor, auditor.")
 ]
 Principal = Annotated[str, typer.Option("--principal", "-p", help="Who it is for.")]
-Enrol = Annotated[str | None, typer.Option(help="Add the principal where there is none: human or service.")]
+Enrol = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="human or service: add the principal as that, and the roles that it lacks. Without it, an administrator's "
+        "command adds one that nobody knows as a service, and gives no further role to one that is known.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,10 +101,10 @@ def token_create(
 ) -> None:
     """Issue a token.
 
-    For example: taut token create --principal app --role predictor --ttl 15m --enrol service
+    For example: taut token create --principal app --role predictor --ttl 15m
     """
     request = {"principal": principal, "roles": role, "ttl": ttl, "scopes": scope or [], "enrol": enrol}
-    session(context).act("token.create", request, lambda result: typer.echo(result["token"]))
+    session(context).act("token.create", request, lambda result: _credential(result, "token"))
 
 
 def token_revoke(
@@ -128,7 +135,7 @@ def key_create(
     request = {
         "principal": principal, "roles": role, "name": name, "ttl": ttl, "scopes": scope or [], "enrol": enrol,
     }  # fmt: skip
-    session(context).act("key.create", request, lambda result: typer.echo(result["key"]))
+    session(context).act("key.create", request, lambda result: _credential(result, "key"))
 
 
 def keys(
@@ -192,6 +199,17 @@ def secret_delete(context: typer.Context, name: str) -> None:
     session(context).act(
         "secret.delete", {"name": name}, lambda result: typer.echo(f"deleted {result['secret']}")
     )
+
+
+def _credential(result: dict[str, object], field: str) -> None:
+    """The credential alone on standard output, so that `$(taut token create …)` works; the rest beside it."""
+    typer.echo(result[field])
+    if result["enrolled"]:
+        typer.echo(f"added {result['principal']}, a {result['enrolled']} that was not known before", err=True)
+    if result["expires_at"]:
+        typer.echo(f"valid until {result['expires_at']}", err=True)
+    if field == "key":
+        typer.echo("keep it: it is shown only now", err=True)
 
 
 def _user(result: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,28 @@ def _perform(stage: Stage, name: str, step: Any, place: str) -> StepResult:
     except TautError as error:
         claim, figures, ok = f"failed: {error.code}: {error.message}", {}, False
     seconds = round(time.monotonic() - began, 2)
-    sys.stderr.write(f"  {'✓' if ok else '✗'} {claim}  ({seconds:.1f} s)\n")
-    for key, value in figures.items():
-        sys.stderr.write(f"      {key:<34} {_said(value)}\n")
+    said = f"{'✓' if ok else '✗'} {claim}  ({seconds:.1f} s)"
+    sys.stderr.write(textwrap.fill(said, _width(), initial_indent="  ", subsequent_indent="    ") + "\n")
+    sys.stderr.write(_figures(figures))
     sys.stderr.flush()
     return StepResult(name=name, ok=ok, claim=claim, figures=figures, seconds=seconds)
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    """Names and values side by side, long values folded below themselves."""
+    column = max([34, *(len(key) for key in figures)]) + 1
+    indent = " " * (6 + column)
+    return "".join(
+        textwrap.fill(
+            _said(value), _width(), initial_indent=f"      {key:<{column}}", subsequent_indent=indent,
+            break_long_words=False, break_on_hyphens=False,
+        ) + "\n"
+        for key, value in figures.items()
+    )  # fmt: skip
+
+
+def _width() -> int:
+    return max(80, shutil.get_terminal_size((100, 24)).columns)
 
 
 def _said(value: Any) -> str:
@@ -93,16 +111,34 @@ def _end_former(folder: Path) -> None:
     """An earlier demo that was killed may still serve from here; nobody may serve from a folder that is gone."""
     from taut.entrypoints.client import home_lock
 
-    with home_lock(folder / "home"):  # Conflict, with the process, when one runs
-        pass
+    try:
+        with home_lock(folder / "home"):
+            pass
+    except Conflict as error:
+        raise Conflict(
+            f"an earlier demo still runs in {folder} ({error.message.partition(' works in ')[0]}): stop it with Ctrl-C in "
+            "its terminal or `kill`, or name another folder with --folder and another port with --port"
+        ) from error
 
 
 def _serve_on(stage: Stage) -> None:
+    taut = f"{_command()} --home {_short(stage.home)}"
     sys.stderr.write(
-        f"\nThe platform serves on at {stage.data_url}, control at {stage.control_url}. Try, in another terminal:\n\n"
-        f"  taut --home {stage.home} status\n"
-        f"  taut --home {stage.home} predict delay --data '{stage.example}'\n"
-        f"  taut --home {stage.home} why {stage.request_id}\n\nCtrl-C stops it.\n"
+        f"\nThe platform serves on at {stage.data_url}, control at {stage.control_url}. Try, in another terminal, from "
+        f"this folder:\n\n  {taut} status\n"
+        f"  {taut} why {stage.request_id}\n"
+        f"  {taut} predict delay --data '{stage.example}'\n\nCtrl-C stops it.\n"
     )
     sys.stderr.flush()
     stage.wait()
+
+
+def _command() -> str:
+    """`taut` as it can be typed in this folder: `make run` puts it into .venv/bin, which is on nobody's path."""
+    own = Path(sys.executable).with_name("taut")
+    on_path = shutil.which("taut")
+    return "taut" if on_path and Path(on_path).resolve() == own.resolve() else str(_short(own))
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from taut.core.errors import Conflict, Unavailable
+from taut.entrypoints import errors
 from taut.entrypoints.client import Client, connect
 from taut.entrypoints.render import watching
 
@@ -95,6 +96,9 @@ class Stage:
             code = self._platform.wait()
             raise Unavailable(f"`taut up` ended with {code}: what it said stands above")
         where = json.loads(line)
+        if "error" in where:
+            self._platform.wait()
+            raise errors.from_document(where["error"]["code"], where["error"]["message"])
         self.data_url, self.control_url = where["data_plane"], where["control_plane"]
         self.http = httpx.Client(base_url=self.data_url, timeout=10.0)
         return time.monotonic() - began
@@ -103,7 +107,10 @@ class Stage:
         """Serve until Ctrl-C."""
         assert self._platform is not None
         with contextlib.suppress(KeyboardInterrupt):
-            self._platform.wait()
+            # Polars hooks SIGINT with SA_RESTART: a wait without an end would be restarted by the kernel, and
+            # Python would never come to look at the signal.
+            while self._platform.poll() is None:
+                time.sleep(0.2)
 
     def ask(self, operation: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out an operation of the control plane over the installation's socket, with progress on a terminal."""

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from taut.core.errors import InvalidInput
+from taut.core.errors import InvalidInput, NotFound
 from taut.core.units import parse_duration
 from taut.entrypoints.operations.operation import (
     Caller,
@@ -40,7 +40,11 @@ class UserRoles(Request, frozen=True):
 
 
 class TokenCreate(Request, frozen=True):
-    """enrol: add the principal as this kind where there is none, and the role where he lacks it."""
+    """enrol: add the principal as this kind where there is none, and the role where he lacks it.
+
+    Without it a principal that nobody knows is added as a service when the caller may administer users; one that is
+    known gets no further role.
+    """
 
     principal: str
     roles: tuple[str, ...]
@@ -125,11 +129,16 @@ def _whoami(_platform: Platform, caller: Caller, _request: Nothing, _progress: P
 
 
 def _token_create(platform: Platform, caller: Caller, request: TokenCreate, _progress: Progress) -> Json:
+    known = _known(platform, request.principal)
+    enrol = _enrol(platform, caller, request.enrol, known=known)
     token, expires_at = platform.identity.create_token(
         request.principal, request.roles, parse_duration(request.ttl), scopes=request.scopes,
-        enrol=_enrol(platform, caller, request.enrol), actor=_who(caller),
+        enrol=enrol, actor=_who(caller),
     )  # fmt: skip
-    return {"token": token, "expires_at": to_json(expires_at), "principal": request.principal}
+    return {
+        "token": token, "expires_at": to_json(expires_at), "principal": request.principal,
+        "enrolled": None if known else enrol,
+    }  # fmt: skip
 
 
 def _token_revoke(platform: Platform, caller: Caller, request: TokenRevoke, _progress: Progress) -> Json:
@@ -146,11 +155,13 @@ def _token_revoke(platform: Platform, caller: Caller, request: TokenRevoke, _pro
 
 def _key_create(platform: Platform, caller: Caller, request: KeyCreate, _progress: Progress) -> Json:
     life: timedelta | None = None if request.ttl is None else parse_duration(request.ttl)
+    known = _known(platform, request.principal)
+    enrol = _enrol(platform, caller, request.enrol, known=known)
     row, text = platform.identity.create_key(
         request.principal, request.roles, name=request.name, ttl=life, scopes=request.scopes,
-        enrol=_enrol(platform, caller, request.enrol), actor=_who(caller),
+        enrol=enrol, actor=_who(caller),
     )  # fmt: skip
-    return {**_json(row), "key": text}
+    return {**_json(row), "key": text, "enrolled": None if known else enrol}
 
 
 def _key_list(platform: Platform, _caller: Caller, request: KeyList, _progress: Progress) -> Json:
@@ -192,11 +203,26 @@ def _who(caller: Caller) -> str:
     return caller.principal.id
 
 
-def _enrol(platform: Platform, caller: Caller, kind: Kind | None) -> Kind | None:
-    """Adding a principal on the way is administration of its own, and decided as such."""
+def _known(platform: Platform, principal: str) -> bool:
+    try:
+        platform.identity.principal(principal)
+    except NotFound:
+        return False
+    return True
+
+
+def _enrol(platform: Platform, caller: Caller, kind: Kind | None, *, known: bool) -> Kind | None:
+    """Adding a principal on the way is administration of its own, and decided as such.
+
+    Who may administer need not ask for a new service; a role more for one that exists must be asked for.
+    """
+    context = {"local": caller.local}
     if kind is not None:
-        platform.policy.require(caller.principal, "user.admin", "principal:any", {"local": caller.local})
-    return kind
+        platform.policy.require(caller.principal, "user.admin", "principal:any", context)
+        return kind
+    if known or not platform.policy.decide(caller.principal, "user.admin", "principal:any", context).allow:
+        return None
+    return "service"
 
 
 def _json(row: msgspec.Struct) -> Json:
