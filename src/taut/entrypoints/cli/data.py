@@ -17,7 +17,13 @@ def register(app: typer.Typer) -> None:
         "repair": repair, "replay": replay, "discard": discard, "history": history,
     }  # fmt: skip
     add_noun(app, "data", "Records under contract.", data)
-    features: Verbs = {"build": build, "materialize": materialize, "show": feature_show, "list": feature_list}
+    features: Verbs = {
+        "build": build,
+        "materialize": materialize,
+        "skew": skew,
+        "show": feature_show,
+        "list": feature_list,
+    }
     add_noun(app, "features", "Feature sets, for training and for serving.", features)
 
 
@@ -159,11 +165,32 @@ def build(context: typer.Context, name: str) -> None:
     session(context).act("features.build", {"features": name}, views.fields)
 
 
-def materialize(context: typer.Context, name: str) -> None:
+def materialize(
+    context: typer.Context,
+    name: str,
+    until: Annotated[
+        str | None, typer.Option(help="Only what was known at that time, as in 2013-11-01T12:00:00Z.")
+    ] = None,
+) -> None:
     """Write the newest row of every entity online, for serving."""
     from taut.entrypoints import views
 
-    session(context).act("features.materialize", {"features": name}, views.fields)
+    session(context).act("features.materialize", {"features": name, "until": until}, views.fields)
+
+
+def skew(
+    context: typer.Context,
+    name: str,
+    sample: Annotated[int, typer.Option(help="How many entities to compare.", min=1, max=1_000_000)] = 1000,
+) -> None:
+    """Compare what is online with what training would get; exit 8 where they differ."""
+    from taut.entrypoints import views
+
+    here = session(context)
+    result = here.ask("features.skew", {"features": name, "sample": sample})
+    here.show(result, views.fields)
+    if not result["ok"]:
+        raise typer.Exit(8)
 
 
 def feature_show(context: typer.Context, name: str) -> None:

@@ -11,7 +11,7 @@ from taut.entrypoints.cli.session import session
 
 
 def register(app: typer.Typer) -> None:
-    verbs: Verbs = {"start": start, "status": status, "history": history, "live": live}
+    verbs: Verbs = {"start": start, "status": status, "abort": abort, "history": history, "live": live}
     add_noun(app, "release", "Which version answers, and how it came there.", verbs)
     app.command("rollback")(rollback)
 
@@ -42,6 +42,17 @@ def status(
     from taut.entrypoints import views
 
     session(context).show_only("release.status", {"endpoint": endpoint}, views.release)
+
+
+def abort(
+    context: typer.Context,
+    release: Annotated[str, typer.Argument(help="The id of a release that is under way.")],
+    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+) -> None:
+    """End a release that is under way; what was live stays live."""
+    from taut.entrypoints import views
+
+    session(context).show_only("release.abort", {"release": release, "reason": reason}, views.release)
 
 
 def history(context: typer.Context, endpoint: str, limit: int = 50) -> None:
