@@ -78,8 +78,10 @@ def _route(
             return _failure(platform, error, log_failure)
 
     async def answer(request: Request) -> Response:
+        caller = await run_in_threadpool(
+            authenticate, platform, request
+        )  # before a body is read for a stranger
         body = await _body(request, operation)
-        caller = await run_in_threadpool(authenticate, platform, request)
         if NDJSON in request.headers.get("accept", ""):
             lines: AsyncIterator[bytes] = stream(
                 lambda progress: perform(table, platform, caller, operation.name, body, progress),

@@ -18,6 +18,7 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
+from taut.entrypoints.operations.places import check_source
 from taut.project.declared import dataset_of
 
 _LIMIT: Final = 10_000
@@ -93,6 +94,7 @@ class DataDiscard(Request, frozen=True):
 
 def _ingest(platform: Platform, caller: Caller, request: DataIngest, progress: Progress) -> Json:
     manifest = platform.plans.require()
+    check_source(caller, manifest, request.source)
     result = platform.data.ingest(
         dataset_of(manifest, request.dataset),
         root=Path(manifest.root),

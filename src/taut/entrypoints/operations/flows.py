@@ -215,6 +215,7 @@ def _tell(platform: Platform) -> None:
 def _pipeline(platform: Platform, caller: Caller, request: PipelineStart, _progress: Progress) -> Json:
     manifest = platform.plans.require()
     endpoint = endpoint_of(manifest, request.endpoint)
+    _require_all(platform, caller, request)
     arguments: Json = {
         "model": endpoint.model, "endpoint": endpoint.name, "actor": caller.principal.id,
         "ingest": list(request.ingest), "params": request.params, "strategy": endpoint.release.kind,
@@ -222,6 +223,17 @@ def _pipeline(platform: Platform, caller: Caller, request: PipelineStart, _progr
     key = request.key or platform.ids.new("key")
     story = platform.stories.start("train_and_release", arguments, key=f"train_and_release/{key}")
     return _status(platform, story)
+
+
+def _require_all(platform: Platform, caller: Caller, request: PipelineStart) -> None:
+    """The story ingests and releases too: it needs the right to each, not only to train."""
+    context = {
+        "single_user": platform.identity.is_single_user(), "environment": platform.plans.environment(),
+        "plane": "control", "local": caller.local, "now": platform.clock.now(),
+    }  # fmt: skip
+    for name in request.ingest:
+        platform.policy.require(caller.principal, "data.ingest", f"dataset:{name}", context)
+    platform.policy.require(caller.principal, "release.start", f"endpoint:{request.endpoint}", context)
 
 
 def _status(platform: Platform, story: str) -> Json:

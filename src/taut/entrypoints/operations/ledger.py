@@ -69,13 +69,15 @@ def _prove(platform: Platform, _caller: Caller, request: LedgerWhat, _progress: 
     return {**to_json(proof), "path": [step.hex() for step in proof.path]}
 
 
-def _why(platform: Platform, _caller: Caller, request: WhyShow, _progress: Progress) -> Json:
+def _why(platform: Platform, caller: Caller, request: WhyShow, _progress: Progress) -> Json:
     if not 1 <= request.depth <= 100:
         raise InvalidInput(f"depth is {request.depth}: choose 1 to 100")
     if is_request(request.id):
         from taut.workflows.why import why_request
 
-        told: Json = why_request(platform, request.id.removeprefix("request:"), depth=request.depth)
+        id_ = request.id.removeprefix("request:")
+        _require_reading(platform, caller, id_)
+        told: Json = why_request(platform, id_, depth=request.depth)
         return told
     with platform.records.read() as tx:
         for ref in candidates(request.id):
@@ -87,6 +89,19 @@ def _why(platform: Platform, _caller: Caller, request: WhyShow, _progress: Progr
                 found["events"] = to_json(platform.lineage.openlineage(tx, ref))
             return found
     raise NotFound(f"nothing is known about {request.id!r}: check the id, or look at `taut ledger show`")
+
+
+def _require_reading(platform: Platform, caller: Caller, id_: str) -> None:
+    """Raise Denied unless the caller asked this himself, or may read the log: the explanation repeats what was sent."""
+    try:
+        if platform.predictions.find(id_).principal == caller.principal.id:
+            return
+    except NotFound:
+        pass  # whoever may read the log is told so by the explanation; others learn nothing
+    resource = f"request:{id_[:128]}"
+    platform.policy.require(
+        caller.principal, "log.read", resource, {"plane": "control", "local": caller.local}
+    )
 
 
 def is_request(text: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taut.core.errors import InvalidInput, NotFound
+from taut.core.errors import InvalidInput, NotFound, TautError
 from taut.trust.identity.principals import Principal
 
 Json = dict[str, Any]
@@ -106,9 +106,15 @@ def perform(
         "plane": "control",
         "local": caller.local,
         "now": platform.clock.now(),
-        **operation.facts(platform, request),
     }
-    platform.policy.require(caller.principal, operation.action, operation.resource(request), context)
+    resource = operation.resource(request)
+    try:
+        context |= operation.facts(platform, request)
+    except TautError:
+        # what it is about is not there: said only to whoever might do it, were it there and somebody else's
+        platform.policy.require(caller.principal, operation.action, resource, {**context, "author": ""})
+        raise
+    platform.policy.require(caller.principal, operation.action, resource, context)
     return operation.handle(platform, caller, request, progress)
 
 

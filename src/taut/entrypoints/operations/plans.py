@@ -18,6 +18,7 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
+from taut.entrypoints.operations.places import placed
 from taut.lifecycle.plans import Applied, Plan, Surroundings
 from taut.project.manifest import Manifest
 
@@ -50,11 +51,10 @@ class PlanHistory(Request, frozen=True):
     limit: int = 50
 
 
-def _plan(platform: Platform, _caller: Caller, request: PlanShow, progress: Progress) -> Json:
+def _plan(platform: Platform, caller: Caller, request: PlanShow, progress: Progress) -> Json:
     progress("judging the plan", None)
-    plan: Plan = platform.plans.plan(
-        request.manifest, request.bundle, _surroundings(platform, request.allow_removal)
-    )
+    manifest = placed(platform, caller, request.manifest)
+    plan: Plan = platform.plans.plan(manifest, request.bundle, _surroundings(platform, request.allow_removal))
     return {
         "base": plan.base or "",
         "changes": to_json(plan.changes),
@@ -66,9 +66,10 @@ def _plan(platform: Platform, _caller: Caller, request: PlanShow, progress: Prog
 
 def _apply(platform: Platform, caller: Caller, request: PlanApply, progress: Progress) -> Json:
     progress("applying the plan", None)
+    manifest = placed(platform, caller, request.manifest)
     base: Any = request.base
     applied: Applied = platform.plans.apply(
-        request.manifest,
+        manifest,
         request.bundle,
         actor=caller.principal.id,
         surroundings=_surroundings(platform, request.allow_removal),
@@ -112,13 +113,19 @@ def _surroundings(platform: Platform, allow_removal: bool) -> Surroundings:
     return Surroundings(live=live, allow_removal=allow_removal)
 
 
-def _facts(_platform: Platform, request: PlanApply) -> Mapping[str, object]:
-    return {"environment": request.manifest.environment}
+def _facts(platform: Platform, request: PlanApply) -> Mapping[str, object]:
+    return {"environment": _guarded(platform, request.manifest.environment)}
 
 
 def _revert_facts(platform: Platform, request: PlanRevert) -> Mapping[str, object]:
     _, manifest = platform.plans.show(request.to)
-    return {"environment": manifest.environment}
+    return {"environment": _guarded(platform, manifest.environment)}
+
+
+def _guarded(platform: Platform, wanted: str) -> str:
+    """The environment that a change is decided by: what is production now is not left by calling it otherwise."""
+    now: str = platform.plans.environment()
+    return now if now == "production" else wanted
 
 
 def _project(request: Any) -> str:
