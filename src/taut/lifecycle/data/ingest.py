@@ -34,7 +34,7 @@ from taut.lifecycle.data.evidence import Counts, evidence_of, gate_of, refused
 from taut.lifecycle.data.evolution import evolved
 from taut.lifecycle.data.passing import BatchFile, BatchPass
 from taut.lifecycle.data.personal import stored_schema
-from taut.lifecycle.data.reading import digest_of, format_of, sources_for
+from taut.lifecycle.data.reading import digest_of, format_of, sources_for, way_of_reading
 from taut.lifecycle.data.records import BatchRefused
 from taut.lifecycle.data.statistics import add
 from taut.lifecycle.data.unique import SeenKeys
@@ -127,9 +127,8 @@ class Ingest:
         )
 
     def _key(self, files: Sequence[BatchFile]) -> str:
-        return digest_json(
-            {"files": sorted(item.digest for item in files), "contract": contract_digest(self._spec)}
-        )
+        read = [[item.digest, *way_of_reading(item.file, self._spec.source)] for item in files]
+        return digest_json({"files": sorted(read), "contract": contract_digest(self._spec)})
 
     def _attempt(self, files: list[BatchFile], skipped: int, request: str | None) -> IngestResult:
         with self._doors.records.read() as tx:

@@ -68,6 +68,13 @@ def format_of(file: SourceFile, spec: SourceSpec) -> tuple[str, str]:
     )
 
 
+def way_of_reading(file: SourceFile, spec: SourceSpec) -> tuple[str, str, str]:
+    """Return (format, compression, separator): the same bytes read another way are another batch."""
+    kind, compression = format_of(file, spec)
+    tabs = file.name.lower().endswith((".tsv", ".tsv.gz", ".tsv.zst"))
+    return kind, compression, "\t" if tabs else spec.separator
+
+
 def read_records(
     sources: Sources, file: SourceFile, spec: SourceSpec, wanted: Wanted, *, expected_digest: str
 ) -> Iterator[RecordChunk]:
@@ -76,7 +83,7 @@ def read_records(
     Raises BatchRefused where the file does not fit, is damaged, or is no longer the one that `expected_digest` was
     taken of.
     """
-    kind, compression = format_of(file, spec)
+    kind, compression, separator = way_of_reading(file, spec)
     with ExitStack() as stack:
         digesting = _Digesting(stack.enter_context(sources.open(file)))
         if kind == "parquet":
@@ -86,7 +93,6 @@ def read_records(
             digesting.verify(expected_digest, file.name)
             yield from read_parquet(path, wanted, file=file.name)
             return
-        separator = "\t" if file.name.lower().endswith((".tsv", ".tsv.gz", ".tsv.zst")) else spec.separator
         try:
             stream = stack.enter_context(_opened(digesting, compression, file.name))
             if kind == "csv":

@@ -251,6 +251,18 @@ def test_a_file_that_cannot_be_read_rejects_its_batch_and_names_it(
     assert name in result.verdict.reasons[0]
 
 
+def test_a_file_that_was_only_named_wrongly_is_read_when_its_name_is_put_right(room: Room) -> None:
+    room.write("a.parquet", GOOD)
+    assert room.ingest(people(source=SourceSpec(url="a.parquet"))).rejected
+    room.write("a.csv", GOOD)
+
+    result = room.ingest(people(source=SourceSpec(url="a.csv")))
+
+    assert not result.rejected
+    assert not result.unchanged
+    assert result.rows == 3
+
+
 def test_json_lines_are_strict_about_types_and_keep_raw_values(room: Room) -> None:
     records = [
         {"id": 1, "name": "a", "amount": 1.5, "at": "2013-01-01T00:00:00Z"},
