@@ -16,9 +16,9 @@ from taut.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from taut.core.refs import VersionRef
 from taut.ports.stories import Story, StoryState
 from taut.trust.identity import OWNER
+from taut.workflows.decisions import decision_signal, tell_decisions
 from taut.workflows.release import ReleaseRequest, release, roll_back
 from taut.workflows.rooms import Published
-from taut.workflows.stories import decision_signal, tell_decisions
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from taut.ports.records import transact
 from taut.serving.predictions import Sealer as SegmentSealer
 from taut.serving.predictions import SegmentSeal
 from taut.trust.ledger import Entry
-from taut.workflows.stories import tell_decisions
+from taut.workflows.decisions import tell_decisions
 
 LogFailure = Callable[[str, BaseException], None]
 

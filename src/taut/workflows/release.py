@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,13 +11,15 @@ from taut.core.errors import InvalidInput, TautError
 from taut.core.evidence import Check, Evidence, Outcome, run_checks
 from taut.core.refs import Kind, Ref, VersionRef
 from taut.core.schema import ModelSignature
-from taut.lifecycle.features import OnlineState
 from taut.lifecycle.release import ReleaseInfo
 from taut.ports.records import Tx, transact
 from taut.ports.stories import Story
 from taut.project.declared import endpoint_of, features_of
 from taut.project.manifest import EndpointSpec
 from taut.workflows.rooms import Published, Rooms
+
+if TYPE_CHECKING:
+    from taut.lifecycle.features import OnlineState
 
 STRATEGIES = ("direct",)
 

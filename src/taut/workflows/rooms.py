@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from taut.core.refs import VersionRef
-from taut.lifecycle.data import Data
-from taut.lifecycle.features import FeatureStore
-from taut.lifecycle.plans import Plans
-from taut.lifecycle.registry import Registry
-from taut.lifecycle.release import Releases
-from taut.lifecycle.training import Training
-from taut.ports.blobs import Blobs
-from taut.ports.keys import Keys
-from taut.ports.records import Records
-from taut.ports.tables import Tables
-from taut.ports.world import Clock, Ids
-from taut.serving.predictions import PredictionReader
-from taut.trust.identity import Identity
-from taut.trust.lineage import Lineage
+
+if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first use
+    from taut.lifecycle.data import Data
+    from taut.lifecycle.features import FeatureStore
+    from taut.lifecycle.plans import Plans
+    from taut.lifecycle.registry import Registry
+    from taut.lifecycle.release import Releases
+    from taut.lifecycle.training import Training
+    from taut.ports.blobs import Blobs
+    from taut.ports.keys import Keys
+    from taut.ports.records import Records
+    from taut.ports.tables import Tables
+    from taut.ports.world import Clock, Ids
+    from taut.serving.predictions import PredictionReader
+    from taut.trust.identity import Identity
+    from taut.trust.lineage import Lineage
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,118 +1,35 @@
-"""The stories by name, as the engine of the Stories port runs them."""
+"""The stories by name, as the engine of the Stories port runs them.
+
+What they need is imported when one runs: control starts without the libraries of training.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from taut.core.evidence import Scalar
-from taut.core.refs import VersionRef
-from taut.lifecycle.registry import ModelState
-from taut.ports.stories import Stories, Story, StoryState, StoryTable
-from taut.project.declared import dataset_of
-from taut.workflows.release import ReleaseRequest, ReleaseResult, release
+from taut.ports.stories import Story, StoryTable
 from taut.workflows.rooms import Rooms
-from taut.workflows.train import TrainRequest, TrainResult, train
-
-_DECISION: Final = "decision"
-
-
-class TrainAndRelease(msgspec.Struct, frozen=True, kw_only=True):
-    """ingest: datasets to bring up to date first. approval_timeout_s: how long a person has to decide."""
-
-    model: str
-    endpoint: str
-    actor: str
-    ingest: tuple[str, ...] = ()
-    strategy: str = "direct"
-    params: dict[str, Scalar] = {}
-    approval_timeout_s: float = 7 * 86_400.0
-
-
-class TrainAndReleaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    ingested: tuple[dict[str, Any], ...] = ()
-    training: TrainResult | None = None
-    decision: str = ""
-    release: ReleaseResult | None = None
-
-
-def decision_signal(version: VersionRef | str) -> str:
-    """Name of the signal that tells a waiting story how people decided about a version."""
-    return f"{_DECISION} {version}"
-
-
-def tell_decisions(rooms: Rooms, engine: Stories) -> int:
-    """Wake the stories whose version was decided about, and return how many.
-
-    Called after a decision, and now and then, so that a crash between the two leaves nobody waiting.
-    """
-    told = 0
-    for status in engine.list(state=StoryState.WAITING, limit=1000):
-        word, _, name = (status.waiting_for or "").partition(" ")
-        if word != _DECISION:
-            continue
-        info = rooms.registry.show(VersionRef.parse(name))
-        if info.releasable or info.state is ModelState.REJECTED:
-            engine.signal(status.id, decision_signal(info.ref), "approved" if info.releasable else "rejected")
-            told += 1
-    return told
 
 
 def stories(rooms: Rooms) -> StoryTable:
     """Return the stories that this version of the code knows."""
 
     def train_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.train import TrainRequest, train
+
         return msgspec.to_builtins(train(rooms, story, msgspec.convert(arguments, TrainRequest)))
 
     def release_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.release import ReleaseRequest, release
+
         return msgspec.to_builtins(release(rooms, story, msgspec.convert(arguments, ReleaseRequest)))
 
     def train_and_release_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.pipeline import TrainAndRelease, train_and_release
+
         request = msgspec.convert(arguments, TrainAndRelease)
         return msgspec.to_builtins(train_and_release(rooms, story, request))
 
     return {"train": train_story, "release": release_story, "train_and_release": train_and_release_story}
-
-
-def train_and_release(rooms: Rooms, story: Story, request: TrainAndRelease) -> TrainAndReleaseResult:
-    """ingest → data gate → snapshot → features → train → model gate → register → approval → release → verify.
-
-    Ends early, with the reasons, where a gate rejects or a person does.
-    """
-    ingested = []
-    for name in request.ingest:
-        result = story.step(f"ingest {name}", partial(_ingest, rooms, name, request.actor, key=story.id))
-        ingested.append(result)
-        if result["rejected"]:
-            return TrainAndReleaseResult(ingested=tuple(ingested), decision="data rejected")
-    told = TrainRequest(model=request.model, actor=request.actor, params=request.params)
-    trained = train(rooms, story, told)
-    if trained.verdict == "reject":
-        return TrainAndReleaseResult(ingested=tuple(ingested), training=trained, decision="rejected")
-    decision = "admitted"
-    if not story.step("may it go", lambda: rooms.registry.show(VersionRef.parse(trained.version)).releasable):
-        story.progress(f"waiting for a decision on {trained.version}: `taut model approve`", 0.95)
-        timeout = timedelta(seconds=request.approval_timeout_s)
-        told_by = story.wait(decision_signal(trained.version), timeout=timeout)
-        decision = "timed out" if told_by is None else str(told_by)
-    if decision not in ("admitted", "approved"):
-        return TrainAndReleaseResult(ingested=tuple(ingested), training=trained, decision=decision)
-    asked = ReleaseRequest(
-        endpoint=request.endpoint, version=trained.version, strategy=request.strategy, actor=request.actor,
-        reason=f"trained by run {trained.run}",
-    )  # fmt: skip
-    released = release(rooms, story, asked)
-    return TrainAndReleaseResult(
-        ingested=tuple(ingested), training=trained, decision=decision, release=released
-    )
-
-
-def _ingest(rooms: Rooms, name: str, actor: str, *, key: str) -> Any:
-    manifest = rooms.plans.require()
-    dataset = dataset_of(manifest, name)
-    result = rooms.data.ingest(dataset, root=Path(manifest.root), actor=actor, request=f"{key}/{name}")
-    return msgspec.to_builtins(result)

@@ -207,7 +207,7 @@ def _decided(info: Any) -> Json:
 
 
 def _tell(platform: Platform) -> None:
-    from taut.workflows.stories import tell_decisions
+    from taut.workflows.decisions import tell_decisions
 
     tell_decisions(platform, platform.stories)
 
