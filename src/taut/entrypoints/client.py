@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -150,7 +151,23 @@ class InProcess:
         return decoded
 
     def close(self) -> None:
-        self._stack.close()
+        with self._stack:
+            _settle(self._platform)
+
+
+def _settle(platform: Platform) -> None:
+    """Give what was done its place in the ledger and sign it, as control's housekeeper does where one runs.
+
+    What was done is acknowledged and stays, so that a failure here is said and is no failure of the command; the next
+    command, and the housekeeper, try again.
+    """
+    from taut.core.errors import TautError
+
+    try:
+        if platform.ledger.sequence():
+            platform.ledger.checkpoint()
+    except TautError as error:
+        sys.stderr.write(f"note: the ledger is not signed up to here ({error.code}): {error.message}\n")
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 Progress = Callable[[str, float | None], None]
 
@@ -16,19 +17,44 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: st
     if not texts:
         _line(empty)
     elif sys.stdout.isatty():
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        shown = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-        for row in texts:
-            shown.add_row(*(Text(cell) for cell in row))
-        Console().print(shown)
+        _rich_table(columns, texts)
     else:
         widths = [max(len(row[at]) for row in [list(columns), *texts]) for at in range(len(columns))]
         for row in [[column.upper() for column in columns], *texts]:
             _line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+_NAME: Final = re.compile(r"[a-z]+_[0-9a-z]{20,}(\.\d+)?|[^\s@]+@\d+")
+"""What people copy into the next command: never broken or cut, however narrow the terminal is."""
+
+
+def _rich_table(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for at, name in enumerate(columns):
+        cells = [_printable(row[at]) for row in texts]
+        if all(_NAME.fullmatch(cell) or cell == "-" for cell in cells):
+            shown.add_column(name, no_wrap=True, min_width=max(map(len, cells)))
+        else:
+            shown.add_column(name, overflow="fold")
+    for row in texts:
+        shown.add_row(*(Text(_printable(cell)) for cell in row))
+    Console().print(shown)
+
+
+def page(markdown: str) -> None:
+    """Print a page of Markdown: set for people on a terminal, as it is elsewhere."""
+    if not sys.stdout.isatty():
+        _line(markdown)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(_printable(markdown)))
 
 
 def fields(values: dict[str, Any]) -> None:

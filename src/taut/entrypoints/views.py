@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +28,14 @@ def users(result: Json) -> None:
 
 def keys(result: Json) -> None:
     rows = [
-        (k["id"], k["principal"], k["roles"], k["name"] or None, k["expires_at"], k["revoked_at"])
+        (
+            k["id"],
+            k["principal"],
+            k["roles"],
+            k["name"] or None,
+            _cell("expires_at", k["expires_at"]),
+            _cell("revoked_at", k["revoked_at"]),
+        )
         for k in result["keys"]
     ]
     render.table(("key", "principal", "roles", "name", "expires", "revoked"), rows, empty="no API keys")
@@ -45,9 +51,9 @@ def leaves(result: Json) -> None:
 
 def _said(leaf: Json) -> str:
     body = {
-        key: value
+        key: str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         for key, value in leaf["body"].items()
-        if key != "details" and not str(value).startswith("sha256:")
+        if key != "details" and value not in ("", False, None) and not str(value).startswith("sha256:")
     }
     said = render.text(body)
     return said if len(said) <= 80 else said[:77] + "..."
@@ -71,67 +77,11 @@ def proof(result: Json) -> None:
     render.line(result["checkpoint"].rstrip("\n"))
 
 
-def why(result: Json) -> None:
-    """The tree of what something was made from."""
-    root = result["tree"]
-    unfolded: set[str] = set()
-
-    def node_label(node: Json) -> str:
-        ref = node["ref"]
-        if node.get("repeated"):
-            return _node(node, " (see above)" if ref in unfolded else " (see below)")
-        unfolded.add(ref)
-        return _node(node, " (more lies behind it: raise --depth)" if node.get("deeper") else "")
-
-    def children(thing: Json) -> list[Json]:
-        if "ref" in thing:
-            return list(thing.get("made_by", []))
-        more = [{"more": thing["omitted"]}] if thing.get("omitted") else []
-        return [*sorted(thing.get("inputs", []), key=_order), *more]
-
-    def label(thing: Json) -> str:
-        if "more" in thing:
-            return f"… and {thing['more']:,} more"
-        return node_label(thing) if "ref" in thing else _step(thing)
-
-    render.tree(label, children, root)
-
-
-def _order(node: Json) -> str:
-    """Source files by name, not by digest; everything else as the lineage has it."""
-    kind, _, rest = str(node["ref"]).partition(":")
-    return rest.partition("#")[2] if kind == "source" else ""
-
-
-def _node(node: Json, mark: str) -> str:
-    return f"{_brief(_named(node['ref']))}{_facts(node)}{mark}"
-
-
-def _named(ref: str) -> str:
-    """A source by its file; its digest stands behind."""
-    kind, _, rest = ref.partition(":")
-    digest, _, file = rest.partition("#")
-    return f"source:{file} ({digest})" if kind == "source" and file else ref
-
-
-def _step(step: Json) -> str:
-    return f"{step['activity']} at {_second(step['at'])}{_facts(step)}{' (see above)' if step.get('repeated') else ''}"
-
-
-def _second(time: str) -> str:
+def second(time: str) -> str:
     """A moment as people read it: to the second, UTC."""
     from datetime import UTC, datetime
 
     return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _facts(thing: Json) -> str:
-    return f"  [{_brief(render.text(thing['facts']))}]" if thing.get("facts") else ""
-
-
-def _brief(said: str) -> str:
-    """Digests cut to what tells them apart; the whole ones are in the JSON."""
-    return re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}", r"\1…", said)
 
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
@@ -178,7 +128,7 @@ def gate(result: Json) -> None:
 
 def plans(result: Json) -> None:
     rows = [
-        (p["number"], p["plan"], p["applied_at"], p["actor"], p["digest"][:15], p.get("reverts_to"))
+        (p["number"], p["plan"], second(p["applied_at"]), p["actor"], p["digest"][:15], p.get("reverts_to"))
         for p in result["plans"]
     ]
     render.table(
@@ -194,7 +144,7 @@ def releases(result: Json) -> None:
             r["strategy"],
             r["state"],
             r["weight"],
-            r["started_at"],
+            second(r["started_at"]),
             r["actor"],
             r["reason"] or None,
         )
@@ -207,19 +157,47 @@ def releases(result: Json) -> None:
     )
 
 
+_RELEASE = ("release", "endpoint", "version", "strategy", "state", "weight", "started_at", "actor", "reason")
+
+
 def release(result: Json) -> None:
-    fields({key: value for key, value in result.items() if key not in ("guardrails", "reasons", "verdict")})
+    """A release: what answers now, or why it was refused."""
+    known = {key: result[key] for key in _RELEASE if result.get(key) not in (None, "")}
+    fields({key: _cell(key, value) for key, value in known.items()})
     gate(result)
+    if "gateways" in result and result.get("state") == "live":
+        told = result["gateways"]
+        render.line(
+            f"{told} gateways answer with it"
+            if told
+            else "no platform runs here: the first `taut up` answers with it"
+        )
 
 
 def listed(key: str, columns: Sequence[str], *, empty: str) -> Any:
     """A view of the list `key`: one row an item, one column a field."""
 
     def view(result: Json) -> None:
-        rows = [[item.get(column) for column in columns] for item in result[key]]
+        rows = [[_cell(column, item.get(column)) for column in columns] for item in result[key]]
         render.table([column.replace("_", " ") for column in columns], rows, empty=empty)
 
     return view
+
+
+def _cell(column: str, value: Any) -> Any:
+    """Times to the second, metrics that decide; the whole of both is in the JSON."""
+    if column.endswith("_at") and isinstance(value, str):
+        return second(value)
+    if column == "metrics" and isinstance(value, dict):
+        return ", ".join(f"{name} {render.text(value[name])}" for name in _telling(value)) or None
+    return value
+
+
+_TELLING = ("auc", "rmse", "mae", "r2", "accuracy", "logloss")
+
+
+def _telling(metrics: Json) -> list[str]:
+    return ([name for name in _TELLING if name in metrics] or sorted(metrics))[:3]
 
 
 def moment(at_us: int) -> str:
@@ -235,11 +213,16 @@ def ingested(result: Json) -> None:
     fields({key: result[key] for key in ("dataset", "snapshot", "rows", "quarantined") if key in result})
     broken = {rule: count for rule, count in (result.get("rules") or {}).items() if count}
     for rule, count in broken.items():
-        render.line(f"  {count:,} broke {rule}")
+        render.line(f"  {count:,} broke {_rule(rule)}")
     if result.get("rejected"):
         render.line("the batch was REJECTED whole; the snapshot is as it was:")
     for reason in result.get("reasons", []):
         render.line(f"  {reason}")
+
+
+def _rule(name: str) -> str:
+    """Rules of whole rows by the name that they were given."""
+    return name.removeprefix("_row:")
 
 
 def snapshot(result: Json) -> None:
@@ -257,7 +240,10 @@ def snapshot(result: Json) -> None:
 
 
 def quarantine(result: Json) -> None:
-    rows = [(r["id"], r["source"], r["row"], r["rules"], r["record"]) for r in result["records"]]
+    rows = [
+        (r["id"], r["source"], r["row"], [_rule(rule) for rule in r["rules"]], r["record"])
+        for r in result["records"]
+    ]
     render.table(("record", "file", "row", "broke", "values"), rows, empty="nothing is in quarantine")
 
 
@@ -284,14 +270,30 @@ def reproduction(result: Json) -> None:
 
 def model(result: Json) -> None:
     """A version's card, and who said what about it."""
-    render.line(result["card_markdown"].rstrip())
+    render.page(result["card_markdown"].rstrip())
     render.line("")
     fields({key: result[key] for key in ("state", "approvals", "approvals_needed", "aliases") if result[key]})
     gate(result)
 
 
 def decided(result: Json) -> None:
-    fields({key: value for key, value in result.items() if key not in ("reasons",)})
+    """A version after somebody decided about it."""
+    shown = {key: value for key, value in result.items() if key not in ("reasons", "approvals", "needed")}
+    fields({key: _cell(key, value) for key, value in shown.items()})
+    for said in result.get("approvals", []):
+        render.line(_approval(said) if isinstance(said, dict) else f"approved by {said}")
+    missing = result.get("needed", 0) - sum(
+        isinstance(said, dict) and said["approved"] for said in result.get("approvals", [])
+    )
+    if missing > 0 and result.get("state") in ("candidate", "held"):
+        render.line(f"{missing} more to approve it")
+
+
+def _approval(said: Json) -> str:
+    what = "approved" if said["approved"] else "rejected"
+    own = " (self-approved, single user)" if said["self_approved"] else ""
+    reason = f": {said['reason']}" if said["reason"] else ""
+    return f"{what} by {said['principal']} on {second(said['at'])}{own}{reason}"
 
 
 def predictions(result: Json) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taut.core.errors import Conflict, InvalidInput, NotFound
-from taut.entrypoints import errors, inputs, render, views
+from taut.entrypoints import errors, inputs, render, tree_view
 from taut.entrypoints.cli import run
 from taut.entrypoints.cli.app import build
 from taut.entrypoints.cli.arguments import hoist
@@ -159,7 +159,7 @@ def test_what_data_says_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[
 def test_a_tree_is_drawn_with_digests_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
     source = {"ref": "source:sha256:" + "a" * 64 + "#x.csv"}
     step = {"activity": "data.read", "at": "2026-01-01T00:00:00Z", "inputs": [source], "facts": {"rows": 3}}
-    views.why({"tree": {"ref": "snapshot:orders@1", "made_by": [step]}})
+    tree_view.why({"tree": {"ref": "snapshot:orders@1", "made_by": [step]}})
 
     assert capsys.readouterr().out.splitlines() == [
         "snapshot:orders@1",
@@ -182,7 +182,7 @@ def test_a_tree_says_whether_what_it_shows_once_stands_above_or_below(
         "inputs": [approval, {"ref": "model:m@1"}, again],
     }
 
-    views.why({"tree": {"ref": "release:r", "made_by": [release]}})
+    tree_view.why({"tree": {"ref": "release:r", "made_by": [release]}})
 
     told = [
         line.rpartition("model:m@1")[2]

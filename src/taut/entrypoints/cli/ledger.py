@@ -84,8 +84,8 @@ def why(
 
     For example: taut why delay@1
     """
-    from taut.entrypoints import views
+    from taut.entrypoints import tree_view, views
 
     here = session(context)
     request = {"id": id, "depth": depth, "openlineage": openlineage or here.json}
-    here.act("why.show", request, views.why if not openlineage else views.document)
+    here.act("why.show", request, tree_view.why if not openlineage else views.document)

@@ -28,6 +28,9 @@ def register(app: typer.Typer) -> None:
         "approve": approve,
         "reject": reject,
         "verify": verify,
+        "export": export,
+        "alias": alias,
+        "retire": retire,
     }
     add_noun(app, "model", "Model versions.", versions)
 

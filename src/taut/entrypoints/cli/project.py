@@ -46,8 +46,10 @@ def init(
     result = {"project": str(folder), "files": files}
 
     def view(_result: dict[str, Any]) -> None:
-        typer.echo(f"wrote {len(files)} files to {folder}; next:")
-        typer.echo(f"  cd {folder} && taut apply && taut data ingest orders && taut train late")
+        typer.echo(
+            f"wrote {len(files)} files to {folder}. What comes next stands in {folder / 'README.md'}; begin with:"
+        )
+        typer.echo(f"  cd {folder}\n  taut apply")
 
     here.show(result, view)
 
