@@ -245,3 +245,8 @@ def test_help_answers_in_time() -> None:
     subprocess.run([sys.executable, "-m", "taut.entrypoints.cli", "--help"], capture_output=True, check=True)
 
     assert time.perf_counter() - start < 1.5
+
+
+def test_the_version_is_said_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("taut ")

@@ -35,6 +35,14 @@ def build() -> typer.Typer:
     return app
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from taut import __version__
+
+        typer.echo(f"taut {__version__}")
+        raise typer.Exit
+
+
 def _globals(
     context: typer.Context,
     home: Annotated[
@@ -55,13 +63,9 @@ def _globals(
             metavar="REASON", help="Act as the owner of the files although others have accounts; recorded."
         ),
     ] = "",
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    version: Annotated[  # noqa: ARG001 - its callback does it
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    if version:
-        from taut import __version__
-
-        typer.echo(f"taut {__version__}")
-        raise typer.Exit
     context.obj = Session(home=home, url=url, token=token, json=json, debug=debug, break_glass=break_glass)
