@@ -80,8 +80,9 @@ class PredictionLog:
         if self._current is None:
             self._roll(0)
 
-    def _sync(self, segment: SegmentWriter) -> None:
-        segment.sync()
+    def _sync(self, segment: SegmentWriter | None) -> None:
+        if segment is not None:  # else the last one was finished, and thereby synchronised, before this runs
+            segment.sync()
         if self._failed:  # the segment before this one holds records that wait as well
             raise Unavailable(self._failed)
 
@@ -116,7 +117,6 @@ class PredictionLog:
         self._pool.shutdown()
 
     def _start_sync(self) -> None:
-        assert self._current is not None, "synced() before append()"
         loop = asyncio.get_running_loop()
         group, self._waiting = self._waiting, []
         self._syncing = True

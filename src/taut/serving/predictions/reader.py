@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import Corrupt, InvalidInput, NotFound
+from taut.core.errors import InvalidInput, NotFound
 from taut.serving.predictions.log import CLOSED, OPEN
 from taut.serving.predictions.record import ID_BYTES, ID_OFFSET, PredictionRecord, decode_record
-from taut.serving.predictions.segment import FRAME, HEADER, frame_at, frames
+from taut.serving.predictions.segment import FRAME, HEADER, begins_frame, frame_at, frames
 
 SEALED: Final = ".seg"
 _SUFFIXES: Final = (OPEN, CLOSED, SEALED)
@@ -76,7 +76,10 @@ class PredictionReader:
 
 
 def _find(path: Path, key: bytes) -> PredictionRecord | None:
-    """Search by the id's bytes, which lie at a fixed place of a frame, and believe a hit only by its checksum."""
+    """Search by the id's bytes, which lie at a fixed place of a frame.
+
+    A hit is believed only where a frame of the segment begins and its checksum fits.
+    """
     data = _read(path)
     if data is None:
         return None
@@ -84,7 +87,7 @@ def _find(path: Path, key: bytes) -> PredictionRecord | None:
     at = data.find(key, HEADER.size)
     while at >= 0:
         with memoryview(data) as view:
-            payload = frame_at(view, at - back, len(view)) if at >= HEADER.size + back else None
+            payload = frame_at(view, at - back, len(view)) if begins_frame(view, at - back) else None
             found = None if payload is None else bytes(payload)
         if found is not None:
             return decode_record(found)
@@ -103,8 +106,8 @@ def _read(path: Path) -> bytes | None:
                 return bytes(mapped)
         except FileNotFoundError:
             continue
-        except ValueError as error:  # an empty file cannot be mapped
-            raise Corrupt(f"{path} is empty: restore it from a backup") from error
+        except ValueError:  # an empty file cannot be mapped
+            return b""
     return None
 
 

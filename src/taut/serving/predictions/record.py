@@ -24,7 +24,7 @@ class FeatureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Lookup(msgspec.Struct, frozen=True, array_like=True):
-    """A feature set and its columns, in the order of a FeatureRow's values."""
+    """A feature set and its columns, in the order of a FeatureRow's values; none while they change."""
 
     feature_set: str
     columns: tuple[str, ...]

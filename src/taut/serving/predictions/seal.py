@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import NotFound
+from taut.core.errors import Corrupt, NotFound
 from taut.serving.predictions.log import close_orphans
 from taut.serving.predictions.reader import SEALED, PredictionReader, Segment
 from taut.serving.predictions.record import decode_record
@@ -41,15 +41,25 @@ class Sealer:
 
         A segment without records is removed instead. Crashing between ledger and `mark` yields the same seal again:
         use `segment` as the leaf's subject and append once.
+        Raises Corrupt, after all others were yielded, for a segment that cannot be read.
         """
         close_orphans(self._folder)
+        damaged: list[str] = []
         for segment in self._reader.segments():
-            if segment.state == "closed":
+            if segment.state != "closed":
+                continue
+            try:
                 payloads = self._reader.payloads(segment)
-                if not payloads:
-                    segment.path.unlink(missing_ok=True)
-                    continue
-                yield _seal(segment, payloads)
+                seal = _seal(segment, payloads) if payloads else None
+            except Corrupt as error:
+                damaged.append(f"{segment.path.name}: {error.message}")
+                continue
+            if seal is None:
+                segment.path.unlink(missing_ok=True)
+            else:
+                yield seal
+        if damaged:
+            raise Corrupt("; ".join(damaged[:5]))
 
     def mark(self, seal: SegmentSeal) -> None:
         """Rename the segment to its sealed name. Doing so again is no error."""

@@ -45,8 +45,7 @@ class SegmentWriter:
         self._name_is_durable = False
         self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._descriptor = _create_locked(path)
             _allocate(self._descriptor, size_bytes)
             self._map: Final = mmap.mmap(self._descriptor, size_bytes, mmap.MAP_SHARED)
         except OSError as error:
@@ -61,7 +60,12 @@ class SegmentWriter:
     def begin(self, path: Path, started_us: int) -> None:
         """Give the prepared file its header and its final name."""
         self._map[: HEADER.size] = HEADER.pack(MAGIC, started_us)
-        self.path.rename(path)
+        try:
+            self.path.rename(path)
+        except OSError as error:
+            raise Unavailable(
+                f"{self.path.name} cannot be named {path.name} ({error.strerror}): mend the folder of the log"
+            ) from error
         self.path = path
 
     def append(self, payload: bytes) -> bool:
@@ -107,9 +111,12 @@ class SegmentWriter:
 def frames(data: bytes | mmap.mmap | memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield (offset, payload) of each whole frame, in order, up to the end or the first that is torn.
 
-    Raises Corrupt when the data does not begin as a segment does.
+    Nothing, or a header of zeros, is what a power failure leaves of a segment of which only the name was durable: it
+    holds no record. Raises Corrupt when the data begins otherwise than a segment does.
     """
     view = memoryview(data)
+    if not any(view[: HEADER.size]):
+        return
     if len(view) < HEADER.size or bytes(view[: len(MAGIC)]) != MAGIC:
         raise Corrupt("the file is no segment of the prediction log: restore it from a backup")
     offset, size = HEADER.size, len(view)
@@ -128,6 +135,36 @@ def frame_at(view: memoryview, offset: int, size: int) -> memoryview | None:
         return None
     payload = view[begin : begin + length]
     return payload if crc32(payload) == checksum else None
+
+
+def begins_frame(view: memoryview, offset: int) -> bool:
+    """Whether a frame of the segment begins at `offset`, found by the lengths of those before it.
+
+    What lies inside a frame may be a caller's own bytes, also such as look like a frame.
+    """
+    at = HEADER.size
+    while at < offset:
+        if at + _FRAME_BYTES > len(view):
+            return False
+        length = FRAME.unpack_from(view, at)[0]
+        if length == 0:
+            return False
+        at += _FRAME_BYTES + length
+    return at == offset
+
+
+def _create_locked(path: Path) -> int:
+    """Make the file and lock it; again where whoever sweeps what the dead left took it between the two calls."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def _allocate(descriptor: int, size_bytes: int) -> None:
