@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import polars as pl
 
-from taut.core.errors import NotFound
+from taut.core.errors import InvalidInput, NotFound
 from taut.core.refs import VersionRef
 from taut.core.schema import ModelSignature
-from taut.lifecycle.registry import Candidate, File, GateInputs
-from taut.lifecycle.training import Run
+from taut.lifecycle.registry import Candidate, File, GateInputs, Score
+from taut.lifecycle.training import Run, limits_of
+from taut.ports.jobs import JobEnd, Task
 from taut.project.manifest import ModelSpec
 from taut.serving.runtime import load, score_rows
 from taut.workflows.rooms import Rooms
+
+_TRIAL_S: Final = 120.0
 
 
 def judge_candidate(rooms: Rooms, spec: ModelSpec, run_id: str, *, actor: str) -> dict[str, Any]:
@@ -26,10 +31,12 @@ def judge_candidate(rooms: Rooms, spec: ModelSpec, run_id: str, *, actor: str) -
     run = rooms.training.get(run_id)
     info = rooms.registry.register(candidate_of(run, spec))
     if info.verdict is None:  # else this very run was judged before a crash
+        holdout, parity = rooms.training.holdout(run_id), rooms.training.parity_sample(run_id)
+        fault = try_apart(rooms, run, holdout, parity)
         inputs = GateInputs(
-            score=score,
-            holdout=rooms.training.holdout(run_id),
-            parity=rooms.training.parity_sample(run_id),
+            score=_refusing(fault) if fault else score,
+            holdout=holdout,
+            parity=parity,
             live=live_version(rooms, spec.name),
         )
         info = rooms.registry.judge(info.ref, inputs, actor=actor)
@@ -39,6 +46,46 @@ def judge_candidate(rooms: Rooms, spec: ModelSpec, run_id: str, *, actor: str) -
         "verdict": "reject" if verdict is None else str(verdict.decision),
         "reasons": ["the gate gave no verdict"] if verdict is None else list(verdict.reasons),
     }
+
+
+def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame) -> str:
+    """Run a model that nobody ran yet in a job, on the rows that the gate will use; return what went wrong, or "".
+
+    A model of standard operators may still loop for ever or ask for any memory: control must not be who finds out.
+    """
+    report, artifact = run.report, run.artifact("model.onnx")
+    if report is None or artifact is None:
+        raise NotFound(f"run {run.id} left no model: its state is {run.state}")
+    names = wanted(report.signature)
+    limits = limits_of(run.spec.resources)
+    limits = msgspec.structs.replace(limits, timeout_s=min(limits.timeout_s, _TRIAL_S), output_bytes=2**20)
+    with (
+        tempfile.TemporaryDirectory(prefix="taut-trial-") as folder,
+        rooms.blobs.local(artifact.digest) as model,
+    ):
+        inputs = {"model": str(model)}
+        for at, frame in enumerate(frames):
+            inputs[f"rows-{at}"] = str(Path(folder, f"rows-{at}.parquet"))
+            frame.select([name for name in names if name in frame.columns]).write_parquet(
+                inputs[f"rows-{at}"]
+            )
+        task = Task(
+            function="taut.serving.runtime.job:trial",
+            arguments={"signature": msgspec.to_builtins(report.signature)},
+            inputs=inputs,
+            limits=limits,
+        )
+        result = rooms.jobs.run(task, output=Path(folder, "output"))
+    return (
+        "" if result.end is JobEnd.DONE else f"tried apart, the model ended as {result.end}: {result.error}"
+    )
+
+
+def _refusing(fault: str) -> Score:
+    def refuse(_model: bytes, _signature: ModelSignature, _rows: pl.DataFrame) -> Any:
+        raise InvalidInput(fault)
+
+    return refuse
 
 
 def candidate_of(run: Run, spec: ModelSpec) -> Candidate:
@@ -71,10 +118,15 @@ def score(model: bytes, signature: ModelSignature, rows: pl.DataFrame) -> np.nda
 
     Returns probabilities `[n, classes]` of a classifier, values `[n]` of a regressor.
     """
-    names = [column.name for column in signature.request]
-    names += [item.column.name for item in signature.inputs if item.feature_set is not None]
     loaded = load(model, signature)
     outputs = score_rows(
-        loaded, rows.select([name for name in dict.fromkeys(names) if name in rows.columns]).to_dicts()
+        loaded, rows.select([name for name in wanted(signature) if name in rows.columns]).to_dicts()
     )
     return np.asarray(outputs.probabilities if signature.output == "probability" else outputs.values)
+
+
+def wanted(signature: ModelSignature) -> list[str]:
+    """Return the columns that a request for the model brings or looks up, each once."""
+    names = [column.name for column in signature.request]
+    names += [item.column.name for item in signature.inputs if item.feature_set is not None]
+    return [*dict.fromkeys(names)]

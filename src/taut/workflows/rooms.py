@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.lifecycle.release import Releases
     from taut.lifecycle.training import Training
     from taut.ports.blobs import Blobs
+    from taut.ports.jobs import Jobs
     from taut.ports.keys import Keys
     from taut.ports.records import Records
     from taut.ports.tables import Tables
@@ -52,6 +53,8 @@ class Rooms(Protocol):
     def blobs(self) -> Blobs: ...
     @property
     def tables(self) -> Tables: ...
+    @property
+    def jobs(self) -> Jobs: ...
     @property
     def keys(self) -> Keys: ...
     @property

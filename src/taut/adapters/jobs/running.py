@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import shutil
@@ -26,6 +25,24 @@ _LOG_BYTES: Final = 64 * 1024
 _EVENT_BYTES_MAX: Final = 8 * 2**20
 _LOOK_EVERY_S: Final = 0.05
 _SIZE_EVERY_S: Final = 0.5
+
+
+class _Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a job may say, one at a time. Decoding refuses what JSON has not: NaN, infinity, broken texts."""
+
+    progress: str | None = None
+    fraction: float = 0.0
+    isolation: tuple[str, ...] | None = None
+    value: dict[str, Any] | None = None
+    raised: str | None = None
+    code: str | None = None
+    unknown: str | None = None
+    refused: str | None = None
+    memory: bool | None = None
+    size: bool | None = None
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -122,19 +139,24 @@ class Running:
             self._partial.clear()
 
     def _event(self, line: bytes) -> None:
+        """Hear one event. The job's own code can write here too, so nothing is believed beyond its form.
+
+        The first word on isolation is said before that code runs, and is the only one that counts.
+        """
         try:
-            event = json.loads(line)
-            if not isinstance(event, dict):
-                raise ValueError("not an object")
-            if "progress" in event:
-                if self._progress is not None:
-                    fraction = min(1.0, max(0.0, float(event["fraction"])))
-                    self._progress(str(event["progress"])[:500], fraction)
-                return
-        except (ValueError, KeyError, TypeError, RecursionError):
+            event = _EVENT.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._stop(JobEnd.RAISED, "the job wrote something else than events to its channel")
             return
-        self._said.update(event)
+        if event.progress is not None:
+            if self._progress is not None:
+                self._progress(event.progress[:500], min(1.0, max(0.0, event.fraction)))
+            return
+        said = {name: word for name, word in msgspec.structs.asdict(event).items() if word is not None}
+        del said["fraction"]
+        if "isolation" in self._said:
+            said.pop("isolation", None)
+        self._said.update(said)
 
     def _look(self, seconds: float) -> None:
         limits = self._task.limits

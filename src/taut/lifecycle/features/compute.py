@@ -18,6 +18,7 @@ from taut.ports.jobs import JobEnd, JobResult, Jobs, Limits, Progress, Task
 from taut.project.manifest import FeaturesSpec
 
 JOB: Final = "taut.lifecycle.features.job:compute"
+_CELL_BYTES: Final = 4  # of a row and column in memory, at the least where columns are of many types
 _REMEDY: Final = {
     JobEnd.TIMED_OUT: "allow more time, or compute less",
     JobEnd.OUT_OF_MEMORY: "allow more memory, or compute lazily",
@@ -60,7 +61,7 @@ def compute_in_job(
         if result.end is not JobEnd.DONE:
             raise _failure(spec, result)
         # the job ran a builder's code: what it left is checked again here
-        return shaped(_read(output / job.OUTPUT, spec), spec)
+        return shaped(_read(output / job.OUTPUT, spec, limits), spec)
 
 
 def _hand_over(name: str, frame: pl.LazyFrame, path: Path) -> None:
@@ -83,8 +84,16 @@ def _failure(spec: FeaturesSpec, result: JobResult) -> TautError:
     return Unavailable(f"{what}: the job was killed ({result.error}): run it again")
 
 
-def _read(path: Path, spec: FeaturesSpec) -> pl.DataFrame:
+def _read(path: Path, spec: FeaturesSpec, limits: Limits) -> pl.DataFrame:
+    """Read what the job left, unless it would unpack to more than the job itself could hold."""
     try:
+        lazy = pl.scan_parquet(path)
+        columns = len(lazy.collect_schema())
+        rows = int(lazy.select(pl.len()).collect().item())
+        if rows * columns * _CELL_BYTES > limits.memory_bytes:
+            raise InvalidInput(
+                f"feature set {spec.name!r}: the job left {rows:,} rows of {columns} columns, more than its memory holds"
+            )
         return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InvalidInput(f"feature set {spec.name!r}: the job left no readable result: {error}") from error

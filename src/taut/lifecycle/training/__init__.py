@@ -6,7 +6,7 @@ from taut.lifecycle.training.code import sign_code, verify_code
 from taut.lifecycle.training.compare import Difference, Reproduction
 from taut.lifecycle.training.split import SplitFacts, split_by_time
 from taut.lifecycle.training.tables import metadata
-from taut.lifecycle.training.training import Training
+from taut.lifecycle.training.training import Training, limits_of
 from taut.lifecycle.training.values import (
     Artifact,
     Code,
@@ -33,6 +33,7 @@ __all__ = [
     "SplitFacts",
     "Training",
     "TrainingData",
+    "limits_of",
     "metadata",
     "sign_code",
     "split_by_time",

@@ -16,6 +16,7 @@ from taut.core.evidence import Scalar
 from taut.core.refs import Kind, Ref
 from taut.core.units import parse_duration, parse_size
 from taut.lifecycle.training import store
+from taut.lifecycle.training.accept import accept
 from taut.lifecycle.training.code import verify_code
 from taut.lifecycle.training.compare import Difference, Reproduction, differences
 from taut.lifecycle.training.encode import serving_form
@@ -24,7 +25,6 @@ from taut.lifecycle.training.values import (
     Artifact,
     Code,
     MetricPoint,
-    Report,
     Run,
     RunState,
     TrainingData,
@@ -159,13 +159,16 @@ class Training:
         report, error, artifacts = None, result.error, []
         if result.end is JobEnd.DONE:
             try:
-                report = msgspec.convert(result.value, Report)
+                found = accept(run, result.value, output)
                 artifacts = [self._keep(output / name) for name in _ARTIFACTS]
-            except (msgspec.ValidationError, FileNotFoundError) as fault:
+                report = found
+            except (InvalidInput, NotFound, OSError) as fault:
                 # the builder's code runs in the same process as the job, so its word is checked
-                report, error = None, f"the job's report does not fit: {fault}"
+                report, error = None, f"the job's result is not accepted: {fault}"
         if result.log:
-            log = output / "log.txt"
+            log = output.with_name(
+                "log.txt"
+            )  # beside the output, where no job can have put something of that name
             log.write_text(result.log)
             artifacts.append(self._keep(log))
         return msgspec.structs.replace(
