@@ -71,13 +71,9 @@ def _fallback(rooms: Rooms, spec: EndpointSpec, route: Route) -> ServedModel | N
 def _model(rooms: Rooms, version: VersionRef, release: str) -> ServedModel:
     digest, path = rooms.place_model(version)
     signature = rooms.registry.signature(version)
-    columns = {}
-    for lookup in signature.lookups:
-        state = rooms.features.online_state(lookup.feature_set)
-        if state is not None:
-            made = rooms.features.materialisation(lookup.feature_set, state.materialisation)
-            columns[lookup.feature_set] = made.features
     return ServedModel(
         version=str(version), release=release, artifact=digest, path=path, signature=signature,
-        feature_columns=columns,
+        feature_columns={
+            lookup.feature_set: rooms.features.online_columns(lookup.feature_set) for lookup in signature.lookups
+        },
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from taut.core.errors import InvalidInput, TautError
+from taut.core.errors import Conflict, InvalidInput, TautError
 from taut.core.evidence import Check, Evidence, Outcome, run_checks
 from taut.core.refs import Kind, Ref, VersionRef
 from taut.core.schema import ModelSignature
@@ -19,7 +19,7 @@ from taut.project.manifest import EndpointSpec
 from taut.workflows.rooms import Published, Rooms
 
 if TYPE_CHECKING:
-    from taut.lifecycle.features import OnlineState
+    from taut.lifecycle.features import Materialisation, OnlineState
 
 STRATEGIES = ("direct",)
 
@@ -120,11 +120,21 @@ def roll_back(
 
 
 def put_online(rooms: Rooms, version: VersionRef, actor: str) -> list[str]:
-    """Write online what the version looks up and nobody has written yet; return the names of its sets."""
-    names = [lookup.feature_set for lookup in rooms.registry.signature(version).lookups]
+    """Write online what the version looks up and is not there whole; return the names of its sets.
+
+    Raises Conflict where the newest materialisation lacks a feature of the version, or of a live one.
+    """
+    signature = rooms.registry.signature(version)
+    names = [lookup.feature_set for lookup in signature.lookups]
     for name in names:
-        if rooms.features.online_state(name) is None:
-            materialize(rooms, name, actor=actor)
+        state = rooms.features.online_state(name)
+        online = (
+            None if state is None else state.materialisation
+        )  # None also where the first writing was cut short
+        if online is None or _lacking(rooms.features.materialisation(name, online), signature):
+            made = rooms.features.materialisation(name)
+            _feed(made, version, signature)
+            materialize(rooms, name, actor=actor, version=made.id)
     return names
 
 
@@ -133,16 +143,38 @@ def materialize(
 ) -> OnlineState:
     """Write a feature set online and let the gateways know where its columns stand.
 
-    until: only what was known at that time. Raises as `FeatureStore.materialize`.
+    until: only what was known at that time. Raises Conflict when a live version needs a feature that would be gone,
+    else as `FeatureStore.materialize`.
     """
     spec = features_of(rooms.plans.require(), name)
-    before = rooms.features.online_state(name)
-    state = rooms.features.materialize(spec, actor=actor, materialisation=version, until=until)
-    if before is None or rooms.features.materialisation(name, before.materialisation).features != (
-        rooms.features.materialisation(name, state.materialisation).features
-    ):
-        rooms.publish()
-    return state
+    made = rooms.features.materialisation(name, version)
+    with rooms.records.read() as tx:
+        live = {route.version for route in rooms.releases.routes(tx)}
+    for ref in sorted(live, key=str):
+        _feed(made, ref, rooms.registry.signature(ref))
+    return rooms.features.materialize(
+        spec, actor=actor, materialisation=made.id, until=until, announce=rooms.publish
+    )
+
+
+def _feed(made: Materialisation, version: VersionRef, signature: ModelSignature) -> None:
+    """Raise Conflict when a version could not be answered from a materialisation's rows."""
+    lacking = _lacking(made, signature)
+    if lacking:
+        raise Conflict(
+            f"{version} needs {', '.join(lacking)} of feature set {made.spec.name}, and {made.id} has no such "
+            "column: build the set with it, or release a version that does without first"
+        )
+
+
+def _lacking(made: Materialisation, signature: ModelSignature) -> list[str]:
+    """Return the features of a set that a version needs and a materialisation does not have, in name or type."""
+    has = {(name, made.schema[name].dtype) for name in made.features}
+    return [
+        item.column.name
+        for item in signature.inputs
+        if item.feature_set == made.spec.name and (item.column.name, item.column.dtype) not in has
+    ]
 
 
 def _approvals(rooms: Rooms, version: VersionRef) -> list[str]:

@@ -76,7 +76,6 @@ def _features(
     rooms: Rooms, record: PredictionRecord, lookup: FeatureLookup, index: int
 ) -> list[dict[str, Any]]:
     """The feature values of the request's first row, and the rows that they were computed from."""
-    columns = record.head.lookups[index].columns if index < len(record.head.lookups) else ()
     found = record.features[0][index] if record.features and index < len(record.features[0]) else None
     if found is None:
         return [{"ref": f"features:{lookup.feature_set}", "facts": {"found": False}}]
@@ -85,7 +84,7 @@ def _features(
     key = {entity: asked.get(column) for entity, column in zip(lookup.entity, lookup.keys, strict=True)}
     facts: dict[str, Any] = {"event_time": from_us(found.event_time_us).isoformat()}
     facts |= {
-        f"{lookup.feature_set}.{name}": value for name, value in zip(columns, found.values, strict=False)
+        f"{lookup.feature_set}.{name}": value for name, value in zip(made.features, found.values, strict=True)
     }
     node = {
         "ref": str(made.ref), "facts": facts,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from taut.adapters.keys.file import FileKeys
@@ -127,7 +128,10 @@ def weather_endpoint(
         tensor="columns",
     )
     model = columns_model(["distance", "wind"], "carrier")
-    served = plane.served(model, signature, version="delay@4", feature_columns={"weather": ("rain", "wind")})
+    columns = ("rain", "wind")
+    served = plane.served(
+        model, signature, version="delay@4", feature_columns={"weather": {"mat_1": columns, "mat_2": columns}}
+    )
     return EndpointConfig(name="delay", live=served)
 
 
@@ -257,6 +261,32 @@ def test_features_are_looked_up_by_the_keys_of_the_request(
         [("mat_1", (0.5, 10.0))], [("mat_2", (0.0, 20))],
     ]  # fmt: skip
     assert record.head.lookups[0].columns == ("rain", "wind")
+
+
+def test_rows_of_two_materialisations_are_each_read_in_their_own_columns(
+    gateway: Gateway, plane: DataPlane, online: FakeOnline
+) -> None:
+    endpoint = weather_endpoint(plane)
+    columns = {"weather": {"mat_1": ("rain", "wind"), "mat_2": ("gusts", "rain", "wind"), "mat_3": ("rain",)}}
+    install(
+        gateway, plane, msgspec.structs.replace(
+            endpoint, live=msgspec.structs.replace(endpoint.live, feature_columns=columns)
+        ),
+    )  # fmt: skip
+    online.rows["weather", ("EWR",)] = OnlineRow(now_us(), (0.5, 10.0), "mat_1")
+    online.rows["weather", ("JFK",)] = OnlineRow(now_us(), (99.0, 0.5, 20.0), "mat_2")
+    online.rows["weather", ("LGA",)] = OnlineRow(now_us(), (0.5,), "mat_3")
+    online.rows["weather", ("BOS",)] = OnlineRow(now_us(), (30.0, 0.5, 1.0), "mat_9")
+
+    def wind_at(origin: str) -> tuple[int, Any]:
+        row = {"distance": 0, "carrier": "XX", "origin": origin}
+        status, _, answer = ask(gateway, "/v1/predict/delay", {"instances": [row]}, plane.token())
+        return status, answer["predictions"][0]["value"] if status == 200 else answer["error"]["code"]
+
+    assert wind_at("EWR") == (200, 10.0)
+    assert wind_at("JFK") == (200, 20.0)
+    assert wind_at("LGA") == (503, "unavailable")  # has no wind
+    assert wind_at("BOS") == (503, "unavailable")  # of a materialisation that the snapshot does not know
 
 
 @pytest.mark.parametrize("age_s", [None, 61.0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -92,6 +93,7 @@ class FeatureStore:
         self._jobs: Final = jobs
         self._online: Final = online_writer
         self._clock: Final = clock
+        self._materialising: Final = threading.Lock()
 
     def build(
         self,
@@ -143,17 +145,30 @@ class FeatureStore:
         actor: str,
         materialisation: str | None = None,
         until: datetime | None = None,
+        announce: Callable[[], object] | None = None,
     ) -> OnlineState:
-        """Write the newest due row of every entity online, and return what is there now.
+        """Write the newest due row of every entity online, and return what is there now. One call a set at a time.
 
         materialisation: its id; the newest one when None. until: rows after it are not due, as if it were now; for
         a replay of the past. Entities that are gone from it, or whose newest row went
         back in time since what was online before, lose their old row first. Safe to repeat after a crash.
+        announce: called before the first row of a materialisation is written that was not online whole, so that
+        readers learn what its values mean (`online_columns`); when it raises, nothing was written.
         Raises InvalidInput for a set that is not declared online; NotFound when nothing was built.
         """
         if not spec.online:
             raise InvalidInput(f"feature set {spec.name!r} is not online: declare it with online=True")
-        made = self.materialisation(spec.name, materialisation)
+        with self._materialising:  # two at once would each take the other's rows for leftovers
+            return self._materialize(self.materialisation(spec.name, materialisation), actor, until, announce)
+
+    def _materialize(
+        self,
+        made: Materialisation,
+        actor: str,
+        until: datetime | None,
+        announce: Callable[[], object] | None,
+    ) -> OnlineState:
+        spec = made.spec
         now = self._clock.now() if until is None else min(until, self._clock.now())
         before = transact(self._records, lambda tx: _begin_writing(tx, made, now), attempts=_ATTEMPTS)
         earlier = [
@@ -161,6 +176,10 @@ class FeatureStore:
             for trace in before.traces()
             if trace.materialisation != made.id or trace.at > now
         ]
+        if (
+            announce is not None and made.id != before.materialisation
+        ):  # an unfinished one may not have been said
+            announce()
         written = write_online(self._tables, self._online, made, due=now, before=earlier)
         state = OnlineState(
             materialisation=made.id,
@@ -238,6 +257,13 @@ class FeatureStore:
     def online_state(self, feature_set: str) -> OnlineState | None:
         with self._records.read() as tx:
             return rows.get_online_state(tx, feature_set)
+
+    def online_columns(self, feature_set: str) -> dict[str, tuple[str, ...]]:
+        """Return materialisation -> columns, in the order of its rows' values, of all whose rows may be online."""
+        with self._records.read() as tx:
+            state = rows.get_online_state(tx, feature_set)
+            ids = [] if state is None else [trace.materialisation for trace in state.traces()]
+            return {id_: rows.pick_materialisation(tx, feature_set, id_).features for id_ in ids}
 
     def frame(self, made: Materialisation) -> pl.LazyFrame:
         """Return the rows of a materialisation, sorted by entity and event time."""

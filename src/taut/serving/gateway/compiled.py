@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from taut.core.canonical import digest_bytes
-from taut.core.errors import Corrupt, InvalidInput
+from taut.core.errors import Corrupt, InvalidInput, Unavailable
 from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.serving.gateway.tensors import Batch, TensorDecoder, label_datatype, output_names
 from taut.serving.predictions import FeatureRow, Lookup, RecordHead, encode_head
@@ -43,7 +43,11 @@ class Scorer:
         return self._assemble is None and self._matrix is not None
 
     def score(self, batch: Batch, features: Features) -> Outputs:
-        """Return checked outputs. Raises InvalidInput for a feature that is missing, BadAnswer for nonsense."""
+        """Return checked outputs.
+
+        Raises InvalidInput for a feature that is missing, Unavailable for one that is just being rewritten, BadAnswer
+        for nonsense.
+        """
         if batch.packed:
             assert self._matrix is not None, "batches are packed for direct models only"
             return self.model.run(self._matrix.feed(batch.rows, batch.count), batch.count)
@@ -67,12 +71,13 @@ def _assembler(served: ServedModel) -> Callable[[Rows, Features], Rows] | None:
         if item.feature_set is None:
             takes.append(_request_taker(positions[name]))
             continue
-        columns = served.feature_columns.get(item.feature_set, ())
-        if name not in columns:
+        forms = served.feature_columns.get(item.feature_set, {})
+        places = {source: columns.index(name) for source, columns in forms.items() if name in columns}
+        if not places:
             raise InvalidInput(
                 f"{served.version}: feature {name!r} is no column of {item.feature_set!r} in the snapshot: issue it again"
             )
-        takes.append(_feature_taker(item.column, sets[item.feature_set], columns.index(name), signature))
+        takes.append(_feature_taker(item.column, sets[item.feature_set], places, signature))
 
     def assemble(rows: Rows, features: Features) -> Rows:
         found = features or [()] * len(rows)
@@ -89,13 +94,19 @@ def _request_taker(position: int) -> Callable[[int, Sequence[Value], object], Va
 
 
 def _feature_taker(
-    column: Column, lookup: int, position: int, signature: ModelSignature
+    column: Column, lookup: int, places: Mapping[str, int], signature: ModelSignature
 ) -> Callable[[int, Sequence[Value], Sequence[FeatureRow | None]], Value]:
+    """places: materialisation -> where the feature stands in its rows."""
     feature_set = signature.lookups[lookup].feature_set
 
     def take(index: int, _row: Sequence[Value], found: Sequence[FeatureRow | None]) -> Value:
         entry = found[lookup]
-        value = None if entry is None else feature_value(column, entry.values[position])
+        if entry is not None and entry.source not in places:
+            raise Unavailable(
+                f"feature {column.name!r} of {feature_set!r}: its row is of {entry.source}, which is being put online: "
+                "try again shortly"
+            )
+        value = None if entry is None else feature_value(column, entry.values[places[entry.source]])
         if value is None and not column.nullable:
             why = (
                 "no row for this entity, or one that is too old"
@@ -155,7 +166,7 @@ class Endpoint:
                 epoch=snapshot.epoch,
                 columns=tuple(column.name for column in signature.request),
                 lookups=tuple(
-                    Lookup(lookup.feature_set, live.feature_columns.get(lookup.feature_set, ()))
+                    Lookup(lookup.feature_set, _columns(live, lookup.feature_set))
                     for lookup in signature.lookups
                 ),
             )
@@ -165,6 +176,12 @@ class Endpoint:
         self.fallback_head: Final = (
             b"" if stand_in is None else _head(stand_in, snapshot.epoch, fallback=True)
         )
+
+
+def _columns(served: ServedModel, feature_set: str) -> tuple[str, ...]:
+    """Return the columns of a set, none while they change: each row's materialisation says them then."""
+    forms = set(served.feature_columns.get(feature_set, {}).values())
+    return forms.pop() if len(forms) == 1 else ()
 
 
 def _same_request(left: ModelSignature, right: ModelSignature) -> bool:

@@ -23,7 +23,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     version: `name@number`. artifact: digest of the ONNX file; what is loaded has it or is refused.
     path: where the file lies, absolute or relative to the installation's home.
-    feature_columns: feature set -> its columns in the order of the online row's values.
+    feature_columns: feature set -> materialisation -> its columns in the order of its rows' values, for every
+    materialisation whose rows may be online. A row of another is not read: nobody knows what its values mean.
     """
 
     version: str
@@ -31,7 +32,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     artifact: str
     path: str
     signature: ModelSignature
-    feature_columns: dict[str, tuple[str, ...]] = {}
+    feature_columns: dict[str, dict[str, tuple[str, ...]]] = {}
 
 
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

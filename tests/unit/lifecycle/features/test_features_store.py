@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -441,3 +442,65 @@ def test_skew_between_online_and_offline_is_counted_by_kind(world: World) -> Non
     assert any("wind is 2.0 offline, 2.0000000001 online" in example for example in report.examples)
     with pytest.raises(InvalidInput, match="proves nothing"):
         world.store.check_skew("departure", world.reader, sample=0)
+
+
+def test_readers_learn_what_a_row_means_before_it_is_written(world: World) -> None:
+    world.build(("JFK", hour(1), 1.0))
+    world.store.materialize(SPEC, actor="alice")
+    world.build(("JFK", hour(2), 99.0, 2.0), columns=("airport", "hour", "gusts", "wind"))
+    seen: list[tuple[dict[str, tuple[str, ...]], str]] = []
+
+    def announce() -> None:
+        row = world.online("JFK")
+        seen.append((world.store.online_columns("departure"), "" if row is None else row.source))
+
+    world.store.materialize(SPEC, actor="alice", announce=announce)
+    world.store.materialize(SPEC, actor="alice", announce=announce)  # the same again: nothing new to learn
+
+    both = {"departure@1": ("wind",), "departure@2": ("gusts", "wind")}
+    assert seen == [(both, "departure@1")]
+    assert world.store.online_columns("departure") == {"departure@2": ("gusts", "wind")}
+
+
+def test_nothing_is_written_when_readers_cannot_be_told(world: World) -> None:
+    world.build(("JFK", hour(1), 1.0))
+
+    def announce() -> None:
+        raise Unavailable("the disk is full")
+
+    with pytest.raises(Unavailable, match="disk is full"):
+        world.store.materialize(SPEC, actor="alice", announce=announce)
+
+    assert world.online("JFK") is None
+    told: list[str] = []
+    world.store.materialize(SPEC, actor="alice", announce=lambda: told.append("now"))
+    assert told == ["now"]
+
+
+def test_two_who_put_a_set_online_at_once_take_turns(world: World) -> None:
+    world.build(("JFK", hour(1), 1.0))
+    world.build(("JFK", hour(2), 99.0, 2.0), columns=("airport", "hour", "gusts", "wind"))
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    def first() -> None:
+        world.store.materialize(SPEC, actor="alice", materialisation="departure@1", announce=hold)
+
+    threads = [threading.Thread(target=first)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads.append(threading.Thread(target=lambda: world.store.materialize(SPEC, actor="bob")))
+    threads[1].start()
+    threads[1].join(0.2)
+    waited = threads[1].is_alive()
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+
+    row = world.online("JFK")
+    assert waited
+    assert row is not None
+    assert world.store.online_columns("departure")[row.source] == ("gusts", "wind")
