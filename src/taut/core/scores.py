@@ -8,14 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from taut.core.errors import InvalidInput
+from taut.core.metrics import GREATER_IS_BETTER as GREATER_IS_BETTER
 
 Array = npt.NDArray[Any]
 
 _CLIP: Final = 1e-15  # log loss of a certain and wrong prediction stays finite
-GREATER_IS_BETTER: Final = {
-    "auc": True, "accuracy": True, "f1": True, "r2": True, "average_precision": True,
-    "logloss": False, "brier": False, "rmse": False, "mae": False, "calibration_error": False,
-}  # fmt: skip
 
 
 def classification_scores(truth: Array, probabilities: Array) -> dict[str, float]:

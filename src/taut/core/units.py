@@ -22,19 +22,27 @@ def parse_duration(text: str) -> timedelta:
     Raises InvalidInput on anything else, negative durations included.
     """
     value, unit = _split(text, units=_SECONDS, example="30m")
-    return timedelta(seconds=value * _SECONDS[unit])
+    try:
+        return timedelta(seconds=value * _SECONDS[unit])
+    except OverflowError as error:
+        raise InvalidInput(
+            f"{text[:60]!r} is longer than any duration can be: write for example 30m"
+        ) from error
 
 
 def parse_size(text: str) -> int:
     """Parse a size such as `512MiB` or `2GB` into bytes. Raises InvalidInput on anything else."""
     value, unit = _split(text, units=_BYTES, example="4GiB")
-    return int(value * _BYTES[unit])
+    size = value * _BYTES[unit]
+    if size >= 2**63:
+        raise InvalidInput(f"{text[:60]!r} is larger than any size can be: write for example 4GiB")
+    return int(size)
 
 
 def _split(text: str, *, units: dict[str, float] | dict[str, int], example: str) -> tuple[float, str]:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in units:
         raise InvalidInput(
-            f"{text!r} is not understood: write a number and one of {', '.join(units)}, for example {example}"
+            f"{text[:60]!r} is not understood: write a number and one of {', '.join(units)}, for example {example}"
         )
     return float(match[1]), match[2]

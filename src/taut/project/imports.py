@@ -29,23 +29,23 @@ def import_file(path: Path, name: str, root: Path) -> ModuleType:
         raise InvalidInput(f"{path} is no Python file: name the project file, for example project.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with explained(root):
+    with explained(root, path):
         spec.loader.exec_module(module)
     return module
 
 
 @contextmanager
-def explained(root: Path) -> Iterator[None]:
+def explained(root: Path, file: Path | None = None) -> Iterator[None]:
     """Turn what a builder's code raises into InvalidInput that names file and line below `root`.
 
-    An error of taut's own keeps its class and gains the place.
+    An error of taut's own keeps its class and gains the place. file: what is imported, for errors that do not say so.
     """
     try:
         yield
     except SyntaxError as error:
-        where = _short(error.filename or "", root)
-        text = f"\n    {error.text.strip()}" if error.text else ""
-        raise InvalidInput(f"{where}, line {error.lineno}: {error.msg}: mend the syntax{text}") from error
+        raise InvalidInput(
+            f"{_where(error, root, file)}{error.msg}: mend the syntax{_line(error)}"
+        ) from error
     except ModuleNotFoundError as error:
         raise InvalidInput(f"{_place(error, root)}{error.msg}: {_remedy(error)}") from error
     except NameError as error:
@@ -75,6 +75,16 @@ def _place(error: BaseException, root: Path) -> str:
     return ""
 
 
+def _where(error: SyntaxError, root: Path, file: Path | None) -> str:
+    """`file, line n: `; Python names neither for a file with a NUL byte, and no line for one that is no text."""
+    name = _short(error.filename or (str(file) if file is not None else "the code"), root)
+    return f"{name}, line {error.lineno}: " if error.lineno else f"{name}: "
+
+
+def _line(error: SyntaxError) -> str:
+    return f"\n    {error.text.strip()}" if error.text else ""
+
+
 def _defined(error: NameError) -> str:
     """The nearest name that is defined where the wrong one was used."""
     from taut.project.words import nearest
@@ -93,7 +103,14 @@ def _short(filename: str, root: Path) -> str:
 
 
 def _remedy(error: ModuleNotFoundError) -> str:
+    from importlib.metadata import packages_distributions  # 80 ms that only this error should cost
+
+    from taut.project.words import nearest
+
     name = (error.name or "").partition(".")[0]
+    near = nearest(name, {*sys.stdlib_module_names, *packages_distributions()})
+    if "did you mean" in near:
+        return f"{near.removeprefix(': ')} Else install the package {name!r}, or put {name}.py into the project's folder"
     return f"install the package {name!r} into the environment that runs taut, or put {name}.py into the project's folder"
 
 

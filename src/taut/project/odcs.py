@@ -43,6 +43,9 @@ _OBJECT: Final = frozenset(
 )
 
 
+_MAX_VALUES: Final = 500_000
+
+
 def read_odcs(path: Path) -> ContractSpec:
     """Read a contract from a file; `FILE.yaml#NAME` picks one of several objects in it.
 
@@ -191,7 +194,25 @@ def _load(text: str) -> Item:
         raise InvalidInput("this YAML is nested too deep to be a contract") from error
     if not isinstance(document, dict):
         raise InvalidInput("this is no contract: expected apiVersion, kind, schema …")
+    _check_size(document)
     return document
+
+
+def _check_size(document: Item) -> None:
+    """Refuse a document whose aliases unfold to far more than was written, before anybody walks through it."""
+    waiting: list[Any] = [document]
+    seen = 0
+    while waiting:
+        item = waiting.pop()
+        seen += 1
+        if seen > _MAX_VALUES:
+            raise InvalidInput(
+                f"its aliases unfold to more than {_MAX_VALUES:,} values: write a small contract"
+            )
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
 
 
 def _object(document: Item, name: str | None) -> Item:

@@ -9,8 +9,7 @@ import msgspec
 from taut.core.errors import InvalidInput
 from taut.core.schema import DType
 from taut.project.manifest import ColumnSpec, RowRuleSpec
-from taut.project.odcs_words import Item, custom, items, only, plain, quoted
-from taut.project.words import nearest
+from taut.project.odcs_words import Item, custom, items, only, plain, quoted, word_of
 
 _TYPES: Final = {
     "string": DType.STRING, "integer": DType.INT, "number": DType.FLOAT, "boolean": DType.BOOL,
@@ -113,8 +112,7 @@ def _column(name: str, entry: Item, where: str) -> ColumnRead:
     logical = entry.get("logicalType")
     if logical == "date" and "H" in str(options.get("format") or ""):
         logical = "timestamp"  # v3.0 has no word for a time: its dates carry a format
-    if logical not in _TYPES:
-        raise InvalidInput(f"{where}: logicalType is {logical!r}{nearest(str(logical), _TYPES)}")
+    logical = word_of(logical, _TYPES, f"{where}: logicalType")
     own = custom(entry, where)
     for key in own:
         if key.startswith("taut.") and key not in ("taut.personal", "taut.optional", "taut.maxBadFraction"):

@@ -9,8 +9,7 @@ import msgspec
 from taut.core.errors import InvalidInput
 from taut.project.manifest import ContractSpec, RowRuleSpec
 from taut.project.odcs_columns import ColumnRead
-from taut.project.odcs_words import Item, only, plain
-from taut.project.words import nearest
+from taut.project.odcs_words import Item, only, plain, word_of
 
 _CHECK: Final = frozenset(
     [
@@ -66,10 +65,7 @@ class Reading:
                 )
 
     def _library(self, check: Item, column: str | None, where: str) -> None:
-        metric = check.get("metric") or check.get("rule")
-        if metric not in _METRICS:
-            raise InvalidInput(f"{where}: metric is {metric!r}{nearest(str(metric), _METRICS)}")
-        kind = _METRICS[str(metric)]
+        kind = _METRICS[word_of(check.get("metric") or check.get("rule"), _METRICS, f"{where}: metric")]
         arguments = check.get("arguments") or {}
         if not isinstance(arguments, dict):
             raise InvalidInput(f"{where}: arguments must be a mapping")

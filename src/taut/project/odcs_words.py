@@ -37,6 +37,15 @@ def items(holder: Item, key: str, where: str) -> list[Item]:
     return found
 
 
+def word_of(value: object, words: Collection[str], what: str) -> str:
+    """Return one of `words`. Raises InvalidInput, with the nearest, for another word or for no word at all."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} must be a word: there is {', '.join(sorted(words))}")
+    if value not in words:
+        raise InvalidInput(f"{what} is {value!r}{nearest(value, words)}")
+    return value
+
+
 def only(entry: Item, words: Collection[str], where: str) -> None:
     """Refuse a key that the standard does not know, with the nearest that it does."""
     for key in entry:

@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 
 from taut.core.errors import InvalidInput
+from taut.core.metrics import GREATER_IS_BETTER
+from taut.core.units import parse_duration
 from taut.project import words
 from taut.project.datasets import Dataset
 from taut.project.manifest import (
@@ -21,9 +23,6 @@ from taut.project.manifest import (
 from taut.project.words import worded
 
 _HUGE: Final = 1e300
-_SMALLER_IS_BETTER: Final = frozenset(
-    {"log_loss", "brier", "mae", "mse", "rmse", "mape", "rmsle", "max_error", "median_absolute_error"}
-)
 _CRON_FIELDS: Final = (
     ("minute", 0, 59),
     ("hour", 0, 23),
@@ -54,32 +53,37 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
 @worded("by_time")
 def by_time(*, test: str = "30d", gap: str = "0s") -> SplitSpec:
     """Hold out the last `test`, drop `gap` before it; rows whose label was not known at the split are embargoed."""
-    return SplitSpec(test=words.duration(test, "by_time: test"), gap=words.duration(gap, "by_time: gap"))
+    held_out = words.duration(test, "by_time: test")
+    if not parse_duration(held_out):
+        raise InvalidInput(
+            f"by_time: test is {held_out!r}: nothing would be held out, write for example '30d'"
+        )
+    return SplitSpec(test=held_out, gap=words.duration(gap, "by_time: gap"))
 
 
 @worded("metric")
 def metric(name: str, *, minimum: float | None = None, maximum: float | None = None) -> GateSpec:
     """The metric on the held-out data must lie within these bounds, both inclusive."""
-    what = f"metric {words.text(name, 'metric: name')!r}"
+    what = f"metric {words.one_of(name, tuple(GREATER_IS_BETTER), 'metric: name')!r}"
     low = words.optional_number(minimum, f"{what}: minimum", low=-_HUGE, high=_HUGE)
     high = words.optional_number(maximum, f"{what}: maximum", low=-_HUGE, high=_HUGE)
     if low is None and high is None:
         raise InvalidInput(f"{what} has no bound: write minimum= or maximum=")
     if low is not None and high is not None and low > high:
         raise InvalidInput(f"{what}: minimum {low:g} is above maximum {high:g}: no value could pass")
-    return GateSpec(kind="metric", metric=name, minimum=low, maximum=high, greater_is_better=low is not None)
+    return GateSpec(
+        kind="metric", metric=name, minimum=low, maximum=high, greater_is_better=GREATER_IS_BETTER[name]
+    )
 
 
 @worded("no_regression")
-def no_regression(name: str, *, tolerance: float = 0.0, greater_is_better: bool | None = None) -> GateSpec:
-    """The metric must not be worse than the live version's by more than `tolerance`, both on the candidate's holdout.
-
-    greater_is_better: known for the usual metrics; name it for one of your own that should be small.
-    """
-    what = f"no_regression {words.text(name, 'no_regression: name')!r}"
-    better = name not in _SMALLER_IS_BETTER if greater_is_better is None else greater_is_better
+def no_regression(name: str, *, tolerance: float = 0.0) -> GateSpec:
+    """The metric must not be worse than the live version's by more than `tolerance`, both on the candidate's holdout."""
+    what = f"no_regression {words.one_of(name, tuple(GREATER_IS_BETTER), 'no_regression: name')!r}"
     allowed = words.number(tolerance, f"{what}: tolerance", low=0, high=_HUGE)
-    return GateSpec(kind="no_regression", metric=name, tolerance=allowed, greater_is_better=bool(better))
+    return GateSpec(
+        kind="no_regression", metric=name, tolerance=allowed, greater_is_better=GREATER_IS_BETTER[name]
+    )
 
 
 @worded("parity")

@@ -231,7 +231,7 @@ def test_a_function_runs_from_its_bundle_with_its_helpers(tmp_path: Path) -> Non
     ("files", "module", "name", "said"),
     [
         ({"p.py": "def f(:\n  pass"}, "p", "f", "InvalidInput p.py, line 1: "),
-        ({"p.py": "\nimport nopolars\n"}, "p", "f", "InvalidInput p.py, line 2: No module named 'nopolars': install"),
+        ({"p.py": "\nimport nopolars\n"}, "p", "f", "InvalidInput p.py, line 2: No module named 'nopolars': did you mean 'polars'? Else install"),
         ({"p.py": "import h", "h.py": "x = 1 / 0"}, "p", "f", "InvalidInput h.py, line 1: ZeroDivisionError"),
         ({"p.py": "import sys\nsys.exit(3)"}, "p", "f", "InvalidInput p.py, line 2: the code calls sys.exit()"),
         ({"p.py": "x = 1"}, "p", "f", "InvalidInput no function 'f' in module 'p'"),

@@ -195,7 +195,12 @@ def test_contracts_in_files_enter_the_bundle(tmp_path: Path) -> None:
         (('max_age="3h"', 'max_age="soon"'), "max_age: 'soon' is not understood"),
         (('format="csv"', 'format="cvs"'), "files: format is 'cvs': did you mean 'csv'?"),
         (('"delay", dataset', '"De lay", dataset'), "model 'De lay' is not allowed"),
-        (("\nimport taut\n", "\nimport taut\nimport polras\n"), "line 3: No module named 'polras': install the package 'polras'"),
+        (("\nimport taut\n", "\nimport taut\nimport polras\n"), "line 3: No module named 'polras': did you mean 'polars'? Else install the package 'polras'"),
+        (("\nimport taut\n", "\nimport taut\nimport nosuchmodule_\n"), "No module named 'nosuchmodule_': install the package 'nosuchmodule_'"),
+        (('taut.metric("auc"', 'taut.metric("acu"'), "metric: name is 'acu': did you mean 'auc'?"),
+        (('test="30d"', 'test="0d"'), "by_time: test is '0d': nothing would be held out"),
+        (('test="30d"', f'test="{"9" * 400}d"'), "is longer than any duration can be"),
+        (('memory="4GiB"', f'memory="{"9" * 400}GiB"'), "is larger than any size can be"),
         (("\nimport taut\n", "\nimport taut\n1 / 0\n"), "line 3: ZeroDivisionError: division by zero"),
         (("def departure(weather):", "def departure(weather:"), "project.py, line"),
         (('audit="crash-safe"', 'audit="off"'), 'audit="off" is for low risk only'),
@@ -282,3 +287,13 @@ def test_no_text_in_a_project_file_gives_anything_but_a_taut_error(
     )
     with contextlib.suppress(TautError):  # anything else fails the test
         assert load_project(folder / "project.py").manifest.project == text
+
+
+@pytest.mark.parametrize("content", [b"\0", b"import taut\n\0", b"\xff\xfe\0x"])
+def test_a_file_that_is_no_text_is_named_although_python_does_not_name_it(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "project.py").write_bytes(content)
+
+    with pytest.raises(InvalidInput, match=r"^project\.py"):
+        load_project(tmp_path / "project.py")

@@ -144,6 +144,8 @@ slaProperties:
         (PLAIN + "- name: lines\n  properties: []\n", "say which"),
         ("x: &a [1]\n" + PLAIN.replace("name: orders", "name: orders\n  physicalNme: x"), "'physicalNme' is unknown"),
         ("!!python/object/apply:os.system ['true']", "no YAML"),
+        (PLAIN.replace("logicalType: integer", "logicalType: [integer]"), "logicalType must be a word"),
+        (PLAIN + "  quality: [{metric: {rowCount: 1}}]\n", "metric must be a word"),
     ],
 )  # fmt: skip
 def test_what_is_no_contract_or_cannot_be_kept_is_refused_and_named(text: str, said: str) -> None:
@@ -182,3 +184,6 @@ def test_a_deep_or_repeating_document_costs_nothing() -> None:
         parse_odcs(bomb)
     with pytest.raises(InvalidInput):
         parse_odcs("[" * 5000)
+    deep = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}x]\n" for n in range(1, 12))
+    with pytest.raises(InvalidInput, match="aliases unfold to more than"):
+        parse_odcs(deep + PLAIN.replace("logicalType: integer", "logicalType: *a11"))
