@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from sqlalchemy import insert, update
+from sqlalchemy import BigInteger, String, insert, literal, select, update
 
 from taut.core.canonical import canonical_json
 from taut.core.errors import Conflict, Denied, InvalidInput
@@ -16,7 +16,7 @@ from taut.ports.world import Clock
 from taut.trust.identity import rows
 from taut.trust.identity.principals import OWNER, check_kind, check_principal_id, check_roles
 from taut.trust.identity.rows import PrincipalRow
-from taut.trust.identity.tables import principals
+from taut.trust.identity.tables import principals, revocations, tokens
 from taut.trust.ledger import Entry, Ledger
 
 Enrol = Literal["human", "service"]
@@ -76,15 +76,30 @@ class People:
     def set_roles(self, tx: Tx, person: PrincipalRow, roles: tuple[str, ...], *, actor: str) -> PrincipalRow:
         tx.execute(update(principals).where(principals.c.id == person.id).values(roles=json_text(roles)))
         if set(person.roles) - set(roles):
-            self.cut_tokens(tx, person.id)
+            self.cut_tokens(tx, person.id, actor=actor)
         facts = {"before": " ".join(person.roles), "after": " ".join(roles)}
         self.note(tx, "identity.principal.roles", person.id, actor, facts)
         return rows.get_principal(tx, person.id)
 
-    def cut_tokens(self, tx: Tx, principal: str) -> None:
-        """Refuse the tokens issued so far. They carry whole seconds, so the cut lies at the next one."""
-        cut_us = (to_us(self._clock.now()) // SECOND_US + 1) * SECOND_US
+    def cut_tokens(self, tx: Tx, principal: str, *, actor: str) -> None:
+        """Refuse the tokens issued so far.
+
+        They carry whole seconds, so the cut lies at the next one, and never goes back with the clock. Those that
+        were issued for that second or later (after an earlier cut, or before the clock was set back) are named.
+        """
+        now_us = to_us(self._clock.now())
+        before_us = rows.get_principal(tx, principal).tokens_from_us
+        cut_us = max(before_us, (now_us // SECOND_US + 1) * SECOND_US)
         tx.execute(update(principals).where(principals.c.id == principal).values(tokens_from_us=cut_us))
+        late = select(
+            tokens.c.jti, tokens.c.expires_at_us, literal(now_us, BigInteger), literal(actor, String)
+        ).where(
+            tokens.c.principal == principal,
+            tokens.c.issued_at_us >= cut_us,
+            tokens.c.jti.not_in(select(revocations.c.jti)),
+        )
+        named = ("jti", "expires_at_us", "revoked_at_us", "revoked_by")
+        tx.execute(insert(revocations).from_select(named, late))
 
     def note(
         self,

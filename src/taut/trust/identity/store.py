@@ -192,7 +192,7 @@ class Identity:
 
         def do(tx: Tx) -> None:
             rows.get_principal(tx, principal)
-            self._people.cut_tokens(tx, principal)
+            self._people.cut_tokens(tx, principal, actor=actor)
             self._people.note(tx, "identity.tokens.revoked", principal, actor)
 
         transact(self._records, do, attempts=_ATTEMPTS)

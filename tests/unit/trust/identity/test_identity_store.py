@@ -295,3 +295,34 @@ def test_the_verifier_of_control_learns_of_changes_made_by_another_process(world
     other.revoke_tokens("alice", actor="owner")
     with pytest.raises(Unauthenticated):
         world.identity.authenticate(token)
+
+
+def test_a_token_made_after_a_revocation_can_be_revoked_within_the_same_second(world: World) -> None:
+    world.identity.create_principal("alice", kind="human", roles=["builder"], actor="owner")
+    world.identity.revoke_tokens("alice", actor="owner")
+    token, _ = world.identity.create_token("alice", ["builder"], HOUR, actor="alice")
+    world.identity.authenticate(token)
+
+    world.identity.revoke_tokens("alice", actor="owner")
+
+    with pytest.raises(Unauthenticated, match="revoked"):
+        world.identity.authenticate(token)
+    assert [row.revoked for row in world.identity.tokens("alice")] == [True]
+    again, _ = world.identity.create_token("alice", ["builder"], HOUR, actor="alice")
+    world.identity.authenticate(again)
+
+
+def test_a_clock_that_is_set_back_brings_no_revoked_token_to_life(world: World) -> None:
+    world.identity.create_principal("alice", kind="human", roles=["builder"], actor="owner")
+    before, _ = world.identity.create_token("alice", ["builder"], HOUR, actor="alice")
+    world.clock.advance(timedelta(seconds=60))
+    later, _ = world.identity.create_token("alice", ["builder"], HOUR, actor="alice")
+    world.identity.revoke_tokens("alice", actor="owner")
+
+    world.clock.jump(timedelta(seconds=-55))
+    world.identity.revoke_tokens("alice", actor="owner")
+    world.clock.advance(timedelta(seconds=56))
+
+    for token in (before, later):
+        with pytest.raises(Unauthenticated, match="revoked"):
+            world.identity.authenticate(token)
