@@ -26,10 +26,14 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidInput(f"{name} is {value}: give a finite number above 0")
 
     def share(self, parts: int) -> Limit:
-        """Return what one of `parts` gateways may grant, so that together they stay within the limit."""
+        """Return what one of `parts` gateways may grant, so that together they stay within the limit.
+
+        A burst that lets one request pass does so in each part: less than one would refuse every request for ever.
+        Where `burst` is below `parts`, a caller who reaches all of them may so spend `parts` at once instead.
+        """
         if parts < 1:
             raise InvalidInput(f"a limit cannot be shared by {parts}: give at least 1")
-        return Limit(rate_per_s=self.rate_per_s / parts, burst=self.burst / parts)
+        return Limit(rate_per_s=self.rate_per_s / parts, burst=max(self.burst / parts, min(1.0, self.burst)))
 
 
 class Quota:

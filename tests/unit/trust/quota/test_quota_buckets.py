@@ -122,3 +122,15 @@ def test_no_span_of_time_grants_more_than_burst_and_rate_whatever_the_clock_does
             spent += n
         span_s = max(times) - times[0] if times else 0.0
         assert spent <= burst + rate * span_s + 1e-6 * (1 + spent)
+
+
+@settings(max_examples=50)
+@given(burst=st.floats(1, 100), parts=st.integers(1, 64))
+def test_a_share_of_a_limit_lets_one_request_pass_where_the_whole_does(burst: float, parts: int) -> None:
+    share = Limit(rate_per_s=0.5, burst=burst).share(parts)
+    quota = Quota({"delay": share})
+
+    quota.take(KEY, 1, 0.0)
+
+    assert share.burst * parts <= max(burst, parts) + 1e-9
+    assert share.rate_per_s * parts == pytest.approx(0.5)
