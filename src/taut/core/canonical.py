@@ -20,14 +20,15 @@ def canonical_json(value: Any) -> bytes:
     """Encode `value` as JSON with sorted keys and no white space; equal values give equal bytes.
 
     value: anything that msgspec encodes (builtins, Structs, datetimes, enums).
-    Raises InvalidInput on NaN and infinities (JSON has none; msgspec would write null in silence) and on types
-    that JSON cannot carry.
+    Raises InvalidInput on NaN and infinities (JSON has none; msgspec would write null in silence), on half a
+    surrogate and on types that JSON cannot carry.
     """
     try:
-        builtins = msgspec.to_builtins(value, str_keys=True)
-    except (TypeError, ValueError) as error:
+        # ordered here too: a set has become a list, in the order of this process's hashes, before the encoder sees it
+        builtins = msgspec.to_builtins(value, str_keys=True, order="deterministic")
+        encoded = _ENCODER.encode(builtins)
+    except (TypeError, ValueError) as error:  # half a surrogate is a ValueError of the encoder
         raise InvalidInput(f"value cannot be written as JSON: {error}") from error
-    encoded = _ENCODER.encode(builtins)
     if b"null" in encoded:  # what is not finite was written so; the walk costs more than all the rest
         _refuse_non_finite(builtins, "$")
     return encoded

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -58,4 +60,24 @@ def test_a_number_that_json_lacks_is_refused_however_deep(path: list[str], numbe
 @pytest.mark.parametrize("value", [object(), {"x": {1, object()}}, lambda: None])
 def test_what_json_cannot_carry_is_refused(value: Any) -> None:
     with pytest.raises(InvalidInput):
+        canonical_json(value)
+
+
+def test_a_set_is_written_the_same_way_in_every_process() -> None:
+    script = (
+        "from taut.core.canonical import canonical_json as c; print(c({'a': {'x', 'zz', 'y', 'qq', 'w'}}))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3", "4")
+    }
+
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["a", "\udfff"], {"\ud800": 1}])
+def test_half_a_surrogate_is_refused_in_words(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="JSON"):
         canonical_json(value)
