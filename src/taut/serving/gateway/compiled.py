@@ -135,7 +135,7 @@ class Endpoint:
         self.signature: Final = signature
         self.live: Final = Scorer(live, models[model_key(live)])
         stand_in = config.fallback
-        if stand_in is not None and not _same_request(stand_in.signature, signature):
+        if stand_in is not None and not _same_face(stand_in.signature, signature):
             stand_in = None
         self.fallback: Final = None if stand_in is None else Scorer(stand_in, models[model_key(stand_in)])
         self.lookups: Final = signature.lookups
@@ -184,9 +184,14 @@ def _columns(served: ServedModel, feature_set: str) -> tuple[str, ...]:
     return forms.pop() if len(forms) == 1 else ()
 
 
-def _same_request(left: ModelSignature, right: ModelSignature) -> bool:
-    """Whether a request that was read for one model can be scored by the other."""
-    return left.request == right.request and left.lookups == right.lookups and left.output == right.output
+def _same_face(left: ModelSignature, right: ModelSignature) -> bool:
+    """Whether a request that was read for one model can be scored by the other, and the answer read as the one's."""
+    return (
+        (left.request, left.lookups, left.output) == (right.request, right.lookups, right.output)
+        and left.classes == right.classes
+        and left.event_time == right.event_time
+        and label_datatype(left) == label_datatype(right)  # (0, 1) equals (False, True)
+    )
 
 
 def _head(served: ServedModel, epoch: int, *, fallback: bool = False) -> bytes:

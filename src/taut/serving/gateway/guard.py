@@ -69,6 +69,11 @@ class Guard:
         if scheme.lower() != b"bearer" or not bearer:
             raise Unauthenticated("the Authorization header is not understood: send Bearer TOKEN")
         principal = self._active.verifier.verify(bearer, now_us / 1e6)
+        # remembered in one spelling: a header may be padded to its bound, and each would be another
+        authorization = b"Bearer " + bearer.encode("ascii")
+        known = self._sessions.get(authorization)
+        if known is not None:
+            return known
         session = Session(principal, bearer, {})
         if len(self._sessions) >= _MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]

@@ -50,7 +50,7 @@ class GatewayNode:
                 return
 
     async def apply(self, data: bytes) -> Ack:
-        """Switch to a signed snapshot, or refuse it and say why. Never raises for what is wrong with the snapshot."""
+        """Switch to a signed snapshot, or refuse it and say why. Never raises."""
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         epoch = 0
@@ -75,6 +75,10 @@ class GatewayNode:
         except TautError as error:
             self._gateway.refused_snapshot = error.message
             return self._ack(epoch, applied=False, reason=f"{error.code}: {error.message}", start_s=start_s)
+        except Exception as error:  # noqa: BLE001 - raised here, it would end the stream, and no later snapshot be heard
+            said = f"this gateway cannot read the snapshot ({type(error).__name__}: {error})"
+            self._gateway.refused_snapshot = f"{said}: upgrade it and control to the same version"
+            return self._ack(epoch, applied=False, reason=f"internal: {said}", start_s=start_s)
         return self._ack(epoch, applied=True, reason="", start_s=start_s)
 
     async def _keep(self, data: bytes) -> None:

@@ -12,7 +12,7 @@ from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType, ModelSignature
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.runtime import Matrix, Outputs
-from taut.serving.runtime.rows import Value, convert_value, unknown_column
+from taut.serving.runtime.rows import INT_MAX, INT_MIN, WANTED, Value, convert_value, unknown_column
 
 MATRIX: Final = "input"
 _DATATYPES: Final = {
@@ -251,9 +251,9 @@ def _narrow(column: Column, value: float, row: int) -> Value:
         return value
     if column.dtype is DType.BOOL and value in (0.0, 1.0):
         return value == 1.0
-    if column.dtype is DType.INT and math.isfinite(value) and value == math.floor(value):
+    if column.dtype is DType.INT and INT_MIN <= value <= INT_MAX and value == math.floor(value):
         return int(value)
-    wanted = "0 or 1" if column.dtype is DType.BOOL else "a whole number"
+    wanted = "0 or 1" if column.dtype is DType.BOOL else WANTED[column.dtype]
     raise InvalidInput(f"row {row}, column {column.name!r}: saw {value:g}, wanted {wanted}")
 
 

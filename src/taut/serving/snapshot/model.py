@@ -38,7 +38,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One endpoint.
 
-    fallback: answers when the live version fails, marked in the answer; used only where it takes the same request.
+    fallback: answers when the live version fails, marked in the answer; used only where it takes the same request
+    and gives the same classes.
     quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
     endpoint is served without hearing from control (high risk).
     """

@@ -55,7 +55,6 @@ class Publisher:
         self._path: Final = path
         self._changed: Final = threading.Condition()
         self._connections: dict[socket.socket, GatewayState | None] = {}
-        self._refusals: dict[tuple[int, str], Ack] = {}
         self._newest = store.newest()
         self._sending: Final = threading.Lock()
         self._closed = False
