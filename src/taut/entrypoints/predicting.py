@@ -10,7 +10,7 @@ import msgspec
 
 from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.entrypoints import errors
-from taut.entrypoints.client import Client, InProcess
+from taut.entrypoints.client import Client, InProcess, connect
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ def predict(
 
 
 def predict_at(url: str, endpoint: str, instances: list[Json], *, token: str | None) -> Json:
-    """Ask an endpoint at the data plane's URL."""
+    """Ask an endpoint at the data plane's URL, or at the control plane's, which is asked where its gateways are."""
     import httpx
 
     headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -60,6 +60,12 @@ def predict_at(url: str, endpoint: str, instances: list[Json], *, token: str | N
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=30.0, trust_env=False) as http:
             answer = http.post(_path(endpoint), content=body, headers={"content-type": "application/json"})
+            if answer.status_code == 404 and http.get("/v2").status_code == 404:
+                with connect(Path(), url=url, token=token) as control:
+                    where = control.call("status.show").get("data_plane")
+                if where:
+                    return predict_at(where, endpoint, instances, token=token)
+                raise Unavailable(f"{url} is a control plane without a gateway: look at `taut status`")
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise Unavailable(
             f"the data plane at {url} does not answer ({error}): start it with `taut up`"

@@ -35,6 +35,10 @@ def why(result: Json) -> None:
         return node_label(thing) if "ref" in thing else _step(thing)
 
     render.tree(label, children, root)
+    if result.get("made_from_it"):
+        render.line("it begins here; made from it:")
+    for ref in result.get("made_from_it", []):
+        render.line(f"  {_brief(_named(ref))}")
 
 
 def _order(node: Json) -> str:

@@ -48,7 +48,7 @@ def predict(
 
     For example: taut predict delay --data '{"carrier": "UA", "origin": "EWR"}'
 
-    With --url, that is the data plane's address; without it, the installation here is asked, running or not.
+    With --url, that address is asked, of either plane; without it, the installation here, running or not.
     """
     from taut.entrypoints import views
     from taut.entrypoints.inputs import instances, read_json

@@ -78,17 +78,38 @@ def _why(platform: Platform, caller: Caller, request: WhyShow, _progress: Progre
         id_ = request.id.removeprefix("request:")
         _require_reading(platform, caller, id_)
         told: Json = why_request(platform, id_, depth=request.depth)
-        return told
+        return {**told, "events": _request_events(platform, told)} if request.openlineage else told
     with platform.records.read() as tx:
-        for ref in candidates(request.id):
+        for ref in (
+            *candidates(request.id),
+            *platform.lineage.sources(tx, request.id.removeprefix("source:")),
+        ):
             node = platform.lineage.why(tx, ref, depth=request.depth)
-            if not node.steps and not node.facts:
+            made_from_it = () if node.steps else platform.lineage.downstream(tx, ref)
+            if not node.steps and not node.facts and not made_from_it:
                 continue
             found: Json = {"id": str(ref), "tree": lineage_as_json(node)}
+            if (
+                made_from_it
+            ):  # a beginning: what lies behind it is outside, so that only the other way says anything
+                found["made_from_it"] = [str(made) for made in made_from_it]
             if request.openlineage:
                 found["events"] = to_json(platform.lineage.openlineage(tx, ref))
             return found
     raise NotFound(f"nothing is known about {request.id!r}: check the id, or look at `taut ledger show`")
+
+
+def _request_events(platform: Platform, told: Json) -> list[Json]:
+    """The events of everything behind an answer, and of the answering itself, which no lineage table holds."""
+    step = told["tree"]["made_by"][0]
+    release = next(node["ref"] for node in step["inputs"] if node["ref"].startswith(f"{Kind.RELEASE}:"))
+    with platform.records.read() as tx:
+        found: list[Json] = to_json(platform.lineage.openlineage(tx, Ref.parse(release)))
+    answering = platform.lineage.event(
+        activity=step["activity"], at=datetime.fromisoformat(step["at"]), facts=step["facts"],
+        inputs=[Ref.parse(node["ref"]) for node in step["inputs"]], outputs=[Ref.parse(told["tree"]["ref"])],
+    )  # fmt: skip
+    return [*found, *to_json(answering)]
 
 
 def _require_reading(platform: Platform, caller: Caller, id_: str) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from taut.core.canonical import canonical_json, digest_json
 from taut.core.errors import Exhausted, InvalidInput
 from taut.core.evidence import Scalar
-from taut.core.refs import Ref
+from taut.core.refs import Kind, Ref
 from taut.core.times import to_us
 from taut.ports.records import Tx
 from taut.ports.world import Clock
 from taut.trust.lineage import tables as t
-from taut.trust.lineage.graph import Upstream, made_from, read_facts
+from taut.trust.lineage.graph import Activity, Upstream, made_from, read_facts
 from taut.trust.lineage.openlineage import run_events
 from taut.trust.lineage.values import LineageNode, LineageStep
 
@@ -65,7 +66,7 @@ class Lineage:
                 f"{circle[0]} would be made from itself by {activity}: give the new thing a name of its own"
             )
         said = dict(facts or {})
-        id_ = str(UUID(digest_json([activity, read, made, said])[-32:], version=5))
+        id_ = _activity_id(activity, read, made, said)
         known = select(t.activities.c.id).where(t.activities.c.id == id_)
         if tx.execute(known).scalar_one_or_none() is not None:
             return
@@ -113,6 +114,18 @@ class Lineage:
             )
         return tuple(Ref.parse(text) for text in found)
 
+    def sources(self, tx: Tx, name: str) -> tuple[Ref, ...]:
+        """Return the sources of that name that something was made from, one for each digest, newest first."""
+        ref, made_at = t.edges.c.ref, func.max(t.activities.c.at_us)
+        query = (
+            select(ref)
+            .join(t.activities, t.activities.c.id == t.edges.c.activity_id)
+            .where(ref.startswith(f"{Kind.SOURCE}:"), ref.endswith(f"#{name}", autoescape=True))
+            .group_by(ref)
+            .order_by(made_at.desc(), ref)
+        )
+        return tuple(Ref.parse(text) for text in tx.execute(query).scalars())
+
     def openlineage(
         self, tx: Tx, ref: Ref, *, depth: int = 1_000, nodes_max: int = NODES_MAX
     ) -> list[dict[str, Any]]:
@@ -126,6 +139,21 @@ class Lineage:
         for activity in graph.activities.values():
             owners.update(activity.outputs)
         return run_events(graph.activities.values(), read_facts(tx, owners), beyond=graph.beyond)
+
+    def event(
+        self,
+        *,
+        activity: str,
+        at: datetime,
+        inputs: Sequence[Ref],
+        outputs: Sequence[Ref],
+        facts: Mapping[str, Scalar],
+    ) -> list[dict[str, Any]]:
+        """Return the OpenLineage events of an activity that is kept elsewhere, such as an answer of the prediction log."""
+        read, made = _texts(inputs), _texts(outputs)
+        id_ = _activity_id(activity, read, made, dict(facts))
+        found = Activity(id=id_, activity=activity, at_us=to_us(at), inputs=read, outputs=made)
+        return run_events([found], {id_: facts})
 
     def _gather(self, tx: Tx, ref: Ref, *, depth: int, depth_max: int, nodes_max: int) -> Upstream:
         if not 0 < depth <= depth_max or not 0 < nodes_max <= NODES_MAX:
@@ -184,6 +212,11 @@ class _Tree:
             ),
             omitted=activity.omitted,
         )
+
+
+def _activity_id(activity: str, read: list[str], made: list[str], facts: dict[str, Scalar]) -> str:
+    """The same activity always has the same id, a UUID as OpenLineage wants it."""
+    return str(UUID(digest_json([activity, read, made, facts])[-32:], version=5))
 
 
 def _texts(refs: Sequence[Ref]) -> list[str]:
