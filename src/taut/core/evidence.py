@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from math import isfinite
 
 import msgspec
 
@@ -28,13 +29,21 @@ class Outcome(StrEnum):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at: what was seen beside what was wanted."""
+    """One thing that was looked at: what was seen beside what was wanted.
+
+    Raises InvalidInput where either is NaN or infinite: that proves nothing, and no evidence could hold it.
+    """
 
     name: str
     outcome: Outcome
     message: str = ""
     observed: Scalar = None
     limit: Scalar = None
+
+    def __post_init__(self) -> None:
+        for what, value in (("saw", self.observed), ("wanted", self.limit)):
+            if isinstance(value, float) and not isfinite(value):
+                raise InvalidInput(f"check {self.name!r} {what} {value}, which is no finite number")
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import msgspec
 from taut.core.errors import InvalidInput
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_\-]{0,62}")
+_NUMBER_MAX: Final = 2**31 - 1  # what an integer of every database holds
 
 
 class Kind(StrEnum):
@@ -63,8 +64,11 @@ class VersionRef(msgspec.Struct, frozen=True, order=True):
         left, separator, right = text.rpartition("@")
         if not separator and name is not None:
             left, right = name, text
-        if not (left and right.isascii() and right.isdigit() and int(right) > 0):
-            raise InvalidInput(f"{text!r} is no version: expected NAME@NUMBER, for example delay@3")
+        # the length first: Python refuses to read thousands of digits
+        if not (left and right.isascii() and right.isdigit() and len(right) < 20) or not (
+            0 < int(right) <= _NUMBER_MAX
+        ):
+            raise InvalidInput(f"{text[:80]!r} is no version: expected NAME@NUMBER, for example delay@3")
         return cls(check_name(left), int(right))
 
 

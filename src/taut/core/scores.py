@@ -41,7 +41,8 @@ def classification_scores(truth: Array, probabilities: Array) -> dict[str, float
             scores["average_precision"] = _average_precision(truth01, positive)
         return scores
     present = [index for index in range(classes) if 0 < (truth == index).sum() < count]
-    scores["f1"] = float(np.mean([_f1(guess == index, truth == index) for index in range(classes)]))
+    occurring = np.unique(truth).tolist()
+    scores["f1"] = float(np.mean([_f1(guess == index, truth == index) for index in occurring]))
     if present:
         scores["auc"] = float(np.mean([auc(truth == index, probabilities[:, index]) for index in present]))
     return scores
@@ -57,7 +58,7 @@ def regression_scores(truth: Array, values: Array) -> dict[str, float]:
     error = truth.astype(np.float64) - values.astype(np.float64)
     scores = {"rmse": float(np.sqrt((error**2).mean())), "mae": float(np.abs(error).mean())}
     spread = float(((truth - truth.mean()) ** 2).sum())
-    if spread > 0:
+    if spread > 0 and truth.min() < truth.max():  # the mean of equal numbers may be rounded away from them
         scores["r2"] = 1 - float((error**2).sum()) / spread
     return scores
 

@@ -117,6 +117,9 @@ class ModelCheck:
     def _holdout(self) -> Check:
         """What training reported is what the runtime gives: the job ran the builder's code, so its word is checked."""
         found = self._measured()
+        if not self._candidate.metrics:
+            said = "training reported no metric, so there is nothing that the runtime could agree with"
+            return Check(name="holdout", outcome=Outcome.FAILED, message=said)
         worst, apart = "", 0.0
         for name, reported in self._candidate.metrics.items():
             gap = abs(found[name] - reported) / max(1.0, abs(reported)) if name in found else float("inf")
@@ -175,9 +178,8 @@ class ModelCheck:
         name = next((rule.metric for rule in self._candidate.rules if rule.metric), None)
         name = name or ("auc" if "auc" in found else "logloss" if "logloss" in found else "rmse")
         if name not in found or not isinstance(constant.get(name), int | float):
-            return Check(
-                name="baseline", outcome=Outcome.PASSED, message=f"no constant baseline of {name} to compare"
-            )
+            said = f"there is no {name} of a constant to compare with"
+            return Check(name="baseline", outcome=Outcome.HELD, message=said)
         mine, theirs = found[name], float(constant[name])
         better = mine > theirs if GREATER_IS_BETTER.get(name, True) else mine < theirs
         said = f"{name} is {mine:.4f}, of a constant {theirs:.4f}"
@@ -252,7 +254,10 @@ def measure(loaded: Loaded, inputs: GateInputs, *, label: str) -> dict[str, floa
     signature, holdout = loaded.signature, inputs.holdout
     said = np.asarray(inputs.score(loaded.model, signature, holdout), dtype=np.float64)
     if not signature.classes:
-        return regression_scores(holdout[label].cast(pl.Float64).to_numpy(), said.reshape(-1))
+        numbers = holdout[label].cast(pl.Float64).to_numpy()
+        if not np.isfinite(numbers).all():
+            raise InvalidInput("the held-out rows have labels that are absent, NaN or infinite")
+        return regression_scores(numbers, said.reshape(-1))
     index = {value: at for at, value in enumerate(signature.classes)}
     truth = np.array([index.get(value, -1) for value in holdout[label].to_list()], dtype=np.int64)
     if (truth < 0).any():

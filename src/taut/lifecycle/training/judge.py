@@ -27,14 +27,20 @@ _LEAK_ROWS: Final = 200_000
 def truth_of(labels: pl.Series, classes: Sequence[Label]) -> Array:
     """Return class indices of a classifier's labels, or values of a regressor's.
 
-    Raises InvalidInput for a held-out label that the model does not know, or that is no number.
+    Raises InvalidInput for a held-out label that the model does not know, or that is no finite number.
     """
     if not classes:
         if not (labels.dtype.is_numeric() or labels.dtype == pl.Boolean):
             raise InvalidInput(
                 f"the label is {labels.dtype}: a regressor needs numbers, or say output='probability'"
             )
-        return labels.cast(pl.Float64).to_numpy()
+        numbers = labels.cast(pl.Float64).to_numpy()
+        if not np.isfinite(numbers).all():
+            raise InvalidInput(
+                f"{int((~np.isfinite(numbers)).sum())} rows have the label NaN or infinity: leave it null where it "
+                "is not known"
+            )
+        return numbers
     index = {value: at for at, value in enumerate(classes)}
     found = [index.get(value, -1) for value in labels.to_list()]
     if -1 in found:

@@ -13,7 +13,7 @@ from registry_room import SIGNATURE, House, as_onnx, candidate, fitted, gate_inp
 
 from taut.core.evidence import Check, Decision, Outcome
 from taut.core.schema import Column, DType, ModelInput
-from taut.lifecycle.registry import ModelState, VersionInfo
+from taut.lifecycle.registry import GateInputs, ModelState, VersionInfo
 from taut.project.manifest import GateSpec
 
 
@@ -265,7 +265,8 @@ def test_the_gate_scores_regressors_too(house: House) -> None:
         regressor, "m", [("input", FloatTensorType([None, 2]))], target_opset=18
     ).SerializeToString()
     entered = candidate(
-        house, None, data=data, signature=signature, label="delay", metrics={"mae": 0.0}, baselines={},
+        house, None, data=data, signature=signature, label="delay", metrics={"mae": 0.0},
+        baselines={"constant": {"mae": 12.0}},
         rules=(GateSpec(kind="metric", metric="mae", maximum=0.01),),
     )  # fmt: skip
     info = house.registry.register(entered)
@@ -277,3 +278,35 @@ def test_the_gate_scores_regressors_too(house: House) -> None:
     assert after.verdict is not None
     assert after.verdict.decision is Decision.ADMIT, after.verdict.reasons
     assert np.isfinite(float(str(after.evidence.facts["metric r2"]))) if after.evidence else False
+
+
+def test_a_job_that_reports_nothing_to_compare_is_not_admitted(house: House, model: Any) -> None:
+    silent = judged(house, model, metrics={}, approvals=0)
+    alone = judged(house, model, run="run_2", baselines={}, approvals=0)
+
+    assert outcome(silent, "holdout").outcome is Outcome.FAILED
+    assert silent.state is ModelState.REJECTED
+    assert outcome(alone, "baseline").outcome is Outcome.HELD
+    assert alone.state is ModelState.HELD
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_held_out_labels_that_are_no_numbers_reject_a_regressor_with_a_verdict(
+    house: House, odd: float
+) -> None:
+    gate = gate_inputs(fitted(trees=1))
+    labels = pl.Series([odd, *range(gate.holdout.height - 1)], dtype=pl.Float64)
+    signature = msgspec.structs.replace(SIGNATURE, output="value", classes=())
+    entered = house.registry.register(
+        candidate(house, fitted(trees=1), signature=signature, label="delay", metrics={"mae": 0.0}, rules=())
+    )
+    inputs = GateInputs(
+        score=lambda _model, _signature, frame: np.zeros(frame.height),
+        holdout=gate.holdout.with_columns(delay=labels),
+        parity=gate.holdout.drop("late").with_columns(p0=pl.lit(0.0)),
+    )
+
+    after = house.registry.judge(entered.ref, inputs, actor="system")
+
+    assert after.state is ModelState.REJECTED
+    assert "NaN or infinite" in outcome(after, "holdout").message
