@@ -2,7 +2,7 @@
 
 A file is staged beside its target under a name that begins with `.staged-`, synchronised, moved or linked into place,
 and its folder synchronised. The writer holds a lock (flock) on the staged file, so that `sweep` can tell what a dead
-writer left from what a living one still writes.
+writer left from what a living one still writes; folders for scratch are held and swept in the same way.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,37 @@ def sweep(folder: Path) -> int:
         finally:
             os.close(descriptor)
     return removed
+
+
+def own_folder(root: Path, *, prefix: str) -> tuple[Path, int]:
+    """Return a new private folder and a descriptor that holds its lock: `sweep_folders` leaves it while that is open."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another process swept it before it was locked
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, descriptor
+        os.close(descriptor)
+
+
+def sweep_folders(root: Path, *, prefix: str) -> None:
+    """Remove folders of `own_folder` whose process is gone: nobody holds their lock."""
+    for folder in root.glob(f"{prefix}*"):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

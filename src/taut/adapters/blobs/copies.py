@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from taut.adapters.durable import as_unavailable, private_folder
+from taut.adapters.durable import as_unavailable, own_folder, private_folder, sweep_folders
 from taut.core.errors import Corrupt
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -34,8 +33,8 @@ class LocalCopies:
         self._users: dict[str, int] = {}
         with as_unavailable(f"copies of blobs cannot be kept in {root}"):
             private_folder(root)
-            _sweep(root)
-            self._folder, self._alive = _own_folder(root)
+            sweep_folders(root, prefix=_PREFIX)
+            self._folder, self._alive = own_folder(root, prefix=_PREFIX)
 
     @contextlib.contextmanager
     def hold(self, digest: str, fetch: Callable[[], Iterable[bytes]]) -> Iterator[Path]:
@@ -114,34 +113,3 @@ class LocalCopies:
                 total -= self._sizes.pop(digest)
                 self._users.pop(digest, None)
                 (self._folder / digest.removeprefix("sha256:")).unlink(missing_ok=True)
-
-
-def _own_folder(root: Path) -> tuple[Path, int]:
-    """Return a new folder and a descriptor that holds its lock."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # another process swept it before it was locked
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if folder.exists():
-            return folder, descriptor
-        os.close(descriptor)
-
-
-def _sweep(root: Path) -> None:
-    """Remove folders whose process is gone: nobody holds their lock."""
-    for folder in root.glob(f"{_PREFIX}*"):
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)

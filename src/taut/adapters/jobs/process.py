@@ -10,17 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from taut.adapters.durable import as_unavailable, own_folder, sweep_folders
 from taut.adapters.jobs.running import MAX_TASKS, Running, Started
 from taut.core.errors import InvalidInput, Unavailable
 from taut.ports.jobs import JobResult, Progress, Task
 
+_SCRATCH: Final = "job-"
 _FUNCTION: Final = re.compile(r"taut(\.[a-z][a-z0-9_]*)*\.job:[a-z][a-z0-9_]*")
 _THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "ARROW_NUM_THREADS",
@@ -40,7 +41,8 @@ _SINGLE_THREADED: Final = (
 class ProcessJobs:
     """Jobs on this machine; see `taut.ports.jobs.Jobs` for what holds.
 
-    folder: for scratch space, emptied after each job. environment: variables that every job gets, such as a path to
+    folder: for scratch space, emptied after each job; what a caller that was killed left goes with the next job.
+    environment: variables that every job gets, such as a path to
     accelerator libraries; nothing else of this process's environment is passed. readable: further files and folders
     that jobs may read. require: names of isolation (`netns`, `landlock`, `seccomp` …) without which nothing is run.
     """
@@ -65,12 +67,15 @@ class ProcessJobs:
         """Run `task` to its end; see the port."""
         self._check(task)
         output.mkdir(parents=True, exist_ok=True)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix="job-", dir=self._folder))
+        with as_unavailable(f"no scratch space can be made in {self._folder}"):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sweep_folders(self._folder, prefix=_SCRATCH)
+            scratch, held = own_folder(self._folder, prefix=_SCRATCH)
         try:
             return Running(self._start(task, output, scratch), task, output, scratch, progress).to_end()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            os.close(held)
 
     def _check(self, task: Task) -> None:
         if not _FUNCTION.fullmatch(task.function):
