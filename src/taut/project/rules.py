@@ -142,6 +142,8 @@ def cron(schedule: str) -> TriggerSpec:
 
 def _cron_item(item: str, low: int, high: int) -> bool:
     span, _, step = item.partition("/")
+    if not item.isascii():  # `²` is a digit to Python, and no number
+        return False
     if "/" in item and not (step.isdigit() and int(step) > 0):
         return False
     if span == "*":

@@ -189,6 +189,7 @@ def test_contracts_in_files_enter_the_bundle(tmp_path: Path) -> None:
         (("minimum=0.65", 'minimum="0.65"'), "metric 'auc': minimum is '0.65': write a number"),
         (("minimum=0.65", "minimum=float('nan')"), "metric 'auc': minimum is nan"),
         (('"0 3 * * *"', '"0 25 * * *"'), "cron: the hour '25'"),
+        (('"0 3 * * *"', '"0/² 3 * * *"'), "cron: the minute '0/²'"),
         (('"0 3 * * *"', '"daily"'), "cron: 'daily' has 1 fields"),
         (("(0.01, 0.05, 0.25, 0.5)", "(0.05, 0.01)"), "write growing parts of the traffic"),
         (('params={"depth": 6}', 'params={"depth": [6]}'), "params['depth'] is [6]"),

@@ -34,8 +34,9 @@ class FileSources:
 
     def _named(self, text: str, full: Path, root: Path) -> list[Path]:
         if _MAGIC & set(text):
-            found = sorted(Path(p) for p in glob.glob(str(full), recursive=True))
-            files = [path for path in found if path.is_file()]
+            # as texts: paths would sort by folder, so that `a/b` came before `a-b`, unlike in an object store
+            found = sorted(glob.glob(str(full), recursive=True))
+            files = [path for path in map(Path, found) if path.is_file()]
             if not files:
                 raise NotFound(f"no file matches {text!r} under {root}{_nearest(full)}")
             return files

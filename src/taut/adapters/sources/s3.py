@@ -113,13 +113,16 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _pattern(key: str) -> str:
-    """Translate a pattern so that `*`, `?` and `[…]` stay within one folder and `**/` means any folders."""
+    """Translate a pattern so that `*`, `?` and `[…]` stay within one folder and `**` means any folders."""
     parts: list[str] = []
     at = 0
     while at < len(key):
         if key.startswith("**/", at) and (at == 0 or key[at - 1] == "/"):
             parts.append("(?:[^/]+/)*")
             at += 3
+        elif key[at:] == "**" and (at == 0 or key[at - 1] == "/"):
+            parts.append("(?:[^/]+/)*[^/]+")
+            at += 2
         elif key[at] == "[" and (end := key.find("]", at + 2)) > 0:
             inside = key[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
             parts.append(f"(?!/)[{'^' + inside[1:] if inside[0] == '!' else inside}]")

@@ -59,6 +59,7 @@ class SourcesSuite(ABC):
             ("in/*.csv", ["in/c.csv"]),
             ("**/*.csv", ["a.csv", "b.csv", "in/c.csv", "in/deep/d.csv"]),
             ("in/**/*.csv", ["in/c.csv", "in/deep/d.csv"]),
+            ("in/**", ["in/c.csv", "in/deep/d.csv"]),
         ],
     )
     def test_patterns_mean_the_same_everywhere_and_files_come_in_order(
@@ -75,6 +76,14 @@ class SourcesSuite(ABC):
             with sources.open(file) as stream:
                 texts.append(stream.read(100).decode())
         assert texts == wanted
+
+    def test_the_order_is_that_of_the_whole_name_not_of_its_folders(self, tmp_path: Path) -> None:
+        for name in ("in/b.csv", "in-a.csv", "in0.csv"):
+            self.put(tmp_path, name, b"x")
+
+        found = self.open(tmp_path).find(self.address(tmp_path, "**/*.csv"), root=tmp_path)
+
+        assert [file.url.rpartition("in")[2] for file in found] == ["-a.csv", "/b.csv", "0.csv"]
 
     def test_changed_bytes_are_listed_as_another_state(self, tmp_path: Path) -> None:
         sources = self.open(tmp_path)
