@@ -12,6 +12,8 @@ from taut.core.evidence import Scalar
 if TYPE_CHECKING:
     import polars as pl
 
+MAX_METRIC_NAME: Final = 128
+MAX_METRIC_STEP: Final = 2**31 - 1
 MAX_METRIC_POINTS: Final = 100_000
 """Points that one run may log; beyond, `log_metric` raises rather than dropping some in silence."""
 
@@ -60,7 +62,15 @@ class TrainContext:
         return self._test
 
     def log_metric(self, name: str, value: float, *, step: int | None = None) -> None:
-        """Record a point of a metric; without `step`, the next one. Raises InvalidInput on what is no finite number."""
+        """Record a point of a metric; without `step`, the next one.
+
+        name: 1 to 128 printable characters. step: from 0 to 2**31 - 1. Raises InvalidInput on others, and on what is no
+        finite number.
+        """
+        if not 0 < len(name) <= MAX_METRIC_NAME or not name.isprintable():
+            raise InvalidInput(
+                f"metric {name[:60]!r}: a name has 1 to {MAX_METRIC_NAME} printable characters"
+            )
         number = finite(value, f"metric {name!r}")
         self._points += 1
         if self._points > MAX_METRIC_POINTS:
@@ -68,6 +78,8 @@ class TrainContext:
                 f"more than {MAX_METRIC_POINTS:,} metric points were logged: log one an epoch, not one a row"
             )
         at = self._steps.get(name, -1) + 1 if step is None else int(step)
+        if not 0 <= at <= MAX_METRIC_STEP:
+            raise InvalidInput(f"metric {name!r}: step is {at}: count from 0, to at most {MAX_METRIC_STEP:,}")
         self._steps[name] = at
         if self._on_metric is not None:
             self._on_metric(name, number, at)
@@ -115,6 +127,8 @@ def finite(value: object, what: str) -> float:
         number = float(value)  # type: ignore[arg-type]  # numpy scalars and the like convert themselves
     except (TypeError, ValueError):
         raise InvalidInput(f"{what} is {value!r:.60}: give a number") from None
+    except OverflowError:
+        raise InvalidInput(f"{what} is beyond what a float can hold: give a smaller number") from None
     if not math.isfinite(number):
         raise InvalidInput(f"{what} is {number}: give a finite number, or leave it out")
     return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -13,6 +14,7 @@ from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.lifecycle.training.split import SplitFacts
 from taut.ports.tables import TableManifest
 from taut.project.manifest import ModelSpec
+from taut.project.training import MAX_METRIC_NAME, MAX_METRIC_STEP
 
 
 class JoinedFeatures(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,10 +85,10 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A point that the builder's code logged."""
+    """A point that the builder's code logged, within the bounds of `TrainContext.log_metric`."""
 
-    name: str
-    step: int
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_METRIC_NAME)]
+    step: Annotated[int, msgspec.Meta(ge=0, le=MAX_METRIC_STEP)]
     value: float
 
 
