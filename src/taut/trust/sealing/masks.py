@@ -42,7 +42,9 @@ class Masks:
             tx, f"pseudonymise/{dataset}", size=KEY_BYTES, purpose="data", create=True
         )
         assert key is not None, "made on first use"
-        return _map_unique(as_text(series), lambda text: PSEUDONYM_PREFIX + mac_text(key, text.encode()))
+        return _map_unique(
+            as_text(_one_zero(series)), lambda text: PSEUDONYM_PREFIX + mac_text(key, text.encode())
+        )
 
     def tokenise(self, tx: Tx, series: pl.Series, *, dataset: str) -> pl.Series:
         """Return `ttk1.` and AES-256-SIV (RFC 5297) of each value, bound to dataset and the series' name."""
@@ -51,7 +53,8 @@ class Masks:
         )
         assert key is not None, "made on first use"
         cipher, place = AESSIV(key), _place(dataset, series.name)
-        unique = series.unique()
+        series = _one_zero(series)
+        unique = series.gather(as_text(series).arg_unique())  # by text: what differs beyond it has one token
         tokens = [
             None if value is None else TOKEN_PREFIX + _b64(cipher.encrypt(value, place))
             for value in to_plain(unique)
@@ -81,6 +84,11 @@ def redact_values(series: pl.Series) -> pl.Series:
     if series.dtype == pl.String:
         return pl.select(pl.when(series.is_not_null()).then(pl.lit(REDACTED)).alias(series.name)).to_series()
     return pl.Series(series.name, [None], dtype=series.dtype).new_from_index(0, len(series))
+
+
+def _one_zero(series: pl.Series) -> pl.Series:
+    """Return floats with -0.0 as 0.0: they are equal, and must have one mask though their texts differ."""
+    return series + 0.0 if series.dtype.is_float() else series
 
 
 def _map_unique(text: pl.Series, mask: Callable[[str], str]) -> pl.Series:

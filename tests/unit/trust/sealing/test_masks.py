@@ -49,6 +49,24 @@ def test_tokens_of_every_type_can_be_taken_back(opened: tuple[Sealer, Tx], value
     assert sealer.detokenise(tx, sealer.tokenise(tx, series, dataset="d"), dataset="d").equals(series)
 
 
+@pytest.mark.parametrize(
+    "series",
+    [
+        pl.Series("x", [0.0, -0.0, float("nan"), None, 1.5, -0.0]),
+        pl.Series("x", [1_000, 1_001, None], dtype=pl.Datetime("ns", "UTC")),  # one and the same microsecond
+    ],
+)
+def test_values_that_are_equal_have_one_mask_however_they_are_written(
+    opened: tuple[Sealer, Tx], series: pl.Series
+) -> None:
+    sealer, tx = opened
+
+    for masked in (sealer.tokenise(tx, series, dataset="d"), sealer.pseudonymise(tx, series, dataset="d")):
+        assert masked[0] == masked[1]
+        assert masked.null_count() == series.null_count()
+        assert masked.n_unique() == (4 if series.dtype.is_float() else 2)
+
+
 def test_a_token_is_bound_to_dataset_and_column(opened: tuple[Sealer, Tx]) -> None:
     sealer, tx = opened
     series = pl.Series("x", ["value"])
