@@ -55,7 +55,7 @@ def open_sources(config: Config) -> dict[str, Sources]:
     options: dict[str, object] = {"region": config.s3_region}
     if config.s3_endpoint:
         options["endpoint"] = config.s3_endpoint
-        options["client_options"] = {"allow_http": config.s3_endpoint.startswith("http://127.0.0.1")}
+        options["client_options"] = {"allow_http": urlsplit(config.s3_endpoint).hostname == "127.0.0.1"}
     if config.s3_access_key_id:
         options["access_key_id"] = config.s3_access_key_id
         options["secret_access_key"] = config.s3_secret_access_key

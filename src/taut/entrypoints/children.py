@@ -73,7 +73,9 @@ def spawn(child: Child, listener: socket.socket, *, log: Path) -> Running:
     if log.exists() and log.stat().st_size > _LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     try:
-        with log.open("ab") as output:
+        # what a process says when it fails may hold what people sent: for the owner alone
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        with open(os.open(log, flags, 0o600), "ab") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=passed,
                 start_new_session=True,

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taut.core.errors import Conflict, InvalidInput, Unavailable
+from taut.entrypoints.home import private_home
 
 if TYPE_CHECKING:
     import httpx
@@ -96,9 +97,9 @@ def answers(path: Path) -> bool:
 def home_lock(home: Path) -> Iterator[None]:
     """Hold the home for this process alone; freed by the kernel when it dies, however it dies.
 
-    Raises Conflict when another process holds it.
+    Raises Conflict when another process holds it, Denied when it is open to other users' hands.
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_home(home)
     descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

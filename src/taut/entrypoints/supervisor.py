@@ -24,9 +24,10 @@ from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
 from taut.entrypoints.client import home_lock
 from taut.entrypoints.errors import exit_code_of
-from taut.entrypoints.listening import STATE, Address, listen, read_state, take_over
+from taut.entrypoints.listening import STATE, Address, await_free, listen, read_state, take_over
 
 _FORMER_S: Final = 12.0
+_FREE_S: Final = 1.0
 _TICK_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 10.0
@@ -200,7 +201,10 @@ class Supervisor:
         }
         path = self._home / STATE
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        with open(
+            os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600), "w"
+        ) as file:
+            file.write(json.dumps(document, indent=1) + "\n")
         temporary.replace(path)
 
     def _address(self) -> tuple[str, int]:
@@ -312,7 +316,9 @@ def supervise(
             )
             supervisor = Supervisor(home, listener, made, on_event=on_event)
             with _signals(supervisor.stop) as wake:
-                supervisor.adopt(former)
+                supervisor.adopt(former)  # a former control is gone from its port afterwards
+                if children is None:  # a control that cannot listen would be started again for ever
+                    await_free(Address(bound.host, control_port or bound.port + 1), patience_s=_FREE_S)
                 supervisor.run(wake)
 
 

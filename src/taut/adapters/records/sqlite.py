@@ -63,7 +63,7 @@ class SqliteRecords(SqlRecords):
 
     def _connect(self) -> Engines:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._file = _identity(self._path)
         except OSError as error:

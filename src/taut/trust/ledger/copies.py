@@ -76,8 +76,13 @@ class DirectoryCopy:
         final = self._folder / f"{size:020d}"
         draft = self._folder / f".{size:020d}.{os.getpid()}.{id(note):x}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # each by itself: of parents, mkdir leaves the mode to the umask
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             with draft.open("xb") as file:
+                os.fchmod(
+                    file.fileno(), 0o444
+                )  # for everybody to read and nobody to change, whatever the umask
                 file.write(note.encode())
                 file.flush()
                 os.fsync(file.fileno())
