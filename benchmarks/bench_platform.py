@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import statistics
@@ -16,14 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.demo_run import demo_run, environment, taut
+from benchmarks.demo_run import demo_run, environment, free_port, taut
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
 
 ROOT: Final = Path(__file__).parents[1]
 GATEWAYS: Final = 2
-HELP_RUNS, UP_RUNS, JOB_RUNS, IDLE_S = 10, 3, 7, 10
+HELP_RUNS, UP_RUNS, JOB_RUNS, IDLE_S, READY_TIMEOUT_S = 10, 3, 7, 10, 60
 ROW: Final = {
     "carrier": "UA", "origin": "EWR", "dest": "IAH", "distance": 1400, "departs_minute": 315, "weekday": 1,
     "hour_at": "2013-11-04T10:00:00Z",
@@ -137,7 +138,9 @@ def _warm(report: Report, home: Path) -> None:
 @contextlib.contextmanager
 def _up(home: Path) -> Iterator[tuple[subprocess.Popen[str], float, dict[str, Any]]]:
     """Run the platform; yield its process, the seconds until it said that it is ready, and what it said."""
-    command = taut("--home", str(home), "--json", "up", "--port", "0", "--gateways", str(GATEWAYS))
+    command = taut(
+        "--home", str(home), "--json", "up", "--port", str(free_port()), "--gateways", str(GATEWAYS)
+    )
     start = time.perf_counter()
     with subprocess.Popen(
         command,
@@ -150,9 +153,13 @@ def _up(home: Path) -> Iterator[tuple[subprocess.Popen[str], float, dict[str, An
         assert platform.stdout is not None
         assert platform.stderr is not None
         try:
+            said, _, _ = select.select([platform.stdout], [], [], READY_TIMEOUT_S)
+            if not said:
+                raise RuntimeError(f"not ready after {READY_TIMEOUT_S} s: {_last_words(home)}")
             line = platform.stdout.readline()
             ready_s = time.perf_counter() - start
-            assert line, platform.stderr.read()[-2000:]
+            if not line:
+                raise RuntimeError(f"taut up ended: {platform.stderr.read()[-2000:]}")
             yield platform, ready_s, json.loads(line)
         finally:
             platform.send_signal(signal.SIGTERM)
@@ -160,6 +167,11 @@ def _up(home: Path) -> Iterator[tuple[subprocess.Popen[str], float, dict[str, An
                 platform.wait(timeout=40)
             except subprocess.TimeoutExpired:
                 platform.kill()
+
+
+def _last_words(home: Path) -> str:
+    logs = sorted((home / "log").glob("*.log"))
+    return "; ".join(f"{path.name}: {path.read_text()[-500:]!r}" for path in logs)
 
 
 def _token(home: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,12 +36,26 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TAUT_")}
 
 
+def free_port() -> int:
+    """Return a port that is free together with the next one, which control takes; port 0 finds the first alone."""
+    for _ in range(100):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+    raise RuntimeError("no two ports in a row are free")
+
+
 @functools.cache
 def demo_run() -> DemoRun:
     """Run the demo once in this process's life. Raises RuntimeError when a claim did not hold."""
     keep = tempfile.TemporaryDirectory(prefix="taut-bench-")
     folder = Path(keep.name) / "demo"
-    command = taut("--json", "demo", "--exit", "--port", "0", "--folder", str(folder))
+    command = taut("--json", "demo", "--exit", "--port", str(free_port()), "--folder", str(folder))
     done = subprocess.run(command, capture_output=True, env=environment(), timeout=900, check=False)
     if done.returncode:
         raise RuntimeError(f"the demo ended with {done.returncode}: {done.stderr.decode()[-2000:]}")
