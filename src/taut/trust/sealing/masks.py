@@ -88,7 +88,9 @@ def redact_values(series: pl.Series) -> pl.Series:
 
 def _one_zero(series: pl.Series) -> pl.Series:
     """Return floats with -0.0 as 0.0: they are equal, and must have one mask though their texts differ."""
-    return series + 0.0 if series.dtype.is_float() else series
+    if not series.dtype.is_float():
+        return series
+    return series.abs().zip_with(series == 0, series)  # Polars leaves `+ 0.0` out
 
 
 def _map_unique(text: pl.Series, mask: Callable[[str], str]) -> pl.Series:
