@@ -129,3 +129,19 @@ def test_one_bearer_written_in_many_ways_is_remembered_once(plane: DataPlane) ->
         guard.identify(b"bearer" + b" " * spaces + bearer, now_us())
 
     assert len(guard._sessions) <= 1
+
+
+def test_a_switch_that_was_made_is_told_so_also_when_it_cannot_be_kept_for_the_next_start(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    node = GatewayNode(
+        gateway, home=plane.home, name="gateway-0", store=plane.store, trust=plane.trust, random=SystemRandom()
+    )  # fmt: skip
+    (plane.home / "serving" / ".lock").unlink(missing_ok=True)
+    (
+        plane.home / "serving" / ".lock"
+    ).mkdir()  # opening it fails, as it does when a process is out of descriptors
+
+    ack = asyncio.run(node.apply(plane.sign(plane.snapshot(plane.endpoint())).to_json()))
+
+    assert (ack.applied, ack.serving, ack.reason) == (True, 1, "")

@@ -83,7 +83,7 @@ class GatewayNode:
 
     async def _keep(self, data: bytes) -> None:
         """Keep what is served for the next start. A full disk must not undo a switch that is already made."""
-        with contextlib.suppress(TautError):
+        with contextlib.suppress(TautError, OSError):
             await asyncio.get_running_loop().run_in_executor(self._loader, self._store.save_applied, data)
 
     def _ack(self, epoch: int, *, applied: bool, reason: str, start_s: float) -> Ack:
