@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -44,6 +45,26 @@ def listen(address: Address) -> socket.socket:
             "choose another with --port"
         ) from error
     return listener
+
+
+def await_free(address: Address, *, patience_s: float) -> None:
+    """Return when control's port can be bound, which a former control may hold for as long as it drains.
+
+    Raises Conflict when it is still taken after `patience_s`.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            listen(address).close()
+        except Conflict as error:
+            if time.monotonic() >= deadline_s:
+                raise Conflict(
+                    f"port {address.port} on {address.host}, where the control plane listens beside the data plane's "
+                    f"{address.port - 1}, is taken: stop what listens there, or choose another with --port"
+                ) from error
+            time.sleep(0.1)
+        else:
+            return
 
 
 def read_state(home: Path) -> dict[str, Any]:

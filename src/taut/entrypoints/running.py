@@ -62,7 +62,11 @@ class _Teller:
         name = fields.get("name", "")
         match event:
             case "exited":
-                return f"{name} ended ({fields['how']})"
+                again = "again_s" in fields  # else it was told to end
+                why = (
+                    f": {self._home / 'log' / name}.log says why" if again and "exit" in fields["how"] else ""
+                )
+                return f"{name} ended ({fields['how']}){', it is started again' if again else ''}{why}"
             case "adopted":
                 return f"{name} was still serving: adopted"
             case "draining":
