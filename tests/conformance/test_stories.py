@@ -358,3 +358,25 @@ def test_a_lease_is_renewed_while_a_long_step_runs(world: World) -> None:
     worker.join(20)
 
     assert engine.result(id_) == "mine"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_error_that_names_a_file_whose_name_is_no_text_ends_the_story_and_not_its_worker(
+    world: World, inside: bool
+) -> None:
+    name = b"fl\xffights.csv".decode("utf-8", "surrogateescape")
+
+    def fail() -> Json:
+        raise InvalidInput(f"{name} cannot be read")
+
+    def tale(story: Story, _: Json) -> Json:
+        return story.step("read", fail) if inside else fail()
+
+    stories_ = world.open({"odd": tale})
+    story_id = stories_.start("odd", None, key="k")
+
+    stories_.work(until_idle=True)
+
+    status = stories_.status(story_id)
+    assert status.state is StoryState.FAILED
+    assert status.error == "invalid_input: fl\\udcffights.csv cannot be read"

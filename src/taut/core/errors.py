@@ -10,13 +10,17 @@ from typing import ClassVar
 
 
 class TautError(Exception):
-    """Base of everything that taut raises on purpose. Never raised itself."""
+    """Base of everything that taut raises on purpose. Never raised itself.
+
+    message: text that UTF-8 can carry, so that it can be recorded and sent; a byte of a file name that is no text
+    (half a surrogate in Python) is written as an escape.
+    """
 
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message.encode("utf-8", "backslashreplace").decode("utf-8")
+        super().__init__(self.message)
 
 
 class InvalidInput(TautError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
@@ -54,3 +56,10 @@ def test_a_check_that_saw_no_finite_number_proves_nothing(odd: float) -> None:
 
     assert check.outcome is Outcome.ERRORED
     assert verdict.decision is Decision.REJECT
+
+
+def test_a_message_can_always_be_written_down() -> None:
+    name = os.fsdecode(b"fl\xff.csv")
+    error = InvalidInput(f"{name} cannot be read in München")
+
+    assert error.message == str(error) == "fl\\udcff.csv cannot be read in München"
