@@ -69,12 +69,13 @@ def _chunk(lines: list[bytes], wanted: Wanted, *, first_row: int, file: str) -> 
     malformed: list[Malformed] = []
     for row, line in enumerate(lines, first_row):
         try:
+            line.decode()  # the decoder leaves texts inside unread values unchecked
             objects.append(_OBJECT.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             rule = "_record:encoding" if isinstance(error, UnicodeDecodeError) else "_record:json"
             malformed.append(Malformed(row=row, rule=rule, raw=raw_text(line), message=str(error)))
             continue
-        if len(line) > MAX_FIELD_BYTES and max(len(bytes(v)) for v in objects[-1].values()) > MAX_FIELD_BYTES:
+        if len(line) > MAX_FIELD_BYTES and _longest(objects[-1]) > MAX_FIELD_BYTES:
             objects.pop()
             malformed.append(
                 Malformed(
@@ -101,6 +102,10 @@ def _chunk(lines: list[bytes], wanted: Wanted, *, first_row: int, file: str) -> 
     return RecordChunk(
         frame=pl.DataFrame(series), malformed=tuple(malformed), records=len(lines), broken_types=broken
     )
+
+
+def _longest(values: dict[str, msgspec.Raw]) -> int:
+    return max((len(bytes(value)) for value in values.values()), default=0)
 
 
 def _column(values: list[msgspec.Raw | None], column: ColumnSpec) -> tuple[list[str | None], list[bool]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ ROW: Final = "_row"
 
 MAX_FIELD_BYTES: Final = 2**20
 MAX_RECORD_BYTES: Final = 8 * 2**20
+COLUMNS_MAX: Final = 16_384
 RAW_KEPT_BYTES: Final = 64 * 2**10  # of a malformed record, in the quarantine
 
 
@@ -61,7 +63,11 @@ def match_columns(found: list[str], wanted: Wanted, *, file: str) -> dict[str, i
     """
     from taut.project.words import nearest
 
-    twice = sorted({name for name in found if found.count(name) > 1})
+    if len(found) > COLUMNS_MAX:
+        raise BatchRefused(
+            "schema", f"{file}: it has {len(found):,} columns, {COLUMNS_MAX:,} are allowed: split it"
+        )
+    twice = sorted(name for name, count in Counter(found).items() if count > 1)
     if twice:
         raise BatchRefused(
             "schema", f"{file}: column {twice[0]!r} is in the header {found.count(twice[0])} times"
