@@ -282,3 +282,38 @@ def test_the_demo_serves_on_until_ctrl_c_also_after_polars_hooked_the_signal(tmp
 
     assert said == f"ended {-signal.SIGTERM}\n"
     assert process.returncode == 0
+
+
+def test_a_wrong_folder_is_named_and_left_as_it_was(tmp_path: Path) -> None:
+    elsewhere = Installation(tmp_path)
+
+    for words in (
+        ("status",),
+        ("data", "ingest", "orders"),
+        ("predict", "late", "--data", DATA),
+        ("why", "late@1"),
+    ):
+        told = elsewhere.refused(*words, exit_code=3, code="not_found")
+        assert str(tmp_path) in told
+        assert "--home" in told
+    assert list(tmp_path.iterdir()) == []
+    assert "taut init" in elsewhere.refused("plan", exit_code=3, code="not_found")
+
+
+def test_a_beginners_slips_are_answered_with_the_next_step(shop: Installation, tmp_path: Path) -> None:
+    Installation(tmp_path)("init", "new")
+    new = Installation(tmp_path / "new")
+    new("apply")
+
+    assert "taut data ingest backlog" in new.refused("train", "late", exit_code=3, code="not_found")
+    assert "taut data ingest orders" in new.refused("data", "show", "orders", exit_code=3, code="not_found")
+    assert "taut release start" in new.refused(
+        "predict", "late", "--data", DATA, exit_code=3, code="not_found"
+    )
+    assert "'orders'" in shop.refused("data", "ingest", "order", exit_code=3, code="not_found")
+    assert "'late'" in shop.refused("train", "lat", exit_code=3, code="not_found")
+    assert "taut model list" in shop.refused("model", "show", "late@9", exit_code=3, code="not_found")
+    assert "'data'" in shop.refused("dta", "list", exit_code=2, code="invalid_input")
+    alone = shop.told("data")
+    assert (alone.code, alone.out) == (2, "")
+    assert alone.err.startswith("Usage: taut data")

@@ -40,6 +40,11 @@ def _report(error: Exception, *, json: bool) -> int:
     from taut.core.errors import TautError
     from taut.entrypoints import errors
 
+    if (
+        type(error).__name__ == "NoArgsIsHelpError"
+    ):  # a noun alone: what it offers, and the code of a wrong usage
+        sys.stderr.write(error.format_message() + "\n")  # type: ignore[attr-defined]  # a ClickException has it
+        return _USAGE
     if _is_usage(error):
         return _say("invalid_input", error.format_message(), _USAGE, json=json, hint=_usage_hint(error))  # type: ignore[attr-defined]  # a ClickException has it
     if isinstance(error, TautError):

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from taut.entrypoints.client import Client
 
 Json = dict[str, Any]
+
+_NEEDS_HOME: Final = ("data", "features", "run", "model", "release", "ledger", "why", "status")
+"""Nouns that have nothing to say, and nothing to begin, where no installation is: a wrong folder stays as it was."""
+
 View = Callable[[Json], None]
 
 
@@ -30,8 +34,16 @@ class Session:
         self.debug = debug
         self.break_glass = break_glass
 
-    def connect(self) -> Client:
+    def connect(self, operation: str = "") -> Client:
+        """Reach the installation. Raises NotFound where there is none and `operation` could only say so."""
+        from taut.core.errors import NotFound
         from taut.entrypoints.client import connect
+
+        if self.url is None and operation.partition(".")[0] in _NEEDS_HOME and not self.home.exists():
+            raise NotFound(
+                f"there is no installation in {self.home}: go to the project's folder, name its state with --home, or "
+                "begin one with `taut apply`"
+            )
 
         return connect(self.home, url=self.url, token=self.token, break_glass=self.break_glass)
 
@@ -43,7 +55,7 @@ class Session:
         """Carry out an operation and return its result, with progress on standard error."""
         from taut.entrypoints.render import watching
 
-        with self.connect() as client, watching(sys.stderr) as progress:
+        with self.connect(operation) as client, watching(sys.stderr) as progress:
             return client.call(operation, request, progress=progress)
 
     def show_only(self, operation: str, request: Json, view: View) -> None:

@@ -60,7 +60,7 @@ def predict(
     if here.url is not None:
         result = predict_at(here.url, endpoint, rows, token=here.token)
     else:
-        with here.connect() as client:
+        with here.connect("model.predict") as client:
             result = ask(client, here.home, endpoint, rows, token=here.token)
     here.show(result, views.predictions)
 

@@ -103,8 +103,9 @@ def require_dataset(tx: Tx, dataset: str) -> Head:
     if not head.current:
         from taut.project.words import nearest
 
-        names = tx.execute(select(t.datasets.c.name)).scalars()
-        raise NotFound(f"dataset {dataset!r} has no snapshot{nearest(dataset, names)}")
+        near = nearest(dataset, tx.execute(select(t.datasets.c.name)).scalars())
+        what = near if "did you mean" in near else f": bring records in with `taut data ingest {dataset}`"
+        raise NotFound(f"dataset {dataset!r} has no snapshot yet{what}")
     return head
 
 
