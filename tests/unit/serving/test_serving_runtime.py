@@ -298,3 +298,15 @@ def test_scoring_rows_goes_through_the_decoding_of_a_request() -> None:
         score_rows(model, [rows[0], rows[1] | {"carrier": 7}])
     with pytest.raises(InvalidInput, match="feature 'wind': saw 'calm'"):
         score_rows(model, [rows[0] | {"wind": "calm"}])
+
+
+@pytest.mark.parametrize("about", [dt.date(2013, 7, 1), dt.datetime(2013, 7, 1, 6, tzinfo=dt.UTC), None])
+def test_held_out_rows_of_days_are_scored_though_a_question_carries_a_time(about: object) -> None:
+    signature = columns_signature()
+    asked = Column("day", DType.DATETIME, nullable=True)
+    signature = with_fields(signature, request=(*signature.request, asked), event_time="day")
+    model = load(columns_model(["distance", "wind"], "carrier"), signature)
+
+    found = score_rows(model, [{"distance": 1, "carrier": "AA", "wind": 5, "day": about}])
+
+    assert found.values == [7.0]

@@ -78,12 +78,14 @@ _CONVERT: Final = {
 def score_rows(model: LoadedModel, rows: Sequence[Mapping[str, object]]) -> Outputs:
     """Score rows through the very path of a request: JSON, typed decoding, features, tensors, response gate.
 
-    rows: request columns and feature values by name; a float NaN means null. Other keys are ignored.
+    rows: request columns and feature values by name; a float NaN means null. Other keys are ignored, the event time
+    too: it chooses features, which are given here, and in training it may be a day.
     Raises InvalidInput, naming row and column, where a request would be refused.
     """
     signature = model.signature
     request = [column.name for column in signature.request]
-    sent = [{name: _null(row[name]) for name in request if name in row} for row in rows]
+    given = [name for name in request if name != signature.event_time]
+    sent = [{name: _null(row[name]) for name in given if name in row} for row in rows]
     decoded = RowDecoder(signature.request, max_rows=max(1, len(rows))).check(sent)
     columns: dict[str, Sequence[Value]] = dict(zip(request, zip(*decoded, strict=True), strict=True))
     for item in signature.inputs:
