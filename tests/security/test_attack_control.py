@@ -253,6 +253,28 @@ def test_a_stranger_is_refused_before_his_body_is_read(platform: Platform) -> No
             assert b" 401 " in peer.recv(4096).splitlines()[0]
 
 
+def test_an_identity_that_came_twice_is_refused_rather_than_chosen(platform: Platform) -> None:
+    """A proxy in front may have looked at the other one."""
+    platform.identity.create_principal("ada", kind="human", roles=["admin"], actor="owner")
+    token, _ = platform.identity.create_token("ada", ["admin"], timedelta(minutes=5), actor="owner")
+    with served(platform) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        headers = [("authorization", f"Bearer {token}"), ("authorization", "Bearer x")]
+        assert client.post("/api/v1/user/list", headers=headers[:1], content=b"{}").status_code == 200
+        assert client.post("/api/v1/user/list", headers=headers, content=b"{}").status_code == 401
+
+
+def test_secrets_leave_their_names_in_the_ledger_and_their_values_nowhere(platform: Platform) -> None:
+    do(platform, "secret.put", OWNER_HERE, name="db", value="correct horse")
+    do(platform, "secret.delete", OWNER_HERE, name="db")
+
+    leaves = platform.ledger.show(kind="secret.", limit=10)
+    assert [(leaf.kind, leaf.subject) for leaf in leaves] == [
+        ("secret.deleted", "secret:db"),
+        ("secret.put", "secret:db"),
+    ]
+    assert "horse" not in str(leaves)
+
+
 def test_a_page_of_another_site_gets_nothing_from_control(platform: Platform) -> None:
     """A rebound name reaches the port from a browser: there is no cookie, no origin that is allowed, nothing to read."""
     with served(platform) as url, httpx.Client(base_url=url, trust_env=False) as client:

@@ -117,6 +117,8 @@ def authenticate(platform: Platform, request: Request) -> Caller:
     header = request.headers.get("authorization", "")
     client = request.scope.get("client")
     local = isinstance(client, Peer)
+    if len(request.headers.getlist("authorization")) > 1:
+        raise Unauthenticated("the Authorization header came more than once: send it once")
     if header:
         scheme, _, bearer = header.partition(" ")
         if scheme.lower() != "bearer" or not bearer.strip():

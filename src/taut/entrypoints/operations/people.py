@@ -185,8 +185,9 @@ def _policy_check(platform: Platform, _caller: Caller, request: PolicyCheck, _pr
     return {"allow": decision.allow, "reasons": list(decision.reasons)}
 
 
-def _secret_put(platform: Platform, _caller: Caller, request: SecretPut, _progress: Progress) -> Json:
+def _secret_put(platform: Platform, caller: Caller, request: SecretPut, _progress: Progress) -> Json:
     platform.secrets.put(request.name, request.value)
+    _note_secret(platform, caller, "secret.put", request.name)
     return {"secret": request.name}
 
 
@@ -194,9 +195,19 @@ def _secret_list(platform: Platform, _caller: Caller, _request: Nothing, _progre
     return {"secrets": list(platform.secrets.names())}
 
 
-def _secret_delete(platform: Platform, _caller: Caller, request: SecretName, _progress: Progress) -> Json:
+def _secret_delete(platform: Platform, caller: Caller, request: SecretName, _progress: Progress) -> Json:
     platform.secrets.delete(request.name)
+    _note_secret(platform, caller, "secret.deleted", request.name)
     return {"secret": request.name, "deleted": True}
+
+
+def _note_secret(platform: Platform, caller: Caller, kind: str, name: str) -> None:
+    """Leave a leaf with the name alone: a digest of the value could be guessed at."""
+    from taut.ports.records import transact
+    from taut.trust.ledger import Entry
+
+    entry = Entry(kind=kind, subject=f"secret:{name}", actor=_who(caller), body={})
+    transact(platform.records, lambda tx: platform.ledger.append(tx, entry))
 
 
 def _who(caller: Caller) -> str:
