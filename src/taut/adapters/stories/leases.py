@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from taut.adapters.stories.journal import Fenced, Journal
 from taut.adapters.stories.run import Run
-from taut.core.errors import Conflict, Unavailable
+from taut.core.errors import TautError
 
 
 class Leases:
@@ -54,7 +54,7 @@ class Leases:
             self._journal.insist(lambda tx: self._journal.hold(tx, run.claim), patient=False)
         except Fenced:
             run.lost = True
-        except (Conflict, Unavailable):
+        except TautError:
             return  # the next round tries again; the run asks for itself when its lease grows old
         else:
             run.renewed()
