@@ -58,7 +58,9 @@ def page(markdown: str) -> None:
 
 
 def fields(values: dict[str, Any]) -> None:
-    """Print names and values, one a line, nested ones indented."""
+    """Print names and values, one a line, nested ones indented; a time that is there in words is not also counted."""
+    twins = {name for name in values if name.endswith("_us") and f"{name.removesuffix('_us')}_at" in values}
+    values = {name: value for name, value in values.items() if name not in twins}
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         if isinstance(value, dict) and value:

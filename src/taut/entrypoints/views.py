@@ -229,7 +229,7 @@ def snapshot(result: Json) -> None:
     """A snapshot with its columns and what is known of them."""
     fields(
         {
-            key: value
+            key: _cell(key, value)
             for key, value in result.items()
             if key not in ("schema", "statistics", "columns") and not isinstance(value, dict | list)
         }
@@ -254,7 +254,35 @@ def trained(result: Json) -> None:
 
 
 def run(result: Json) -> None:
-    fields({key: value for key, value in result.items() if key != "spec" and value not in (None, "", [], {})})
+    """A run as people read it; its signed statement and its log are in the JSON."""
+    shown = {key: value for key, value in result.items() if value not in (None, "", [], {})}
+    code = {key: value for key, value in shown.get("code", {}).items() if key != "statement"}
+    checks = shown.pop("checks", [])
+    for hidden in ("spec", "log"):
+        shown.pop(hidden, None)
+    fields(
+        {
+            key: code if key == "code" else _cell(key, value)
+            for key, value in shown.items()
+            if key != "metrics"
+        }
+    )
+    fields({"metrics": result.get("metrics") or None})
+    for check in checks:
+        render.line(f"check {check['name']} {check['outcome']}: {check['message']}")
+
+
+def diff(result: Json) -> None:
+    """What differs between two snapshots, column by column."""
+    fields({key: value for key, value in result.items() if key != "statistics"})
+    rows = [
+        (column, name, before.get(name), after.get(name))
+        for column, (before, after) in result.get("statistics", {}).items()
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+    if rows:
+        render.table(("column", "statistic", "before", "after"), rows)
 
 
 def differences(result: Json) -> None:

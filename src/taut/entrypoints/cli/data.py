@@ -81,7 +81,7 @@ def diff(
     """
     from taut.entrypoints import views
 
-    session(context).act("data.diff", {"dataset": name, "old": old, "new": new}, views.fields)
+    session(context).act("data.diff", {"dataset": name, "old": old, "new": new}, views.diff)
 
 
 def rollback(
