@@ -60,7 +60,7 @@ def test_jobs_of_one_process_leave_each_other_alone(tmp_path: Path) -> None:
     ends: list[JobEnd] = []
     threads = [
         threading.Thread(
-            target=lambda at=at: ends.append(echo(tmp_path / "jobs", data, tmp_path / f"out-{at}").end)  # type: ignore[misc]  # a default binds the number
+            target=lambda at=at: ends.append(echo(tmp_path / "jobs", data, tmp_path / f"out-{at}").end)
         )
         for at in range(4)
     ]
