@@ -16,6 +16,7 @@ from taut.serving.predictions import Sealer as SegmentSealer
 from taut.serving.predictions import SegmentSeal
 from taut.trust.ledger import Entry
 from taut.workflows.decisions import tell_decisions
+from taut.workflows.publish import what_changes
 
 LogFailure = Callable[[str, BaseException], None]
 
@@ -24,6 +25,7 @@ _SEQUENCE_S: Final = 0.5
 _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
+_PAUSE_MAX_S: Final = 60.0
 _REFRESH_S: Final = MAX_AGE_S / 6
 
 
@@ -38,8 +40,8 @@ class Housekeeper:
         self._log: Final = log
         self._stop: Final = threading.Event()
         self._thread: Final = threading.Thread(target=self._run, name="housekeeper", daemon=True)
-        self._identity = platform.identity.verifier_data().version
         self._checkpointed = -1
+        self._failures: Final[dict[str, int]] = {}
         self._duties: Final[list[tuple[str, float, Callable[[], None]]]] = [
             ("publish what changed", _TICK_S, self._publish_changes),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
@@ -65,23 +67,29 @@ class Housekeeper:
         while not self._stop.wait(_TICK_S):
             for name, every_s, duty in self._duties:
                 if now_s() >= due[name]:
-                    self._do(name, duty)
-                    due[name] = now_s() + every_s
+                    due[name] = now_s() + max(every_s, self._do(name, duty))
 
-    def _do(self, name: str, duty: Callable[[], None]) -> None:
+    def _do(self, name: str, duty: Callable[[], object]) -> float:
+        """Do a duty and return how long to rest it at least: longer after each failure, so that logs stay small."""
         try:
             duty()
         except TautError as error:
             self._log(f"could not {name}, will try again ({error.code})", error)
         except Exception as error:  # noqa: BLE001 - a bug in one duty must not end the others; it is said
             self._log(f"could not {name}, will try again", error)
+        else:
+            self._failures.pop(name, None)
+            return 0.0
+        failures = self._failures[name] = self._failures.get(name, 0) + 1
+        return min(_PAUSE_MAX_S, _TICK_S * 2.0 ** min(failures, 16))
 
     def _publish_changes(self) -> None:
-        """Push to the gateways when people, keys or revocations changed; releases push themselves."""
-        version = self._platform.identity.version()
-        if version != self._identity:
+        """Push to the gateways what they do not know: people, keys, revocations, the project's words.
+
+        Also releases, which push themselves unless a crash or a failure came between, or another process made them.
+        """
+        if what_changes(self._platform) != self._platform.published:
             self._platform.publish()
-            self._identity = version
 
     def _refresh(self) -> None:
         self._platform.publish()

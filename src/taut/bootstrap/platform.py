@@ -48,6 +48,7 @@ class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
+    published: what `what_changes` said of the last snapshot; None before the first.
     """
 
     def __init__(self, config: Config, stack: ExitStack) -> None:
@@ -58,6 +59,7 @@ class Platform:
         self.random: Random
         self.clock, self.ids, self.random = adapters.open_world()
         self.publisher: Publisher | None = None
+        self.published: tuple[object, ...] | None = None
         self.gateways = 1
         self._stack: Final = stack
         self._publishing: Final = threading.Lock()
@@ -224,36 +226,36 @@ class Platform:
     def publish(self) -> Published:
         """Compose, sign and push what is to be served now; see `taut.workflows.rooms.Publish`."""
         from taut.serving.snapshot import sign_snapshot
-        from taut.workflows.publish import compose
+        from taut.workflows.publish import compose, outcome, what_changes
         from taut.workflows.rooms import Published
 
         with self._publishing:
-            snapshot = compose(self, policy=self.policy, max_age_s=MAX_AGE_S, gateways=self.gateways)
+            told = what_changes(self)  # before: what changes meanwhile is found to be new
+            snapshot = compose(
+                self, policy=self.policy, max_age_s=MAX_AGE_S, gateways=self.gateways,
+                above=self.snapshots.issued(),
+            )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)
             if self.publisher is None:
                 self.snapshots.save(statement.to_json())
-                return Published(epoch=snapshot.epoch)
-            self.publisher.publish(statement)
-        states = self.publisher.wait(snapshot.epoch, timeout_s=_PUSH_TIMEOUT_S)
-        acks = {state.gateway: state.ack for state in states}
-        heard = {name: ack for name, ack in acks.items() if ack is not None and ack.epoch >= snapshot.epoch}
-        return Published(
-            epoch=snapshot.epoch,
-            applied=tuple(sorted(name for name, ack in heard.items() if ack.applied)),
-            refused={name: ack.reason for name, ack in sorted(heard.items()) if not ack.applied},
-            silent=tuple(sorted(set(acks) - set(heard))),
-        )
+            else:
+                self.publisher.publish(statement)
+            self.published = told
+        if self.publisher is None:
+            return Published(epoch=snapshot.epoch)
+        return outcome(snapshot.epoch, self.publisher.wait(snapshot.epoch, timeout_s=_PUSH_TIMEOUT_S))
 
     def place_model(self, version: VersionRef) -> tuple[str, str]:
-        """Verify a version's model and put it into home/serving/models, where gateways read it."""
-        loaded = self.registry.load(version, to_serve=True)
-        digest = digest_bytes(loaded.model)
+        """Put a version's model, as it was signed, into home/serving/models, where gateways read it.
+
+        What lies there whole is taken: a stored model that was damaged later does not keep it from being served.
+        """
+        from taut.serving.snapshot.store import write_atomically
+
+        digest = self.registry.model_digest(version)
         target = self.home / "serving" / "models" / f"{digest.removeprefix('sha256:')}.onnx"
         if not (target.exists() and digest_bytes(target.read_bytes()) == digest):
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = target.with_suffix(f".{self.ids.new('tmp')}")
-            partial.write_bytes(loaded.model)
-            partial.replace(target)
+            write_atomically(target, self.registry.load(version, to_serve=True).model)
         return digest, str(target.relative_to(self.home))
 
 

@@ -59,7 +59,7 @@ def _run(platform: Platform, arguments: argparse.Namespace) -> int:
         platform.publisher = stack.enter_context(
             Publisher(platform.snapshots, platform.home / "run" / "stream.sock")
         )
-        platform.publish()
+        _publish(platform)
         stack.enter_context(Housekeeper(platform, log=_log))
         workers = [
             threading.Thread(target=platform.stories.work, name=f"stories-{number}", daemon=True)
@@ -70,6 +70,16 @@ def _run(platform: Platform, arguments: argparse.Namespace) -> int:
         stack.callback(_stop_stories, platform, workers)
         asyncio.run(_serve(platform, tcp, own, ready_fd=arguments.ready_fd))
     return 0
+
+
+def _publish(platform: Platform) -> None:
+    """Tell gateways what to serve. Where that fails, control must run all the same: it is how people mend it."""
+    try:
+        platform.publish()
+    except TautError as error:
+        _log(
+            f"could not publish what is to be served, gateways serve on, will try again ({error.code})", error
+        )
 
 
 def _stop_stories(platform: Platform, workers: list[threading.Thread]) -> None:

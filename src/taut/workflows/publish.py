@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from taut.core.errors import Corrupt, Denied
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
 from taut.lifecycle.release import Route
 from taut.ports.records import transact
 from taut.project.declared import endpoint_of
 from taut.project.manifest import EndpointSpec, Manifest
-from taut.serving.snapshot import EndpointConfig, ServedModel, ServingSnapshot
+from taut.serving.snapshot import EndpointConfig, GatewayState, ServedModel, ServingSnapshot
 from taut.trust.policy import Policy
 from taut.trust.quota import Limit
-from taut.workflows.rooms import Rooms
+from taut.workflows.rooms import Published, Rooms
 
 DEFAULT_QUOTA = Limit(rate_per_s=100_000.0, burst=200_000.0)
 BURST_SECONDS = 2.0
 
 
-def compose(rooms: Rooms, *, policy: Policy, max_age_s: float, gateways: int) -> ServingSnapshot:
-    """Compose the snapshot of this moment under a new epoch.
-
-    max_age_s: how long gateways may serve it without hearing from control.
-    Raises Corrupt when an artifact that should be served is not what was signed; nothing changes then.
-    """
-    manifest = rooms.plans.require() if rooms.plans.current_info() else Manifest()
+def what_changes(rooms: Rooms) -> tuple[object, ...]:
+    """Return a value that differs as soon as gateways have something new to learn; cheap, and asked often."""
     with rooms.records.read() as tx:
         routes = rooms.releases.routes(tx)
-    endpoints = tuple(_endpoint(rooms, manifest, route) for route in routes)
+    return rooms.identity.version(), rooms.plans.current_id(), routes
+
+
+def compose(
+    rooms: Rooms, *, policy: Policy, max_age_s: float, gateways: int, above: int = 0
+) -> ServingSnapshot:
+    """Compose the snapshot of this moment under a new epoch.
+
+    max_age_s: how long gateways may serve it without hearing from control. above: the last epoch that they may know.
+    A live release of an endpoint that the project does not declare any more is not served.
+    Raises Corrupt when an artifact that should be served is not what was signed; nothing changes then.
+    """
+    manifest = rooms.plans.current() or Manifest()
+    declared = {spec.name for spec in manifest.endpoints}
+    with rooms.records.read() as tx:
+        routes = rooms.releases.routes(tx)
+    endpoints = tuple(_endpoint(rooms, manifest, route) for route in routes if route.endpoint in declared)
     return ServingSnapshot(
-        epoch=transact(rooms.records, rooms.releases.raise_epoch),
+        epoch=transact(rooms.records, lambda tx: rooms.releases.raise_epoch(tx, above=above)),
         issued_at_us=to_us(rooms.clock.now()),
         max_age_s=max_age_s,
         endpoints=endpoints,
@@ -36,6 +50,26 @@ def compose(rooms: Rooms, *, policy: Policy, max_age_s: float, gateways: int) ->
         policy=policy.project,
         policy_digest=policy.digest,
         gateways=gateways,
+    )
+
+
+def outcome(epoch: int, states: Sequence[GatewayState]) -> Published:
+    """Say what became of a snapshot from what gateways reported.
+
+    What a gateway serves counts before its last word, which may be about a later snapshot.
+    """
+    waiting = [state for state in states if state.serving < epoch]
+    refused = {
+        state.gateway: state.ack.reason
+        for state in waiting
+        if state.ack is not None and state.ack.epoch >= epoch
+    }
+    applied = {state.gateway for state in states if state.serving >= epoch}
+    return Published(
+        epoch=epoch,
+        applied=tuple(sorted(applied)),
+        refused=dict(sorted(refused.items())),
+        silent=tuple(sorted({state.gateway for state in waiting} - set(refused) - applied)),
     )
 
 
@@ -58,14 +92,20 @@ def _quota(spec: EndpointSpec) -> Limit:
 
 
 def _fallback(rooms: Rooms, spec: EndpointSpec, route: Route) -> ServedModel | None:
-    """The version that the live release replaced, where the builder declared it as the fallback."""
+    """The version that the live release replaced, where the builder declared it as the fallback.
+
+    None where that one may not serve any more: a stand-in must not keep what is live from being served.
+    """
     if spec.fallback is None:
         return None
     replaced = rooms.releases.show(route.release).replaces
     if replaced is None:
         return None
     before = rooms.releases.show(replaced)
-    return _model(rooms, VersionRef.parse(before.version), before.release)
+    try:
+        return _model(rooms, VersionRef.parse(before.version), before.release)
+    except (Corrupt, Denied):
+        return None
 
 
 def _model(rooms: Rooms, version: VersionRef, release: str) -> ServedModel:

@@ -49,23 +49,37 @@ class ReleaseResult(msgspec.Struct, frozen=True, kw_only=True):
     gateways: int = 0
 
 
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a release is about, fixed at its start: a plan that is applied meanwhile does not change it."""
+
+    endpoint: EndpointSpec
+    version: str
+    approvals: list[str]
+
+
 def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResult:
     """Tell the story. What was live stays live until the gate admitted the new version."""
-    endpoint = endpoint_of(rooms.plans.require(), request.endpoint)
-    version = VersionRef.parse(request.version, name=endpoint.model)
-    if request.strategy not in STRATEGIES:
-        raise InvalidInput(f"strategy {request.strategy!r} is not built yet: use {', '.join(STRATEGIES)}")
-    if version.name != endpoint.model:
-        raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {version.name}")
+    asked = msgspec.convert(story.step("ask", lambda: msgspec.to_builtins(_ask(rooms, request))), _Asked)
+    endpoint, version = asked.endpoint, VersionRef.parse(asked.version)
     story.progress(f"releasing {version} to {endpoint.name}", 0.1)
-    words = story.step("approvals", lambda: _approvals(rooms, version))
-    id_ = story.commit("start", lambda tx: _start(rooms, tx, version, request, words))
+    id_ = story.commit("start", lambda tx: _start(rooms, tx, version, request, asked.approvals))
     try:
         return _carry_out(rooms, story, endpoint, version, id_, request)
     except TautError as error:
         why = f"{error.code}: {error}"  # a release that went live before stays live: abort ends only what is under way
         story.commit("give up", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
         raise
+
+
+def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
+    endpoint = endpoint_of(rooms.plans.require(), request.endpoint)
+    version = VersionRef.parse(request.version, name=endpoint.model)
+    if request.strategy not in STRATEGIES:
+        raise InvalidInput(f"strategy {request.strategy!r} is not built yet: use {', '.join(STRATEGIES)}")
+    if version.name != endpoint.model:
+        raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {version.name}")
+    words = [word.id for word in rooms.registry.show(version).approvals if word.approved]
+    return _Asked(endpoint=endpoint, version=str(version), approvals=words)
 
 
 def _carry_out(
@@ -82,25 +96,21 @@ def _carry_out(
         why = "; ".join(judged["reasons"])
         story.commit("abort", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
         return _result(rooms, id_, judged)
-    story.commit("promote", lambda tx: _promote(rooms, tx, version, id_, request.actor))
+    story.commit("promote", lambda tx: _promote(rooms, tx, id_, request.actor))
     story.progress("pushing to the gateways", 0.7)
-    pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
+    try:
+        pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
+    except TautError as error:  # no gateway has it: what was live stays live, in the records too
+        why = f"could not be pushed: {error.code}: {error}"
+        story.commit("undo", lambda tx: _take_back(rooms, tx, id_, request.actor, why))
+        raise
     if pushed.refused:
-        return _undo(rooms, story, id_, request, pushed)
-    return _result(rooms, id_, judged, pushed)
-
-
-def _undo(rooms: Rooms, story: Story, id_: str, request: ReleaseRequest, pushed: Published) -> ReleaseResult:
-    """A gateway could not serve it: return to what was live, or take the endpoint's only version back."""
-    why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
-    reason = f"refused by a gateway: {why}"
-    info = rooms.releases.show(id_)
-    if info.replaces is not None:
-        story.commit(
-            "undo", lambda tx: _roll_back_in(rooms, tx, request.endpoint, None, request.actor, reason)
-        )
+        why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
+        why = f"refused by a gateway: {why}"
+        story.commit("undo", lambda tx: _take_back(rooms, tx, id_, request.actor, why))
         story.step("push again", lambda: msgspec.to_builtins(rooms.publish()))
-    return _result(rooms, id_, {"decision": "reject", "reasons": [reason]}, pushed)
+        judged = {"decision": "reject", "reasons": [why]}
+    return _result(rooms, id_, judged, pushed)
 
 
 def roll_back(
@@ -177,10 +187,6 @@ def _lacking(made: Materialisation, signature: ModelSignature) -> list[str]:
     ]
 
 
-def _approvals(rooms: Rooms, version: VersionRef) -> list[str]:
-    return [word.id for word in rooms.registry.show(version).approvals if word.approved]
-
-
 def _start(rooms: Rooms, tx: Tx, version: VersionRef, request: ReleaseRequest, approvals: list[str]) -> str:
     return rooms.releases.start(
         tx, endpoint=request.endpoint, version=version, strategy=request.strategy, actor=request.actor,
@@ -193,17 +199,40 @@ def _judge(rooms: Rooms, tx: Tx, evidence: Evidence, actor: str) -> dict[str, An
     return {"decision": str(verdict.decision), "reasons": list(verdict.reasons)}
 
 
-def _promote(rooms: Rooms, tx: Tx, version: VersionRef, id_: str, actor: str) -> int:
-    rooms.registry.mark_live(tx, version, actor=actor, reason=f"release {id_}")
-    return rooms.releases.promote(tx, id_, actor=actor)
+def _promote(rooms: Rooms, tx: Tx, id_: str, actor: str) -> int:
+    before = _answering(rooms, tx)
+    epoch = rooms.releases.promote(tx, id_, actor=actor)
+    _note_live(rooms, tx, before, actor, f"release {id_}")
+    return epoch
+
+
+def _take_back(rooms: Rooms, tx: Tx, id_: str, actor: str, reason: str) -> bool:
+    """Return to what was live before a release, or to nothing; one that is not live any more stays as it is."""
+    before = _answering(rooms, tx)
+    was_live = rooms.releases.withdraw(tx, id_, actor=actor, reason=reason)
+    _note_live(rooms, tx, before, actor, reason)
+    return was_live
 
 
 def _roll_back_in(
     rooms: Rooms, tx: Tx, endpoint: str, to: str | None, actor: str, reason: str
 ) -> ReleaseInfo:
+    before = _answering(rooms, tx)
     info, _ = rooms.releases.roll_back(tx, endpoint=endpoint, to=to, actor=actor, reason=reason)
-    rooms.registry.mark_live(tx, VersionRef.parse(info.version), actor=actor, reason=f"rolled back: {reason}")
+    _note_live(rooms, tx, before, actor, f"rolled back: {reason}")
     return info
+
+
+def _answering(rooms: Rooms, tx: Tx) -> set[VersionRef]:
+    return {route.version for route in rooms.releases.routes(tx)}
+
+
+def _note_live(rooms: Rooms, tx: Tx, before: set[VersionRef], actor: str, reason: str) -> None:
+    """Let the registry know which versions answer now, at whatever endpoint, where that changed."""
+    now = _answering(rooms, tx)
+    for model in sorted({ref.name for ref in before ^ now}):
+        versions = {ref for ref in now if ref.name == model}
+        rooms.registry.mark_answering(tx, model, versions, actor=actor, reason=reason)
 
 
 def _evidence(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,7 @@ from taut.trust.identity import Principal
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
 
+_LIVE_MAX: Final = 10_000
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,63}")
 
 
@@ -152,22 +153,23 @@ class Registry:
         """Say no, for ever: one word is enough, and the author may say it. Raises as `approve` does."""
         return transact(self._records, lambda tx: self._people.reject(tx, ref, principal, reason))
 
-    def mark_live(self, tx: Tx, ref: VersionRef, *, actor: str, reason: str = "") -> None:
-        """Note that a version answers now; one that did before is approved again. For the release's transaction.
+    def mark_answering(
+        self, tx: Tx, model: str, versions: Collection[VersionRef], *, actor: str, reason: str = ""
+    ) -> None:
+        """Note which versions of a model answer now, at any endpoint; others that did before are approved again.
 
-        Raises Conflict unless the version is approved.
+        For the release's transaction. Raises Conflict for a version that is not approved.
         """
-        now = store.info(tx, ref)
-        if not now.releasable:
-            raise Conflict(f"{ref} is {now.state}: only an approved version can go live")
         at = self._clock.now()
-        for other in store.listed(tx, model=ref.name, state=ModelState.LIVE, limit=100):
-            if other.ref != ref:
-                store.set_state(
-                    tx, other.ref, ModelState.APPROVED, at=at, actor=actor, reason=f"replaced by {ref}"
-                )
-        if now.state is not ModelState.LIVE:
-            store.set_state(tx, ref, ModelState.LIVE, at=at, actor=actor, reason=reason)
+        for other in store.listed(tx, model=model, state=ModelState.LIVE, limit=_LIVE_MAX):
+            if other.ref not in versions:
+                store.set_state(tx, other.ref, ModelState.APPROVED, at=at, actor=actor, reason=reason)
+        for ref in sorted(versions, key=lambda ref: ref.number):
+            now = store.info(tx, ref)
+            if not now.releasable:
+                raise Conflict(f"{ref} is {now.state}: only an approved version can go live")
+            if now.state is not ModelState.LIVE:
+                store.set_state(tx, ref, ModelState.LIVE, at=at, actor=actor, reason=reason)
 
     def retire(self, ref: VersionRef, *, actor: str, reason: str) -> VersionInfo:
         """Take a version out of use for ever: it cannot be loaded to serve; its history stays.
@@ -233,13 +235,23 @@ class Registry:
             if name == MODEL_FILE:
                 model = data
         if to_serve:
-            state = self.show(ref).state
-            if state not in (ModelState.APPROVED, ModelState.LIVE):
-                raise Denied(f"{ref} is {state}: only an approved version may serve")
+            self._check_serves(ref)
         return Loaded(
             ref=ref, files=manifest.files, signature=manifest.signature, manifest=manifest.payload, model=model,
             signed_by=manifest.signed_by,
         )  # fmt: skip
+
+    def model_digest(self, ref: VersionRef) -> str:
+        """Return the digest of the model of a version that may serve, as it was signed. Raises as `load` does, but
+        for the files: whoever has the model's bytes elsewhere compares them."""
+        manifest = self._manifest(ref)
+        self._check_serves(ref)
+        return manifest.files[MODEL_FILE].digest
+
+    def _check_serves(self, ref: VersionRef) -> None:
+        state = self.show(ref).state
+        if state not in (ModelState.APPROVED, ModelState.LIVE):
+            raise Denied(f"{ref} is {state}: only an approved version may serve")
 
     @contextmanager
     def files(self, ref: VersionRef) -> Iterator[Mapping[str, Path]]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from taut.core.errors import Conflict, NotFound
 from taut.core.evidence import Evidence, Gate, Verdict
@@ -170,6 +170,24 @@ class Releases:
         self._leaf(tx, "release.rolled_back", release, actor, body)
         return self._info(self._row(tx, release)), self.raise_epoch(tx)
 
+    def withdraw(self, tx: Tx, release: str, *, actor: str, reason: str) -> bool:
+        """Take a live release back: what it replaced answers again; where it was the first, nothing does.
+
+        Return whether it was live: one that was replaced or rolled back meanwhile stays as it is.
+        """
+        row = self._row(tx, release)
+        if row.state != ReleaseState.LIVE:
+            return False
+        if row.replaces is not None:
+            self.roll_back(tx, endpoint=row.endpoint, to=row.replaces, actor=actor, reason=reason)
+            return True
+        self._end(tx, release, ReleaseState.ROLLED_BACK)
+        tx.execute(delete(routes).where(routes.c.endpoint == row.endpoint))
+        body = {"endpoint": row.endpoint, "version": row.version, "reason": reason}
+        self._leaf(tx, "release.withdrawn", release, actor, body)
+        self.raise_epoch(tx)
+        return True
+
     def routes(self, tx: Tx) -> tuple[Route, ...]:
         """Return what answers for each endpoint now, by name."""
         rows = tx.execute(
@@ -210,11 +228,15 @@ class Releases:
     def epoch(self, tx: Tx) -> int:
         return tx.execute(select(epochs.c.epoch).where(epochs.c.name == "serving")).scalar_one_or_none() or 0
 
-    def raise_epoch(self, tx: Tx) -> int:
-        """Raise the epoch of what is served; call it in the transaction of whatever a gateway must learn."""
-        epoch = self.epoch(tx) + 1
-        if epoch == 1:
-            tx.execute(insert(epochs).values(name="serving", epoch=1))
+    def raise_epoch(self, tx: Tx, *, above: int = 0) -> int:
+        """Raise the epoch of what is served; call it in the transaction of whatever a gateway must learn.
+
+        above: an epoch that gateways may have seen: these records may have been restored from before it.
+        """
+        before = self.epoch(tx)
+        epoch = max(before, above) + 1
+        if before == 0:
+            tx.execute(insert(epochs).values(name="serving", epoch=epoch))
         else:
             tx.execute(update(epochs).where(epochs.c.name == "serving").values(epoch=epoch))
         return epoch

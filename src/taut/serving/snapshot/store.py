@@ -72,7 +72,14 @@ class SnapshotStore:
 
         A file that cannot be believed gives no floor: whoever can write here could also remove it.
         """
-        data = self._read("applied.json")
+        return self._epoch("applied.json")
+
+    def issued(self) -> int:
+        """Return the epoch of the newest snapshot that was issued here or is served; the next must be above it."""
+        return max(self._epoch("snapshot.json"), self._epoch("applied.json"))
+
+    def _epoch(self, name: str) -> int:
+        data = self._read(name)
         if data is None:
             return 0
         try:

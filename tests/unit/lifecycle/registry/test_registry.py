@@ -206,7 +206,7 @@ def test_only_approved_versions_serve_and_retired_ones_never_again(house: House,
     with pytest.raises(Denied, match="is retired"):
         house.registry.load(info.ref, to_serve=True)
     with house.records.begin() as tx, pytest.raises(Conflict, match="is retired"):
-        house.registry.mark_live(tx, info.ref, actor="ben")
+        house.registry.mark_answering(tx, "delay", {info.ref}, actor="ben")
 
 
 def test_one_version_is_live_at_a_time_and_a_live_one_is_not_retired(house: House, model: Any) -> None:
@@ -214,7 +214,7 @@ def test_one_version_is_live_at_a_time_and_a_live_one_is_not_retired(house: Hous
     two = entered(house, model, run="run_2", approvals=0)
     for ref in (one.ref, two.ref):
         with house.records.begin() as tx:
-            house.registry.mark_live(tx, ref, actor="ben")
+            house.registry.mark_answering(tx, "delay", {ref}, actor="ben")
 
     assert house.registry.show(one.ref).state is ModelState.APPROVED
     assert house.registry.show(two.ref).state is ModelState.LIVE
@@ -226,6 +226,20 @@ def test_one_version_is_live_at_a_time_and_a_live_one_is_not_retired(house: Hous
         "live",
         "approved",
     ]
+
+
+def test_a_version_stays_live_while_any_endpoint_serves_it(house: House, model: Any) -> None:
+    one = entered(house, model, approvals=0)
+    two = entered(house, model, run="run_2", approvals=0)
+    with house.records.begin() as tx:
+        house.registry.mark_answering(tx, "delay", {one.ref, two.ref}, actor="ben")
+
+    assert house.registry.show(one.ref).state is ModelState.LIVE
+    with pytest.raises(Conflict, match="is live"):
+        house.registry.retire(one.ref, actor="ben", reason="old")
+    with house.records.begin() as tx:
+        house.registry.mark_answering(tx, "delay", set(), actor="ben")
+    assert house.registry.show(two.ref).state is ModelState.APPROVED
 
 
 def test_an_alias_names_a_version_and_keeps_its_history(house: House, model: Any) -> None:
