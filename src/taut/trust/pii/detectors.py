@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -134,6 +134,10 @@ DETECTORS: Final = (
 TYPES: Final = tuple(dict.fromkeys(detector.type for detector in DETECTORS))
 
 
+_CARD_DIGITS: Final = 19
+_DIGIT_RUN: Final = r"\d(?:[ \-]?\d){11,}"
+_GROUP: Final = re.compile(r"[0-9]+")
+
 ALL: Final = (1 << len(DETECTORS)) - 1
 
 
@@ -153,14 +157,35 @@ def find(text: str, *, detectors: int = ALL) -> list[Span]:
     for index, detector in enumerate(DETECTORS):
         if not detectors >> index & 1:
             continue
-        for match in _compiled(detector.pattern).finditer(text):
-            start, end = match.span()
+        for start, end in _candidates(detector, text):
             if _stands_alone(text, start, end) and detector.holds(text[start:end]):
                 if detector.needs_word and not _word_near(text, start, end, detector.needs_word):
                     continue
                 if all(end <= span.start or span.end <= start for span in spans):
                     spans.append(Span(detector.type, start, end))
     return sorted(spans, key=lambda span: span.start)
+
+
+def _candidates(detector: Detector, text: str) -> Iterator[tuple[int, int]]:
+    """Yield where a detector's pattern matches; for cards also where other numbers stand before or after one.
+
+    `12 4111 1111 1111 1111` is one match, which is no card and would hide the one in it. So each group of digits is
+    taken as a beginning, with as many groups as a card may have.
+    """
+    for match in _compiled(detector.pattern if detector.type != "credit_card" else _DIGIT_RUN).finditer(text):
+        if detector.type != "credit_card":
+            yield match.span()
+            continue
+        groups = [group.span() for group in _GROUP.finditer(text, *match.span())]
+        for index, (start, _) in enumerate(groups):
+            digits, end = 0, start
+            for low, high in groups[index : index + _CARD_DIGITS]:
+                digits += high - low
+                if digits > _CARD_DIGITS:
+                    break
+                end = high
+            if end > start:
+                yield start, end
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:

@@ -110,6 +110,15 @@ def test_redaction_replaces_findings_and_nothing_else() -> None:
     assert redact(pl.Series(["a@b.co", "x"], dtype=pl.Categorical)).to_list() == ["[email]", "x"]
 
 
+@pytest.mark.parametrize("before", ["1234", "001-253-366-9781", "2013-07-01 12", "7"])
+def test_a_number_before_a_card_does_not_hide_it(before: str) -> None:
+    text = f"{before} 4111 1111 1111 1111"
+
+    assert [text[span.start : span.end] for span in find(text) if span.type == "credit_card"] == [
+        "4111 1111 1111 1111"
+    ]
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     parts=st.lists(
