@@ -175,3 +175,16 @@ def test_a_rollback_to_a_damaged_version_is_refused_and_the_live_one_stays(platf
         roll_back(platform, endpoint="late", to=None, actor="owner", reason="try")
 
     assert platform.releases.status("late").release == before
+
+
+def test_a_version_with_fewer_approvals_than_the_project_asks_for_now_is_refused(platform: Platform) -> None:
+    class Plans(Rooms):
+        def require(self) -> Any:
+            manifest = platform.plans.require()
+            models = [msgspec.structs.replace(model, approvals=2) for model in manifest.models]
+            return msgspec.structs.replace(manifest, models=tuple(models))
+
+    result = tell(platform, plans=Plans(platform.plans))  # type: ignore[arg-type]  # a room
+
+    assert result.verdict == "reject"
+    assert result.reasons == ("approved: too few approved it: train it anew and ask them (saw 1, wanted 2)",)

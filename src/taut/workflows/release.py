@@ -253,10 +253,23 @@ def _evidence(
 
 
 def _approved(rooms: Rooms, version: VersionRef) -> Check:
-    info = rooms.registry.show(version)
-    ok = info.releasable
-    message = f"{version} is {info.state}" + ("" if ok else f": `taut model approve {version}` first")
-    return Check(name="approved", outcome=Outcome.PASSED if ok else Outcome.FAILED, message=message)
+    """Approved, and by as many people as the project asks for now: it may ask for more than when it was judged."""
+    info, manifest = rooms.registry.show(version), rooms.plans.require()
+    if not info.releasable:
+        message = f"{version} is {info.state}: `taut model approve {version}` first"
+        return Check(name="approved", outcome=Outcome.FAILED, message=message)
+    declared = next((model.approvals for model in manifest.models if model.name == version.name), 0)
+    needed = max(declared, 1 if manifest.environment == "production" else 0)
+    given = len({word.principal for word in info.approvals if word.approved})
+    return Check(
+        name="approved",
+        outcome=Outcome.PASSED if given >= needed else Outcome.FAILED,
+        message=f"{version} is {info.state}"
+        if given >= needed
+        else "too few approved it: train it anew and ask them",
+        observed=given,
+        limit=needed,
+    )
 
 
 def _verified(rooms: Rooms, version: VersionRef) -> Check:

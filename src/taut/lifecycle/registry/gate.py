@@ -293,10 +293,12 @@ def subject_of(ref: object) -> str:
 
 def _rule_name(rule: GateSpec) -> str:
     if rule.kind == "metric":
-        bounds = "".join(
-            sign for sign, bound in ((">=", rule.minimum), ("<=", rule.maximum)) if bound is not None
-        )
-        return f"metric {rule.metric} {bounds}".strip()
+        bounds = [
+            word
+            for word, bound in (("minimum", rule.minimum), ("maximum", rule.maximum))
+            if bound is not None
+        ]
+        return " ".join([str(rule.metric), *bounds])
     return f"no_regression {rule.metric}"
 
 
