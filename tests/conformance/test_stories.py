@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, update
+from sqlalchemy import inspect, select, update
 
 from taut.adapters.stories import JournalStories, codec
 from taut.adapters.stories import metadata as story_tables
@@ -25,7 +26,7 @@ from taut.ports.records import Records, Tx
 from taut.ports.stories import Json, Stories, Story, StoryFailed, StoryState, StoryTable
 from taut.testing.conformance import stories as suite
 from taut.testing.conformance.stories import LEASE_S, Killed, World
-from taut.testing.conformance.stories.world import failure, nothing, start_and_die, take_over
+from taut.testing.conformance.stories.world import failure, nothing, once, start_and_die, take_over, tale
 from taut.testing.world import ManualClock, SeededRandom, SequenceIds
 
 
@@ -233,6 +234,34 @@ def test_a_database_that_goes_away_during_a_story_delays_it_and_fails_nothing(
 
     assert engine.result(id_) == ["kept", 1]
     assert ran == ["step"]
+
+
+def test_a_story_of_a_killed_process_goes_on_at_once_and_one_of_a_living_process_after_its_lease(
+    open_records: Callable[..., Records],
+) -> None:
+    records = open_records(story_tables, suite.metadata)
+    world = world_on(records)
+    owners = {}
+    for name in ("dead", "alive", "elsewhere"):
+        started = world.open({name: tale(["die"], once(Killed()))})
+        owners[name] = start_and_die(started, name)
+    with subprocess.Popen(["sleep", "0"]) as dead, subprocess.Popen(["sleep", "60"]) as alive:
+        dead.wait()
+        with records.begin() as tx:
+            own = tx.execute(select(stories.c.owner).limit(1)).scalar_one().rpartition(":")[0]
+            for name, owner in (
+                ("dead", f"{own}:{dead.pid}"), ("alive", f"{own}:{alive.pid}"), ("elsewhere", f"other:{dead.pid}"),
+            ):  # fmt: skip
+                tx.execute(update(stories).where(stories.c.id == owners[name]).values(owner=owner))
+        engine = world.open({name: tale(["die"]) for name in owners})
+        engine.work(until_idle=True)
+        states = {name: engine.status(id_).state for name, id_ in owners.items()}
+        world.clock.advance(LEASE_S + 1)
+        engine.work(until_idle=True)
+        alive.kill()
+
+    assert states == {"dead": StoryState.DONE, "alive": StoryState.RUNNING, "elsewhere": StoryState.RUNNING}
+    assert {engine.status(id_).state for id_ in owners.values()} == {StoryState.DONE}
 
 
 def test_a_database_that_stays_away_leaves_the_story_to_be_resumed(

@@ -37,7 +37,8 @@ from taut.bootstrap.sandbox import (
     enter_namespaces,
     prepare_mounts,
 )
-from taut.core.errors import TautError
+from taut.core.errors import TautError, Unavailable
+from taut.core.room import is_full
 from taut.ports.jobs import JobContext, Limits
 
 _FUNCTION: Final = re.compile(r"(taut(?:\.[a-z][a-z0-9_]*)*\.job):([a-z][a-z0-9_]*)")
@@ -192,14 +193,14 @@ def _run(order: Order, entered: tuple[str, ...], stream: IO[bytes]) -> int:
         _tell(stream, {"memory": True})
     except OSError as error:
         traceback.print_exc()
-        _tell(stream, {"size": True} if error.errno == errno.EFBIG else _raised(error))
+        _tell(stream, {"size": True} if error.errno == errno.EFBIG else _raised(_named(error)))
     except SystemExit as error:
         _tell(
             stream, {"raised": f"the function called exit({error.code!r}) instead of returning", "code": ""}
         )
     except BaseException as error:  # noqa: BLE001 - whatever a builder's function raises is a result, not our error
         traceback.print_exc()
-        _tell(stream, _raised(error))
+        _tell(stream, _raised(_named(error)))
     return 0
 
 
@@ -243,6 +244,14 @@ def _checked(value: object) -> dict[str, object]:
             f"the function returned {len(text)} bytes of JSON, {_VALUE_BYTES_MAX} are allowed: leave a file"
         )
     return value
+
+
+def _named(error: BaseException) -> BaseException:
+    if not is_full(error):
+        return error
+    return Unavailable(
+        "there is no room left on the disk for what the job writes: free some space and try again"
+    )
 
 
 def _raised(error: BaseException) -> dict[str, object]:

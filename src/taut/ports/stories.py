@@ -58,7 +58,8 @@ class Story(Protocol):
     def step(self, name: str, do: Callable[[], Json]) -> Json:
         """Run `do` and record its result. At least once: make its effect idempotent by a key, or fence it.
 
-        A TautError that `do` raises is recorded and raised again, the same on replay; other exceptions are not
+        While it raises Unavailable it is run again, a few times over a few seconds. Any other TautError, and the last
+        Unavailable, that `do` raises is recorded and raised again, the same on replay; other exceptions are not
         recorded (the story fails, or the step runs again after a crash).
         """
         ...

@@ -12,6 +12,7 @@ import polars as pl
 
 from taut.core.errors import InvalidInput, NotFound
 from taut.core.refs import VersionRef
+from taut.core.room import room_for
 from taut.core.schema import ModelSignature
 from taut.lifecycle.registry import Candidate, File, GateInputs, Score
 from taut.lifecycle.training import Run, limits_of
@@ -60,6 +61,7 @@ def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame) -> str:
     limits = limits_of(run.spec.resources)
     limits = msgspec.structs.replace(limits, timeout_s=min(limits.timeout_s, _TRIAL_S), output_bytes=2**20)
     with (
+        room_for(f"trying the model of {run.id}"),
         tempfile.TemporaryDirectory(prefix="taut-trial-") as folder,
         rooms.blobs.local(artifact.digest) as model,
     ):

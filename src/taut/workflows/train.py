@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from taut.core.errors import InvalidInput, NotFound
+from taut.core.errors import InvalidInput, NotFound, TautError
 from taut.core.evidence import Scalar
 from taut.core.frames import schema_of
 from taut.core.refs import Kind, Ref, VersionRef
@@ -72,7 +72,12 @@ def train(rooms: Rooms, story: Story, request: TrainRequest) -> TrainResult:
     )
     run_id = story.step("name the run", lambda: rooms.ids.new("run"))
     story.progress(f"training {spec.name} on {data.table.rows:,} rows", 0.4)
-    outcome = story.step("train", lambda: _run(rooms, story, pinned, spec, data, run_id, request))
+    try:
+        outcome = story.step("train", lambda: _run(rooms, story, pinned, spec, data, run_id, request))
+    except TautError as error:
+        why = error  # `error` itself is gone when the commit below is made again
+        story.commit("give up", lambda tx: rooms.training.give_up(tx, run_id, why))
+        raise
     if outcome["state"] != RunState.DONE:
         return TrainResult(
             run=run_id, version="", metrics={}, baselines={}, verdict="reject", state=outcome["state"],

@@ -17,6 +17,7 @@ from taut.core.errors import Conflict, Corrupt, InvalidInput, Unavailable
 from taut.ports.records import Tx
 
 _READERS: Final = 16
+_ROOM_BYTES: Final = 64 * 1024  # one step by which the log's index grows is half of it
 _PRAGMAS: Final = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
@@ -170,7 +171,17 @@ class SqliteRecords(SqlRecords):
 
     def _translate(self, error: exc.DBAPIError) -> Exception:
         code = getattr(error.orig, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and _no_room(self._path.parent):
+            code = sqlite3.SQLITE_FULL  # SQLite says so of its database, not of the log and index beside it
         return _named(code, error, where=self.where)
+
+
+def _no_room(folder: Path) -> bool:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _ROOM_BYTES
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from taut.adapters.stories.codec import decode, decode_error, encode
@@ -56,7 +57,8 @@ class JournalStories:
         strange_after_s: float = 300.0,
         steps_max: int = 10_000,
     ) -> None:
-        owner = f"{socket.gethostname()[:64]}:{os.getpid()}"
+        self._host = _host()
+        owner = f"{self._host}:{os.getpid()}"
         self._journal = Journal(
             records, clock=clock, ids=ids, random=random, owner=owner, lease_s=lease_s, patience_s=patience_s
         )
@@ -73,6 +75,7 @@ class JournalStories:
         self._rings = 0
         self._workers = 0
         self._stopped = threading.Event()
+        self._looked_for_dead = False
         self._observers: dict[str, list[Callable[[str, float | None], None]]] = {}
 
     # What callers do
@@ -122,6 +125,7 @@ class JournalStories:
     def result(self, story_id: str, *, timeout: timedelta | None = None) -> Json:
         until_s = None if timeout is None else self._clock.monotonic_s() + timeout.total_seconds()
         root_id, pause = self._overview.root_of(story_id), Pause(self._poll_s)
+        self._free_stories_of_the_dead()
         while True:
             state, result, error = self._overview.end_of(story_id)
             if state in _ENDED:
@@ -151,6 +155,7 @@ class JournalStories:
         try:
             while not self._stopped.is_set():
                 try:
+                    self._free_stories_of_the_dead()
                     if self._run_one():
                         pause = Pause(self._poll_s)
                         continue
@@ -272,6 +277,21 @@ class JournalStories:
         except (Fenced, Conflict, Unavailable):
             return  # it is not ours any more, or the lease's end gives it back
 
+    def _free_stories_of_the_dead(self) -> None:
+        """Once: let go what processes of this machine hold that were killed, instead of waiting for their leases.
+
+        A process that lives in spite of all is fenced off as by the lease's end: it repeats steps, never commits.
+        """
+        if self._looked_for_dead:
+            return
+        for story_id, epoch, owner in self._journal.held():
+            host, _, pid = owner.rpartition(":")
+            if host == self._host and pid.isdigit() and _is_dead(int(pid)):
+                self._journal.insist(
+                    partial(self._journal.free, story_id=story_id, epoch=epoch), patient=False
+                )
+        self._looked_for_dead = True
+
     def _set_strange_aside(self) -> None:
         """Strand stories that no code here knows and that nobody else has taken up: silence would hide them."""
         now = self._clock.monotonic_s()
@@ -280,6 +300,26 @@ class JournalStories:
         self._strange_checked_s = now
         for story_id in self._journal.overdue(tuple(self._table), by_us=self._strange_after_us):
             self._journal.insist(partial(self._overview.strand, story_id=story_id), patient=False)
+
+
+def _host() -> str:
+    """This machine, and where the system tells, the process namespace: within it a process id names one process."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()[:64]}:{space}"
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return True
+    except OSError:  # not ours to signal, or a system without /proc: it lives
+        return False
+    return state in "ZX"
 
 
 def _ended(story_id: str, result: str | None, error: str | None) -> Json:

@@ -156,6 +156,21 @@ class Journal:
         with self._records.read() as tx:
             return tx.execute(asked.limit(16)).scalars().all()
 
+    def held(self) -> Sequence[tuple[str, int, str]]:
+        """Return (id, epoch, owner) of the stories whose lease has not ended."""
+        asked = select(stories.c.id, stories.c.epoch, stories.c.owner).where(
+            stories.c.state == StoryState.RUNNING,
+            stories.c.due_us > self.now_us(),
+            stories.c.owner.is_not(None),
+        )
+        with self._records.read() as tx:
+            return [(row.id, row.epoch, row.owner) for row in tx.execute(asked)]
+
+    def free(self, tx: Tx, story_id: str, epoch: int) -> None:
+        """Let anybody take a story at once, unless somebody has done so meanwhile."""
+        same = and_(stories.c.id == story_id, stories.c.epoch == epoch, stories.c.state == StoryState.RUNNING)
+        tx.execute(update(stories).where(same).values(due_us=self.now_us()))
+
     def claim(self, story_id: str) -> Claim | None:
         """Take a due story, or return None when somebody else was faster. Raises Conflict when he was just so."""
         now = self.now_us()

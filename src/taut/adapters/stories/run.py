@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from taut.adapters.stories.codec import decode, decode_error, encode, encode_error
 from taut.adapters.stories.journal import Claim, Entry, Fenced, Journal, short
 from taut.adapters.stories.tables import NEVER
-from taut.core.errors import Conflict, Exhausted, TautError, Unavailable
+from taut.core.errors import Conflict, DeadlineExceeded, Exhausted, TautError, Unavailable
 from taut.ports.records import Tx
 from taut.ports.stories import Json
 from taut.ports.world import Clock
+
+_PAUSES_S: Final = (0.5, 1.5, 4.5)
+"""Between tries of a step that found something unavailable: as long as a database takes to start again."""
 
 T = TypeVar("T")
 E = TypeVar("E", Entry, Entry | None)
@@ -101,12 +104,26 @@ class Run:
         entry = self._next("step", name)
         if entry is None:
             with self._doing(name):
-                try:
-                    value, error = do(), None
-                except TautError as raised:
-                    value, error = None, raised
+                value, error = self._tried(do)
             entry = self._save("step", name, value, error)
         return self._outcome(entry)
+
+    def _tried(self, do: Callable[[], Json]) -> tuple[Json, TautError | None]:
+        """Run a step's function, again while what it needs is unavailable; its last error is the step's own."""
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                return do(), None
+            except DeadlineExceeded as raised:  # somebody waits no longer: trying again helps nobody
+                return None, raised
+            except Unavailable as raised:
+                if pause_s is None:
+                    return None, raised
+                self._host.progress(self.id, f"will try again: {raised.message}", None)
+                self._clock.sleep(pause_s)
+                self._still_ours()
+            except TautError as raised:
+                return None, raised
+        raise AssertionError("the last pause is None")
 
     def commit(self, name: str, do: Callable[[Tx], Json]) -> Json:
         entry = self._next("commit", name)

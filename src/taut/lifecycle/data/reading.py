@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from taut.core.errors import InvalidInput
+from taut.core.room import room_for
 from taut.lifecycle.data.csv_records import read_csv
 from taut.lifecycle.data.jsonl_records import read_jsonl
 from taut.lifecycle.data.parquet_records import read_parquet
@@ -191,7 +192,7 @@ def _single_member(path: Path, name: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def _spooled(stream: ByteStream) -> Iterator[Path]:
     """Copy a stream to a private temporary file, for formats that are read from several places at once."""
-    with tempfile.NamedTemporaryFile(prefix="taut-source-") as file:
+    with room_for("a copy of the source file"), tempfile.NamedTemporaryFile(prefix="taut-source-") as file:
         while piece := stream.read(_READ_BYTES):
             file.write(piece)
         file.flush()

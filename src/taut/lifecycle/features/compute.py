@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from taut.core.errors import Exhausted, InvalidInput, TautError, Unavailable
+from taut.core.room import room_for
 from taut.lifecycle.features import job
 from taut.lifecycle.features.shape import MESSAGE_MAX, shaped
 from taut.ports.blobs import Blobs
@@ -42,7 +43,11 @@ def compute_in_job(
     Raises InvalidInput when the function raises or its result is no feature set, Exhausted when the job passed its
     limits, Unavailable when it was killed.
     """
-    with tempfile.TemporaryDirectory(prefix="taut-features-") as scratch, blobs.local(bundle) as code:
+    with (
+        room_for(f"the files of feature set {spec.name!r}"),
+        tempfile.TemporaryDirectory(prefix="taut-features-") as scratch,
+        blobs.local(bundle) as code,
+    ):
         inputs = {"bundle": str(code)}
         for index, name in enumerate(spec.sources):
             path = Path(scratch) / f"source-{index}.parquet"

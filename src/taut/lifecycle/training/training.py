@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import msgspec
 import polars as pl
 
 from taut.core.canonical import digest_json
-from taut.core.errors import Conflict, InvalidInput, NotFound
+from taut.core.errors import Conflict, InvalidInput, NotFound, TautError, Unavailable
 from taut.core.evidence import Scalar
 from taut.core.refs import Kind, Ref
+from taut.core.room import room_for
 from taut.core.units import parse_duration, parse_size
 from taut.lifecycle.training import store
 from taut.lifecycle.training.accept import accept
@@ -42,6 +43,8 @@ from taut.trust.lineage import Lineage
 _FUNCTION = "taut.lifecycle.training.job:train"
 _ARTIFACTS = ("model.onnx", "parity.parquet")
 _OUTPUT_BYTES = 2 * 2**30
+_PATIENCE_S = 60.0
+_PAUSE_S = 0.5
 
 
 class Training:
@@ -115,12 +118,34 @@ class Training:
             reproduces=reproduces,
         )
         transact(self._records, lambda tx: store.put(tx, run))
-        with tempfile.TemporaryDirectory(prefix="taut-run-") as folder:
+        with room_for(f"the files of {run.id}"), tempfile.TemporaryDirectory(prefix="taut-run-") as folder:
             output = Path(folder, "output")
             result = self._run_job(run, Path(folder), output, progress)
             ended = self._ended(run, result, output)
-        transact(self._records, lambda tx: self._record(tx, ended))
+        self._insist(lambda tx: self._record(tx, ended))
         return ended
+
+    def give_up(self, tx: Tx, run_id: str, error: TautError) -> None:
+        """Note that a run ended without its job having told how; one that has ended, or never began, stays so."""
+        found = store.find(tx, run_id)
+        if found is None or found.state is not RunState.RUNNING:
+            return
+        ended = msgspec.structs.replace(
+            found, state=RunState.FAILED, ended_at=self._clock.now(), error=error.message, error_code=error.code,
+            ended_as="given up",
+        )  # fmt: skip
+        self._record(tx, ended)
+
+    def _insist(self, do: Callable[[Tx], None]) -> None:
+        """Wait for a database that went away: what a job took half an hour for is not given up in a second."""
+        give_up_s = self._clock.monotonic_s() + _PATIENCE_S
+        while True:
+            try:
+                return transact(self._records, do)
+            except Unavailable:
+                if self._clock.monotonic_s() > give_up_s:
+                    raise
+            self._clock.sleep(_PAUSE_S)
 
     def _known(self, run_id: str | None, spec: ModelSpec) -> Run | None:
         if run_id is None:
@@ -190,6 +215,9 @@ class Training:
         return Artifact(name=path.name, digest=self._blobs.put_file(path), size_bytes=path.stat().st_size)
 
     def _record(self, tx: Tx, run: Run) -> None:
+        before = store.find(tx, run.id)
+        if before is not None and before.state is not RunState.RUNNING:
+            return  # it was committed, and only the answer to that was lost
         store.put(tx, run)
         me = Ref(Kind.RUN, run.id)
         body = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from taut.adapters.tables.parquet import ParquetTables
 from taut.core.schema import Column, DType, FeatureLookup, Schema
 from taut.lifecycle.training import Code, JoinedFeatures, Training, TrainingData, metadata, sign_code
 from taut.ports.jobs import Jobs
+from taut.ports.records import Records
 from taut.project.bundle import make_bundle
 from taut.project.manifest import FunctionRef, ModelSpec, ResourcesSpec, SplitSpec
 from taut.testing.jobs import InlineJobs
@@ -71,6 +73,7 @@ class Room(NamedTuple):
     lineage: Lineage
     tables: ParquetTables
     keys: FileKeys
+    over: Callable[[Records], Training]  # the same training over other records
 
 
 def flights(rows: int = 3000) -> pl.DataFrame:
@@ -117,16 +120,19 @@ LOOKUP = FeatureLookup(feature_set="sky", entity=("origin",), keys=("carrier",))
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
     """The room with real jobs: a few seconds a run."""
-    yield from _room(tmp_path, ProcessJobs(tmp_path / "jobs"))
+    with open_room(tmp_path, ProcessJobs(tmp_path / "jobs")) as made:
+        yield made
 
 
 @pytest.fixture
 def quick_room(tmp_path: Path) -> Iterator[Room]:
     """The room with jobs that run in this process."""
-    yield from _room(tmp_path, InlineJobs())
+    with open_room(tmp_path, InlineJobs()) as made:
+        yield made
 
 
-def _room(tmp_path: Path, jobs: Jobs) -> Iterator[Room]:
+@contextmanager
+def open_room(tmp_path: Path, jobs: Jobs) -> Iterator[Room]:
     records = memory_records(metadata, ledger_metadata, lineage_metadata)
     clock, ids = ManualClock(), SequenceIds()
     keys = FileKeys(tmp_path / "keys", random=SeededRandom())
@@ -134,10 +140,14 @@ def _room(tmp_path: Path, jobs: Jobs) -> Iterator[Room]:
     tables = ParquetTables(blobs)
     ledger = Ledger(records, keys, clock, ids, origin="taut.test/training")
     lineage = Lineage(clock)
-    training = Training(
-        records=records, blobs=blobs, tables=tables, ledger=ledger, lineage=lineage,
-        jobs=jobs, keys=keys, clock=clock, ids=ids,
-    )  # fmt: skip
+
+    def over(others: Records) -> Training:
+        return Training(
+            records=others, blobs=blobs, tables=tables, ledger=ledger, lineage=lineage,
+            jobs=jobs, keys=keys, clock=clock, ids=ids,
+        )  # fmt: skip
+
+    training = over(records)
     table = tables.write([flights()], schema=SCHEMA, first_row_id=0)
     data = TrainingData(
         table=table,
@@ -162,6 +172,6 @@ def _room(tmp_path: Path, jobs: Jobs) -> Iterator[Room]:
         (folder / "project.py").write_text(text)
         return sign_code(keys, bundle=blobs.put(make_bundle(folder)), lock=LOCK, actor="owner")
 
-    yield Room(training, spec, data, code, records, ledger, lineage, tables, keys)
+    yield Room(training, spec, data, code, records, ledger, lineage, tables, keys, over)
     tables.close()
     records.close()

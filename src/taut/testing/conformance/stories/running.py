@@ -15,6 +15,7 @@ from taut.core.errors import (
     InvalidInput,
     NotFound,
     TautError,
+    Unavailable,
 )
 from taut.ports.records import Tx
 from taut.ports.stories import Json, Story, StoryFailed, StoryState
@@ -154,6 +155,39 @@ class Running:
         assert (type(end), end.message) == (Conflict, "read it again")
         assert stories.status(id_).error == "conflict: read it again"
         assert stories.status(id_).state == StoryState.FAILED
+
+    def test_a_step_is_tried_again_while_something_is_unavailable_and_then_fails_with_it(
+        self, world: World
+    ) -> None:
+        tries: list[str] = []
+
+        def away(times: int) -> Json:
+            tries.append("try")
+            if len(tries) <= times:
+                raise Unavailable("the store does not answer", retry_after_s=2.0)
+            return len(tries)
+
+        def too_late() -> Json:
+            tries.append("try")
+            raise DeadlineExceeded("nobody waits any longer")
+
+        stories = world.open(
+            {
+                "passing": lambda story, _: story.step("ask", lambda: away(2)),
+                "lasting": lambda story, _: story.step("ask", lambda: away(1000)),
+                "late": lambda story, _: story.step("ask", too_late),
+            }
+        )
+        assert stories.result(stories.start("passing", {}, key="passing")) == 3
+        tries.clear()
+        end = failure(lambda: stories.result(stories.start("lasting", {}, key="lasting")))
+        lasting = len(tries)
+        tries.clear()
+        late = failure(lambda: stories.result(stories.start("late", {}, key="late")))
+
+        assert (type(end), end.message) == (Unavailable, "the store does not answer")
+        assert 2 <= lasting <= 10
+        assert (type(late), len(tries)) == (DeadlineExceeded, 1)
 
     def test_another_exception_fails_the_story_and_cannot_be_swallowed(self, world: World) -> None:
         def tell(story: Story, _: Json) -> Json:
