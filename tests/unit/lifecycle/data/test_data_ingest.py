@@ -237,7 +237,11 @@ def test_compressed_files_are_read_like_plain_ones(
         ("a.jsonl", b""),
         ("a.csv", GOOD.encode("utf-16")),
     ],
-)
+    ids=[  # a gzip header carries its time: workers must collect the same names
+        "a cut gzip", "no gzip", "a cut zstandard", "no zstandard", "no zip", "no parquet", "no line", "no record",
+        "another encoding",
+    ],
+)  # fmt: skip
 def test_a_file_that_cannot_be_read_rejects_its_batch_and_names_it(
     room: Room, name: str, content: bytes
 ) -> None:
