@@ -48,6 +48,7 @@ class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
+    patience_s: how long a story waits for a database that went away before it is left to the next process.
     published: what `what_changes` said of the last snapshot; None before the first.
     """
 
@@ -61,6 +62,7 @@ class Platform:
         self.publisher: Publisher | None = None
         self.published: tuple[object, ...] | None = None
         self.gateways = 1
+        self.patience_s = 60.0
         self._stack: Final = stack
         self._publishing: Final = threading.Lock()
 
@@ -196,8 +198,9 @@ class Platform:
         from taut.workflows.stories import stories
 
         engine = JournalStories(
-            self.records, stories(self), clock=self.clock, ids=self.ids, random=self.random
-        )
+            self.records, stories(self), clock=self.clock, ids=self.ids, random=self.random,
+            patience_s=self.patience_s,
+        )  # fmt: skip
         self._stack.callback(engine.stop)
         return engine
 

@@ -26,6 +26,8 @@ Progress = Callable[[str, float | None], None]
 SOCKET: Final = "run/control.sock"
 LOCK: Final = "lock"
 _NDJSON: Final = "application/x-ndjson"
+_PATIENCE_S: Final = 10.0
+"""How long a command waits for a database that went away: a person sits in front of it, and the next one carries on."""
 
 
 class Transport(Protocol):
@@ -127,6 +129,7 @@ class InProcess:
         self._stack.enter_context(home_lock(home))
         try:
             self._platform, self._table = self._stack.enter_context(_open(home))
+            self._platform.patience_s = _PATIENCE_S
         except BaseException:
             self._stack.close()
             raise
@@ -145,6 +148,8 @@ class InProcess:
             caller = Caller(principal=self._platform.identity.authenticate(self._token), local=True)
         else:
             caller = owner_caller(self._platform, break_glass=self._break_glass)
+        if self._table[name].story:
+            _carry_on(self._platform, progress)
         result = perform(self._table, self._platform, caller, name, request, progress)
         decoded: Json = msgspec.json.decode(
             msgspec.json.encode(result)
@@ -154,6 +159,18 @@ class InProcess:
     def close(self) -> None:
         with self._stack:
             _settle(self._platform)
+
+
+def _carry_on(platform: Platform, progress: Progress) -> None:
+    """Finish what a killed command left half done: nobody else works in this home, so nobody else will.
+
+    How it ends is kept with the story, and is no failure of the command that comes after it.
+    """
+    from taut.ports.stories import StoryState
+
+    for status in platform.stories.list(state=StoryState.RUNNING):
+        progress(f"carrying on with {status.name}, which was interrupted ({status.id})", None)
+        platform.stories.work(until_idle=True)
 
 
 def _settle(platform: Platform) -> None:

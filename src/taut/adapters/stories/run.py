@@ -11,6 +11,7 @@ from taut.adapters.stories.codec import decode, decode_error, encode, encode_err
 from taut.adapters.stories.journal import Claim, Entry, Fenced, Journal, short
 from taut.adapters.stories.tables import NEVER
 from taut.core.errors import Conflict, DeadlineExceeded, Exhausted, TautError, Unavailable
+from taut.core.room import room_for
 from taut.ports.records import Tx
 from taut.ports.stories import Json
 from taut.ports.world import Clock
@@ -112,7 +113,8 @@ class Run:
         """Run a step's function, again while what it needs is unavailable; its last error is the step's own."""
         for pause_s in (*_PAUSES_S, None):
             try:
-                return do(), None
+                with room_for("a step of the story"):
+                    return do(), None
             except DeadlineExceeded as raised:  # somebody waits no longer: trying again helps nobody
                 return None, raised
             except Unavailable as raised:

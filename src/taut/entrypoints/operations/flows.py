@@ -257,11 +257,11 @@ def _author_facts(platform: Platform, request: ModelDecision) -> Json:
 
 
 OPERATIONS: Final = (
-    Operation(name="run.start", action="train", request=RunStart, handle=_train, resource=lambda request: f"model:{request.model}", summary="Train a model and judge it by the model gate"),
+    Operation(name="run.start", action="train", request=RunStart, handle=_train, resource=lambda request: f"model:{request.model}", story=True, summary="Train a model and judge it by the model gate"),
     Operation(name="run.reproduce", action="run.reproduce", request=RunReproduce, handle=_reproduce, resource=lambda request: f"run:{request.run}", summary="Train a run again and say whether the same model comes out"),
     Operation(name="features.build", action="features.build", request=FeaturesBuild, handle=_build, resource=lambda request: f"features:{request.features}", summary="Compute a feature set from the current snapshots"),
     Operation(name="features.materialize", action="features.materialize", request=FeaturesMaterialize, handle=_materialize, resource=lambda request: f"features:{request.features}", summary="Write a feature set online"),
-    Operation(name="release.start", action="release.start", request=ReleaseStart, handle=_release, resource=lambda request: f"endpoint:{request.endpoint}", summary="Release a version to an endpoint"),
+    Operation(name="release.start", action="release.start", request=ReleaseStart, handle=_release, resource=lambda request: f"endpoint:{request.endpoint}", story=True, summary="Release a version to an endpoint"),
     Operation(name="release.rollback", action="release.rollback", request=ReleaseRollback, handle=_rollback, resource=lambda request: f"endpoint:{request.endpoint}", summary="Return an endpoint to an earlier release"),
     Operation(name="release.abort", action="release.abort", request=ReleaseAbort, handle=_abort, resource=lambda request: f"release:{request.release}", summary="End a release that is under way"),
     Operation(name="model.approve", action="model.approve", request=ModelDecision, handle=_approve, resource=lambda request: f"model:{request.version}", facts=_author_facts, summary="Approve a model version"),

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from taut.core.errors import InvalidInput, NotFound, TautError
+from taut.core.room import room_for
 from taut.trust.identity.principals import Principal
 
 Json = dict[str, Any]
@@ -49,7 +50,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     name: `noun.verb`, which is its path `/api/v1/noun/verb`. action: the word that policy decides about.
     resource: the thing that it is decided about, `kind:name`, from the request. facts: further context for policy.
-    reads: it changes nothing, so GET may be used.
+    reads: it changes nothing, so GET may be used. story: it starts a story and waits for its end.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     resource: Callable[[Any], str]
     facts: Facts = _no_facts
     reads: bool = False
+    story: bool = False
 
     @property
     def path(self) -> str:
@@ -115,7 +117,8 @@ def perform(
         platform.policy.require(caller.principal, operation.action, resource, {**context, "author": ""})
         raise
     platform.policy.require(caller.principal, operation.action, resource, context)
-    return operation.handle(platform, caller, request, progress)
+    with room_for(operation.name):
+        return operation.handle(platform, caller, request, progress)
 
 
 def decode(operation: Operation, body: object, *, strict: bool = True) -> Request:
