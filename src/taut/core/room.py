@@ -9,16 +9,17 @@ from typing import Final
 
 from taut.core.errors import TautError, Unavailable
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SAID: Final = (
     *(f"os error {number})" for number in _FULL),
     "No space left on device",
     "Disk quota exceeded",
+    "File too large",
 )
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error means that a disk or a quota has no room left. Libraries in Rust say it in their text only."""
+    """Whether an error means that a disk, a quota or a limit on files has no room left. Libraries in Rust say it in their text only."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
     return any(said in str(error) for said in _SAID)

@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,7 +172,8 @@ async def _stop_with_parent(servers: tuple[uvicorn.Server, ...], parent: int) ->
 
 
 def _log(what: str, error: BaseException) -> None:
-    print(f"{what}: {''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)  # noqa: T201 - the process's log
+    with suppress(OSError):  # the log's disk is full: that must not stop what works
+        print(f"{what}: {''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)  # noqa: T201 - the process's log
 
 
 if __name__ == "__main__":

@@ -142,7 +142,8 @@ def _now_us() -> int:
 
 def _log_failure(request_id: str, error: BaseException) -> None:
     trace = "".join(traceback.format_exception(error))
-    print(json.dumps({"request_id": request_id, "failure": trace}), file=sys.stderr, flush=True)  # noqa: T201 - the process's log
+    with contextlib.suppress(OSError):  # the log's disk is full: that must not stop what works
+        print(json.dumps({"request_id": request_id, "failure": trace}), file=sys.stderr, flush=True)  # noqa: T201 - the process's log
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,13 +33,14 @@ class _Teller:
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         if event == "listening":
             self._host, self._port = fields["host"], fields["port"]
-        if event == "all-ready" and not self._told:
-            self._told = True
-            self._ready(float(fields.get("seconds", 0.0)))
-        said = self._line(event, fields)
-        if said:
-            sys.stderr.write(said + "\n")
-            sys.stderr.flush()
+        with suppress(OSError):  # a full disk, or nobody listens any more: no reason to stop serving
+            if event == "all-ready" and not self._told:
+                self._told = True
+                self._ready(float(fields.get("seconds", 0.0)))
+            said = self._line(event, fields)
+            if said:
+                sys.stderr.write(said + "\n")
+                sys.stderr.flush()
 
     def _ready(self, seconds: float) -> None:
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -69,6 +71,8 @@ class _Teller:
                 return f"{name} ended ({fields['how']}){', it is started again' if again else ''}{why}"
             case "adopted":
                 return f"{name} was still serving: adopted"
+            case "unwritten":
+                return f"{fields['path']} cannot be written ({fields['how']}): what runs goes on; free some space"
             case "draining":
                 return "draining: no new connections, finishing what is under way"
             case "stopped":

@@ -34,7 +34,8 @@ _LAST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 10.0
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""Hears what happens: `listening`, `started`, `ready`, `exited`, `adopted`, `all-ready`, `draining`, `stopped`."""
+"""Hears what happens: `listening`, `started`, `ready`, `exited`, `adopted`, `all-ready`, `draining`, `stopped`, and
+`unwritten` when there is no room for the state file."""
 
 
 class Slot:
@@ -73,6 +74,7 @@ class Supervisor:
         self._drain_s: Final = drain_s
         self._stopping = False
         self._announced = False
+        self._unwritten = False
         self._started_s: Final = time.time()
         (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
         (home / "log").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -104,6 +106,8 @@ class Supervisor:
             self._reap()
             self._start_due()
             self._announce()
+            if self._unwritten:
+                self._write_state()
             self._wait(wake)
         self._drain(wake)
 
@@ -129,9 +133,13 @@ class Supervisor:
         for slot in self._slots:
             if slot.running is None and now_s >= slot.due_s:
                 slot.ready = False
-                slot.running = spawn(
-                    slot.child, self._listener, log=self._home / "log" / f"{slot.child.name}.log"
-                )
+                try:
+                    slot.running = spawn(
+                        slot.child, self._listener, log=self._home / "log" / f"{slot.child.name}.log"
+                    )
+                except OSError as error:  # no room for its log, no process to be had: that may pass
+                    self._put_off(slot, now_s, f"cannot start: {error.strerror}")
+                    continue
                 self._on_event("started", {"name": slot.child.name, "pid": slot.running.pid})
                 self._write_state()
 
@@ -142,15 +150,19 @@ class Supervisor:
             running = slot.running
             if running is None or (said := running.ended()) is None:
                 continue
-            lived_s = now_s - running.since_s
-            slot.pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_S else min(_LAST_PAUSE_S, slot.pause_s * 2)
-            slot.running, slot.ready, slot.last_exit = None, False, said
+            if now_s - running.since_s > _STEADY_S:
+                slot.pause_s = _FIRST_PAUSE_S / 2
+            slot.running, slot.ready = None, False
             slot.restarts += 1
-            slot.due_s = now_s + slot.pause_s
-            self._on_event(
-                "exited", {"name": slot.child.name, "pid": running.pid, "how": said, "again_s": slot.pause_s}
-            )
-            self._write_state()
+            self._put_off(slot, now_s, said, pid=running.pid)
+
+    def _put_off(self, slot: Slot, now_s: float, how: str, *, pid: int | None = None) -> None:
+        """Say how a child ended, or why it does not start, and choose when it is tried again: later each time."""
+        slot.last_exit = how
+        slot.pause_s = min(_LAST_PAUSE_S, slot.pause_s * 2)
+        slot.due_s = now_s + slot.pause_s
+        self._on_event("exited", {"name": slot.child.name, "pid": pid, "how": how, "again_s": slot.pause_s})
+        self._write_state()
 
     def _announce(self) -> None:
         if not self._announced and all(slot.ready for slot in self._slots):
@@ -189,7 +201,10 @@ class Supervisor:
                     slot.running = None
 
     def _write_state(self) -> None:
-        """Write what `taut status` and the next supervisor read; whole or not at all."""
+        """Write what `taut status` and the next supervisor read; whole or not at all.
+
+        Where the disk is full, what runs goes on, and the state is written as soon as there is room.
+        """
         host, port = self._address()
         document = {
             "pid": os.getpid(),
@@ -201,11 +216,16 @@ class Supervisor:
         }
         path = self._home / STATE
         temporary = path.with_suffix(".tmp")
-        with open(
-            os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600), "w"
-        ) as file:
-            file.write(json.dumps(document, indent=1) + "\n")
-        temporary.replace(path)
+        flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC
+        try:
+            with open(os.open(temporary, flags, 0o600), "w") as file:
+                file.write(json.dumps(document, indent=1) + "\n")
+            temporary.replace(path)
+            self._unwritten = False
+        except OSError as error:
+            if not self._unwritten:
+                self._on_event("unwritten", {"path": str(path), "how": error.strerror})
+            self._unwritten = True
 
     def _address(self) -> tuple[str, int]:
         if self._listener.fileno() < 0:
@@ -335,7 +355,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def say(event: str, fields: dict[str, Any]) -> None:
-        print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201 - what this process has to say
+        with contextlib.suppress(OSError):  # a full disk, or nobody listens: no reason to stop serving
+            print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201 - what this process has to say
 
     def gateways_only(address: Address) -> Sequence[Child]:
         made = default_children(

@@ -7,11 +7,12 @@ import io
 import math
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from taut.core.errors import Conflict
+from taut.core.errors import Conflict, Unavailable
 
 _START: Final = datetime(2026, 1, 5)  # noqa: DTZ001 - written out in UTC below
 _HOURS: Final = 24 * 90
@@ -130,7 +131,10 @@ _IGNORE: Final = ".taut/\n__pycache__/\n"
 
 
 def write_project(folder: Path) -> list[str]:
-    """Write the project into `folder` and return the names of its files. Raises Conflict when it is not empty."""
+    """Write the project into `folder` and return the names of its files.
+
+    Raises Conflict when it is not empty, Unavailable when it cannot be written; nothing is left of it then.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is not empty: name a folder that is empty or not there yet")
     orders, backlog = sample_data()
@@ -143,10 +147,20 @@ def write_project(folder: Path) -> list[str]:
         "data/orders-1.csv": _csv(_COLUMNS, orders[:half]),
         "data/orders-2.csv": _csv(_COLUMNS, orders[half:]),
     }
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
+    try:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        for name in files:
+            with suppress(OSError):
+                (folder / name).unlink()
+        with suppress(OSError):
+            (folder / "data").rmdir()
+        raise Unavailable(
+            f"the project cannot be written to {folder} ({error.strerror}): free some space, or choose another folder"
+        ) from error
     return sorted(files)
 
 

@@ -15,6 +15,7 @@ from taut.core.room import is_full, room_for
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EFBIG, "File too large"),
         RuntimeError("parquet: underlying IO error: No space left on device (os error 28)"),
     ],
 )

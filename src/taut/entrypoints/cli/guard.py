@@ -37,7 +37,8 @@ def guarded(words: Sequence[str], *, json: bool, debug: bool) -> int:
 
 
 def _report(error: Exception, *, json: bool) -> int:
-    from taut.core.errors import TautError
+    from taut.core.errors import TautError, Unavailable
+    from taut.core.room import is_full
     from taut.entrypoints import errors
 
     if (
@@ -47,6 +48,8 @@ def _report(error: Exception, *, json: bool) -> int:
         return _USAGE
     if _is_usage(error):
         return _say("invalid_input", error.format_message(), _USAGE, json=json, hint=_usage_hint(error))  # type: ignore[attr-defined]  # a ClickException has it
+    if is_full(error) and not isinstance(error, TautError):
+        error = Unavailable(f"there is no room left on the disk ({error}): free some space and try again")
     if isinstance(error, TautError):
         return _say(error.code, error.message, errors.exit_code_of(error), json=json)
     message = (
