@@ -225,8 +225,10 @@ class JournalStories:
                 self._tell(run, claim)
             except Suspended:
                 return
-            except (Lost, Fenced, Away):
-                return  # somebody else has it, or will when the lease ends
+            except (Lost, Fenced):
+                return  # somebody else has it
+            except Away as away:  # whoever takes it when the lease ends goes on; who waits here is told now
+                raise Unavailable(f"story {claim.id} was left to be resumed: {away}") from away
             except Stranded as why:
                 self._end(claim, StoryState.STRANDED, error=mismatch(claim, str(why)))
         self._observers.pop(claim.id, None)
