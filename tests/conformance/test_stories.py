@@ -126,6 +126,9 @@ def test_a_row_that_asks_for_pickle_is_refused_and_runs_nothing(
         assert "no JSON" in status.error or "not written by taut" in status.error
     if column == "arguments":
         assert isinstance(failure(lambda: engine.status(id_)), Corrupt)
+        [listed] = engine.list()  # beside others, which it does not hide
+        assert (listed.id, listed.arguments) == (id_, None)
+        assert listed.error.startswith("corrupt: ")
     assert not marker.exists()
 
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from taut.core.errors import NotFound, Unavailable
+from taut.core.errors import Corrupt, NotFound, Unavailable
 from taut.entrypoints.errors import DATA_PLANE
 
 NAME: Final = "command"
@@ -26,7 +26,8 @@ def ask_embedded(
     """Send one request through a whole gateway in this process and return status, headers and body.
 
     The answer passes the same guard and is recorded in the prediction log before it is returned. Call it while the
-    home's lock is held. Raises NotFound when nothing was ever released.
+    home's lock is held. Raises NotFound when nothing was ever released, Corrupt when what should be
+    served was changed.
     """
     return asyncio.run(_ask(home.resolve(), path, headers, body))
 
@@ -58,10 +59,15 @@ async def _ask(
         store = SnapshotStore(home / "serving", trust)
         node = GatewayNode(gateway, home=home, name=NAME, store=store, trust=trust, random=random)
         await node.start_from_disk()
+        if gateway.active is None and gateway.refused_snapshot:
+            raise Corrupt(
+                f"what {home} serves is not what was signed, so nothing is answered ({gateway.refused_snapshot}): release "
+                "the version again, or start `taut up`, which makes it anew from the registry"
+            )
         if gateway.active is None:
             raise NotFound(
-                f"nothing is served from {home} ({gateway.refused_snapshot or 'no release yet'}): "
-                "release a version first, `taut release start ENDPOINT VERSION`"
+                f"nothing is served from {home} (no release yet): release a version first, "
+                "`taut release start ENDPOINT VERSION`"
             )
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         found = gateway.answer("POST", path, raw, body)

@@ -240,11 +240,12 @@ class JournalStories:
             raise Stranded(f"{ATTEMPTS_MAX} runs in a row died after step {len(claim.entries)}")
         try:
             arguments = decode(claim.arguments, what=f"arguments of story {claim.id}")
+        except Corrupt as damage:
+            raise Stranded(str(damage)) from damage
+        try:
             result = self._table[claim.name](run, arguments)
             text = encode(result, what=f"result of story {claim.name}")
             error = None
-        except Corrupt as damage:
-            raise Stranded(str(damage)) from damage
         except TautError as raised:
             text, error = None, raised
         except Exception as raised:  # noqa: BLE001 - a fault in a story's code ends the story, not the worker

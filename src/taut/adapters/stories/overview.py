@@ -7,10 +7,10 @@ from sqlalchemy import RowMapping, select, update
 from taut.adapters.stories.codec import decode, describe_error, encode_error
 from taut.adapters.stories.journal import ENDED, unknown
 from taut.adapters.stories.tables import NEVER, steps, stories
-from taut.core.errors import Conflict
+from taut.core.errors import Conflict, Corrupt
 from taut.core.times import from_us, to_us
 from taut.ports.records import Records, Tx
-from taut.ports.stories import StoryState, StoryStatus
+from taut.ports.stories import Json, StoryState, StoryStatus
 from taut.ports.world import Clock
 
 
@@ -89,7 +89,7 @@ class Overview:
             names: dict[str, list[str]] = {row["id"]: [] for row in rows}
             for story_id, name in tx.execute(named.order_by(steps.c.story_id, steps.c.number)):
                 names[story_id].append(name)
-        return tuple(_status(row, tuple(names[row["id"]])) for row in rows)
+        return tuple(_listed(row, tuple(names[row["id"]])) for row in rows)
 
     def _row(self, tx: Tx, story_id: str) -> RowMapping:
         row = tx.execute(select(stories).where(stories.c.id == story_id)).mappings().first()
@@ -98,15 +98,35 @@ class Overview:
         return row
 
 
+def _listed(row: RowMapping, names: tuple[str, ...]) -> StoryStatus:
+    """As `_status`, with damage told as the story's error: one bad row must not hide the others."""
+    try:
+        return _status(row, names)
+    except Corrupt as damage:
+        return _told(row, names, error=f"{damage.code}: {damage.message}")
+
+
 def _status(row: RowMapping, names: tuple[str, ...]) -> StoryStatus:
     what = f"story {row['id']}"
+    return _told(
+        row,
+        names,
+        arguments=decode(row["arguments"], what=f"arguments of {what}"),
+        result=None if row["result"] is None else decode(row["result"], what=f"result of {what}"),
+        error="" if row["error"] is None else describe_error(row["error"]),
+    )
+
+
+def _told(
+    row: RowMapping, names: tuple[str, ...], *, arguments: Json = None, result: Json = None, error: str
+) -> StoryStatus:
     return StoryStatus(
         id=row["id"],
         name=row["name"],
         state=StoryState(row["state"]),
-        arguments=decode(row["arguments"], what=f"arguments of {what}"),
-        result=None if row["result"] is None else decode(row["result"], what=f"result of {what}"),
-        error="" if row["error"] is None else describe_error(row["error"]),
+        arguments=arguments,
+        result=result,
+        error=error,
         waiting_for=row["waiting_for"],
         steps=names,
         started_at=from_us(row["started_us"]),

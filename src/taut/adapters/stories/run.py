@@ -10,7 +10,7 @@ from typing import Final, NoReturn, Protocol, TypeVar
 from taut.adapters.stories.codec import decode, decode_error, encode, encode_error
 from taut.adapters.stories.journal import Claim, Entry, Fenced, Journal, short
 from taut.adapters.stories.tables import NEVER
-from taut.core.errors import Conflict, DeadlineExceeded, Exhausted, TautError, Unavailable
+from taut.core.errors import Conflict, Corrupt, DeadlineExceeded, Exhausted, TautError, Unavailable
 from taut.core.room import room_for
 from taut.ports.records import Tx
 from taut.ports.stories import Json
@@ -291,9 +291,14 @@ class Run:
 
     def _outcome(self, entry: Entry) -> Json:
         """Return or raise what is on record: the same value, decoded anew, in the first run and in every replay."""
-        if entry.error is not None:
-            raise decode_error(entry.error)
-        return decode(entry.value or "null", what=f"{entry.kind} {entry.name!r} of story {self.id}")
+        try:
+            error = None if entry.error is None else decode_error(entry.error)
+            value = decode(entry.value or "null", what=f"{entry.kind} {entry.name!r} of story {self.id}")
+        except Corrupt as damage:  # the journal itself; a step that finds damage elsewhere fails with it
+            self._leave(Stranded(str(damage)))
+        if error is not None:
+            raise error
+        return value
 
     def _leave(self, unwind: Unwind) -> NoReturn:
         self.broken = unwind

@@ -10,6 +10,7 @@ from functools import partial
 
 from taut.core.errors import (
     Conflict,
+    Corrupt,
     DeadlineExceeded,
     Exhausted,
     InvalidInput,
@@ -188,6 +189,17 @@ class Running:
         assert (type(end), end.message) == (Unavailable, "the store does not answer")
         assert 2 <= lasting <= 10
         assert (type(late), len(tries)) == (DeadlineExceeded, 1)
+
+    def test_damage_that_a_step_finds_fails_the_story_and_does_not_strand_it(self, world: World) -> None:
+        def damaged() -> Json:
+            raise Corrupt("a blob was changed: restore it from a backup")
+
+        stories = world.open({"tell": lambda story, _: story.step("read", damaged)})
+        id_ = stories.start("tell", {}, key="k")
+        end = failure(lambda: stories.result(id_))
+
+        assert (type(end), end.message) == (Corrupt, "a blob was changed: restore it from a backup")
+        assert stories.status(id_).state is StoryState.FAILED
 
     def test_another_exception_fails_the_story_and_cannot_be_swallowed(self, world: World) -> None:
         def tell(story: Story, _: Json) -> Json:
