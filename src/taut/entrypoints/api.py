@@ -104,7 +104,7 @@ async def _body(request: Request, operation: Operation) -> object:
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY_BYTES:
-            raise InvalidInput(f"the body passes {MAX_BODY_BYTES // 2**20} MiB: send less")
+            raise errors.TooLarge(f"the body passes {MAX_BODY_BYTES // 2**20} MiB: send less")
         parts.append(part)
     try:
         return msgspec.json.decode(b"".join(parts) or b"{}")

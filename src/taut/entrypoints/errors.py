@@ -57,10 +57,18 @@ DATA_PLANE: Final[dict[str, int]] = {
 REJECTED: Final = 10
 HELD: Final = 11
 
+
+class TooLarge(InvalidInput):
+    """The request has more bytes than are taken at once: send less."""
+
+    code = "too_large"
+
+
 _CLASSES: Final[dict[str, type[TautError]]] = {
     kind.code: kind
     for kind in (
         InvalidInput, NotFound, Denied, Unauthenticated, Conflict, Exhausted, Unavailable, DeadlineExceeded, Corrupt,
+        TooLarge,
     )
 }  # fmt: skip
 

@@ -218,7 +218,7 @@ def test_a_body_beyond_the_bound_is_refused(platform: Platform, monkeypatch: pyt
         http.headers.update(token(platform, "auditor"))
         answer = http.post("/api/v1/data/show", content=b"x" * (33 * 2**20))
 
-    assert answer.status_code == 400
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
     assert "32 MiB" in answer.json()["error"]["message"]
 
 
