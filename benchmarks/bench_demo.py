@@ -69,8 +69,8 @@ def _asked(platform: Any) -> Asked:
         for name in spec.features
     ]
     frame = platform.features.training_frame(
-        platform.data.scan(current.ref), event_time, joined, event_times=True
-    ).collect()
+        platform.data.scan(current.ref).collect(), event_time, joined, event_times=True
+    )
     raw = read_flights(find_files())
     ids = raw.filter(pl.col("month") == MONTH)
     month = frame.join(ids.select("flight_id"), on="flight_id", how="semi")

@@ -72,9 +72,9 @@ def _frames() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _ours(flights: pl.DataFrame, weather: pl.DataFrame) -> pl.DataFrame:
     return join_point_in_time(
-        flights.lazy(), weather.lazy(), name="departure", keys={"origin": "airport"}, event_time="scheduled_at",
+        flights, weather, name="departure", keys={"origin": "airport"}, event_time="scheduled_at",
         feature_time="hour", columns=["temperature", "wind", "visibility"],
-    ).collect()  # fmt: skip
+    )  # fmt: skip
 
 
 def _joins(report: Report) -> None:

@@ -143,7 +143,7 @@ def try_(model: Model, *, rows: int | None = None, params: Mapping[str, Scalar] 
     joined, known = _joined(model, rows)
     event_time = str(model.dataset.event_time)
     parts = split_by_time(
-        joined, event_time=event_time, label=spec.label, label_at=spec.label_at, spec=spec.split
+        joined.lazy(), event_time=event_time, label=spec.label, label_at=spec.label_at, spec=spec.split
     )
     hidden = [spec.label_at] if spec.label_at else []
     logged: list[tuple[str, int, float]] = []
@@ -179,7 +179,7 @@ def try_(model: Model, *, rows: int | None = None, params: Mapping[str, Scalar] 
     )
 
 
-def _joined(model: Model, rows: int | None) -> tuple[pl.LazyFrame, dict[str, Column]]:
+def _joined(model: Model, rows: int | None) -> tuple[pl.DataFrame, dict[str, Column]]:
     """The model's rows with its features, and the columns that exist when the model is asked."""
     spec = model.spec
     event_time = model.dataset.event_time
@@ -187,11 +187,10 @@ def _joined(model: Model, rows: int | None) -> tuple[pl.LazyFrame, dict[str, Col
         raise InvalidInput(
             f"dataset {model.dataset.name!r} has no event_time: models need one to split by time"
         )
-    base = read(model.dataset)[0]
+    frame = read(model.dataset)[0]
     if rows is not None:
-        base = base.sort(event_time, maintain_order=True).tail(rows)
-    frame = base.lazy()
-    known = {column.name: column for column in schema_of(base).columns if column.name in spec.request}
+        frame = frame.sort(event_time, maintain_order=True).tail(rows)
+    known = {column.name: column for column in schema_of(frame).columns if column.name in spec.request}
     for features in model.features:
         made = preview(features)
         schema = schema_of(made)
@@ -199,7 +198,7 @@ def _joined(model: Model, rows: int | None) -> tuple[pl.LazyFrame, dict[str, Col
         on = {right: left for left, right in spec.on.items() if right in features.spec.entity}
         frame = join_point_in_time(
             frame,
-            made.lazy(),
+            made,
             name=features.name,
             keys={on.get(name, name): name for name in features.spec.entity},
             event_time=event_time,

@@ -127,7 +127,7 @@ def training_data(rooms: Rooms, pinned: Pinned, spec: ModelSpec, made: dict[str,
     )
     snapshot = VersionRef.parse(pinned.snapshots[spec.dataset])
     base = rooms.data.scan(snapshot, row_ids=True).select(ROW_ID, *wanted)
-    frame = rooms.features.training_frame(base, dataset.event_time, joined).collect()
+    frame = rooms.features.training_frame(base.collect(), dataset.event_time, joined)
     known = {column.name: column for column in rooms.data.snapshot(snapshot).schema.columns}
     return TrainingData(
         table=_keep(rooms, frame, known),

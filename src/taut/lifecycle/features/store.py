@@ -202,16 +202,16 @@ class FeatureStore:
 
     def training_frame(
         self,
-        base: pl.LazyFrame,
+        base: pl.DataFrame,
         event_time: str,
         features: Sequence[JoinedFeatures],
         *,
         event_times: bool = False,
-    ) -> pl.LazyFrame:
+    ) -> pl.DataFrame:
         """Return `base`, row for row in its order, with the features known at each row's event time.
 
         event_times: add a column `_event_time_SET` a set, with the event time of the values used, for explanations.
-        Lazy; raises InvalidInput at once when columns are missing, clash, or differ in type.
+        Raises InvalidInput when columns are missing, clash, or differ in type.
         """
         joined = base
         for one in features:
@@ -219,7 +219,7 @@ class FeatureStore:
             spec = made.spec
             joined = join_point_in_time(
                 joined,
-                self._tables.scan(made.manifest),
+                self._tables.scan(made.manifest).collect(),
                 name=spec.name,
                 keys={left: right for right, left in _sides(spec, one.on).items()},
                 event_time=event_time,

@@ -254,12 +254,12 @@ def test_a_flipped_byte_in_a_materialisation_is_found_by_whoever_reads_it(
 
 def test_a_training_frame_holds_what_was_known_and_says_from_when(world: World) -> None:
     made = world.build(("JFK", hour(1), 1.0), ("JFK", hour(4), 4.0), ("LGA", hour(1), 9.0))
-    base = pl.LazyFrame(
+    base = pl.DataFrame(
         {"origin": ["JFK", "JFK", "JFK", "LGA"], "at": [hour(3), hour(4), hour(8), hour(0)]},
         schema_overrides={"at": pl.Datetime("us", "UTC")},
     )
     joined = [JoinedFeatures(materialisation=made, on={"origin": "airport", "dest": "elsewhere"})]
-    found = world.store.training_frame(base, "at", joined, event_times=True).collect()
+    found = world.store.training_frame(base, "at", joined, event_times=True)
 
     assert found["wind"].to_list() == [1.0, 4.0, None, None]  # at 8 the newest is 4 hours old, more than 3
     assert found["_event_time_departure"].to_list() == [hour(1), hour(4), None, None]
@@ -270,12 +270,12 @@ def test_two_sets_are_joined_each_by_its_own_key_and_age(world: World) -> None:
     slow = msgspec.structs.replace(SPEC, name="gates", max_age=None)
     world.jobs.function = lambda frame: frame.rename({"wind": "gates"})
     other = world.build(("JFK", hour(1), 7.0), spec=slow)
-    base = pl.LazyFrame(
+    base = pl.DataFrame(
         {"airport": ["JFK"], "at": [hour(9)]}, schema_overrides={"at": pl.Datetime("us", "UTC")}
     )
     found = world.store.training_frame(
         base, "at", [JoinedFeatures(materialisation=made), JoinedFeatures(materialisation=other)]
-    ).collect()
+    )
 
     assert found.select("wind", "gates").rows() == [(None, 7.0)]
     with pytest.raises(InvalidInput, match="already"):
@@ -315,11 +315,11 @@ def test_training_and_serving_read_the_same_values(world: World) -> None:
     ]
     made = world.build(*rows)
     world.store.materialize(SPEC, actor="alice")
-    base = pl.LazyFrame(
+    base = pl.DataFrame(
         {"airport": ["JFK", "LGA", "EWR"], "at": [hour(20)] * 3},
         schema_overrides={"at": pl.Datetime("us", "UTC")},
     )
-    offline = world.store.training_frame(base, "at", [JoinedFeatures(materialisation=made)]).collect()
+    offline = world.store.training_frame(base, "at", [JoinedFeatures(materialisation=made)])
     for airport, wind in offline.select("airport", "wind").iter_rows():
         row = world.online(airport)
         assert row is not None

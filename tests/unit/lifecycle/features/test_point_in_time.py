@@ -41,7 +41,7 @@ def join(base: pl.DataFrame, features: pl.DataFrame, **more: Any) -> pl.DataFram
         "name": "departure", "keys": {"origin": "airport"}, "event_time": "scheduled_at", "feature_time": "hour",
         "columns": ["wind"],
     }  # fmt: skip
-    return join_point_in_time(base.lazy(), features.lazy(), **{**given, **more}).collect()
+    return join_point_in_time(base, features, **{**given, **more})
 
 
 def test_each_row_gets_the_newest_values_that_were_known_then() -> None:
@@ -135,18 +135,6 @@ def test_entities_of_several_columns_and_integers_match_by_all_parts() -> None:
     )
     found = join(base, features, keys={"o": "airport", "n": "gate"}, event_time="t")
     assert found["wind"].to_list() == [1.0, None, None]
-
-
-def test_a_filter_on_the_result_does_not_change_what_is_joined() -> None:
-    features = weather(("JFK", at(0), 1.0), ("JFK", at(60), 2.0))
-    lazy = join_point_in_time(
-        flights(("JFK", at(1)), ("JFK", at(61)), ("LGA", at(61))).lazy(), features.lazy(), name="departure",
-        keys={"origin": "airport"}, event_time="scheduled_at", feature_time="hour", columns=["wind"],
-    )  # fmt: skip
-
-    assert lazy.filter(pl.col("wind") > 1).select("flight").collect()["flight"].to_list() == [1]
-    assert lazy.select("wind").tail(2).collect()["wind"].to_list() == [2.0, None]
-    assert lazy.collect_schema().names() == ["flight", "origin", "scheduled_at", "wind"]
 
 
 @pytest.mark.parametrize(
