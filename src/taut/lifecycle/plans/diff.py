@@ -37,7 +37,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diff(old: Manifest | None, new: Manifest) -> tuple[Change, ...]:
-    """Return what applying `new` over `old` changes; nothing when both mean the same."""
+    """Return what applying `new` over `old` changes; nothing when both mean the same.
+
+    The project's folder is part of what it means: relative sources are read there.
+    """
     before = old or Manifest()
     changes = list(_project_changes(old, new))
     for field, kind in _KINDS:
@@ -60,7 +63,7 @@ def _project_changes(old: Manifest | None, new: Manifest) -> Iterator[Change]:
         return
     fields = tuple(
         FieldChange(path=name, before=getattr(old, name), after=getattr(new, name))
-        for name in ("project", "environment")
+        for name in ("project", "environment", "root")
         if getattr(old, name) != getattr(new, name)
     )
     if fields:

@@ -136,7 +136,7 @@ class Plans:
         return transact(self._records, do)
 
     def revert(self, to: str, *, actor: str, surroundings: Surroundings) -> Applied:
-        """Apply an earlier plan's manifest and bundle again, through the same gate.
+        """Apply an earlier plan's manifest and bundle again, through the same gate; the project's folder stays.
 
         to: its id, or its number. Raises NotFound for an unknown one, Corrupt when its bundle was changed.
         """
@@ -145,6 +145,8 @@ class Plans:
             now = _current_row(tx)
         manifest = _MANIFEST.decode(row.manifest)
         base = None if now is None else str(now.id)
+        if now is not None:  # a folder that was moved meanwhile is not moved back
+            manifest = msgspec.structs.replace(manifest, root=_MANIFEST.decode(now.manifest).root)
         bundle = self.bundle(row.bundle)
         return self.apply(
             manifest, bundle, actor=actor, surroundings=surroundings, base=base, reverts_to=str(row.id)

@@ -103,10 +103,29 @@ def test_a_sound_plan_is_admitted_and_becomes_the_project(house: House) -> None:
 
 def test_applying_the_same_again_changes_nothing(house: House) -> None:
     first = house.plans.apply(manifest(), BUNDLE, actor="ada", surroundings=NOWHERE)
-    again = house.plans.apply(manifest(root="/elsewhere"), BUNDLE, actor="ada", surroundings=NOWHERE)
+    again = house.plans.apply(manifest(), BUNDLE, actor="ada", surroundings=NOWHERE)
 
     assert (again.plan, again.changes) == (first.plan, ())
     assert len(house.plans.history()) == 1
+
+
+def test_a_project_that_was_moved_is_read_in_its_new_folder_and_a_revert_leaves_it_there(
+    house: House,
+) -> None:
+    first = house.plans.apply(manifest(), BUNDLE, actor="ada", surroundings=NOWHERE)
+    moved = house.plans.apply(manifest(root="/elsewhere"), BUNDLE, actor="ada", surroundings=NOWHERE)
+
+    assert [field.path for change in moved.changes for field in change.fields] == ["root"]
+    assert house.plans.require().root == "/elsewhere"
+    assert (
+        house.plans.require().digest == manifest().digest
+    )  # a signature and a digest say nothing of folders
+
+    house.plans.apply(manifest(root="/elsewhere", endpoints=()), BUNDLE, actor="ada", surroundings=NOWHERE)
+    assert first.plan is not None
+    house.plans.revert(first.plan, actor="ada", surroundings=NOWHERE)
+
+    assert house.plans.require() == manifest(root="/elsewhere")
 
 
 def test_what_the_gate_rejects_leaves_the_project_as_it_was_and_a_verdict_in_the_ledger(house: House) -> None:
