@@ -1,0 +1,208 @@
+"""Commands that work without a platform, killed -9 at any edge: what they began is whole or absent, once, and ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from crashes import Books, Death, assert_nothing_runs, edges_of, jobs_of
+from installation import Installation, Told, until
+
+NEW_ROWS = 50
+ORDERS_ROWS = 5_981
+
+COMMANDS = {
+    "apply": ("apply",),
+    "ingest": ("data", "ingest", "orders", "--from", "data/more.csv"),
+    "train": ("train", "late"),
+    "release": ("release", "start", "late", "1"),
+}
+EDGES = {"apply": 10, "ingest": 10, "train": 36, "release": 30}
+"""At least so many edges has each command; `make crash` kills at every one and checks this."""
+
+RELEASE = COMMANDS["release"]
+
+
+def prepare(shop: Installation) -> None:
+    """Give each command something to do: code that changed, a file that was not read yet."""
+    project = shop.folder / "project.py"
+    shop.write("project.py", project.read_text().replace('"trees": 60', '"trees": 20'))
+    head, *lines = (shop.folder / "data" / "orders-2.csv").read_text().splitlines()
+    new = [f"{900_000 + n},{line.partition(',')[2]}" for n, line in enumerate(lines[-NEW_ROWS:])]
+    shop.write("data/more.csv", "\n".join([head, *new]) + "\n")
+
+
+def kill_at(
+    shop: Installation, folder: Path, words: tuple[str, ...], edge: int
+) -> tuple[Told, list[str]] | None:
+    """Run a command that dies at an edge; return what it had said and the edges it passed, None where it lived."""
+    death = Death(folder)
+    death.arm("command", edge)
+    told = Installation(shop.folder, environ=death.environ).process(*words)
+    if not death.came:
+        assert told.code == 0, told
+        return None
+    assert told.code == -signal.SIGKILL, told
+    return told, death.passed
+
+
+def carried_on(shop: Installation, name: str) -> None:
+    """Be the operator who comes after: by his next command everything is as if nothing had happened."""
+    books = Books(shop)
+    match name:
+        case "apply":
+            repeated = shop("apply")
+            assert books.count("plans_applied") == 2
+            assert shop("apply")["plan"] == repeated["plan"]
+        case "ingest":
+            shop(*COMMANDS["ingest"])
+            assert shop("data", "show", "orders")["rows"] == ORDERS_ROWS + NEW_ROWS
+            assert books.count("data_batches", "dataset = 'orders'") == 2
+        case _:  # a story: any command that tells one ends those that were left before
+            assert shop(*RELEASE)["state"] == "live"
+            assert shop("release", "status", "late")["version"] == "late@1"
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_killed_at_any_edge_is_whole_or_absent_and_ends_with_the_next(
+    released_template: Installation, tmp_path: Path, name: str
+) -> None:
+    lived = None
+    for edge in edges_of(name, EDGES[name], sample=2):
+        shop = released_template.copy_to(tmp_path / "shop")
+        prepare(shop)
+        books = Books(shop)
+        killed = kill_at(shop, tmp_path / f"death-{edge}", COMMANDS[name], edge)
+        if killed is None:
+            lived = edge
+            break
+        told, passed = killed
+
+        assert_nothing_runs(shop)
+        assert books.lost(told) == [], passed[-1]
+        carried_on(shop, name)
+        assert books.faults() == [], passed[-1]
+        books.proved()
+        shutil.rmtree(shop.folder)
+    assert lived is None or lived > EDGES[name]
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("victim", ["keeper", "worker"])
+def test_a_job_that_is_killed_ends_its_run_once_and_leaves_no_process(
+    released: Installation, victim: str
+) -> None:
+    books = Books(released)
+    command = released.started("train", "late")
+    until(lambda: len(jobs_of(released)) >= 3, within_s=60)  # the keeper, its init, the worker
+    jobs = jobs_of(released)
+    os.kill(jobs[0] if victim == "keeper" else jobs[-1], signal.SIGKILL)
+    out, err = command.communicate(timeout=60)
+    told = Told(command.returncode, out, err)
+
+    assert told.code == 10, told
+    assert told.document["state"] == "failed"
+    assert "SIGKILL" in told.document["error"], told.document
+    assert books.lost(told) == []
+    assert books.count("runs_runs", "state = 'failed'") == 1
+    assert books.count("registry_versions") == 1
+    assert books.faults() == []
+    assert_nothing_runs(released)
+    books.proved()
+
+
+@pytest.mark.crash
+def test_a_command_that_is_killed_while_its_job_runs_takes_it_along_and_the_next_trains_again(
+    released: Installation,
+) -> None:
+    books = Books(released)
+    command = released.started("train", "late")
+    until(lambda: len(jobs_of(released)) >= 3, within_s=60)
+    command.kill()
+    command.communicate(timeout=60)
+
+    assert_nothing_runs(released)
+    assert released(*RELEASE)["state"] == "live"  # carries on first
+    assert books.count("runs_runs", "state = 'done'") == 2
+    assert books.count("registry_versions") == 2
+    assert books.faults() == []
+    books.proved()
+
+
+# That the books would show it
+
+
+def twice(query: str) -> Callable[[Installation], None]:
+    """A fault that the store itself would not allow taut: an effect doubled behind its back."""
+
+    def plant(shop: Installation) -> None:
+        with closing(sqlite3.connect(shop.home / "taut.db")) as db, db:
+            db.execute(query)
+
+    return plant
+
+
+PLANTED = {
+    "an effect told twice": (
+        twice(
+            "INSERT INTO ledger_leaves (group_id, number, id, kind, subject, actor, body) "
+            "SELECT group_id || 'x', number, id || 'x', kind, subject, actor, body FROM ledger_leaves WHERE kind = 'run.done'"
+        ),
+        "2 leaves run.done of run:",
+    ),
+    "an effect that nobody told of": (
+        twice("DELETE FROM ledger_leaves WHERE kind = 'release.started'"), "has no leaf release.started",
+    ),
+    "a release made twice": (
+        twice(
+            "INSERT INTO release_releases SELECT id || 'x', endpoint, version, strategy, state, replaces, actor, reason, "
+            "started_us, ended_us FROM release_releases"
+        ),
+        "1 stories of release made 2 in release_releases",
+    ),
+    "rows added twice": (
+        twice("UPDATE data_snapshots SET rows = rows + 10 WHERE dataset = 'orders'"), "snapshot orders@1 adds 5991 rows",
+    ),
+    "a story that does not end": (
+        twice("UPDATE story_stories SET state = 'running' WHERE name = 'train'"), "is running",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_the_books_show_a_planted_fault(released: Installation, fault: str) -> None:
+    plant, said = PLANTED[fault]
+    books = Books(released)
+    before = books.faults()
+
+    plant(released)
+
+    assert before == []
+    assert any(said in found for found in books.faults()), books.faults()
+
+
+def test_the_books_show_an_acknowledged_operation_that_is_gone(released: Installation) -> None:
+    told = released.told(*RELEASE)
+    books = Books(released)
+    before = books.lost(told)
+
+    twice(f"DELETE FROM release_releases WHERE id = '{told.document['release']}'")(released)
+
+    assert before == []
+    assert told.document["release"] in books.lost(told)
+
+
+def test_the_edges_of_a_command_are_those_that_are_sampled(released: Installation, tmp_path: Path) -> None:
+    prepare(released)
+    death = Death(tmp_path / "death")
+    for name in ("apply", "ingest", "release"):
+        death.arm("command", 0)
+        Installation(released.folder, environ=death.environ).done(*COMMANDS[name])
+        assert len(death.passed) >= EDGES[name], death.passed
