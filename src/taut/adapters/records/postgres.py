@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import URL, make_url
 
+from taut.adapters.records.copying import copy_many, quiet_pipelines
 from taut.adapters.records.sql import Engines, SqlRecords
 from taut.core.errors import Conflict, Corrupt, InvalidInput, Unavailable
 from taut.ports.records import Tx
@@ -85,6 +86,8 @@ class PostgresRecords(SqlRecords):
                 " -c synchronous_commit=on -c timezone=UTC",
             },
         )
+        copy_many(engine)
+        quiet_pipelines()
         reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         return Engines(writer=engine, reader=reader)
 

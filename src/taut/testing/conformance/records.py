@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from taut.core.errors import Conflict, InvalidInput
-from taut.ports.records import Records, Tx, transact
+from taut.ports.records import Records, Tx, insert_many, transact
 
 metadata = MetaData()
 """The tables of the suite; make them before a test."""
@@ -81,6 +81,31 @@ class RecordsConformance:
 
         assert found == [row, empty]
         assert [type(found[0][name]) for name in ("yes", "real", "big", "raw")] == [bool, float, int, bytes]
+
+    @pytest.mark.parametrize("count", [0, 1, 5, 1000])
+    def test_many_rows_at_once_are_the_rows_given(self, records: Records, count: int) -> None:
+        texts = ("", "\\N", "a\tb\nc\rd\\e", "\\.", "é\U0001f600", '"quoted", {braced}', "%s ? :name", None)
+        rows: list[tuple[str | int | float | bool | bytes | None, ...]] = [
+            (texts[number % len(texts)], number, 2**62 - number, number / 7, number % 2 == 0, b"\x00\\\n\xff")
+            for number in range(count)
+        ]
+        with records.begin() as tx:
+            insert_many(tx, things, ("body", "id", "big", "real", "yes", "raw"), rows)
+        with records.read() as tx:
+            columns = [things.c[name] for name in ("body", "id", "big", "real", "yes", "raw")]
+            found = tx.execute(select(*columns).order_by(things.c.id)).all()
+
+        assert [tuple(row) for row in found] == rows
+
+    def test_many_rows_of_which_one_breaks_a_constraint_are_a_conflict_and_write_nothing(
+        self, records: Records
+    ) -> None:
+        with records.begin() as tx:
+            tx.execute(insert(things).values(id=77, name="first"))
+        with pytest.raises(Conflict), records.begin() as tx:
+            insert_many(tx, things, ("id", "name"), [(number, f"n{number}") for number in range(100)])
+
+        assert names(records) == ["first"]
 
     def test_a_write_in_a_reading_transaction_is_refused_and_does_no_harm(self, records: Records) -> None:
         with pytest.raises(InvalidInput, match="read-only"), records.read() as tx:

@@ -120,12 +120,17 @@ class Ledger:
         return self.append(tx, Entry(f"verdict.{verdict.gate}", verdict.subject, actor, body, details))
 
     def sequence(self) -> int:
-        """Give every committed leaf its place and return how many got one. Safe to run anywhere at any time."""
-        total = 0
-        while self._is_waiting():
-            total += transact(
+        """Give every leaf that has committed by now its place and return how many got one.
+
+        Safe to run anywhere at any time. Leaves that commit meanwhile may wait for the next call: each run costs the
+        writers something, so whoever calls rests between runs.
+        """
+        total, more = 0, self._is_waiting()
+        while more:
+            taken, more = transact(
                 self._records, lambda tx: sequence_some(tx, leaves_max=self._leaves_max), attempts=_ATTEMPTS
             )
+            total += taken
         return total
 
     def checkpoint(self) -> Checkpoint:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Insert, Select, and_, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal, select, update
 
 from taut.core.errors import Conflict, Corrupt
-from taut.ports.records import Tx
+from taut.ports.records import Tx, insert_many
 from taut.trust.ledger import tables as t
 from taut.trust.ledger.tiles import HASH_BYTES, ReadTile, Tile, grow, split
 
@@ -16,8 +16,6 @@ LOG: Final = "main"
 GROUP_MAX: Final = 4096  # leaves of a group; bounds the blob of hashes to 128 KiB
 _GROUPS_MAX: Final = 4096  # groups looked at by one run of the sequencer
 _WINDOW_MAX: Final = 65_536
-_BULK: Final = 8  # leaves a statement; measured on PostgreSQL: 1 takes 17 us a leaf, 8 takes 10, 64 takes 14
-_BULK_FROM: Final = 128
 _COLUMNS: Final = ("number", "id", "kind", "subject", "actor", "body")
 
 LeafRow = tuple[int, str, str, str, str, str]
@@ -33,47 +31,21 @@ class Group(NamedTuple):
     hashes: list[bytes]
 
 
-def _insert_bulk() -> Insert:
-    columns = t.leaves.c
-    shared = bindparam("group_id", type_=columns.group_id.type)
-    return insert(t.leaves).values(
-        [
-            {
-                "group_id": shared,
-                **{name: bindparam(f"{name}_{at}", type_=columns[name].type) for name in _COLUMNS},
-            }
-            for at in range(_BULK)
-        ]
-    )
-
-
 _INSERT: Final = insert(t.leaves)
-_INSERT_BULK: Final = _insert_bulk()
-_BULK_KEYS: Final = ("group_id", *(f"{name}_{at}" for at in range(_BULK) for name in _COLUMNS))
 _KEYS: Final = ("group_id", *_COLUMNS)
 
 
 def add_group(tx: Tx, group: Group) -> None:
-    """Insert a group, its leaves in few statements when they are many."""
-    first, *rows = group.rows
+    """Insert a group: its first leaf with what all share, then the others together."""
+    first, *rows = [(group.id, *row) for row in group.rows]
     shared = {
         "waiting": True,
         "width": len(group.rows),
         "at_us": group.at_us,
         "hashes": b"".join(group.hashes),
     }
-    tx.execute(_INSERT, {**dict(zip(_KEYS, (group.id, *first), strict=True)), **shared})
-    # SQLAlchemy compiles a statement of several rows anew each time (half a millisecond): worth it for many only
-    whole = len(rows) - len(rows) % _BULK if len(rows) >= _BULK_FROM else 0
-    if whole:
-        parts = (rows[at : at + _BULK] for at in range(0, whole, _BULK))
-        values = [
-            dict(zip(_BULK_KEYS, [group.id, *(v for row in part for v in row)], strict=True))
-            for part in parts
-        ]
-        tx.execute(_INSERT_BULK, values)
-    if whole < len(rows):
-        tx.execute(_INSERT, [dict(zip(_KEYS, (group.id, *row), strict=True)) for row in rows[whole:]])
+    tx.execute(_INSERT, {**dict(zip(_KEYS, first, strict=True)), **shared})
+    insert_many(tx, t.leaves, _KEYS, rows)
 
 
 # Statements that a proof runs are built once: building them took longer than running them.
@@ -105,25 +77,26 @@ def is_waiting(tx: Tx) -> bool:
     return tx.execute(waiting).scalar_one_or_none() is not None
 
 
-def sequence_some(tx: Tx, *, leaves_max: int) -> int:
+def sequence_some(tx: Tx, *, leaves_max: int) -> tuple[int, bool]:
     """Give places to waiting groups of about `leaves_max` leaves, by their ids, and grow the tiles.
 
     Takes whatever has committed and has no place, rather than what lies above a mark: a transaction that commits
-    late, with an id older than leaves that have theirs, is taken by the next run. Returns how many leaves got one.
-    Raises Corrupt when a group was changed while it waited so that its hashes cannot be read.
+    late, with an id older than leaves that have theirs, is taken by the next run. Returns how many leaves got one,
+    and whether some that had committed are left. Raises Corrupt when a group was changed while it waited so that its hashes cannot be read.
     """
     start = lock_head(tx)
     first = t.leaves.c
     waiting = select(first.group_id, first.width).where(first.waiting.is_not(None)).order_by(first.group_id)
     taken: list[str] = []
     leaves = 0
-    for row in tx.execute(waiting.limit(_GROUPS_MAX)).all():
+    seen = tx.execute(waiting.limit(_GROUPS_MAX)).all()
+    for row in seen:
         if taken and leaves + row.width > leaves_max:
             break
         taken.append(row.group_id)
         leaves += row.width
     if not taken:
-        return 0
+        return 0, False
     hashes = _read_hashes(tx, taken[-1])
     if len(hashes) != leaves:
         raise Corrupt(
@@ -134,7 +107,7 @@ def sequence_some(tx: Tx, *, leaves_max: int) -> int:
     size = start + leaves
     write_tiles(tx, grow(tile_reader(tx), start, hashes))
     tx.execute(update(t.head).where(t.head.c.log == LOG).values(size=size))
-    return leaves
+    return leaves, len(taken) < len(seen) or len(seen) == _GROUPS_MAX
 
 
 def _place(tx: Tx, start: int, group_ids: Sequence[str]) -> None:
