@@ -35,10 +35,31 @@ STORIES = {"train": "runs_runs", "release": "release_releases"}
 """Each story makes one of these, and nothing else does, in the installations here."""
 
 
-class Death:
-    """Makes one process of an installation die, by its own hand, at an edge; see `dying/sitecustomize.py`.
+NEW_ROWS = 50
+ROWS = 5_981 + NEW_ROWS
+"""Of the dataset orders, once what `prepare` adds was read."""
 
-    environ: for the processes that may die.
+COMMANDS = {
+    "apply": ("apply",),
+    "ingest": ("data", "ingest", "orders", "--from", "data/more.csv"),
+    "train": ("train", "late"),
+    "release": ("release", "start", "late", "1"),
+}
+
+
+def prepare(shop: Installation) -> None:
+    """Give each command something to do: code that changed, a file that was not read yet."""
+    project = shop.folder / "project.py"
+    shop.write("project.py", project.read_text().replace('"trees": 60', '"trees": 20'))
+    head, *lines = (shop.folder / "data" / "orders-2.csv").read_text().splitlines()
+    new = [f"{900_000 + n},{line.partition(',')[2]}" for n, line in enumerate(lines[-NEW_ROWS:])]
+    shop.write("data/more.csv", "\n".join([head, *new]) + "\n")
+
+
+class Death:
+    """Makes a process of an installation die at an edge that it or another passes; see `dying/sitecustomize.py`.
+
+    environ: for the processes whose edges count.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,16 +68,17 @@ class Death:
         folder.mkdir(parents=True)
         self.environ = {"PYTHONPATH": str(HERE / "dying"), "DYING": str(folder)}
 
-    def arm(self, role: str, edge: int) -> None:
-        """Let the process die at its edge of this number from here, counted from 1; 0 only counts.
+    def arm(self, role: str, edge: int, *, victim: int = 0) -> None:
+        """Kill at the edge of this number from here, counted from 1; 0 only counts.
 
-        role: command, control, housekeeper (control's thread), gateway or supervisor.
+        role: whose edges count: command, control, housekeeper (control's thread), gateway or supervisor.
+        victim: the process to kill; by default the one that passes the edge.
         """
         self._armings += 1
         for name in ("fired", "passed"):
             (self._folder / name).unlink(missing_ok=True)
         staged = self._folder / "staged"
-        staged.write_text(f"{role} {edge} {self._armings}")
+        staged.write_text(f"{role} {edge} {victim} {self._armings}")
         staged.rename(self._folder / "armed")
 
     def disarm(self) -> None:

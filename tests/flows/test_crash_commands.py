@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,31 +12,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from crashes import Books, Death, assert_nothing_runs, edges_of, jobs_of
-from installation import Installation, Told, until
+from crashes import COMMANDS, ROWS, Books, Death, assert_nothing_runs, edges_of, jobs_of, prepare
+from installation import ORDER, Installation, Told, until
 
-NEW_ROWS = 50
-ORDERS_ROWS = 5_981
-
-COMMANDS = {
-    "apply": ("apply",),
-    "ingest": ("data", "ingest", "orders", "--from", "data/more.csv"),
-    "train": ("train", "late"),
-    "release": ("release", "start", "late", "1"),
-}
 EDGES = {"apply": 10, "ingest": 10, "train": 36, "release": 30}
 """At least so many edges has each command; `make crash` kills at every one and checks this."""
 
 RELEASE = COMMANDS["release"]
-
-
-def prepare(shop: Installation) -> None:
-    """Give each command something to do: code that changed, a file that was not read yet."""
-    project = shop.folder / "project.py"
-    shop.write("project.py", project.read_text().replace('"trees": 60', '"trees": 20'))
-    head, *lines = (shop.folder / "data" / "orders-2.csv").read_text().splitlines()
-    new = [f"{900_000 + n},{line.partition(',')[2]}" for n, line in enumerate(lines[-NEW_ROWS:])]
-    shop.write("data/more.csv", "\n".join([head, *new]) + "\n")
 
 
 def kill_at(
@@ -62,7 +45,7 @@ def carried_on(shop: Installation, name: str) -> None:
             assert shop("apply")["plan"] == repeated["plan"]
         case "ingest":
             shop(*COMMANDS["ingest"])
-            assert shop("data", "show", "orders")["rows"] == ORDERS_ROWS + NEW_ROWS
+            assert shop("data", "show", "orders")["rows"] == ROWS
             assert books.count("data_batches", "dataset = 'orders'") == 2
         case _:  # a story: any command that tells one ends those that were left before
             assert shop(*RELEASE)["state"] == "live"
@@ -197,6 +180,23 @@ def test_the_books_show_an_acknowledged_operation_that_is_gone(released: Install
 
     assert before == []
     assert told.document["release"] in books.lost(told)
+
+
+def test_the_books_show_an_answer_that_is_not_in_the_prediction_log(released: Installation) -> None:
+    order = json.dumps({"instances": [ORDER]})
+    answered = [released("predict", "late", "--data", order)["request_id"] for _ in range(3)]
+    books = Books(released)
+    before = books.unlogged(answered)
+
+    [segment] = [
+        path
+        for path in (released.home / "log" / "predictions").rglob("*")
+        if answered[2].encode() in path.read_bytes()
+    ]
+    segment.write_bytes(segment.read_bytes()[: segment.read_bytes().index(answered[2].encode())])
+
+    assert before == set()
+    assert books.unlogged(answered) == {answered[2]}
 
 
 def test_the_edges_of_a_command_are_those_that_are_sampled(released: Installation, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Loaded at the start of a Python process that is to die: it counts edges and kills itself at the one asked for.
+"""Loaded at the start of a Python process that is to die: it counts edges and kills at the one that is asked for.
 
 Only where a test put this folder on PYTHONPATH; nothing of the product knows it. Edges are the moments just before and
 just after an effect becomes durable: a commit that changed a database, a file that is moved or linked into place.
@@ -20,7 +20,10 @@ _lock = threading.Lock()
 
 
 class Edges:
-    """Counts what this process passes since it was armed. The file `armed` says who dies, where, and of which arming."""
+    """Counts what this process passes since it was armed.
+
+    The file `armed` says whose edges count, at which of them to kill, which process (0: this one), and the arming.
+    """
 
     def __init__(self, folder: Path, role: str) -> None:
         self._folder = folder
@@ -34,7 +37,7 @@ class Edges:
         except FileNotFoundError:
             return
         here = _HOUSEKEEPER if threading.current_thread().name == _HOUSEKEEPER else self._role
-        role, edge, _ = arming.split()
+        role, edge, victim, _ = arming.split()
         if role != here:
             return
         with _lock:
@@ -43,7 +46,7 @@ class Edges:
             self._say(f"{self._passed} {what}")
             if self._passed == int(edge):
                 _rename(self._folder / "armed", self._folder / "fired")  # who comes after it lives
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(int(victim) or os.getpid(), signal.SIGKILL)
 
     def _say(self, line: str) -> None:
         descriptor = os.open(self._folder / "passed", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
@@ -101,8 +104,8 @@ def _install(edges: Callable[[str], None]) -> None:
 
         setattr(os, name, moved)
 
-    sqlite3.connect = connect
-    sqlite3.dbapi2.connect = connect
+    for module in (sqlite3, sqlite3.dbapi2):
+        setattr(module, "connect", connect)  # noqa: B010 - another type than the real one, which is overloaded
     for name in ("replace", "rename", "link"):
         around(name)
 
