@@ -106,13 +106,19 @@ def test_a_command_that_is_killed_while_its_job_runs_takes_it_along_and_the_next
     released: Installation,
 ) -> None:
     books = Books(released)
+    scratch = released.home / "tmp"
     command = released.started("train", "late")
     until(lambda: len(jobs_of(released)) >= 3, within_s=60)
     command.kill()
     command.communicate(timeout=60)
+    left = [path.name for path in scratch.rglob("*.parquet")]
 
     assert_nothing_runs(released)
+    assert left == ["frame.parquet"]  # training rows: nowhere else than in the home, and not for long
+    released("status")
+    assert list(scratch.iterdir()) == []
     assert released(*RELEASE)["state"] == "live"  # carries on first
+    assert list(scratch.iterdir()) == []
     assert books.count("runs_runs", "state = 'done'") == 2
     assert books.count("registry_versions") == 2
     assert books.faults() == []

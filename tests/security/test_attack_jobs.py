@@ -318,7 +318,7 @@ def test_a_model_is_run_where_it_can_harm_nobody_before_control_runs_it(
         id="run_1", state="done", spec=SPEC, report=SimpleNamespace(signature=signature),
         artifact=lambda _name: artifact,
     )  # fmt: skip
-    rooms: Any = SimpleNamespace(blobs=blobs, jobs=ProcessJobs(tmp_path / "jobs"))
+    rooms: Any = SimpleNamespace(blobs=blobs, jobs=ProcessJobs(tmp_path / "jobs"), scratch=tmp_path)
 
     fault = try_apart(rooms, run, pl.DataFrame({"id": [1, 2], "late": [True, False]}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from taut.adapters.durable import as_unavailable
 from taut.bootstrap import adapters
 from taut.bootstrap.config import Config
 from taut.core.canonical import digest_bytes, digest_json
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 MAX_AGE_S: Final = 3600.0
 _PUSH_TIMEOUT_S: Final = 10.0
+_SCRATCH: Final = "tmp"
 
 
 class Platform:
@@ -71,6 +74,11 @@ class Platform:
         records = adapters.open_records(self.config)
         self._stack.callback(records.close)
         return records
+
+    @property
+    def reached(self) -> bool:
+        """Whether the database was opened; where it was not, nothing was done either."""
+        return "records" in self.__dict__
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -164,6 +172,7 @@ class Platform:
         return Training(
             records=self.records, blobs=self.blobs, tables=self.tables, ledger=self.ledger, lineage=self.lineage,
             jobs=self.jobs, keys=self.keys, clock=self.clock, ids=self.ids, environment=self.plans.environment(),
+            scratch=self.scratch,
         )  # fmt: skip
 
     @cached_property
@@ -220,6 +229,11 @@ class Platform:
 
         return PredictionReader(self.home / "log" / "predictions")
 
+    @property
+    def scratch(self) -> Path:
+        """Folder for files of work under way, training rows among them; emptied by `open_platform`."""
+        return self.home / _SCRATCH
+
     @cached_property
     def environment_lock(self) -> str:
         """Digest of every installed distribution and its version."""
@@ -264,8 +278,23 @@ class Platform:
 
 @contextmanager
 def open_platform(home: Path, *, environ: Mapping[str, str]) -> Iterator[Platform]:
-    """Yield the installation in `home`; the caller holds its lock. Everything opened is closed at the end."""
+    """Yield the installation in `home`; the caller holds its lock. Everything opened is closed at the end.
+
+    What work that was killed left in the home's scratch folder is removed first: nobody else works in the home.
+    """
     config = Config.load(home, environ)
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _empty(config.home / _SCRATCH)
     with ExitStack() as stack:
         yield Platform(config, stack)
+
+
+def _empty(folder: Path) -> None:
+    """Leave a private folder with nothing in it; it stays once made, so that a full disk is no reason not to start."""
+    with as_unavailable(f"{folder} cannot be made or read"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for left in folder.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame) -> str:
     limits = msgspec.structs.replace(limits, timeout_s=min(limits.timeout_s, _TRIAL_S), output_bytes=2**20)
     with (
         room_for(f"trying the model of {run.id}"),
-        tempfile.TemporaryDirectory(prefix="taut-trial-") as folder,
+        tempfile.TemporaryDirectory(prefix="taut-trial-", dir=rooms.scratch) as folder,
         rooms.blobs.local(artifact.digest) as model,
     ):
         inputs = {"model": str(model)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -83,6 +84,11 @@ class Rooms(Protocol):
     def publish(self) -> Publish: ...
     def place_model(self, version: VersionRef) -> tuple[str, str]:
         """Verify a version's model and put it where gateways read it; return its digest and its path."""
+        ...
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for files of work under way; what a process that was killed left there goes with the next start."""
         ...
 
     @property

@@ -51,6 +51,7 @@ class Training:
     """Trains models as jobs and keeps what happened.
 
     environment: the installation's, for example `development`; it is written into every run.
+    scratch: where a run's files lie while it is under way, training rows among them; None for the system's folder.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Training:
         clock: Clock,
         ids: Ids,
         environment: str = "development",
+        scratch: Path | None = None,
     ) -> None:
         self._records = records
         self._blobs = blobs
@@ -77,6 +79,7 @@ class Training:
         self._clock = clock
         self._ids = ids
         self._environment = environment
+        self._scratch = scratch
 
     def train(
         self,
@@ -118,7 +121,10 @@ class Training:
             reproduces=reproduces,
         )
         transact(self._records, lambda tx: store.put(tx, run))
-        with room_for(f"the files of {run.id}"), tempfile.TemporaryDirectory(prefix="taut-run-") as folder:
+        with (
+            room_for(f"the files of {run.id}"),
+            tempfile.TemporaryDirectory(prefix="taut-run-", dir=self._scratch) as folder,
+        ):
             output = Path(folder, "output")
             result = self._run_job(run, Path(folder), output, progress)
             ended = self._ended(run, result, output)
