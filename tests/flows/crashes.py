@@ -183,6 +183,7 @@ class Books:
         report = self.shop("ledger", "verify")
         assert report["ok"], report
         assert report["size"] == self.count("ledger_leaves"), report
+        assert report["warnings"] == [], report
         return report
 
     def lost(self, told: Told) -> list[str]:

@@ -264,6 +264,15 @@ def test_a_duty_that_keeps_failing_is_tried_ever_more_seldom(platform: Platform)
     assert len(said) == 12
 
 
+def test_the_ledger_is_signed_to_its_end_when_the_housekeeper_ends(platform: Platform) -> None:
+    with Housekeeper(platform, log=lambda _what, _error: None):
+        tell(platform)
+
+    report = platform.ledger.verify()
+
+    assert (report.pending, report.warnings) == (0, ())
+
+
 def test_control_starts_where_nothing_can_be_published(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,7 +32,7 @@ _REFRESH_S: Final = MAX_AGE_S / 6
 class Housekeeper:
     """One thread with a few duties, each due at its own pace; one that fails is said and tried again, the others go on.
 
-    A context manager. Not guaranteed: punctuality; every duty also happens in the operation that needs it.
+    A context manager; at its end the ledger is signed up to what was done last. Not guaranteed: punctuality; every duty also happens in the operation that needs it.
     """
 
     def __init__(self, platform: Platform, *, log: LogFailure) -> None:
@@ -60,6 +60,8 @@ class Housekeeper:
     ) -> None:
         self._stop.set()
         self._thread.join(timeout=10.0)
+        self._do("sequence the ledger", self._sequence)
+        self._do("sign a checkpoint", self._checkpoint)
 
     def _run(self) -> None:
         now_s = self._platform.clock.monotonic_s
