@@ -153,7 +153,7 @@ class Platform:
         return Data(
             records=self.records, blobs=self.blobs, tables=self.tables, ledger=self.ledger, lineage=self.lineage,
             sealer=self.sealer, sources=adapters.open_sources(self.config), clock=self.clock, ids=self.ids,
-            random=self.random,
+            random=self.random, scratch=self.scratch,
         )  # fmt: skip
 
     @cached_property

@@ -64,11 +64,16 @@ class Data:
         ids: Ids,
         random: Random,
         retry: Retry | None = None,
+        scratch: Path | None = None,
     ) -> None:
-        """sources: by URL scheme; `file` is that of plain paths. random: for the jitter of retries only."""
+        """sources: by URL scheme; `file` is that of plain paths. random: for the jitter of retries only.
+
+        scratch: where copies of source files lie while they are read; None for the system's folder.
+        """
         self._doors = Doors(
             records=records, blobs=blobs, tables=tables, ledger=ledger, lineage=lineage, sealer=sealer,
             sources=sources, clock=clock, ids=ids, random=random, retry=retry or Retry(),
+            scratch=scratch,
         )  # fmt: skip
 
     def ingest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -24,7 +25,7 @@ Progress = Callable[[str, float], None]
 
 
 class Doors(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the room's parts may reach."""
+    """Everything that the room's parts may reach. scratch: for copies of source files while they are read."""
 
     records: Records
     blobs: Blobs
@@ -37,6 +38,7 @@ class Doors(msgspec.Struct, frozen=True, kw_only=True):
     ids: Ids
     random: Random
     retry: Retry = Retry()
+    scratch: Path | None = None
 
     def persist(self, do: Callable[[], T]) -> T:
         """Call `do`, again with backoff while something that it needs does not answer."""

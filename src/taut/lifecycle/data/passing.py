@@ -98,8 +98,9 @@ class BatchPass:
             text = format_of(item.file, self._spec.source)[0] == "csv"
             sources = sources_for(self._doors.sources, item.file.url)
             for chunk in read_records(
-                sources, item.file, self._spec.source, wanted, expected_digest=item.digest
-            ):
+                sources, item.file, self._spec.source, wanted, expected_digest=item.digest,
+                scratch=self._doors.scratch,
+            ):  # fmt: skip
                 self.records_by_file[item.digest] += chunk.records
                 self._next_row_id = start + self.records_by_file[item.digest]
                 good = self.take(chunk, item, first_row_id=start, text=text)

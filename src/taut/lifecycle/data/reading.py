@@ -77,10 +77,17 @@ def way_of_reading(file: SourceFile, spec: SourceSpec) -> tuple[str, str, str]:
 
 
 def read_records(
-    sources: Sources, file: SourceFile, spec: SourceSpec, wanted: Wanted, *, expected_digest: str
+    sources: Sources,
+    file: SourceFile,
+    spec: SourceSpec,
+    wanted: Wanted,
+    *,
+    expected_digest: str,
+    scratch: Path | None = None,
 ) -> Iterator[RecordChunk]:
     """Yield the records of one source file.
 
+    scratch: where a copy lies meanwhile, for formats that need one; None for the system's folder.
     Raises BatchRefused where the file does not fit, is damaged, or is no longer the one that `expected_digest` was
     taken of.
     """
@@ -90,12 +97,12 @@ def read_records(
         if kind == "parquet":
             if compression:
                 raise BatchRefused("readable", f"{file.name}: Parquet compresses itself; give it as it is")
-            path = stack.enter_context(_spooled(digesting))
+            path = stack.enter_context(_spooled(digesting, scratch))
             digesting.verify(expected_digest, file.name)
             yield from read_parquet(path, wanted, file=file.name)
             return
         try:
-            stream = stack.enter_context(_opened(digesting, compression, file.name))
+            stream = stack.enter_context(_opened(digesting, compression, file.name, scratch))
             if kind == "csv":
                 yield from read_csv(
                     stream, wanted, file=file.name, separator=separator, encoding=spec.encoding
@@ -145,7 +152,7 @@ class _Raw(io.RawIOBase):
 
 
 @contextmanager
-def _opened(stream: _Digesting, compression: str, name: str) -> Iterator[ByteStream]:
+def _opened(stream: _Digesting, compression: str, name: str, scratch: Path | None) -> Iterator[ByteStream]:
     match compression:
         case ".gz":
             with (
@@ -156,7 +163,7 @@ def _opened(stream: _Digesting, compression: str, name: str) -> Iterator[ByteStr
         case ".zst":
             yield from _zstandard(stream, name)
         case ".zip":
-            with _spooled(stream) as path, _single_member(path, name) as member:
+            with _spooled(stream, scratch) as path, _single_member(path, name) as member:
                 yield member
         case _:
             yield stream
@@ -190,9 +197,12 @@ def _single_member(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _spooled(stream: ByteStream) -> Iterator[Path]:
+def _spooled(stream: ByteStream, scratch: Path | None) -> Iterator[Path]:
     """Copy a stream to a private temporary file, for formats that are read from several places at once."""
-    with room_for("a copy of the source file"), tempfile.NamedTemporaryFile(prefix="taut-source-") as file:
+    with (
+        room_for("a copy of the source file"),
+        tempfile.NamedTemporaryFile(prefix="taut-source-", dir=scratch) as file,
+    ):
         while piece := stream.read(_READ_BYTES):
             file.write(piece)
         file.flush()

@@ -224,6 +224,22 @@ def test_compressed_files_are_read_like_plain_ones(
     assert (result.rows, result.quarantined) == (3, 0)
 
 
+def test_a_copy_of_a_source_lies_in_the_scratch_folder_while_it_is_read(room: Room, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    room.write("a.zip", zipped(GOOD.encode()))
+    room.data = room.room(scratch=scratch)
+    seen: list[list[str]] = []
+
+    room.ingest(
+        people(source=SourceSpec(url="a.zip")),
+        progress=lambda _said, _done: seen.append([path.name for path in scratch.iterdir()]),
+    )
+
+    assert any(name.startswith("taut-source-") for names in seen for name in names)
+    assert list(scratch.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
