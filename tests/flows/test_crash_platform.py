@@ -21,6 +21,8 @@ from crashes import (
 )
 from installation import Asking, Installation, Told, Up, until
 
+from taut.entrypoints.children import alive
+
 EDGES = {"apply": 4, "ingest": 4, "train": 36, "release": 24, "kept": 6}
 """At least so many edges has control while it does what a command asks; `make crash` kills at every one.
 
@@ -46,10 +48,8 @@ class Running:
 
         Afterwards the platform is whole again, the command's work has ended, and all of it is on record once.
         """
-        if victim == "housekeeper":
-            self.death.arm("housekeeper", edge)
-        else:
-            self.death.arm("control", edge, victim=0 if victim == "control" else self.up.pid(victim))
+        pid = self.up.pid("control" if victim == "housekeeper" else victim)
+        self.death.arm("housekeeper" if victim == "housekeeper" else "control", edge, victim=pid)
         told = self.shop.told(*COMMANDS[name])
         if victim == "housekeeper":  # it takes its time
             with suppress(AssertionError):
@@ -58,6 +58,7 @@ class Running:
         if not self.death.came:
             assert told.code == 0, told
             return False
+        until(lambda: not alive(pid))
         where = f"{victim} killed {self.death.passed[-1]} of {name}, which said {told}"
         assert told.code in (0, 7), where
         self.mend(victim)
