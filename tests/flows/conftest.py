@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from installation import Installation
+from scaled import Scaled, open_scaled
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +40,10 @@ def _release(shared: Path, folder: Path) -> None:
 def released(released_template: Installation, tmp_path: Path) -> Installation:
     """An installation of the test's own with `late@1` live and data to ingest into."""
     return released_template.copy_to(tmp_path / "shop")
+
+
+@pytest.fixture(scope="session")
+def scaled(tmp_path_factory: pytest.TempPathFactory, s3_url: str) -> Iterator[Scaled]:
+    """The project of `taut init` with `late@1` live, on PostgreSQL and S3; for tests of the group "scaled" only."""
+    with open_scaled(tmp_path_factory.mktemp("scaled"), s3_url) as opened:
+        yield opened

@@ -73,9 +73,9 @@ class Installation:
 
     def told(self, *words: str) -> Told:
         """Run a command in this process, through the same `run` as the `taut` command."""
-        assert not self.environ, "settings of the environment need a process of their own"
         out, err = io.StringIO(), io.StringIO()
         with (
+            _settings(self.environ),
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
@@ -150,13 +150,17 @@ class Up:
 
     def start(self, *, within_s: float = 60.0) -> None:
         """Start `taut up` and return when everything of it is ready."""
+        self.launch()
+        self.await_ready(within_s=within_s)
+
+    def launch(self) -> None:
+        """Start `taut up` and return at once."""
         log = (self.installation.folder / "up.log").open("ab")
         with log:
             self.process = subprocess.Popen(
                 [*CLI, "up", "--port", str(self.port), "--gateways", str(self.gateways)],
                 cwd=self.installation.folder, env=self.installation.whole_environ(), stdout=log, stderr=log,
             )  # fmt: skip
-        self.await_ready(within_s=within_s)
 
     def await_ready(self, *, within_s: float = 60.0) -> None:
         """Return when every process is ready; fails, with what was said, when they do not become so in time."""
@@ -196,8 +200,9 @@ class Up:
         return "\n".join(f"== {path.name}\n{path.read_text()[-4000:]}" for path in paths if path.exists())
 
     def token(self, principal: str = "tester", role: str = "predictor") -> str:
-        told = self.installation.told if not self.installation.environ else self.installation.process
-        answer = told("token", "create", "--principal", principal, "--role", role, "--enrol", "service")
+        answer = self.installation.told(
+            "token", "create", "--principal", principal, "--role", role, "--enrol", "service"
+        )
         assert answer.code == 0, answer
         return str(answer.document["token"])
 
@@ -262,6 +267,18 @@ class Asking:
         """Return when `count` further requests were answered."""
         goal = len(self.answered) + count
         until(lambda: len(self.answered) >= goal, within_s=within_s)
+
+
+@contextmanager
+def _settings(environ: Mapping[str, str]) -> Iterator[None]:
+    """The environment of this process with `environ`, until the block ends."""
+    before = dict(os.environ)
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def assert_clear(message: str) -> None:

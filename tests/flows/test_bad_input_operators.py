@@ -14,6 +14,8 @@ from test_bad_input_data import file_of, rows
 
 from taut.entrypoints.templates import PROJECT
 
+pytestmark = pytest.mark.xdist_group("operators")
+
 OPERATORS = 4
 
 

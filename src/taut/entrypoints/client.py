@@ -68,14 +68,22 @@ def connect(home: Path, *, url: str | None = None, token: str | None = None, bre
     """Reach the control plane: at `url`, else over the socket of the installation that runs in `home`, else here.
 
     Here means that this process takes the home's lock and runs control itself, until the client is closed.
-    Raises Conflict when another process works in the home, Unavailable when nothing answers at `url`.
+    Raises Conflict when another process works in the home, Unavailable when nothing answers at `url` or the control of
+    the platform that runs in the home is away for the moment.
     """
     if url is not None:
         return Client(_url_transport(url, token))
     path = home / SOCKET
     if answers(path):
         return Client(_socket_transport(path, token, break_glass))
-    return Client(InProcess(home, token=token, break_glass=break_glass))
+    try:
+        return Client(InProcess(home, token=token, break_glass=break_glass))
+    except Conflict:
+        from taut.entrypoints.absent import absent_control
+
+        if why := absent_control(home):
+            raise Unavailable(why) from None
+        raise
 
 
 def answers(path: Path) -> bool:
@@ -158,7 +166,8 @@ class InProcess:
 
     def close(self) -> None:
         with self._stack:
-            _settle(self._platform)
+            if self._platform.reached:
+                _settle(self._platform)
 
 
 def _carry_on(platform: Platform, progress: Progress) -> None:

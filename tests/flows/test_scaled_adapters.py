@@ -1,0 +1,74 @@
+"""The small project on PostgreSQL and S3: the same project file, the same commands, the same model as on a laptop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from installation import ORDER, Asking, Installation, Up, logged_ids
+from scaled import Scaled
+from test_bad_input_data import file_of, rows
+
+from taut.entrypoints.templates import PROJECT
+
+pytestmark = pytest.mark.xdist_group("scaled")
+
+
+@pytest.fixture(scope="module")
+def up(scaled: Scaled) -> Iterator[Up]:
+    with scaled.shop.up() as running:
+        yield running
+
+
+def test_the_same_project_file_goes_from_files_to_a_release_on_the_large_adapters(
+    scaled: Scaled, released_template: Installation
+) -> None:
+    told, shop = scaled.told, scaled.shop
+
+    assert (shop.folder / "project.py").read_text() == PROJECT
+    assert told["apply"]["verdict"] == told["train late"]["verdict"] == "admit"
+    assert told["data ingest orders"]["rows"] == 5981
+    assert told["release start late 1"]["state"] == "live"
+    laptop = released_template("model", "verify", "late@1")["files"]["model.onnx"]
+    assert shop("model", "verify", "late@1")["files"]["model.onnx"] == laptop
+    assert not (shop.home / "taut.db").exists()
+    assert not (shop.home / "blobs").exists()
+
+
+def test_an_answer_is_explained_back_to_its_rows_and_the_ledger_verifies(up: Up) -> None:
+    shop = up.installation
+    answer = up.ask(up.token())
+    assert answer.status_code == 200, answer.text
+    asked = shop("predict", "late", "--data", json.dumps(ORDER))
+
+    assert answer.json()["predictions"] == asked["predictions"]
+    why = json.dumps(shop("why", answer.json()["request_id"]))
+    for named in ("late@1", "orders@1", "backlog@1", "orders-1.csv", "approve"):
+        assert named in why, named
+    assert shop("ledger", "verify")["ok"] is True
+
+
+def test_an_object_store_that_goes_away_is_said_answers_go_on_and_work_too_when_it_is_back(
+    up: Up, scaled: Scaled
+) -> None:
+    shop = up.installation
+    path = str(shop.write("more.csv", file_of(rows(100, first=800_000))))
+    with Asking(up, up.token()) as asking:
+        asking.more(10)
+        scaled.s3.shut()
+        try:
+            message = shop.refused(
+                "data", "ingest", "orders", "--from", path, exit_code=7, code="unavailable"
+            )
+            asking.more(50)
+        finally:
+            scaled.s3.open()
+        assert shop("data", "ingest", "orders", "--from", path)["rows"] == 100
+        asking.more(10)
+
+    assert "s3://" in message
+    assert asking.refused == []
+    assert set(asking.answered) <= logged_ids(shop.home)
+    assert {child["restarts"] for child in up.state()["children"]} == {0}
+    assert shop("ledger", "verify")["ok"] is True

@@ -1,0 +1,37 @@
+"""Tests of one group run in one process of pytest-xdist, so that what they share is built once.
+
+pytest-xdist 3.8 tells groups to its scheduler in node ids, which pytest 9.2 no longer lets it change: without a word,
+the tests of a group are spread over all processes (pytest-xdist#1386). Here the group is read from the file, where a
+line `pytestmark = pytest.mark.xdist_group("name")` says it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_GROUP = re.compile(r'^pytestmark = pytest\.mark\.xdist_group\("([\w-]+)"\)$', re.MULTILINE)
+
+
+@cache
+def group_of(path: Path) -> str:
+    """The group of a test file, empty where it names none."""
+    found = _GROUP.search(path.read_text(encoding="utf-8")) if path.suffix == ".py" else None
+    return found[1] if found else ""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class GroupScheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
+
+    return GroupScheduling(config, log)
