@@ -102,6 +102,24 @@ def test_a_job_that_is_killed_ends_its_run_once_and_leaves_no_process(
 
 
 @pytest.mark.crash
+def test_a_job_of_features_that_is_killed_is_done_again_by_its_story(released: Installation) -> None:
+    prepare(released)
+    released("apply")  # code that changed: the set is computed anew
+    books = Books(released)
+    command = released.started("train", "late")
+    until(lambda: len(jobs_of(released)) >= 3, within_s=60)
+    os.kill(jobs_of(released)[-1], signal.SIGKILL)
+    out, err = command.communicate(timeout=60)
+
+    assert command.returncode == 0, (out, err)
+    assert "will try again: feature set 'load': the job was killed" in err
+    assert books.count("features_materialisations") == 2
+    assert books.faults() == []
+    assert_nothing_runs(released)
+    books.proved()
+
+
+@pytest.mark.crash
 def test_a_command_that_is_killed_while_its_job_runs_takes_it_along_and_the_next_trains_again(
     released: Installation,
 ) -> None:
@@ -203,12 +221,3 @@ def test_the_books_show_an_answer_that_is_not_in_the_prediction_log(released: In
 
     assert before == set()
     assert books.unlogged(answered) == {answered[2]}
-
-
-def test_the_edges_of_a_command_are_those_that_are_sampled(released: Installation, tmp_path: Path) -> None:
-    prepare(released)
-    death = Death(tmp_path / "death")
-    for name in ("apply", "ingest", "release"):
-        death.arm("command", 0)
-        Installation(released.folder, environ=death.environ).done(*COMMANDS[name])
-        assert len(death.passed) >= EDGES[name], death.passed
