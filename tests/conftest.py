@@ -12,7 +12,7 @@ from taut.adapters.records import open_postgres, open_sqlite
 from taut.ports.records import Records
 from taut.testing.records import create_tables
 
-pytest_plugins = ["servers", "grouping"]
+pytest_plugins = ["servers", "brokers", "grouping"]
 
 OpenRecords = Callable[..., Records]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Final, TypeVar
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from taut.bootstrap.config import Config
 from taut.core.errors import InvalidInput
+from taut.core.units import parse_duration
 from taut.ports.blobs import Blobs
+from taut.ports.bus import Bus
 from taut.ports.jobs import Jobs
 from taut.ports.keys import Keys
 from taut.ports.online import OnlineReader, OnlineWriter
@@ -93,6 +96,53 @@ def open_online(config: Config) -> Iterator[tuple[OnlineReader, OnlineWriter]]:
             reader.close()
 
 
+@contextmanager
+def open_bus(config: Config, url: str = "") -> Iterator[Bus]:
+    """Open the broker at `url`, or the one that the configuration names.
+
+    The query of a URL may say `lease=30s`, how long a consumer may hold a message, and on Redis `window=1000000`, how
+    many events of a topic are known again.
+    """
+    place, options = _options(urlsplit(url or config.bus))
+    with ExitStack() as stack:
+        bus = _choose(place, _BUSES, "bus")(config, place, options, stack)
+        stack.callback(bus.close)
+        yield bus
+
+
+def split_topic(address: str) -> tuple[str, str]:
+    """Return the broker's URL and the topic of `URL/TOPIC`; of a bare topic, an empty URL for the configured broker."""
+    if ":" not in address:
+        return "", address
+    parts = urlsplit(address)
+    path, _, topic = parts.path.rpartition("/")
+    if not topic:
+        raise InvalidInput(
+            f"{_shown(parts)} names no topic: write URL/TOPIC, for example redis://127.0.0.1:6379/0/orders"
+        )
+    return urlunsplit(parts._replace(path=path)), topic
+
+
+def _shown(parts: SplitResult) -> str:
+    """A URL without its password."""
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host))
+
+
+def _options(parts: SplitResult) -> tuple[str, dict[str, Any]]:
+    """Take what is ours from a URL's query; the rest is the broker's."""
+    found: dict[str, Any] = {}
+    rest: list[tuple[str, str]] = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "lease":
+            found["lease_s"] = parse_duration(value).total_seconds()
+        elif name == "window" and value.isdigit() and int(value) > 0:
+            found["window"] = int(value)
+        else:
+            rest.append((name, value))
+    return urlunsplit(parts._replace(query=urlencode(rest))), found
+
+
 def open_world() -> tuple[Clock, Ids, Random]:
     from taut.adapters.world import SystemClock, SystemIds, SystemRandom
 
@@ -137,9 +187,37 @@ def _s3_blobs(config: Config) -> Blobs:
     return S3Blobs(config.blobs, copies=config.home / "copies", options=options)
 
 
+def _records_bus(config: Config, _url: str, options: dict[str, Any], stack: ExitStack) -> Bus:
+    from taut.adapters.bus.records import RecordsBus
+
+    records = _choose(config.records, _RECORDS, "records")(config)
+    stack.callback(records.close)
+    records.check()
+    clock, _, random = open_world()
+    return RecordsBus(records, clock, random, **options)
+
+
+def _redis_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitStack) -> Bus:
+    _installed("redis", "redis")
+    from taut.adapters.bus.redis import RedisBus
+
+    clock, _, random = open_world()
+    return RedisBus(url, clock, random, **options)
+
+
+def _installed(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise InvalidInput(f"the driver {module!r} is not installed: pip install 'taut[{extra}]'")
+
+
 _RECORDS: Final[dict[str, Callable[[Config], Records]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgres,
     "postgres": _postgres,
 }
 _BLOBS: Final[dict[str, Callable[[Config], Blobs]]] = {"file": _local_blobs, "s3": _s3_blobs}
+_BUSES: Final[dict[str, Callable[[Config, str, dict[str, Any], ExitStack], Bus]]] = {
+    "records": _records_bus,
+    "redis": _redis_bus,
+    "rediss": _redis_bus,
+}

@@ -20,6 +20,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     home: folder of the installation's state.
     records: URL of the database, `sqlite:` for home/taut.db or `postgresql://…`.
     blobs: URL of the object store, `file:` for home/blobs or `s3://bucket/prefix`.
+    bus: URL of the broker of streams, `records:` for a log in the database, `redis://…`, `nats://…` or `kafka://…`.
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
     keys_passphrase: protects the key store; without one, file permissions do.
     sandbox: names of isolation that jobs must have or not run, such as `netns landlock`; empty takes what there is.
@@ -29,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     records: str = "sqlite:"
     blobs: str = "file:"
+    bus: str = "records:"
     ledger_copy: str = ""
     keys_passphrase: str = ""
     sandbox: str = ""

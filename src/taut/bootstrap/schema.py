@@ -7,6 +7,7 @@ from sqlalchemy import MetaData
 
 def all_metadata() -> tuple[MetaData, ...]:
     """Return the tables of each room, in the order in which they are made."""
+    from taut.adapters.bus.tables import metadata as bus
     from taut.adapters.stories.tables import metadata as stories
     from taut.lifecycle.data.tables import metadata as data
     from taut.lifecycle.features.tables import metadata as features
@@ -19,4 +20,17 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.trust.lineage.tables import metadata as lineage
     from taut.trust.sealing.tables import metadata as sealing
 
-    return (ledger, lineage, identity, sealing, stories, plans, data, features, training, registry, release)
+    return (
+        ledger,
+        lineage,
+        identity,
+        sealing,
+        stories,
+        bus,
+        plans,
+        data,
+        features,
+        training,
+        registry,
+        release,
+    )

@@ -13,6 +13,38 @@ down_revision: str | None = None
 
 def upgrade() -> None:
     op.create_table(
+        "bus_events",
+        sa.Column("topic", sa.String(length=128), nullable=False),
+        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.String(length=32), nullable=False),
+        sa.Column("event", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "position"),
+        sa.UniqueConstraint("topic", "key", name="bus_events_once"),
+    )
+    op.create_table(
+        "bus_groups",
+        sa.Column("topic", sa.String(length=128), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("handed", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "name"),
+    )
+    op.create_table(
+        "bus_pending",
+        sa.Column("topic", sa.String(length=128), nullable=False),
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("consumer", sa.String(length=64), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("topic", "name", "position"),
+    )
+    op.create_table(
+        "bus_topics",
+        sa.Column("topic", sa.String(length=128), nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("topic"),
+    )
+    op.create_table(
         "data_batches",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("dataset", sa.String(length=63), nullable=False),
