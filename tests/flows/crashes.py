@@ -66,7 +66,8 @@ class Death:
         self._folder = folder
         self._armings = 0
         folder.mkdir(parents=True)
-        self.environ = {"PYTHONPATH": str(HERE / "dying"), "DYING": str(folder)}
+        path = [str(HERE / "dying"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.environ = {"PYTHONPATH": os.pathsep.join(path), "DYING": str(folder)}
 
     def arm(self, role: str, edge: int, *, victim: int = 0) -> None:
         """Kill at the edge of this number from here, counted from 1; 0 only counts.
