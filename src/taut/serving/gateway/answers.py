@@ -8,7 +8,7 @@ import msgspec
 
 from taut.serving.gateway.compiled import Endpoint, Scorer
 from taut.serving.gateway.replies import encode_json
-from taut.serving.gateway.tensors import output_tensors
+from taut.serving.gateway.tensors import output_tensors, raw_outputs
 from taut.serving.runtime import Outputs
 from taut.serving.runtime.outputs import Label
 
@@ -59,6 +59,22 @@ def render(
         tensors = output_tensors(served.signature, outputs, endpoint.label_type, wanted)
         return encode_json(_Tensors(endpoint.name, served.version.rpartition("@")[2], tensors, v2_id))
     return encode_json(_Predictions(_rows(scorer, outputs), request_id, served.version, served.release))
+
+
+def render_binary(
+    endpoint: Endpoint,
+    scorer: Scorer,
+    outputs: Outputs,
+    v2_id: str | None,
+    wanted: tuple[str, ...] | None,
+    binary: tuple[str, ...],
+) -> tuple[int, bytes]:
+    """Return how many bytes of a v2 body are JSON, and the body: the JSON, and after it the raw data of `binary` outputs."""
+    served = scorer.served
+    tensors = output_tensors(served.signature, outputs, endpoint.label_type, wanted)
+    raw = raw_outputs(tensors, binary)
+    document = encode_json(_Tensors(endpoint.name, served.version.rpartition("@")[2], tensors, v2_id))
+    return len(document), document + raw
 
 
 def _rows(scorer: Scorer, outputs: Outputs) -> list[_Binary] | list[_Multi] | list[_Value]:

@@ -25,12 +25,20 @@ from taut.ports.online import OnlineReader
 from taut.ports.world import Random
 from taut.serving.errors import BadAnswer
 from taut.serving.gateway import pages
-from taut.serving.gateway.answers import render
+from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.compiled import Active, Endpoint, Features, Route, Scorer
 from taut.serving.gateway.features import NONE, look_up, look_up_now
-from taut.serving.gateway.guard import Caller, Guard, Session, check_encoding, check_fresh, single_headers
+from taut.serving.gateway.guard import (
+    Caller,
+    Guard,
+    Session,
+    check_encoding,
+    check_fresh,
+    json_bytes,
+    single_headers,
+)
 from taut.serving.gateway.ids import RequestIds
-from taut.serving.gateway.replies import Reply, Statuses, refusal
+from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.tensors import Batch
 from taut.serving.predictions import PredictionLog, encode_record
 from taut.serving.runtime import Outputs
@@ -58,6 +66,8 @@ class Ticket(msgspec.Struct, gc=False):
     deadline_ns: int = 0
     v2_id: str | None = None
     v2_outputs: tuple[str, ...] | None = None
+    v2_binary: tuple[str, ...] = ()
+    json_bytes: int | None = None
     recorded: bool = False
 
 
@@ -155,6 +165,7 @@ class Gateway:
             active.quota.take(key, 1.0, self._monotonic_s())
         check_fresh(endpoint, ticket.now_us)
         check_encoding(headers)
+        ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guard_ns = self._counter_ns() - ticket.started_ns
         batch = self._decode(ticket, endpoint, body)
@@ -175,8 +186,8 @@ class Gateway:
         if ticket.route.kind == "v1":
             rows = endpoint.rows.decode(body)
             return Batch(rows, len(rows))
-        request = endpoint.tensors.decode(body)
-        ticket.v2_id, ticket.v2_outputs = request.id, request.outputs
+        request = endpoint.tensors.decode(body, ticket.json_bytes)
+        ticket.v2_id, ticket.v2_outputs, ticket.v2_binary = request.id, request.outputs, request.binary
         return request.batch
 
     def _score(self, endpoint: Endpoint, batch: Batch, features: Features) -> tuple[Outputs, Scorer]:
@@ -216,15 +227,20 @@ class Gateway:
             )  # fmt: skip
         ticket.guard_ns += counter() - start_ns
         self.answers += 1
-        return Reply(
-            200,
-            b"%btaut-request-id: %b\r\ntaut-guard-us: %d\r\n" % (
-                endpoint.fallback_head if fallback else endpoint.head,
-                ticket.request_id.encode(),
-                ticket.guard_ns // 1000,
-            ),
-            render(ticket.route.kind, endpoint, scorer, outputs, ticket.request_id, ticket.v2_id, ticket.v2_outputs),
-        )  # fmt: skip
+        head = b"%btaut-request-id: %b\r\ntaut-guard-us: %d\r\n" % (
+            endpoint.fallback_head if fallback else endpoint.head,
+            ticket.request_id.encode(),
+            ticket.guard_ns // 1000,
+        )
+        if ticket.v2_binary:
+            length, body = render_binary(
+                endpoint, scorer, outputs, ticket.v2_id, ticket.v2_outputs, ticket.v2_binary
+            )
+            return Reply(200, binary_head(head, length), body)
+        body = render(
+            ticket.route.kind, endpoint, scorer, outputs, ticket.request_id, ticket.v2_id, ticket.v2_outputs
+        )
+        return Reply(200, head, body)
 
     async def _durably(self, ticket: Ticket, reply: Reply) -> Reply:
         try:

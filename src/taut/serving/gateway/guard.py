@@ -15,7 +15,9 @@ from taut.trust.identity.principals import Principal
 
 _DECIDING: Final = (
     b"authorization", b"taut-deadline-ms", b"taut-priority", b"taut-subject", b"content-encoding", b"host",
+    b"inference-header-content-length",
 )  # fmt: skip
+_JSON_BYTES: Final = b"inference-header-content-length"
 _MAX_SESSIONS: Final = 16_384
 _MAX_DEADLINE_MS: Final = 600_000
 _MAX_SUBJECT: Final = 128
@@ -155,8 +157,16 @@ def check_encoding(headers: Mapping[bytes, bytes]) -> None:
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise Malformed(f"content-encoding {encoding[:20]!r} is not read here: send the body as it is")
-    if b"inference-header-content-length" in headers:
-        raise Malformed("binary tensors are not read here yet: send the tensors as JSON")
+
+
+def json_bytes(headers: Mapping[bytes, bytes], body: bytes, kind: str) -> int | None:
+    """Return how many bytes of a body are JSON, with raw tensors after it; None for all. Raises Malformed."""
+    value = headers.get(_JSON_BYTES)
+    if value is None:
+        return None
+    if kind != "v2":
+        raise Malformed("inference-header-content-length is for /v2/models/NAME/infer: send JSON here")
+    return _whole(_JSON_BYTES, value, 0, len(body))
 
 
 def check_key_parts(key: tuple[object, ...], row: int, names: tuple[str, ...]) -> None:

@@ -62,7 +62,7 @@ def find(visit: Visit) -> Page:
 
 def _open_page(visit: Visit) -> Page:
     if visit.path == "/v2":
-        return Page({"name": "taut", "version": visit.version, "extensions": []})
+        return Page({"name": "taut", "version": visit.version, "extensions": ["binary_tensor_data"]})
     if visit.path == "/v2/health/live":
         return Page({"live": True})
     why = visit.reasons()

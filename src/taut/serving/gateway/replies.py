@@ -12,6 +12,7 @@ import msgspec
 from taut.core.errors import Exhausted, TautError, Unavailable
 
 JSON: Final = b"content-type: application/json\r\n"
+BINARY: Final = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n%b"
 encode_json: Final = msgspec.json.Encoder().encode
 STATUS_LINES: Final[dict[int, bytes]] = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
@@ -41,6 +42,11 @@ class Reply(NamedTuple):
 def ok(document: object, *, request_id: str, epoch: int) -> Reply:
     head = b"%btaut-request-id: %b\r\ntaut-policy-epoch: %d\r\n" % (JSON, request_id.encode(), epoch)
     return Reply(200, head, encode_json(document))
+
+
+def binary_head(head: bytes, json_bytes: int) -> bytes:
+    """Return the head of a JSON answer as that of one with raw tensors after `json_bytes` of JSON."""
+    return BINARY % (json_bytes, head[len(JSON) :])
 
 
 def refusal(

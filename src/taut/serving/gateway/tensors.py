@@ -1,8 +1,9 @@
-"""Open Inference Protocol v2 in JSON: tensors of a request to rows, outputs to tensors, metadata."""
+"""Open Inference Protocol v2: tensors of a request to rows, outputs to tensors, metadata."""
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,6 +12,16 @@ import msgspec
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType, ModelSignature
 from taut.serving.errors import Malformed, TooLarge
+from taut.serving.gateway.binary import column_values, pack, packed_matrix
+from taut.serving.gateway.documents import (
+    Document,
+    FloatRequest,
+    Tensor,
+    WantedOutput,
+    binary_outputs,
+    read,
+    read_floats,
+)
 from taut.serving.runtime import Matrix, Outputs
 from taut.serving.runtime.rows import INT_MAX, INT_MIN, WANTED, Value, convert_value, unknown_column
 
@@ -27,45 +38,6 @@ _TAKEN: Final[dict[DType, frozenset[str]]] = {
 }  # fmt: skip
 
 
-class _FloatTensor(msgspec.Struct, gc=False):
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[float]
-    parameters: dict[str, Any] | None = None
-
-
-class _AnyTensor(msgspec.Struct, gc=False):
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[Any]
-    parameters: dict[str, Any] | None = None
-
-
-class WantedOutput(msgspec.Struct, gc=False):
-    name: str
-    parameters: dict[str, Any] | None = None
-
-
-class _FloatRequest(msgspec.Struct, gc=False):
-    inputs: list[_FloatTensor]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[WantedOutput] | None = None
-
-
-class _AnyRequest(msgspec.Struct, gc=False):
-    inputs: list[_AnyTensor]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[WantedOutput] | None = None
-
-
-_float_request: Final = msgspec.json.Decoder(_FloatRequest).decode
-_any_request: Final = msgspec.json.Decoder(_AnyRequest).decode
-
-
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """The rows of a request: values in the order of the request columns, or all of them packed as FP32.
 
@@ -78,11 +50,12 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
 
 class InferRequest(msgspec.Struct, frozen=True, gc=False):
-    """A decoded v2 request: the batch, the caller's id, the outputs that he wants (None: all)."""
+    """A decoded v2 request: the batch, the caller's id, the outputs that he wants (None: all), and which of them raw."""
 
     batch: Batch
     id: str | None
     outputs: tuple[str, ...] | None
+    binary: tuple[str, ...] = ()
 
 
 class TensorDecoder:
@@ -107,39 +80,44 @@ class TensorDecoder:
         self._outputs: Final = tuple(outputs)
         self._max_rows: Final = max_rows
         self._width: Final = len(self._columns)
-        self._numeric: Final = all(column.dtype.numeric for column in columns)
+        self._numeric: Final = all(column.dtype.numeric for column in columns) and MATRIX not in self._names
         self._floats_only: Final = all(column.dtype is DType.FLOAT for column in columns)
         self._pack: Final = Matrix(columns).pack if packed and self._floats_only else None
 
-    def decode(self, body: bytes) -> InferRequest:
-        """Return the request's rows.
+    def decode(self, body: bytes, json_bytes: int | None = None) -> InferRequest:
+        """Return the request's rows. json_bytes: how many bytes of the body are JSON, None for all of them.
 
-        Raises Malformed for what is no v2 document; TooLarge for too many rows; InvalidInput, naming tensor, row,
-        what was seen and what is wanted, for tensors against the signature.
+        Raises Malformed for what is no v2 document, or for raw tensors of other sizes than the document says; TooLarge
+        for too many rows; InvalidInput, naming tensor, row, what was seen and what is wanted, for tensors against the
+        signature.
         """
-        if self._numeric and b'"FP32"' in body:
+        if json_bytes is None and self._numeric and b'"FP32"' in body:
             try:
-                request = _float_request(body)
+                request = read_floats(body)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
                 pass  # the general reading says what is wrong
             else:
                 inputs = request.inputs
-                if len(inputs) == 1 and inputs[0].name == MATRIX and inputs[0].datatype == "FP32":
+                if (
+                    len(inputs) == 1
+                    and inputs[0].name == MATRIX
+                    and inputs[0].datatype == "FP32"
+                    and inputs[0].parameters is None
+                ):
                     batch = self._matrix(inputs[0].shape, inputs[0].data)
-                    if request.outputs is None:
+                    if request.outputs is None and request.parameters is None:
                         return InferRequest(batch, request.id, None)
-                    return InferRequest(batch, request.id, self._wanted(request.outputs))
-        return self._general(body)
+                    return self._request(batch, request)
+        return self._general(read(body, json_bytes), body)
 
     def _matrix(self, shape: list[int], data: list[float]) -> Batch:
         width = self._width
         if len(shape) != 2 or shape[1] != width or shape[0] * width != len(data) or not data:
             raise InvalidInput(
-                f"tensor {MATRIX!r}: saw shape {shape} with {len(data)} values, wanted [n, {width}] with n times "
+                f"tensor {MATRIX!r}: saw shape {shape!r:.60} with {len(data)} values, wanted [n, {width}] with n times "
                 f"{width} values and n at least 1"
             )
-        if shape[0] > self._max_rows:
-            raise TooLarge(f"{shape[0]} rows are too many for one request: send at most {self._max_rows}")
+        self._bound(shape[0])
         if self._pack is not None:
             return Batch(self._pack(data), shape[0], True)
         rows: list[list[Value]] = [[*data[at : at + width]] for at in range(0, len(data), width)]
@@ -153,29 +131,40 @@ class TensorDecoder:
                 row.append(None)
         return Batch(rows, len(rows))
 
-    def _general(self, body: bytes) -> InferRequest:
-        try:
-            request = _any_request(body)
-        except RecursionError:
-            raise Malformed("the JSON is nested too deeply: send flat tensors") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            if "out of range" in str(error):
-                raise InvalidInput(f"{error}: send finite numbers that a 64-bit float can hold") from None
-            raise Malformed(f"the body is no inference request: {error}") from None
-        tensors = {tensor.name: tensor for tensor in request.inputs}
-        if len(tensors) != len(request.inputs):
+    def _raw_matrix(self, tensor: Tensor, body: bytes) -> Batch:
+        """Return the one FP32 tensor, which is the only one of the request and thus the end of the body."""
+        size, width = len(tensor.data), self._width
+        shape = tensor.shape
+        if len(shape) != 2 or shape[1] != width or shape[0] < 1 or shape[0] * width * 4 != size:
+            raise InvalidInput(
+                f"tensor {MATRIX!r}: saw shape {shape!r:.60} with {size} bytes, wanted [n, {width}] with n times {width * 4} "
+                "bytes and n at least 1"
+            )
+        self._bound(shape[0])
+        packed = packed_matrix(body, len(body) - size, self._columns, shape[0])
+        if self._pack is not None:
+            return Batch(packed, shape[0], True)
+        return self._matrix(shape, list(struct.unpack(f"<{shape[0] * width}f", packed)))
+
+    def _general(self, request: Document, body: bytes) -> InferRequest:
+        only = request.tensors[0] if len(request.tensors) == 1 else None
+        if only is not None and only.name == MATRIX and self._numeric:
+            if only.datatype != "FP32":
+                raise InvalidInput(f"tensor {MATRIX!r}: saw datatype {only.datatype[:20]!r}, wanted FP32")
+            if type(only.data) is memoryview:
+                return self._request(self._raw_matrix(only, body), request)
+            values = [self._float(index, value) for index, value in enumerate(_flatten(only.data))]
+            return self._request(self._matrix(only.shape, values), request)
+        tensors = {tensor.name: tensor for tensor in request.tensors}
+        if len(tensors) != len(request.tensors):
             raise InvalidInput("two tensors have the same name: send each column once")
-        if self._numeric and set(tensors) == {MATRIX} and MATRIX not in self._names:
-            tensor = tensors[MATRIX]
-            if tensor.datatype != "FP32":
-                raise InvalidInput(f"tensor {MATRIX!r}: saw datatype {tensor.datatype[:20]!r}, wanted FP32")
-            values = [self._float(index, value) for index, value in enumerate(_flatten(tensor.data))]
-            batch = self._matrix(tensor.shape, values)
-        else:
-            rows = self._by_column(tensors)
-            batch = Batch(rows, len(rows))
+        rows = self._by_column(tensors)
+        return self._request(Batch(rows, len(rows)), request)
+
+    def _request(self, batch: Batch, request: Document | FloatRequest) -> InferRequest:
         wanted = None if request.outputs is None else self._wanted(request.outputs)
-        return InferRequest(batch, request.id, wanted)
+        binary = binary_outputs(request.outputs, request.parameters, self._outputs)
+        return InferRequest(batch, request.id, wanted, binary)
 
     def _float(self, index: int, value: object) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -185,7 +174,7 @@ class TensorDecoder:
             f"row {index // self._width}, column {column.name!r}: saw {value!r:.60}, wanted a finite number"
         )
 
-    def _by_column(self, tensors: dict[str, _AnyTensor]) -> Sequence[Sequence[Value]]:
+    def _by_column(self, tensors: dict[str, Tensor]) -> Sequence[Sequence[Value]]:
         unknown = [name for name in tensors if name not in self._names]
         if unknown:
             raise InvalidInput(f"tensor: {unknown_column(unknown[0], list(self._names))}")
@@ -211,19 +200,28 @@ class TensorDecoder:
             raise InvalidInput(f"tensors {names} are missing: send one for each column of the signature")
         return list(zip(*[values or (None,) * count for values in columns], strict=True))
 
-    def _tensor(self, column: Column, tensor: _AnyTensor) -> Sequence[Value]:
+    def _tensor(self, column: Column, tensor: Tensor) -> Sequence[Value]:
         if tensor.datatype not in _TAKEN[column.dtype]:
             raise InvalidInput(
                 f"tensor {column.name!r}: saw datatype {tensor.datatype[:20]!r}, wanted {_DATATYPES[column.dtype]}"
             )
-        shape, data = tensor.shape, _flatten(tensor.data)
+        shape = tensor.shape
+        if type(tensor.data) is memoryview:
+            if not shape or shape[0] < 1 or shape not in ([shape[0]], [shape[0], 1]):
+                raise InvalidInput(f"tensor {column.name!r}: saw shape {shape!r:.60}, wanted [n] or [n, 1]")
+            self._bound(shape[0])
+            return column_values(column, tensor.datatype, tensor.data, shape[0])
+        data = _flatten(tensor.data)
         if not data or shape not in ([len(data)], [len(data), 1]):
             raise InvalidInput(
-                f"tensor {column.name!r}: saw shape {shape} with {len(data)} values, wanted [n] or [n, 1] with n values"
+                f"tensor {column.name!r}: saw shape {shape!r:.60} with {len(data)} values, wanted [n] or [n, 1] with n values"
             )
-        if len(data) > self._max_rows:
-            raise TooLarge(f"{len(data)} rows are too many for one request: send at most {self._max_rows}")
+        self._bound(len(data))
         return [convert_value(column, value, row) for row, value in enumerate(data)]
+
+    def _bound(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise TooLarge(f"{rows} rows are too many for one request: send at most {self._max_rows}")
 
     def _wanted(self, outputs: list[WantedOutput]) -> tuple[str, ...]:
         names = tuple(output.name for output in outputs)
@@ -283,6 +281,17 @@ def output_tensors(
     if wanted is None:
         return [label, probability]
     return [label if name == "label" else probability for name in wanted]
+
+
+def raw_outputs(tensors: list[dict[str, object]], names: tuple[str, ...]) -> bytes:
+    """Take the data of the named outputs out of their tensors, and return it raw, in their order."""
+    parts = []
+    for tensor in tensors:
+        if tensor["name"] in names:
+            raw = pack(str(tensor["datatype"]), tensor.pop("data"))  # type: ignore[arg-type]  # a list, as made above
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+            parts.append(raw)
+    return b"".join(parts)
 
 
 def metadata(endpoint: str, version: str, signature: ModelSignature) -> dict[str, object]:
