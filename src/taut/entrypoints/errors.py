@@ -44,6 +44,7 @@ TABLE: Final[dict[str, Answer]] = {
     "malformed": Answer(400, 2),
     "too_large": Answer(413, 2),
     "method_not_allowed": Answer(405, 3),
+    "unsupported_encoding": Answer(415, 2),
     "bad_answer": Answer(503, 7),
 }
 

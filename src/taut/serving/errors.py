@@ -19,6 +19,12 @@ class TooLarge(InvalidInput):
     code: ClassVar[str] = "too_large"
 
 
+class UnsupportedEncoding(InvalidInput):
+    """The body is compressed in a way that the gateway does not read: use one that is named."""
+
+    code: ClassVar[str] = "unsupported_encoding"
+
+
 class BadAnswer(Unavailable):
     """The model answered what its signature rules out, so the answer was not passed on: roll the model back."""
 

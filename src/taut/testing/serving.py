@@ -42,7 +42,7 @@ from taut.trust.signing import SignedStatement
 STATUSES: Final = {
     "malformed": 400, "unauthenticated": 401, "denied": 403, "not_found": 404, "method_not_allowed": 405,
     "too_large": 413, "invalid_input": 422, "exhausted": 429, "unavailable": 503, "bad_answer": 503, "corrupt": 503,
-    "deadline_exceeded": 504,
+    "deadline_exceeded": 504, "unsupported_encoding": 415,
 }  # fmt: skip
 ISSUER: Final = "test"
 AUDIENCE: Final = "gateway"

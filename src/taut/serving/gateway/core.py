@@ -26,17 +26,10 @@ from taut.ports.world import Random
 from taut.serving.errors import BadAnswer
 from taut.serving.gateway import pages
 from taut.serving.gateway.answers import render, render_binary
+from taut.serving.gateway.bodies import inflated
 from taut.serving.gateway.compiled import Active, Endpoint, Features, Route, Scorer
 from taut.serving.gateway.features import NONE, look_up, look_up_now
-from taut.serving.gateway.guard import (
-    Caller,
-    Guard,
-    Session,
-    check_encoding,
-    check_fresh,
-    json_bytes,
-    single_headers,
-)
+from taut.serving.gateway.guard import Caller, Guard, Session, check_fresh, json_bytes, single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.tensors import Batch
@@ -164,7 +157,7 @@ class Gateway:
         if endpoint.limited:
             active.quota.take(key, 1.0, self._monotonic_s())
         check_fresh(endpoint, ticket.now_us)
-        check_encoding(headers)
+        body = inflated(headers, body, active.settings.max_body_bytes)
         ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guard_ns = self._counter_ns() - ticket.started_ns

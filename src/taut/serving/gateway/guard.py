@@ -152,13 +152,6 @@ def check_fresh(endpoint: Endpoint, now_us: int) -> None:
         )
 
 
-def check_encoding(headers: Mapping[bytes, bytes]) -> None:
-    """Raise Malformed for bodies in a form that this gateway does not read."""
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding.lower() != b"identity":
-        raise Malformed(f"content-encoding {encoding[:20]!r} is not read here: send the body as it is")
-
-
 def json_bytes(headers: Mapping[bytes, bytes], body: bytes, kind: str) -> int | None:
     """Return how many bytes of a body are JSON, with raw tensors after it; None for all. Raises Malformed."""
     value = headers.get(_JSON_BYTES)

@@ -67,5 +67,7 @@ def refusal(
         head += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after_s))
     if status == 401:
         head += b'www-authenticate: Bearer realm="taut"\r\n'
+    if status == 415:
+        head += b"accept-encoding: gzip, deflate, zstd\r\n"
     body = encode_json({"error": {"code": error.code, "message": error.message, "request_id": request_id}})
     return Reply(status, head, body, close)
