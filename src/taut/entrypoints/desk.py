@@ -220,8 +220,9 @@ def _inputs(trained: Trained, known: dict[str, Column]) -> list[Column]:
 
 
 def _session(onnx: bytes) -> Any:
-    import onnxruntime as ort
+    from taut.core.ort import load_onnxruntime
 
+    ort = load_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -28,6 +29,7 @@ from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, World
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
+from taut.serving.workers import Fleet
 
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
@@ -80,7 +82,10 @@ async def _serve(arguments: argparse.Namespace) -> bool:
         )
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
-        node = GatewayNode(gateway, home=home, name=arguments.name, store=store, trust=trust, random=random)
+        fleet = Fleet(_start_zygote)
+        node = GatewayNode(
+            gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet
+        )
         await node.start_from_disk()
         server = GatewayServer(gateway, listener.dup())
         with _hand_over(home / "run" / f"{arguments.name}.sock", listener):
@@ -92,7 +97,9 @@ async def _serve(arguments: argparse.Namespace) -> bool:
                 await stop.wait()
                 turning.cancel()
             listener.close()
-        return await server.drain(timeout_s=_DRAIN_S)
+        finished = await server.drain(timeout_s=_DRAIN_S)
+        await fleet.close()
+        return finished
 
 
 async def _turn_segments(log: PredictionLog) -> None:
@@ -127,6 +134,13 @@ def _hand_over(path: Path, listener: socket.socket) -> Iterator[None]:
         finally:
             loop.remove_reader(door)
             path.unlink(missing_ok=True)
+
+
+def _start_zygote(descriptor: int) -> subprocess.Popen[bytes]:
+    """Start the process that forks model workers: it gets its end of the door, and nothing of our environment."""
+    environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    command = [sys.executable, "-P", "-m", "taut.entrypoints.zygote_main", "--fd", str(descriptor)]
+    return subprocess.Popen(command, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL)
 
 
 def _tell_ready(descriptor: int) -> None:

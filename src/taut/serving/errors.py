@@ -31,6 +31,10 @@ class BadAnswer(Unavailable):
     code: ClassVar[str] = "bad_answer"
 
 
+class WorkerLost(Unavailable):
+    """The process that scored this request died over it: try again."""
+
+
 class MethodNotAllowed(NotFound):
     """The path is right and the method is not: use the one that is named."""
 

@@ -32,8 +32,11 @@ _MS_NOSUID_NODEV_NOEXEC: Final = 2 | 4 | 8
 _MS_REC_PRIVATE: Final = 0x4000 | 0x40000
 
 
-def enter_namespaces() -> tuple[str, ...]:
+def enter_namespaces(*, processes: bool = True) -> tuple[str, ...]:
     """Enter as many new namespaces as the kernel permits and return their names.
+
+    processes: one of processes too. Without it the caller may go on to make threads, and children that do not depend
+    on the first of them.
 
     `pidns` holds for children that are forked afterwards, the first of which is its init: when it dies, the kernel
     kills everything inside. User and group ids stay what they were. Must be called while single-threaded.
@@ -41,7 +44,8 @@ def enter_namespaces() -> tuple[str, ...]:
     if not LINUX:
         return ()
     uid, gid = os.geteuid(), os.getegid()
-    for names in _SETS:
+    for wanted in _SETS:
+        names = tuple(name for name in wanted if processes or name != "pidns")
         flags = 0
         for name in names:
             flags |= _NEW[name]

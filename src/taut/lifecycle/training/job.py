@@ -19,6 +19,7 @@ import polars as pl
 
 from taut.core.errors import InvalidInput
 from taut.core.evidence import Scalar
+from taut.core.ort import load_onnxruntime
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.lifecycle.training import judge
 from taut.lifecycle.training.convert import Converted, convert, predictions
@@ -122,8 +123,7 @@ def _finish(
     *,
     threads: int,
 ) -> Report:
-    import onnxruntime as ort
-
+    ort = load_onnxruntime()
     columns = _input_columns(work, trained, known)
     needed = [*dict.fromkeys([work.spec.label, *trained.inputs])]
     train = serving_form(parts.train.select(needed), columns).collect()

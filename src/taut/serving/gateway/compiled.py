@@ -13,10 +13,11 @@ from taut.core.errors import Corrupt, InvalidInput, Unavailable
 from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.serving.gateway.tensors import Batch, TensorDecoder, label_datatype, output_names
 from taut.serving.predictions import FeatureRow, Lookup, RecordHead, encode_head
-from taut.serving.runtime import LoadedModel, Matrix, Outputs, RowDecoder, load
+from taut.serving.runtime import Feed, LoadedModel, Matrix, Outputs, RowDecoder, load
 from taut.serving.runtime.rows import Value
 from taut.serving.runtime.score import feature_value
-from taut.serving.snapshot import EndpointConfig, ServedModel, ServingSnapshot
+from taut.serving.snapshot import EndpointConfig, GatewaySettings, ServedModel, ServingSnapshot
+from taut.serving.workers import Fleet, Lane, LaneSettings, Order, WorkerModel
 from taut.trust.identity.verifier import TokenVerifier
 from taut.trust.policy import Policy
 from taut.trust.quota import Quota
@@ -24,14 +25,20 @@ from taut.trust.quota import Quota
 Features = Sequence[Sequence[FeatureRow | None]]
 """Row -> lookup -> what was found, in the order of the signature's lookups."""
 Rows = Sequence[Sequence[Value]]
+Model = LoadedModel | WorkerModel
+_OPEN_TIMEOUT_S: Final = 60.0
 
 
 class Scorer:
-    """One loaded version: turns rows of the request and features into outputs."""
+    """One loaded version: turns rows of the request and features into outputs.
 
-    def __init__(self, served: ServedModel, model: LoadedModel) -> None:
+    lane: the workers that run the model; None where it runs in this process.
+    """
+
+    def __init__(self, served: ServedModel, model: Model) -> None:
         self.served: Final = served
         self.model: Final = model
+        self.lane: Final[Lane | None] = model.lane if isinstance(model, WorkerModel) else None
         self._assemble: Final = _assembler(served)
         self._row_major: Final = model.row_major
         columns = [item.column for item in served.signature.inputs]
@@ -43,19 +50,24 @@ class Scorer:
         return self._assemble is None and self._matrix is not None
 
     def score(self, batch: Batch, features: Features) -> Outputs:
-        """Return checked outputs.
+        """Return checked outputs of a model that runs in this process.
 
-        Raises InvalidInput for a feature that is missing, Unavailable for one that is just being rewritten, BadAnswer
-        for nonsense.
+        Raises what `feed` does, and BadAnswer for nonsense.
+        """
+        assert isinstance(self.model, LoadedModel), "workers are asked through their lane"
+        return self.model.run(self.feed(batch, features), batch.count)
+
+    def feed(self, batch: Batch, features: Features) -> Feed:
+        """Return the model's tensors.
+
+        Raises InvalidInput for a feature that is missing, Unavailable for one that is just being rewritten.
         """
         if batch.packed:
             assert self._matrix is not None, "batches are packed for direct models only"
-            return self.model.run(self._matrix.feed(batch.rows, batch.count), batch.count)
+            return self._matrix.feed(batch.rows, batch.count)
         rows: Rows = batch.rows
         given = rows if self._assemble is None else self._assemble(rows, features)
-        if self._row_major:
-            return self.model.run(self.model.encode(given), len(given))
-        return self.model.run(self.model.encode(list(zip(*given, strict=True))), len(given))
+        return self.model.encode(given if self._row_major else list(zip(*given, strict=True)))
 
 
 def _assembler(served: ServedModel) -> Callable[[Rows, Features], Rows] | None:
@@ -125,7 +137,7 @@ class Endpoint:
     """One endpoint, compiled."""
 
     def __init__(
-        self, config: EndpointConfig, snapshot: ServingSnapshot, models: Mapping[str, LoadedModel]
+        self, config: EndpointConfig, snapshot: ServingSnapshot, models: Mapping[str, Model]
     ) -> None:
         live = config.live
         signature = live.signature
@@ -133,11 +145,16 @@ class Endpoint:
         self.name: Final = config.name
         self.resource: Final = f"endpoint:{config.name}"
         self.signature: Final = signature
-        self.live: Final = Scorer(live, models[model_key(live)])
+        self.live: Final = Scorer(live, models[model_key(live, config)])
         stand_in = config.fallback
         if stand_in is not None and not _same_face(stand_in.signature, signature):
             stand_in = None
-        self.fallback: Final = None if stand_in is None else Scorer(stand_in, models[model_key(stand_in)])
+        self.fallback: Final = (
+            None if stand_in is None else Scorer(stand_in, models[model_key(stand_in, config)])
+        )
+        self.lanes: Final = tuple(
+            one.lane for one in (self.live, self.fallback) if one is not None and one.lane is not None
+        )
         self.lookups: Final = signature.lookups
         self.keys: Final = tuple(_key_positions(signature, lookup) for lookup in signature.lookups)
         settings = snapshot.settings
@@ -220,7 +237,7 @@ class Active:
     """Everything that requests of one epoch work with. Never changed; replaced whole, and freed with its last request."""
 
     def __init__(
-        self, snapshot: ServingSnapshot, *, policy: Policy, models: dict[str, LoadedModel], quota: Quota
+        self, snapshot: ServingSnapshot, *, policy: Policy, models: dict[str, Model], quota: Quota
     ) -> None:
         self.snapshot: Final = snapshot
         self.epoch: Final = snapshot.epoch
@@ -247,11 +264,14 @@ def _routes(endpoints: Mapping[str, Endpoint]) -> list[tuple[str, Route]]:
     return found
 
 
-def compile_snapshot(snapshot: ServingSnapshot, *, home: Path, before: Active | None) -> Active:
+def compile_snapshot(
+    snapshot: ServingSnapshot, *, home: Path, before: Active | None, fleet: Fleet | None = None
+) -> Active:
     """Load and check everything that a snapshot names. Slow: run it off the event loop.
 
     home: against which relative artifact paths are read. before: whose models, policy and quota are kept where they
-    are the same, so that a new epoch costs what changed and buckets are not refilled by it.
+    are the same, so that a new epoch costs what changed and buckets are not refilled by it. fleet: where models run that
+    want worker processes; without one all run here.
     Raises Corrupt when an artifact is not the one that was signed or the policy differs from its digest; InvalidInput
     when a model does not fit its signature.
     """
@@ -264,12 +284,13 @@ def compile_snapshot(snapshot: ServingSnapshot, *, home: Path, before: Active | 
             f"the policy's digest is {policy.digest}, the snapshot says {snapshot.policy_digest}: upgrade the gateway "
             "and control to the same version"
         )
-    models: dict[str, LoadedModel] = {}
+    models: dict[str, Model] = {}
     for config in snapshot.endpoints:
         for served in (config.live, config.fallback):
-            if served is not None and model_key(served) not in models:
-                kept = None if before is None else before.models.get(model_key(served))
-                models[model_key(served)] = kept or _load(served, home)
+            if served is not None and model_key(served, config) not in models:
+                key = model_key(served, config)
+                kept = None if before is None else before.models.get(key)
+                models[key] = kept or _place(served, config, snapshot.settings, home=home, fleet=fleet)
     limits = {
         config.name: config.quota.share(snapshot.gateways)
         for config in snapshot.endpoints
@@ -284,11 +305,37 @@ def _limits(snapshot: ServingSnapshot) -> list[tuple[str, object, int]]:
     return [(config.name, config.quota, snapshot.gateways) for config in snapshot.endpoints]
 
 
-def model_key(served: ServedModel) -> str:
-    return f"{served.artifact} {digest_bytes(msgspec.json.encode(served.signature))}"
+def model_key(served: ServedModel, config: EndpointConfig) -> str:
+    """Return what tells loaded models apart: the artifact, what was promised of it, and where it is to run."""
+    place = f"{config.runtime} {config.risk} {config.workers} {config.latency_ms}"
+    return f"{served.artifact} {digest_bytes(msgspec.json.encode(served.signature))} {place}"
 
 
-def _load(served: ServedModel, home: Path) -> LoadedModel:
+def _place(
+    served: ServedModel, config: EndpointConfig, settings: GatewaySettings, *, home: Path, fleet: Fleet | None
+) -> Model:
+    """Load a model here or in workers, as its endpoint says or as it was measured."""
+    data = _read(served, home)
+    if fleet is None or config.runtime == "inline":
+        return load(data, served.signature)
+    if config.runtime == "auto" and config.risk != "high":
+        model = load(data, served.signature)
+        if model.cost is None or model.cost.base_us + model.cost.row_us <= settings.worker_us:
+            return model
+    return fleet.open(
+        model_key(served, config),
+        served.version,
+        data,
+        Order(signature=served.signature, memory_bytes=settings.worker_memory_bytes),
+        LaneSettings(
+            workers=config.workers, latency_s=config.latency_ms / 1e3, hang_s=settings.worker_hang_s
+        ),
+        timeout_s=_OPEN_TIMEOUT_S,
+    )
+
+
+def _read(served: ServedModel, home: Path) -> bytes:
+    """Return the artifact's bytes. Raises Corrupt when they are not those that were signed."""
     path = home / served.path
     try:
         data = path.read_bytes()
@@ -301,4 +348,4 @@ def _load(served: ServedModel, home: Path) -> LoadedModel:
         raise Corrupt(
             f"{served.version}: {path} has digest {found}, signed was {served.artifact}: restore the artifact"
         )
-    return load(data, served.signature)
+    return data

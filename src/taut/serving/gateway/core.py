@@ -23,7 +23,7 @@ from taut.core.errors import (
 )
 from taut.ports.online import OnlineReader
 from taut.ports.world import Random
-from taut.serving.errors import BadAnswer
+from taut.serving.errors import BadAnswer, WorkerLost
 from taut.serving.gateway import pages
 from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.bodies import inflated
@@ -128,9 +128,17 @@ class Gateway:
 
     def reasons(self) -> list[str]:
         """Return why this gateway is not ready; nothing when it is."""
-        return pages.not_ready(
-            self._active, self._log, self._online, self._now_us(), refused=self.refused_snapshot
+        active = self._active
+        reasons = pages.not_ready(
+            active, self._log, self._online, self._now_us(), refused=self.refused_snapshot
         )
+        for endpoint in () if active is None else active.endpoints.values():
+            reasons += [
+                f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready"
+                for lane in endpoint.lanes
+                if not lane.alive
+            ]
+        return reasons
 
     def answer(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
         """Answer one request; a coroutine where that takes waiting. Never raises."""
@@ -162,7 +170,7 @@ class Gateway:
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guard_ns = self._counter_ns() - ticket.started_ns
         batch = self._decode(ticket, endpoint, body)
-        if batch.count > endpoint.inline_rows:
+        if batch.count > endpoint.inline_rows or endpoint.lanes:
             return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
         if endpoint.lookups:
@@ -252,13 +260,7 @@ class Gateway:
                     else NONE
                 )
                 self._check_deadline(ticket)
-                if batch.count > endpoint.inline_rows:
-                    loop = asyncio.get_running_loop()
-                    outputs, scorer = await loop.run_in_executor(
-                        self._pool, self._score, endpoint, batch, features
-                    )
-                else:
-                    outputs, scorer = self._score(endpoint, batch, features)
+                outputs, scorer = await self._score_beside(ticket, endpoint, batch, features)
             finally:
                 self._in_flight -= 1
             reply = self._conclude(ticket, endpoint, batch, features, outputs, scorer)
@@ -267,6 +269,37 @@ class Gateway:
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
             return self._failed(ticket.request_id, error)
         return await self._durably(ticket, reply) if endpoint.config.audit == "power-safe" else reply
+
+    async def _score_beside(
+        self, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features
+    ) -> tuple[Outputs, Scorer]:
+        """Score where it holds nobody up; with the fallback where the live version fails and there is one."""
+        try:
+            return await self._run(endpoint.live, ticket, endpoint, batch, features), endpoint.live
+        except (BadAnswer, WorkerLost):
+            if endpoint.fallback is None:
+                raise
+        return await self._run(endpoint.fallback, ticket, endpoint, batch, features), endpoint.fallback
+
+    async def _run(
+        self, scorer: Scorer, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features
+    ) -> Outputs:
+        loop = asyncio.get_running_loop()
+        if scorer.lane is None:
+            if batch.count > endpoint.inline_rows:
+                return await loop.run_in_executor(self._pool, scorer.score, batch, features)
+            return scorer.score(batch, features)
+        session, caller = ticket.session, ticket.caller
+        assert session is not None
+        assert caller is not None
+        tensor = await scorer.lane.run(
+            scorer.feed(batch, features),
+            batch.count,
+            deadline_s=loop.time() + (ticket.deadline_ns - self._counter_ns()) / 1e9,
+            priority=caller.priority,
+            caller=session.principal.id,
+        )
+        return scorer.model.check(tensor, batch.count)
 
     def _enter(self, active: Active, caller: Caller) -> None:
         """Take a slot among the requests that wait for something; the last fifth is for high priorities."""

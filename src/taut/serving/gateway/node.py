@@ -15,12 +15,13 @@ from taut.ports.world import Random
 from taut.serving.gateway.compiled import compile_snapshot
 from taut.serving.gateway.core import Gateway
 from taut.serving.snapshot import Ack, Beat, Hello, SnapshotStore, Subscriber, TrustFile, open_snapshot
+from taut.serving.workers import Fleet
 
 
 class GatewayNode:
     """Feeds one Gateway with snapshots.
 
-    home: artifacts are read relative to it. name: of this gateway in reports.
+    home: artifacts are read relative to it. name: of this gateway in reports. fleet: its worker processes.
     Guarantees: epochs never go back, also over restarts; a snapshot that cannot be served whole is refused with the
     reason, and the one before it serves on.
     """
@@ -34,8 +35,10 @@ class GatewayNode:
         store: SnapshotStore,
         trust: TrustFile,
         random: Random,
+        fleet: Fleet | None = None,
     ) -> None:
         self._gateway: Final = gateway
+        self._fleet: Final = fleet
         self._home: Final = home
         self._name: Final = name
         self._store: Final = store
@@ -68,7 +71,8 @@ class GatewayNode:
                         f"the snapshot is of epoch {epoch}, this gateway is at {current}: issue a newer one"
                     )
                 active = await loop.run_in_executor(
-                    self._loader, lambda: compile_snapshot(snapshot, home=self._home, before=before)
+                    self._loader,
+                    lambda: compile_snapshot(snapshot, home=self._home, before=before, fleet=self._fleet),
                 )
                 self._gateway.install(active)
                 await self._keep(data)
@@ -79,7 +83,14 @@ class GatewayNode:
             said = f"this gateway cannot read the snapshot ({type(error).__name__}: {error})"
             self._gateway.refused_snapshot = f"{said}: upgrade it and control to the same version"
             return self._ack(epoch, applied=False, reason=f"internal: {said}", start_s=start_s)
+        finally:
+            self._let_go()
         return self._ack(epoch, applied=True, reason="", start_s=start_s)
+
+    def _let_go(self) -> None:
+        """End the workers of models that are served no more, or were loaded for a snapshot that was refused."""
+        if self._fleet is not None:
+            self._fleet.keep(() if self._gateway.active is None else self._gateway.active.models.values())
 
     async def _keep(self, data: bytes) -> None:
         """Keep what is served for the next start. A full disk must not undo a switch that is already made."""

@@ -9,19 +9,22 @@ from typing import Any, Final
 
 import msgspec
 import numpy.typing as npt
-import onnxruntime as ort
 
 from taut.core.errors import Corrupt, InvalidInput
+from taut.core.ort import load_onnxruntime
 from taut.core.schema import DType, ModelSignature
 from taut.serving.errors import BadAnswer
 from taut.serving.runtime.encode import ACCEPTED, MATRIX, Feed, Matrix, columns_encoder
 from taut.serving.runtime.outputs import Outputs, output_checker
 from taut.serving.runtime.rows import Value
 
+ort: Final = load_onnxruntime()
 _PROBABILITY: Final = ("probability", "probabilities", "output_probability")
 _FLOAT_TENSORS: Final = ("tensor(float)", "tensor(double)")
 _MEASURED_ROWS: Final = 64
 _CAUTIOUS_ROWS: Final = 16
+_SLOW_US: Final = 2000.0
+_SLOW_ROWS: Final = 8
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +41,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 class LoadedModel:
     """A model in memory. `infer` may be called from several threads; it does no input or output.
 
-    signature: what it was checked against. cost: None when the model could not be run on neutral values.
+    signature: what it was checked against. tensors: input name -> (tensor type, rank). check: the response gate, from
+    a raw tensor and its rows to outputs. cost: None when the model could not be run on neutral values.
     """
 
     def __init__(
@@ -47,15 +51,17 @@ class LoadedModel:
         signature: ModelSignature,
         *,
         encode: Callable[[Sequence[Sequence[Value]]], Feed],
+        tensors: dict[str, tuple[str, int]],
         output: str,
     ) -> None:
         self.signature: Final = signature
         self.row_major: Final = signature.tensor == "matrix"
         self.encode: Final = encode
+        self.tensors: Final = tensors
         self._run: Final = session.run
         self._outputs: Final = [output]
-        self._check: Final = output_checker(signature)
-        self._width: Final = len(signature.inputs)
+        self.check: Final = output_checker(signature)
+        self.width: Final = len(signature.inputs)
         self.cost: Final = self._measure()
 
     def rows_within(self, budget_us: float) -> int:
@@ -81,6 +87,10 @@ class LoadedModel:
 
     def run(self, feed: Feed, count: int) -> Outputs:
         """Run tensors made by `encode` and check what comes back."""
+        return self.check(self.raw(feed), count)
+
+    def raw(self, feed: Feed) -> npt.NDArray[Any]:
+        """Run tensors made by `encode` and return what comes back, unchecked. Raises BadAnswer."""
         try:
             tensor: npt.NDArray[Any] = self._run(self._outputs, feed)[0]
         except Exception as error:
@@ -88,26 +98,31 @@ class LoadedModel:
             raise BadAnswer(
                 f"the model failed on this input ({type(error).__name__}): see its parity gate"
             ) from error
-        return self._check(tensor, count)
+        return tensor
 
     def _measure(self) -> Cost | None:
-        """Fit A + B n on neutral values; also warms the session. None when the model refuses neutral values."""
-        times_us: list[float] = []
-        for rows in (1, _MEASURED_ROWS):
-            neutral = [[_NEUTRAL[item.column.dtype] for item in self.signature.inputs]] * rows
-            ordered = neutral if self.row_major else list(map(list, zip(*neutral, strict=True)))
-            try:
-                feed = self.encode(ordered)
-                best = float("inf")
-                for _ in range(4):
-                    start = time.perf_counter()
-                    self._run(self._outputs, feed)
-                    best = min(best, time.perf_counter() - start)
-            except Exception:  # noqa: BLE001 - a model may rightly refuse values that no row has; then no fit
-                return None
-            times_us.append(best * 1e6)
-        row_us = max(0.0, (times_us[1] - times_us[0]) / (_MEASURED_ROWS - 1))
-        return Cost(base_us=max(0.0, times_us[0] - row_us), row_us=row_us)
+        """Fit A + B n on neutral values; also warms the session. None when the model refuses neutral values.
+
+        A slow model is measured with a few rows only: loading must not take longer than a moment.
+        """
+        neutral = [_NEUTRAL[item.column.dtype] for item in self.signature.inputs]
+        try:
+            one_us = self._best_us([neutral])
+            rows = _MEASURED_ROWS if one_us < _SLOW_US else _SLOW_ROWS
+            many_us = self._best_us([neutral] * rows)
+        except Exception:  # noqa: BLE001 - a model may rightly refuse values that no row has; then no fit
+            return None
+        row_us = max(0.0, (many_us - one_us) / (rows - 1))
+        return Cost(base_us=max(0.0, one_us - row_us), row_us=row_us)
+
+    def _best_us(self, rows: Sequence[Sequence[Value]]) -> float:
+        feed = self.encode(rows if self.row_major else list(map(list, zip(*rows, strict=True))))
+        best_s = float("inf")
+        for _ in range(4):
+            start_s = time.perf_counter()
+            self._run(self._outputs, feed)
+            best_s = min(best_s, time.perf_counter() - start_s)
+        return best_s * 1e6
 
 
 _NEUTRAL: Final[dict[DType, Value]] = {
@@ -141,9 +156,10 @@ def load(model: Path | bytes, signature: ModelSignature) -> LoadedModel:
     if signature.tensor == "matrix":
         _check_matrix(session, signature)
         matrix = Matrix([item.column for item in signature.inputs])
-        return LoadedModel(session, signature, encode=matrix.encode, output=output)
+        return LoadedModel(session, signature, encode=matrix.encode, tensors=tensors, output=output)
     _check_columns(tensors, signature)
-    return LoadedModel(session, signature, encode=columns_encoder(signature.inputs, tensors), output=output)
+    encode = columns_encoder(signature.inputs, tensors)
+    return LoadedModel(session, signature, encode=encode, tensors=tensors, output=output)
 
 
 def _check_signature(signature: ModelSignature) -> None:

@@ -16,6 +16,7 @@ from taut.trust.signing import SignedStatement, sign_statement, verify_statement
 
 PAYLOAD_TYPE: Final = "application/vnd.taut.serving-snapshot+json"
 Audit = Literal["crash-safe", "power-safe", "off"]
+Runtime = Literal["auto", "inline", "worker"]
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,6 +41,9 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     fallback: answers when the live version fails, marked in the answer; used only where it takes the same request
     and gives the same classes.
+    runtime: where the model runs; `auto` measures it at load and takes a worker process where one row takes longer than
+    `GatewaySettings.worker_us` or the risk is high. workers: processes of each gateway. latency_ms: what an answer may
+    take, by which batches and the line before the workers are sized.
     quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
     endpoint is served without hearing from control (high risk).
     """
@@ -49,6 +53,9 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     fallback: ServedModel | None = None
     audit: Audit = "crash-safe"
     risk: Literal["low", "medium", "high"] = "medium"
+    runtime: Runtime = "auto"
+    workers: int = 1
+    latency_ms: float = 1000.0
     quota: Limit | None = None
     max_age_s: float | None = None
 
@@ -57,7 +64,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Bounds of a gateway.
 
     max_in_flight: requests that wait for something at once. inline_us: batches that take longer, by the model's measured
-    cost, run beside the event loop.
+    cost, run beside the event loop. worker_us: a model whose one row takes longer runs in worker processes, where its
+    endpoint does not say otherwise. worker_memory_bytes: private memory of one. worker_hang_s: a worker that takes longer
+    over a batch is killed and replaced.
     """
 
     max_body_bytes: int = 8 * 2**20
@@ -65,6 +74,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_in_flight: int = 1024
     default_deadline_ms: int = 30_000
     inline_us: float = 1000.0
+    worker_us: float = 200.0
+    worker_memory_bytes: int = 2 * 2**30
+    worker_hang_s: float = 10.0
 
 
 class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

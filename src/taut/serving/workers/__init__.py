@@ -1,0 +1,19 @@
+"""Workers: models in processes of their own, batches that cost no waiting, and a line that stays short."""
+
+from taut.serving.workers.fleet import Fleet, StartZygote, WorkerModel
+from taut.serving.workers.lane import Lane, LaneSettings
+from taut.serving.workers.queue import Item, Line, Plan, plan
+from taut.serving.workers.worker import Order
+
+__all__ = [
+    "Fleet",
+    "Item",
+    "Lane",
+    "LaneSettings",
+    "Line",
+    "Order",
+    "Plan",
+    "StartZygote",
+    "WorkerModel",
+    "plan",
+]

@@ -1,0 +1,296 @@
+"""One model's workers and the line before them: batches out, answers in, the dead replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+import numpy.typing as npt
+
+from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput, Unavailable
+from taut.serving.errors import BadAnswer, WorkerLost
+from taut.serving.runtime import Cost, Feed
+from taut.serving.workers import wire
+from taut.serving.workers.member import Member
+from taut.serving.workers.queue import Item, Line, plan
+from taut.serving.workers.worker import Loaded
+
+Hire = Callable[[], Awaitable[tuple[socket.socket, int]]]
+"""Starts one more worker of the lane's model and returns the gateway's end of its socket, and its process."""
+
+_FIRST_PAUSE_S: Final = 0.05
+_LAST_PAUSE_S: Final = 10.0
+_RETRIES_SAVED: Final = 16.0
+_RETRY_SHARE: Final = 0.1
+_SLOW: Final = 4.0
+_CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
+
+
+class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """workers: processes. latency_s: what an answer may take, by which batches are sized. hang_s: a worker that takes
+    longer over a batch, and twenty times longer than its fit says, is killed and replaced.
+    """
+
+    workers: int = 1
+    latency_s: float = 1.0
+    hang_s: float = 10.0
+
+
+class Lane:
+    """Scores feeds of one model in worker processes. One event loop owns it.
+
+    Guarantees: a feed is answered, refused or failed by its deadline. When a worker dies, only the requests that it
+    worked on notice: each is tried once more, alone, while the retry budget (a tenth of the requests) lasts. One bad
+    row fails its own request only.
+    """
+
+    def __init__(self, name: str, hire: Hire, settings: LaneSettings, *, matrix_width: int | None) -> None:
+        self.name: Final = name
+        self.loaded: Loaded | None = None
+        self.batches = 0
+        self.rows = 0
+        self.shed = 0
+        self.lost = 0
+        self._hire: Final = hire
+        self._settings: Final = settings
+        self._width: Final = matrix_width
+        self._loop: Final = asyncio.get_running_loop()
+        self._members: Final[list[Member]] = []
+        self._line = Line(plan(_CAUTIOUS, workers=settings.workers, latency_s=settings.latency_s))
+        self._layout: wire.Layout | None = None
+        self._first: Final[asyncio.Future[None]] = self._loop.create_future()
+        self._retries = _RETRIES_SAVED
+        self._pause_s = _FIRST_PAUSE_S
+        self._hiring: Final[set[asyncio.Task[None]]] = set()
+        self._retired = False
+
+    # from outside
+
+    async def start(self) -> Loaded:
+        """Hire the workers and return what the first says once it has loaded the model.
+
+        Raises Corrupt or InvalidInput for a model that no worker can load, Unavailable when none can be started.
+        """
+        for _ in range(self._settings.workers):
+            self._replace(pause_s=0.0)
+        await asyncio.shield(self._first)
+        assert self.loaded is not None
+        return self.loaded
+
+    async def run(
+        self, feed: Feed, rows: int, *, deadline_s: float, priority: int, caller: str
+    ) -> npt.NDArray[Any]:
+        """Return the raw tensor of a feed. deadline_s: by the loop's clock.
+
+        Raises Unavailable, with the seconds to wait, when the line is full; DeadlineExceeded; BadAnswer when the model
+        fails on the feed; WorkerLost when its worker died.
+        """
+        if self._retired:
+            raise Unavailable(f"{self.name} is being taken out of service: try again")
+        answer: asyncio.Future[npt.NDArray[Any]] = self._loop.create_future()
+        item = Item(rows, deadline_s, priority, caller, feed, answer)
+        self._retries = min(_RETRIES_SAVED, self._retries + _RETRY_SHARE)
+        for turned_away in self._line.offer(item):
+            self._shed(turned_away)
+        self._dispatch()
+        if answer.done():
+            return answer.result()
+        timer = self._loop.call_at(deadline_s, self._expire, item)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            if not answer.done() or answer.cancelled():
+                self._line.remove(item)  # whoever asked is gone
+
+    async def retire(self) -> None:
+        """Finish what is under way, then let the workers go."""
+        self._retired = True
+        while len(self._line) or any(member.batch for member in self._members):
+            await asyncio.sleep(0.01)
+        self.close()
+
+    def close(self) -> None:
+        """End every worker now; what waits fails."""
+        self._retired = True
+        for task in self._hiring:
+            task.cancel()
+        for member in tuple(self._members):
+            member.end("is not needed any more")
+        for item in self._line.clear():
+            _fail(item, Unavailable(f"{self.name} was taken out of service: try again"))
+
+    @property
+    def waiting_rows(self) -> int:
+        return self._line.rows
+
+    @property
+    def alive(self) -> int:
+        """Return how many workers are ready."""
+        return sum(1 for member in self._members if member.ready)
+
+    @property
+    def pids(self) -> list[int]:
+        return [member.pid for member in self._members]
+
+    # batches
+
+    def _dispatch(self) -> None:
+        while len(self._line):
+            idle = [member for member in self._members if member.idle]
+            if not idle:
+                return
+            member = min(idle, key=lambda one: one.ratio)
+            now_s = self._loop.time()
+            batch, late = self._line.take(now_s, share=member.share)
+            for item in late:
+                _fail(item, _too_late())
+            if batch:
+                self._give(member, batch, now_s)
+
+    def _give(self, member: Member, batch: list[Item], now_s: float) -> None:
+        assert self._layout is not None
+        rows = sum(item.rows for item in batch)
+        self.batches += 1
+        self.rows += rows
+        hang_s = max(self._settings.hang_s, 20 * self._line.plan.seconds(rows))
+        member.watch = self._loop.call_later(hang_s, self._hangs, member, hang_s)
+        member.give(batch, rows, self._layout.buffers([item.feed for item in batch]), now_s)
+
+    def _heard(self, member: Member, frame: wire.Frame) -> None:
+        if frame.kind == wire.LOADED and not member.ready:
+            self._welcome(member, frame)
+        elif frame.kind == wire.FAILED and not member.ready:
+            self._cannot_load(member, frame.body.decode("utf-8", "replace"))
+        elif frame.kind in (wire.DONE, wire.FAILED) and member.batch:
+            self._answered(member, frame)
+        else:
+            member.end("said what nobody asked for")
+        self._dispatch()
+
+    def _answered(self, member: Member, frame: wire.Frame) -> None:
+        if frame.kind == wire.FAILED:
+            batch = member.done(self._line.plan.seconds(member.rows), self._loop.time())
+            said = frame.body.decode("utf-8", "replace")
+            for item in batch:
+                if len(batch) > 1:  # one row may be to blame: the others must not pay
+                    self._again(item)
+                else:
+                    _fail(item, BadAnswer(said))
+            return
+        try:
+            tensor = wire.output_tensor(frame.body, member.rows)
+        except Corrupt as error:
+            member.end(str(error))
+            return
+        batch = member.done(self._line.plan.seconds(member.rows), self._loop.time())
+        at = 0
+        for item in batch:
+            if not item.answer.done():
+                item.answer.set_result(tensor[at : at + item.rows])
+            at += item.rows
+        self._look_for_slow(member)
+
+    def _again(self, item: Item) -> None:
+        if not item.answer.done():
+            item.alone = True
+            self._line.put_back(item)
+
+    def _look_for_slow(self, member: Member) -> None:
+        """Eject a worker that has become far slower than its siblings."""
+        others = [one.ratio for one in self._members if one is not member and one.ready]
+        if others and member.share == 1.0 and member.ratio > _SLOW * max(1.0, min(others)):
+            member.end(f"takes {member.ratio:.0f} times as long as it did")
+
+    # workers come and go
+
+    def _welcome(self, member: Member, frame: wire.Frame) -> None:
+        loaded = msgspec.json.decode(frame.body, type=Loaded)
+        if self.loaded is None:
+            self.loaded = loaded
+            self._layout = wire.Layout(loaded.inputs, matrix_width=self._width)
+            cost = loaded.cost or _CAUTIOUS
+            self._line.plan = plan(cost, workers=self._settings.workers, latency_s=self._settings.latency_s)
+        member.ready = True
+        self._pause_s = _FIRST_PAUSE_S
+        if not self._first.done():
+            self._first.set_result(None)
+
+    def _cannot_load(self, member: Member, said: str) -> None:
+        if not self._first.done():
+            self._first.set_exception(InvalidInput(f"{self.name}: {said}"))
+            self._retired = True
+        member.end(f"cannot load the model: {said}")
+
+    def _gone(self, member: Member, why: str) -> None:
+        self._members.remove(member)
+        batch, member.batch = member.batch, []
+        if not self._retired:
+            self.lost += 1
+            self._replace(pause_s=0.0 if member.answered else self._pause_s)
+            if not member.answered:
+                self._pause_s = min(_LAST_PAUSE_S, 2 * self._pause_s)
+        for item in batch:
+            self._lost(item, why)
+        self._dispatch()
+
+    def _lost(self, item: Item, why: str) -> None:
+        item.attempts += 1
+        if item.answer.done():
+            return
+        if item.attempts > 1 or item.deadline_s <= self._loop.time() or self._retries < 1 or self._retired:
+            _fail(item, WorkerLost(f"the worker of {self.name} {why} over this request: try again"))
+            return
+        self._retries -= 1
+        self._again(item)
+
+    def _hangs(self, member: Member, after_s: float) -> None:
+        for item in member.batch:
+            item.attempts = max(
+                item.attempts, 1
+            )  # whoever asks for that again would hang the next worker too
+        member.end(f"did not answer for {after_s:g} s")
+
+    def _replace(self, *, pause_s: float) -> None:
+        task = self._loop.create_task(self._hire_one(pause_s))
+        self._hiring.add(task)
+        task.add_done_callback(self._hiring.discard)
+
+    async def _hire_one(self, pause_s: float) -> None:
+        while not self._retired:
+            await asyncio.sleep(pause_s)
+            try:
+                sock, pid = await self._hire()
+            except (OSError, Unavailable) as error:
+                pause_s = min(_LAST_PAUSE_S, 2 * max(pause_s, _FIRST_PAUSE_S))
+                if pause_s == _LAST_PAUSE_S and not self._first.done():
+                    self._first.set_exception(
+                        Unavailable(f"{self.name}: no worker can be started ({error}): see the gateway's log")
+                    )
+                continue
+            self._members.append(Member(sock, pid, on_frame=self._heard, on_gone=self._gone))
+            return
+
+    # refusals
+
+    def _expire(self, item: Item) -> None:
+        self._line.remove(item)
+        _fail(item, _too_late())
+
+    def _shed(self, item: Item) -> None:
+        self.shed += 1
+        clear_s = self._line.plan.seconds(self._line.rows) / max(1, self.alive)
+        said = f"{self.name} has more to do than it can: send less, or try again"
+        _fail(item, Unavailable(said, retry_after_s=max(1.0, clear_s)))
+
+
+def _fail(item: Item, error: Exception) -> None:
+    if not item.answer.done():
+        item.answer.set_exception(error)
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the answer would not be ready in time: allow more time or send less")

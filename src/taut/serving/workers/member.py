@@ -1,0 +1,102 @@
+"""The gateway's end of one worker: what it was given, what it says, and when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from taut.core.errors import Corrupt
+from taut.serving.workers import wire
+from taut.serving.workers.queue import Item
+
+OnFrame = Callable[["Member", wire.Frame], None]
+OnGone = Callable[["Member", str], None]
+_SETTLING: Final = ((4, 0.25), (8, 0.5))
+_SMOOTH: Final = 0.1
+
+
+class Member:
+    """One worker of a lane; it works on at most one batch at a time.
+
+    ready: it has loaded its model. batch: what it works on now. ratio: how long its batches take against what the
+    fit says, smoothed.
+    """
+
+    def __init__(self, sock: socket.socket, pid: int, *, on_frame: OnFrame, on_gone: OnGone) -> None:
+        sock.setblocking(False)
+        self.pid: Final = pid
+        self.ready = False
+        self.gone = False
+        self.batch: list[Item] = []
+        self.rows = 0
+        self.sent_s = 0.0
+        self.answered = 0
+        self.ratio = 1.0
+        self.watch: asyncio.TimerHandle | None = None
+        self._sock: Final = sock
+        self._reader: Final = wire.Reader(sock)
+        self._on_frame: Final = on_frame
+        self._on_gone: Final = on_gone
+        self._loop: Final = asyncio.get_running_loop()
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self.batch and not self.gone
+
+    @property
+    def share(self) -> float:
+        """Return how much of a whole batch it gets: a fresh worker has to show first that it is well."""
+        return next((share for until, share in _SETTLING if self.answered < until), 1.0)
+
+    def give(self, batch: list[Item], rows: int, buffers: Sequence[Any], now_s: float) -> None:
+        """Send a batch. When the worker is gone, `on_gone` is told."""
+        self.batch, self.rows, self.sent_s = batch, rows, now_s
+        try:
+            wire.send(self._sock, wire.RUN, rows, buffers)
+        except OSError as error:
+            self.end(f"did not take a batch ({error.strerror or error})")
+
+    def done(self, expected_s: float, now_s: float) -> list[Item]:
+        """Take the batch back that was answered."""
+        batch, self.batch = self.batch, []
+        self.answered += 1
+        self.ratio += _SMOOTH * ((now_s - self.sent_s) / max(expected_s, 1e-6) - self.ratio)
+        self._unwatch()
+        return batch
+
+    def end(self, why: str) -> None:
+        """Kill the process, whatever it does, and tell `on_gone` once."""
+        if self.gone:
+            return
+        self.gone = True
+        self._unwatch()
+        self._loop.remove_reader(self._sock.fileno())
+        self._reader.close()
+        self._sock.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self._on_gone(self, why)
+
+    def _unwatch(self) -> None:
+        if self.watch is not None:
+            self.watch.cancel()
+            self.watch = None
+
+    def _readable(self) -> None:
+        try:
+            frame = self._reader.read()
+        except BlockingIOError:
+            return
+        except EOFError:
+            self.end("ended")
+        except (OSError, Corrupt) as error:
+            self.end(f"broke its socket ({error})")
+        else:
+            if frame is not None:
+                self._on_frame(self, frame)

@@ -1,0 +1,214 @@
+"""Frames between a gateway and a worker over a Unix socket: a fixed head, then tensors as their bytes.
+
+A frame's body of more than 64 KiB lies in an anonymous file (memfd where there is one) whose descriptor goes with the
+head. Both ends read such a file with pread into memory of their own: a mapping of a file that the other side cuts
+short would end the reader.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from taut.core.errors import Corrupt
+
+HEAD: Final = struct.Struct("<4sBBHIQ")  # magic, kind, flags, 0, rows, bytes of the body
+INLINE_BYTES: Final = 64 * 1024
+BODY_MAX: Final = 2**30
+_MAGIC: Final = b"tw1\n"
+_IN_FILE: Final = 1
+
+LOAD, LOADED, RUN, DONE, FAILED = range(1, 6)
+"""Kinds of frames: the gateway sends LOAD (a file with the model) and RUN, the worker LOADED, DONE and FAILED."""
+
+TensorForms = dict[str, tuple[str, int]]
+"""Input name -> (tensor type as ONNX names it, rank)."""
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "tensor(float)": np.dtype("<f4"), "tensor(double)": np.dtype("<f8"), "tensor(int64)": np.dtype("<i8"),
+    "tensor(int32)": np.dtype("<i4"), "tensor(bool)": np.dtype("?"),
+}  # fmt: skip
+_OUTPUTS: Final[dict[int, np.dtype[Any]]] = {0: np.dtype("<f4"), 1: np.dtype("<f8")}
+_OUTPUT_HEAD: Final = struct.Struct("<BB2xII")  # dtype, rank, two dimensions
+_LENGTH: Final = struct.Struct("<I")
+
+
+class Frame(NamedTuple):
+    """One frame. rows: of the batch, 0 where there is none."""
+
+    kind: int
+    rows: int
+    body: bytes
+
+
+def send(sock: socket.socket, kind: int, rows: int, buffers: Sequence[Any]) -> None:
+    """Send a frame. buffers: bytes-like, contiguous.
+
+    A small frame fits the socket's buffer when the other side has read what came before; then nothing blocks, also on
+    a non-blocking socket. Raises OSError when the other side is gone, BlockingIOError when it does not read.
+    """
+    views = [memoryview(buffer).cast("B") if len(buffer) else memoryview(b"") for buffer in buffers]
+    size = sum(map(len, views))
+    if size <= INLINE_BYTES:
+        head = HEAD.pack(_MAGIC, kind, 0, 0, rows, size)
+        sent = sock.sendmsg([head, *views])
+        if sent != HEAD.size + size:
+            raise BlockingIOError(f"{sent} of {HEAD.size + size} bytes went to a worker that does not read")
+        return
+    descriptor = anonymous_file(views)
+    try:
+        socket.send_fds(sock, [HEAD.pack(_MAGIC, kind, _IN_FILE, 0, rows, size)], [descriptor])
+    finally:
+        os.close(descriptor)
+
+
+def anonymous_file(views: Sequence[Any]) -> int:
+    """Return the descriptor of a nameless file that holds the bytes."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("taut")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    try:
+        for view in views:
+            rest = memoryview(view).cast("B")
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_file(descriptor: int, size: int) -> bytes:
+    """Read `size` bytes of a descriptor from its beginning. Raises Corrupt when there are fewer."""
+    parts, at = [], 0
+    while at < size:
+        part = os.pread(descriptor, min(size - at, 2**24), at)
+        if not part:
+            raise Corrupt(f"a frame's file holds {at} bytes, {size} were announced")
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
+
+
+class Reader:
+    """Puts frames together from what arrives on one socket. The other side is not trusted."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock: Final = sock
+        self._data = b""
+        self._descriptors: list[int] = []
+
+    def read(self) -> Frame | None:
+        """Receive once and return a whole frame, or None where more must come.
+
+        Raises EOFError when the other side is gone, Corrupt when what came is no frame.
+        """
+        data, descriptors, _, _ = socket.recv_fds(self._sock, INLINE_BYTES + HEAD.size, 1)
+        self._descriptors += descriptors
+        if not data:
+            raise EOFError("the other side closed the socket")
+        self._data = self._data + data if self._data else data
+        if len(self._data) < HEAD.size:
+            return None
+        magic, kind, flags, _, rows, size = HEAD.unpack_from(self._data)
+        if magic != _MAGIC or size > BODY_MAX or (size > INLINE_BYTES and not flags & _IN_FILE):
+            raise Corrupt("what came over a worker's socket is no frame")
+        if flags & _IN_FILE:
+            return Frame(kind, rows, self._from_file(size))
+        if len(self._data) < HEAD.size + size:
+            return None
+        if len(self._data) > HEAD.size + size:
+            raise Corrupt("more came over a worker's socket than was asked for")
+        body = self._data[HEAD.size :]
+        self._data = b""
+        return Frame(kind, rows, body)
+
+    def _from_file(self, size: int) -> bytes:
+        if len(self._data) != HEAD.size or len(self._descriptors) != 1:
+            raise Corrupt("a frame announced a file and did not bring just one")
+        descriptor = self._descriptors.pop()
+        self._data = b""
+        try:
+            return read_file(descriptor, size)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close descriptors that came with nothing to read them."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+class Layout:
+    """How the tensors of one model lie in a RUN frame: in the order of `forms`, each with its rows."""
+
+    def __init__(self, forms: TensorForms, *, matrix_width: int | None) -> None:
+        self._forms: Final = list(forms.items())
+        self._width: Final = matrix_width
+
+    def buffers(self, feeds: Sequence[dict[str, npt.NDArray[Any]]]) -> list[Any]:
+        """Return the buffers of a batch: the rows of all feeds, one after the other, tensor by tensor."""
+        found: list[Any] = []
+        for name, (kind, _) in self._forms:
+            if kind == "tensor(string)":
+                values = [value for feed in feeds for value in feed[name].reshape(-1).tolist()]
+                encoded = msgspec.msgpack.encode(values)
+                found += [_LENGTH.pack(len(encoded)), encoded]
+            else:
+                found += [np.ascontiguousarray(feed[name]).reshape(-1).view(np.uint8) for feed in feeds]
+        return found
+
+    def feed(self, body: bytes, rows: int) -> dict[str, npt.NDArray[Any]]:
+        """Return the tensors of a RUN frame."""
+        found: dict[str, npt.NDArray[Any]] = {}
+        at = 0
+        for name, (kind, rank) in self._forms:
+            if kind == "tensor(string)":
+                (length,) = _LENGTH.unpack_from(body, at)
+                at += _LENGTH.size
+                values = msgspec.msgpack.decode(body[at : at + length], type=list[str])
+                found[name] = np.array(values, dtype=object).reshape((rows, 1) if rank == 2 else (rows,))
+                at += length
+                continue
+            dtype = _DTYPES[kind]
+            width = self._width or 1
+            shape = (rows, width) if rank == 2 else (rows,)
+            found[name] = np.frombuffer(body, dtype, count=rows * width, offset=at).reshape(shape)
+            at += rows * width * dtype.itemsize
+        return found
+
+
+def output_buffers(tensor: npt.NDArray[Any]) -> list[Any]:
+    """Return the buffers of a DONE frame. Raises ValueError for a tensor that no signature allows."""
+    code = next((code for code, dtype in _OUTPUTS.items() if dtype == tensor.dtype), None)
+    if code is None or tensor.ndim not in (1, 2):
+        raise ValueError(f"the model gave {tensor.dtype} of shape {tensor.shape}")
+    shape = (*tensor.shape, 1)[:2]
+    return [
+        _OUTPUT_HEAD.pack(code, tensor.ndim, *shape),
+        np.ascontiguousarray(tensor).reshape(-1).view(np.uint8),
+    ]
+
+
+def output_tensor(body: bytes, rows: int) -> npt.NDArray[Any]:
+    """Return the tensor of a DONE frame. Raises Corrupt when it is not one of `rows` rows."""
+    if len(body) < _OUTPUT_HEAD.size:
+        raise Corrupt("a worker's answer has no head")
+    code, rank, first, second = _OUTPUT_HEAD.unpack_from(body)
+    dtype = _OUTPUTS.get(code)
+    if dtype is None or rank not in (1, 2) or first != rows:
+        raise Corrupt(f"a worker answered {first} rows of rank {rank}, {rows} were sent")
+    shape = (first, second) if rank == 2 else (first,)
+    count = first * second if rank == 2 else first
+    if len(body) != _OUTPUT_HEAD.size + count * dtype.itemsize:
+        raise Corrupt("a worker's answer is not as long as its head says")
+    return np.frombuffer(body, dtype, offset=_OUTPUT_HEAD.size).reshape(shape)

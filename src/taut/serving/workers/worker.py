@@ -1,0 +1,79 @@
+"""A worker: one process, one model, one socket. It holds no keys, reads no files, and answers batches in turn."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.errors import TautError
+from taut.core.schema import ModelSignature
+from taut.serving.errors import BadAnswer
+from taut.serving.runtime import Cost, load
+from taut.serving.workers import wire
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is to do: the model comes as a file, this beside it.
+
+    memory_bytes: beyond this the process ends.
+    """
+
+    signature: ModelSignature
+    memory_bytes: int
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says once it can serve. inputs: name -> (tensor type, rank)."""
+
+    inputs: dict[str, tuple[str, int]]
+    cost: Cost | None
+    rss_bytes: int
+
+
+_FAILURE_LENGTH: Final = 500
+
+
+def serve(sock: socket.socket, model: bytes, order: Order) -> None:
+    """Load the model, say so, then answer batches until the gateway closes the socket.
+
+    A model that cannot be loaded, or fails on a batch, is told as FAILED with the reason; whatever else happens ends
+    the process, and the gateway sees the socket close.
+    """
+    try:
+        loaded = load(model, order.signature)
+    except TautError as error:
+        wire.send(sock, wire.FAILED, 0, [_said(error)])
+        return
+    layout = wire.Layout(loaded.tensors, matrix_width=loaded.width if loaded.row_major else None)
+    told = Loaded(inputs=loaded.tensors, cost=loaded.cost, rss_bytes=resident_bytes())
+    wire.send(sock, wire.LOADED, 0, [msgspec.json.encode(told)])
+    reader = wire.Reader(sock)
+    while True:
+        try:
+            frame = reader.read()
+        except EOFError:
+            return
+        if frame is None:
+            continue
+        try:
+            tensor = loaded.raw(layout.feed(frame.body, frame.rows))
+            buffers: list[Any] = wire.output_buffers(tensor)
+        except (BadAnswer, ValueError) as error:
+            wire.send(sock, wire.FAILED, frame.rows, [_said(error)])
+            continue
+        wire.send(sock, wire.DONE, frame.rows, buffers)
+
+
+def _said(error: Exception) -> bytes:
+    return str(error)[:_FAILURE_LENGTH].encode()
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory, 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+    except (OSError, IndexError, ValueError):
+        return 0
