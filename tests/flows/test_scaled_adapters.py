@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from installation import ORDER, Asking, Installation, Up, logged_ids
+from installation import ORDER, Asking, Installation, Up, free_ports, logged_ids
 from scaled import Scaled
 from test_bad_input_data import file_of, rows
 
@@ -72,3 +75,23 @@ def test_an_object_store_that_goes_away_is_said_answers_go_on_and_work_too_when_
     assert set(asking.answered) <= logged_ids(shop.home)
     assert {child["restarts"] for child in up.state()["children"]} == {0}
     assert shop("ledger", "verify")["ok"] is True
+
+
+def test_a_second_installation_on_the_same_database_is_refused_before_it_changes_anything(
+    up: Up, scaled: Scaled, tmp_path: Path
+) -> None:
+    Installation(tmp_path)("init", "other")
+    other = Installation(tmp_path / "other", environ=scaled.shop.environ)
+
+    for words in (("apply",), ("data", "ingest", "orders"), ("token", "create", "-p", "x", "-r", "admin")):
+        message = other.refused(*words, exit_code=5, code="conflict")
+        assert "belongs to another installation" in message, words
+        assert "TAUT_RECORDS" in message, words
+    control = subprocess.run(
+        [sys.executable, "-m", "taut.entrypoints.control_main", "--home", str(other.home), "--port", str(free_ports())],
+        env=other.whole_environ(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert control.returncode == 5
+    assert "belongs to another installation" in control.stderr
+    assert len(scaled.shop("plan", "history")["plans"]) == 1
+    assert up.ask(up.token()).status_code == 200

@@ -27,6 +27,7 @@ from taut.ports.tables import Tables
 from taut.ports.world import Clock, Ids, Random
 
 if TYPE_CHECKING:
+    from taut.lifecycle.batch import Results
     from taut.lifecycle.data import Data
     from taut.lifecycle.features import FeatureStore
     from taut.lifecycle.plans import Plans
@@ -79,6 +80,12 @@ class Platform:
     def reached(self) -> bool:
         """Whether the database was opened; where it was not, nothing was done either."""
         return "records" in self.__dict__
+
+    def own_database(self) -> None:
+        """Prove that the database is this installation's, or begin with it. Raises Conflict for another's."""
+        from taut.bootstrap.ownership import own_database
+
+        own_database(self.records, self.ledger, self.keys, home=str(self.home))
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -191,6 +198,14 @@ class Platform:
         return Releases(
             records=self.records, ledger=self.ledger, lineage=self.lineage, clock=self.clock, ids=self.ids
         )
+
+    @cached_property
+    def results(self) -> Results:
+        from taut.lifecycle.batch import Results
+
+        return Results(
+            records=self.records, tables=self.tables, ledger=self.ledger, lineage=self.lineage, clock=self.clock
+        )  # fmt: skip
 
     @cached_property
     def plans(self) -> Plans:

@@ -152,6 +152,8 @@ class InProcess:
         from taut.entrypoints.operations.operation import Caller, perform
         from taut.entrypoints.whose import owner_caller
 
+        if not self._table[name].reads:
+            self._platform.own_database()
         if self._token:
             caller = Caller(principal=self._platform.identity.authenticate(self._token), local=True)
         else:

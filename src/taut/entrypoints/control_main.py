@@ -56,6 +56,7 @@ def _run(platform: Platform, arguments: argparse.Namespace) -> int:
         tcp = stack.enter_context(_listen_tcp(arguments.host, arguments.port))
         own = stack.enter_context(_listen_unix(platform.home / "run" / "control.sock"))
         platform.records.check()
+        platform.own_database()
         platform.publisher = stack.enter_context(
             Publisher(platform.snapshots, platform.home / "run" / "stream.sock")
         )

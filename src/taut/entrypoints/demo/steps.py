@@ -314,7 +314,7 @@ def prove(stage: Stage) -> tuple[str, Figures]:
 
 def _tamper_with_copy(stage: Stage) -> str:
     """Change one leaf in a copy of the database and return what verification says about the copy."""
-    from sqlalchemy import update
+    from sqlalchemy import func, select, update
 
     from taut.bootstrap.platform import open_platform
     from taut.trust.ledger.tables import leaves
@@ -328,7 +328,8 @@ def _tamper_with_copy(stage: Stage) -> str:
         untouched = platform.ledger.verify()
         claim(untouched.ok, f"the copy itself has faults: {untouched.faults}")
         with platform.records.begin() as tx:
-            tx.execute(update(leaves).where(leaves.c.first_seq == 3).values(actor="mallory"))
+            one = select(func.min(leaves.c.first_seq)).where(leaves.c.first_seq >= 3).scalar_subquery()
+            tx.execute(update(leaves).where(leaves.c.first_seq == one).values(actor="mallory"))
         report = platform.ledger.verify()
     return "" if report.ok else str(report.faults[0].message)
 
