@@ -26,13 +26,17 @@ class Endpoint:
         slo: SLOSpec | None = None,
         fallback: Fallback | None = None,
         audit: str = "crash-safe",
+        runtime: str = "auto",
+        workers: int = 1,
         quota_per_s: float | None = None,
         description: str = "",
     ) -> None:
         """model: the function that `@taut.model` decorates. release: `taut.Direct()` or `taut.Canary(...)`.
 
         audit: what a prediction's record survives before the answer leaves: `crash-safe` the death of any process,
-        `power-safe` the loss of power, `off` nothing (low risk only). quota_per_s: requests a second for a principal.
+        `power-safe` the loss of power, `off` nothing (low risk only). runtime: where the model runs: `inline` in the
+        gateway, `worker` in processes of its own, `auto` by its measured cost and its risk. workers: how many such
+        processes each gateway keeps. quota_per_s: requests a second for a principal.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
@@ -57,6 +61,8 @@ class Endpoint:
             release=release or StrategySpec(),
             slo=slo,
             fallback="previous_version" if fallback else None,
+            runtime=words.one_of(runtime, ("auto", "inline", "worker"), f"{what}: runtime"),  # type: ignore[arg-type]  # as for audit
+            workers=words.whole(workers, f"{what}: workers", low=1, high=64),
             audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
             quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),
             description=description,

@@ -177,6 +177,8 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     slo: SLOSpec | None = None
     fallback: Literal["previous_version"] | None = None
     audit: Literal["crash-safe", "power-safe", "off"] = "crash-safe"
+    runtime: Literal["auto", "inline", "worker"] = "auto"
+    workers: int = 1  # processes of each gateway, where the model does not run inline
     quota_per_s: float | None = None  # requests a second for each principal
     description: str = ""
 

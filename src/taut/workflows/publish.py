@@ -17,6 +17,7 @@ from taut.trust.quota import Limit
 from taut.workflows.rooms import Published, Rooms
 
 DEFAULT_QUOTA = Limit(rate_per_s=100_000.0, burst=200_000.0)
+LATENCY_MS = 1000.0  # what an answer may take where no SLO says it
 BURST_SECONDS = 2.0
 
 
@@ -81,6 +82,9 @@ def _endpoint(rooms: Rooms, manifest: Manifest, route: Route) -> EndpointConfig:
         fallback=_fallback(rooms, spec, route),
         audit=spec.audit,
         risk=next((model.risk for model in manifest.models if model.name == spec.model), "medium"),
+        runtime=spec.runtime,
+        workers=spec.workers,
+        latency_ms=LATENCY_MS if spec.slo is None else spec.slo.latency_p95_ms or LATENCY_MS,
         quota=_quota(spec),
     )
 
