@@ -9,6 +9,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     """Return the tables of each room, in the order in which they are made."""
     from taut.adapters.bus.tables import metadata as bus
     from taut.adapters.stories.tables import metadata as stories
+    from taut.lifecycle.batch.tables import metadata as batch
     from taut.lifecycle.data.tables import metadata as data
     from taut.lifecycle.features.tables import metadata as features
     from taut.lifecycle.plans.tables import metadata as plans
@@ -33,4 +34,5 @@ def all_metadata() -> tuple[MetaData, ...]:
         training,
         registry,
         release,
+        batch,
     )

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     MODEL = "model"  # model@number
     APPROVAL = "approval"
     RELEASE = "release"
+    RESULT = "result"  # name@number, a dataset's rows as a model version scored them
     REQUEST = "request"
     POLICY = "policy"
     PLAN = "plan"

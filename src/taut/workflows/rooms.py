@@ -10,6 +10,7 @@ import msgspec
 from taut.core.refs import VersionRef
 
 if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first use
+    from taut.lifecycle.batch import Results
     from taut.lifecycle.data import Data
     from taut.lifecycle.features import FeatureStore
     from taut.lifecycle.plans import Plans
@@ -72,6 +73,8 @@ class Rooms(Protocol):
     def registry(self) -> Registry: ...
     @property
     def releases(self) -> Releases: ...
+    @property
+    def results(self) -> Results: ...
     @property
     def plans(self) -> Plans: ...
     @property

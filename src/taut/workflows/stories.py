@@ -32,4 +32,12 @@ def stories(rooms: Rooms) -> StoryTable:
         request = msgspec.convert(arguments, TrainAndRelease)
         return msgspec.to_builtins(train_and_release(rooms, story, request))
 
-    return {"train": train_story, "release": release_story, "train_and_release": train_and_release_story}
+    def batch_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.batch import Batch, score_batch
+
+        return msgspec.to_builtins(score_batch(rooms, story, msgspec.convert(arguments, Batch)))
+
+    return {
+        "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
+        "batch": batch_story,
+    }  # fmt: skip

@@ -8,12 +8,13 @@ from taut.lifecycle.features.shape import feature_names, shaped
 if TYPE_CHECKING:
     from taut.lifecycle.features.rows import Materialisation, OnlineState
     from taut.lifecycle.features.skew import SkewReport
-    from taut.lifecycle.features.store import FeatureStore, JoinedFeatures
+    from taut.lifecycle.features.store import FeatureStore, JoinedFeatures, LoadedFeatures
     from taut.lifecycle.features.tables import metadata
 
 __all__ = [
     "FeatureStore",
     "JoinedFeatures",
+    "LoadedFeatures",
     "Materialisation",
     "OnlineState",
     "SkewReport",
@@ -27,6 +28,7 @@ __all__ = [
 _CONTROL = {
     "FeatureStore": "store",
     "JoinedFeatures": "store",
+    "LoadedFeatures": "store",
     "Materialisation": "rows",
     "OnlineState": "rows",
     "SkewReport": "skew",

@@ -47,6 +47,32 @@ class JoinedFeatures(msgspec.Struct, frozen=True, kw_only=True):
     on: Mapping[str, str] = {}
 
 
+class LoadedFeatures:
+    """Feature sets in memory: the one way in which rows get the features that were known at their time."""
+
+    def __init__(self, features: Sequence[JoinedFeatures], frames: Sequence[pl.DataFrame]) -> None:
+        self._sets: Final = tuple(zip(features, frames, strict=True))
+
+    def join(self, base: pl.DataFrame, event_time: str, *, event_times: bool = False) -> pl.DataFrame:
+        """Join them to a frame; see `FeatureStore.training_frame`."""
+        joined = base
+        for one, rows_ in self._sets:
+            made = one.materialisation
+            spec = made.spec
+            joined = join_point_in_time(
+                joined,
+                rows_,
+                name=spec.name,
+                keys={left: right for right, left in _sides(spec, one.on).items()},
+                event_time=event_time,
+                feature_time=spec.event_time,
+                columns=made.features,
+                max_age=None if spec.max_age is None else parse_duration(spec.max_age),
+                time_as=f"_event_time_{spec.name}" if event_times else None,
+            )
+        return joined
+
+
 class _Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """All that decides what a materialisation holds."""
 
@@ -213,22 +239,12 @@ class FeatureStore:
         event_times: add a column `_event_time_SET` a set, with the event time of the values used, for explanations.
         Raises InvalidInput when columns are missing, clash, or differ in type.
         """
-        joined = base
-        for one in features:
-            made = one.materialisation
-            spec = made.spec
-            joined = join_point_in_time(
-                joined,
-                self._tables.scan(made.manifest).collect(),
-                name=spec.name,
-                keys={left: right for right, left in _sides(spec, one.on).items()},
-                event_time=event_time,
-                feature_time=spec.event_time,
-                columns=made.features,
-                max_age=None if spec.max_age is None else parse_duration(spec.max_age),
-                time_as=f"_event_time_{spec.name}" if event_times else None,
-            )
-        return joined
+        return self.loaded(features).join(base, event_time, event_times=event_times)
+
+    def loaded(self, features: Sequence[JoinedFeatures]) -> LoadedFeatures:
+        """Read feature sets once, to join them to many frames."""
+        frames = [self._tables.scan(one.materialisation.manifest).collect() for one in features]
+        return LoadedFeatures(features, frames)
 
     def lookup(self, spec: FeaturesSpec, on: Mapping[str, str]) -> FeatureLookup:
         """Return how a request finds its row of a feature set. on: as in `JoinedFeatures`."""

@@ -13,6 +13,26 @@ down_revision: str | None = None
 
 def upgrade() -> None:
     op.create_table(
+        "batch_chunks",
+        sa.Column("work", sa.String(length=80), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("work", "number"),
+    )
+    op.create_table(
+        "batch_results",
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("inputs", sa.String(length=80), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "number"),
+    )
+    with op.batch_alter_table("batch_results", schema=None) as batch_op:
+        batch_op.create_index("batch_results_inputs", ["inputs"], unique=False)
+
+    op.create_table(
         "bus_events",
         sa.Column("topic", sa.String(length=128), nullable=False),
         sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),

@@ -1,0 +1,147 @@
+"""The job that scores: chunks of tensors in, tensors out, nothing else. It knows no row, no key and no column's history."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from taut.core.schema import Column, DType, ModelSignature
+from taut.ports.jobs import JobContext
+from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path, read_chunk, write_answer
+from taut.serving.errors import BadAnswer
+from taut.serving.runtime import Feed, LoadedModel, load
+from taut.serving.runtime.encode import MATRIX
+
+RUN_ROWS: Final = 8192
+"""Rows of one call of the model: what its inputs and outputs take stays in the processor's cache."""
+
+_POLL_S: Final = 0.002
+_PATIENCE_S: Final = 60.0
+
+Array = npt.NDArray[Any]
+_NUMPY: Final[dict[str, Any]] = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
+}  # fmt: skip
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of the job. numbers: the chunks, in the order in which they come."""
+
+    signature: ModelSignature
+    numbers: tuple[int, ...]
+
+
+def score(
+    arguments: dict[str, object], inputs: dict[str, Path], output: Path, context: JobContext
+) -> dict[str, object]:
+    """Score the chunks of the folder `chunks` with `model`, leaving an answer a chunk, and say which are done.
+
+    Chunks may be written while the job runs; it ends early when the folder holds `stop`, or none came for a minute.
+    A row that the model fails on is NaN in its answer: the others of its chunk are scored.
+    """
+    work = msgspec.convert(arguments, Work)
+    model = load(inputs[MODEL], work.signature)
+    done = 0
+    for number, path in _arriving(inputs[CHUNKS], work.numbers):
+        write_answer(answer_path(output, number), _scored(model, read_chunk(path, work.signature)))
+        done += 1
+        context.progress(str(number), done / len(work.numbers))
+    return {"chunks": done}
+
+
+def _arriving(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[int, Path]]:
+    """Yield the chunks in their order, each as soon as it is there."""
+    stop = folder / STOP
+    for number in numbers:
+        path = chunk_path(folder, number)
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while not path.exists():
+            if (stop.exists() and not path.exists()) or time.monotonic() > give_up_s:
+                return
+            time.sleep(_POLL_S)
+        yield number, path
+
+
+def _scored(model: LoadedModel, chunk: npt.NDArray[np.float32] | pl.DataFrame) -> Array:
+    if isinstance(chunk, pl.DataFrame):
+        feed, unfit = _tensors(model, chunk)
+        found = run_all(model, feed, chunk.height)
+        if unfit.any():
+            found = found.astype(np.float64)
+            found[unfit] = np.nan
+        return found
+    return run_all(model, {MATRIX: chunk}, len(chunk))
+
+
+def run_all(model: LoadedModel, feed: Feed, rows: int) -> Array:
+    """Run every row and return the answers, NaN for rows that the model raises on."""
+    parts = [_run(model, feed, at, min(at + RUN_ROWS, rows)) for at in range(0, rows, RUN_ROWS)]
+    return _joined(parts) if parts else np.empty(0, dtype=np.float32)
+
+
+def _run(model: LoadedModel, feed: Feed, low: int, high: int) -> Array:
+    """Run rows `low` to `high`; where the model raises, halves of them, down to the rows that it raises on."""
+    try:
+        return model.raw({name: tensor[low:high] for name, tensor in feed.items()})
+    except BadAnswer:
+        if high - low == 1:
+            return np.full(1, np.nan, dtype=np.float32)
+    middle = (low + high) // 2
+    return _joined([_run(model, feed, low, middle), _run(model, feed, middle, high)])
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """Put parts one after another; where some have columns, a part without is that of rows without an answer."""
+    width = max((part.shape[1] for part in parts if part.ndim == 2), default=0)
+    return np.concatenate(
+        [
+            part if part.ndim == 2 or not width else np.broadcast_to(part[:, None], (len(part), width))
+            for part in parts
+        ]
+    )
+
+
+def _tensors(model: LoadedModel, frame: pl.DataFrame) -> tuple[Feed, npt.NDArray[np.bool_]]:
+    """Return the tensors of a model with one input a column, and the rows that do not fit their types."""
+    feed: Feed = {}
+    unfit = np.zeros(frame.height, dtype=np.bool_)
+    for item in model.signature.inputs:
+        kind, rank = model.tensors[item.column.name]
+        made, beyond = _MAKERS.get(kind, _numbers)(frame.get_column(item.column.name), item.column, kind)
+        unfit |= beyond
+        feed[item.column.name] = made.reshape((-1, 1) if rank == 2 else (-1,))
+    return feed, unfit
+
+
+def _texts(series: pl.Series, _column: Column, _kind: str) -> tuple[Array, Any]:
+    return np.array(series.fill_null("").to_list(), dtype=object), False
+
+
+def _booleans(series: pl.Series, _column: Column, _kind: str) -> tuple[Array, Any]:
+    return series.to_numpy().astype(np.bool_), False
+
+
+def _numbers(series: pl.Series, column: Column, kind: str) -> tuple[Array, Any]:
+    dtype = _NUMPY[kind]
+    if column.dtype in (DType.DATE, DType.DATETIME):
+        series = series.to_physical()
+    if np.issubdtype(dtype, np.integer):
+        whole = series.cast(pl.Int64).to_numpy()
+        made = whole.astype(dtype)
+        return made, made != whole
+    wide = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(dtype)
+    return narrow, np.isinf(narrow)
+
+
+_MAKERS: Final[dict[str, Callable[[pl.Series, Column, str], tuple[Array, Any]]]] = {
+    "tensor(string)": _texts, "tensor(bool)": _booleans,
+}  # fmt: skip

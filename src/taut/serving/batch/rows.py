@@ -1,0 +1,115 @@
+"""Which rows a model can be asked about: the request gate of a batch, a column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from taut.core.errors import InvalidInput
+from taut.core.schema import Column, DType, ModelSignature, Schema
+
+REASONS: Final = "reasons"
+"""Column of a table of rejects: why its row was not scored."""
+
+NO_ANSWER: Final = "the model gave no answer that its signature allows"
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model needs of a frame. columns: from the dataset, those that only find features too, each once.
+
+    features: looked-up columns. event_time: the column that decides which features were known; None without any.
+    """
+
+    columns: tuple[Column, ...]
+    features: tuple[Column, ...]
+    event_time: str | None
+    matrix: bool
+
+    def check(self, schema: Schema, *, where: str) -> None:
+        """Raise InvalidInput, naming each fault, unless a table has the columns in types that the model takes."""
+        found = {column.name: column for column in schema.columns}
+        faults = [
+            f"{column.name!r} is missing"
+            if column.name not in found
+            else f"{column.name!r} is {found[column.name].dtype}, the model wants {column.dtype}"
+            for column in self.columns
+            if column.name not in found or not _carries(found[column.name].dtype, column.dtype)
+        ]
+        if faults:
+            raise InvalidInput(
+                f"{where} does not fit the model: {'; '.join(faults)}: score a dataset that has what the model was "
+                "trained on"
+            )
+        if self.event_time is not None:
+            time = found.get(self.event_time)
+            if time is None or time.dtype not in (DType.DATETIME, DType.DATE):
+                raise InvalidInput(
+                    f"{where} has no event time {self.event_time!r}, which decides which features were known: declare "
+                    "event_time= of the dataset"
+                )
+
+    def split(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the rows that can be scored, and the others with `REASONS`, each in its order.
+
+        A float NaN is null, as in a request; infinities are no numbers there.
+        """
+        tests = self._tests()
+        if not tests:
+            return frame, frame.clear().with_columns(pl.lit("").alias(REASONS))
+        bad = frame.select(pl.any_horizontal(test for _, test in tests)).to_series()
+        if not bad.any():
+            return frame, frame.clear().with_columns(pl.lit("").alias(REASONS))
+        said = [pl.when(test).then(pl.lit(reason)) for reason, test in tests]
+        why = pl.concat_str(said, separator="; ", ignore_nulls=True).alias(REASONS)
+        return frame.filter(~bad), frame.filter(bad).with_columns(why)
+
+    def _tests(self) -> list[tuple[str, pl.Expr]]:
+        """What must not be, with what is said of a row where it is."""
+        tests: list[tuple[str, pl.Expr]] = []
+        for what, columns in (("column", self.columns), ("feature", self.features)):
+            for column in columns:
+                tests += _tests_of(f"{what} {column.name!r}", column, fp32=self.matrix)
+        if self.event_time is not None:
+            said = f"event time {self.event_time!r} is null: which features were known then is not known"
+            tests.append((said, pl.col(self.event_time).is_null()))
+        return tests
+
+
+def needs_of(signature: ModelSignature, *, event_time: str | None) -> Needs:
+    """Return what a model needs. event_time: of the dataset; None where it declares none."""
+    request = {column.name: column for column in signature.request}
+    own = [item.column for item in signature.inputs if item.feature_set is None]
+    keys = [request[key] for lookup in signature.lookups for key in lookup.keys]
+    time = (event_time or signature.event_time) if signature.lookups else None
+    if signature.lookups and time is None:
+        raise InvalidInput(
+            "the dataset has no event_time, which decides which features were known: declare it"
+        )
+    return Needs(
+        columns=tuple({column.name: column for column in (*own, *keys)}.values()),
+        features=tuple(item.column for item in signature.inputs if item.feature_set is not None),
+        event_time=time,
+        matrix=signature.tensor == "matrix",
+    )
+
+
+def _carries(found: DType, wanted: DType) -> bool:
+    return found is wanted or (found is DType.INT and wanted is DType.FLOAT)
+
+
+def _tests_of(what: str, column: Column, *, fp32: bool) -> Sequence[tuple[str, pl.Expr]]:
+    value, tests = pl.col(column.name), []
+    numeric = column.dtype is DType.FLOAT
+    if not column.nullable:
+        absent = value.is_null() | value.cast(pl.Float64).is_nan() if numeric else value.is_null()
+        tests.append((f"{what} is null and must not be", absent))
+    if numeric:
+        tests.append((f"{what} is infinite", value.cast(pl.Float64).is_infinite()))
+        if fp32:
+            wide = value.cast(pl.Float64)
+            beyond = wide.is_finite() & wide.cast(pl.Float32).is_infinite()
+            tests.append((f"{what} is beyond what FP32 can hold (3.4e38)", beyond))
+    return tests

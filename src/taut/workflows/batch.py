@@ -1,0 +1,317 @@
+"""Score a dataset: pin what is scored by what, ask the gate, score chunk by chunk, keep one version of the result."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from taut.core.canonical import digest_json
+from taut.core.errors import InvalidInput, NotFound
+from taut.core.evidence import Check, Evidence, Gate, Outcome, Verdict, run_check
+from taut.core.refs import Kind, Ref, VersionRef, check_name
+from taut.core.schema import Column, DType, ModelSignature, Schema
+from taut.core.times import from_us
+from taut.lifecycle.batch import NewResult, ResultInfo, Scored
+from taut.lifecycle.features import JoinedFeatures
+from taut.lifecycle.registry import ModelState
+from taut.ports.records import Tx
+from taut.ports.stories import Story
+from taut.ports.tables import TableManifest
+from taut.project.declared import endpoint_of
+from taut.project.words import nearest
+from taut.serving.batch import REASONS, answer_schema, needs_of
+from taut.workflows.rooms import Rooms
+from taut.workflows.scoring import Scoring
+
+BATCH_GATE: Final = Gate(name="batch", required=frozenset({"approved", "verified", "rows"}))
+"""Judges a result before it exists. approved: the version may serve. verified: its signature and bytes are those that
+were approved. rows: no larger share of the rows than was allowed could not be scored."""
+
+CHUNK_ROWS: Final = 131_072
+CHUNK_ROWS_MAX: Final = 4_000_000
+_REASONS_SHOWN: Final = 5
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What is scored, pinned: nothing that is released, ingested or built meanwhile changes it.
+
+    endpoint, release: those through which the version was found; None where it was named. keys: columns of the
+    snapshot that name its rows. on: request column -> entity column, by feature set. max_rejected: share of rows.
+    """
+
+    scored: Scored
+    endpoint: str | None = None
+    release: str | None = None
+    keys: tuple[str, ...] = ()
+    event_time: str | None = None
+    chunk_rows: int = CHUNK_ROWS
+    max_rejected: float = 0.1
+    max_age_s: float | None = None
+    actor: str
+
+    @property
+    def model(self) -> VersionRef:
+        return VersionRef.parse(self.scored.version)
+
+    @property
+    def snapshot(self) -> VersionRef:
+        return VersionRef.parse(self.scored.snapshot)
+
+    @property
+    def work(self) -> str:
+        """Names the chunks: any attempt at the same work carries on with what another kept."""
+        return digest_json([self.scored, self.chunk_rows])
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as people ask for it. target: an endpoint or model, or a version of its model."""
+
+    target: str
+    dataset: str
+    to: str
+    chunk_rows: int = CHUNK_ROWS
+    max_rejected: float = 0.1
+    max_age_s: float | None = None
+    actor: str
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of all chunks."""
+
+    rows: int
+    rejected: int
+    reasons: dict[str, int]
+
+
+def pin_batch(rooms: Rooms, asked: Asked) -> Batch:
+    """Find what is to be scored by what, and fix it.
+
+    Raises NotFound for an endpoint, model, dataset, snapshot or feature set that is not there; InvalidInput where the
+    snapshot does not have what the model needs, in its types.
+    """
+    check_name(asked.to, what="result")
+    if not 1 <= asked.chunk_rows <= CHUNK_ROWS_MAX:
+        raise InvalidInput(f"chunks of {asked.chunk_rows} rows: choose 1 to {CHUNK_ROWS_MAX:,}")
+    if not 0 <= asked.max_rejected <= 1:
+        raise InvalidInput(f"max_rejected is {asked.max_rejected}: it is a share of the rows, from 0 to 1")
+    endpoint, release, version = _target(rooms, asked.target)
+    signature = rooms.registry.signature(version)
+    info = _snapshot(rooms, asked.dataset)
+    spec = rooms.data.spec(info.ref)
+    needs = needs_of(signature, event_time=spec.event_time)
+    needs.check(info.schema, where=str(info.ref))
+    keys = tuple(dict.fromkeys([*spec.entity, *([spec.event_time] if spec.event_time else [])]))
+    taken = {column.name for column in answer_schema(signature)} & set(keys)
+    if taken:
+        raise InvalidInput(
+            f"key column {sorted(taken)[0]!r} of {info.ref} is also the name of an answer: rename it in the dataset"
+        )
+    return Batch(
+        scored=Scored(
+            name=asked.to, version=str(version), snapshot=str(info.ref), features=_features(rooms, signature),
+            artifact=rooms.registry.show(version).candidate.files["model.onnx"].digest,
+        ),
+        endpoint=endpoint, release=release, keys=keys, event_time=needs.event_time, chunk_rows=asked.chunk_rows,
+        max_rejected=asked.max_rejected, max_age_s=asked.max_age_s, actor=asked.actor,
+    )  # fmt: skip
+
+
+def _target(rooms: Rooms, target: str) -> tuple[str | None, str | None, VersionRef]:
+    """Return (endpoint, release, version): the live version of an endpoint, the newest of a model that may serve."""
+    name, at, _ = target.partition("@")
+    manifest = rooms.plans.require()
+    endpoints = {spec.name: spec.model for spec in manifest.endpoints}
+    models = {spec.name for spec in manifest.models}
+    if name not in endpoints and name not in models:
+        raise NotFound(
+            f"the project has no endpoint or model {name[:80]!r}{nearest(name, {*endpoints, *models})}"
+        )
+    model = endpoints.get(name, name)
+    if at:
+        version = VersionRef.parse(target.rpartition("@")[2], name=model)
+        return (name if name in endpoints else None), None, version
+    if name in endpoints:
+        endpoint_of(manifest, name)
+        with rooms.records.read() as tx:
+            route = next((route for route in rooms.releases.routes(tx) if route.endpoint == name), None)
+        if route is None:
+            raise NotFound(
+                f"endpoint {name} has no live release: release one, or name a version that is approved, such as {name}@1"
+            )
+        return name, route.release, route.version
+    for state in (ModelState.LIVE, ModelState.APPROVED):
+        found = rooms.registry.list(model=model, state=state, limit=1)
+        if found:
+            return None, None, found[0].ref
+    raise NotFound(f"model {model} has no approved version: train one and approve it")
+
+
+def _snapshot(rooms: Rooms, text: str) -> Any:
+    name, at, _ = text.partition("@")
+    if not at:
+        return rooms.data.show(name)
+    return rooms.data.snapshot(VersionRef.parse(text))
+
+
+def _features(rooms: Rooms, signature: ModelSignature) -> dict[str, str]:
+    """Return feature set -> its newest materialisation. Raises InvalidInput where it is not what the model takes."""
+    found = {}
+    for lookup in signature.lookups:
+        made = rooms.features.materialisation(lookup.feature_set)
+        known = {column.name: column.dtype for column in made.schema.columns}
+        wanted = [item.column for item in signature.inputs if item.feature_set == lookup.feature_set]
+        wrong = [column.name for column in wanted if known.get(column.name) is not column.dtype]
+        if made.spec.entity != lookup.entity:
+            wrong = [*made.spec.entity]
+        if wrong:
+            raise InvalidInput(
+                f"feature set {lookup.feature_set} is not what the model was trained on any more ({wrong[0]!r} differs): "
+                "build it again as it was, or train a new version"
+            )
+        found[lookup.feature_set] = made.id
+    return found
+
+
+def score_batch(rooms: Rooms, story: Story, batch: Batch) -> dict[str, Any]:
+    """Tell the story. A chunk is kept as soon as it is scored; the result exists whole or not at all."""
+    story.progress(f"asking whether {batch.model} may score", 0.0)
+    before = _checks(story.step("may it score", lambda: msgspec.to_builtins(_may_score(rooms, batch))))
+    if any(check.outcome is not Outcome.PASSED for check in before):
+        skipped = Check(name="rows", outcome=Outcome.SKIPPED, message="nothing was scored")
+        return _refused(rooms, story, batch, (*before, skipped), Tally(rows=0, rejected=0, reasons={}))
+    told = story.step("score", lambda: msgspec.to_builtins(_score(rooms, story, batch)))
+    tally = msgspec.convert(told, Tally)
+    story.progress("judging the result", 0.99)
+    after = _checks(story.step("may it still", lambda: msgspec.to_builtins(_may_score(rooms, batch))))
+    checks = (*after, _rows_check(tally, batch.max_rejected))
+    if any(check.outcome is not Outcome.PASSED for check in checks):
+        return _refused(rooms, story, batch, checks, tally)
+    described = story.step("describe", lambda: msgspec.to_builtins(_describe(rooms, batch, tally)))
+    new = msgspec.convert(described, NewResult)
+    done = story.commit("keep", lambda tx: _keep(rooms, tx, batch, new, checks, tally))
+    return {**done, "verdict": "admit", "reasons": []}
+
+
+def _checks(value: Any) -> tuple[Check, ...]:
+    return msgspec.convert(value, tuple[Check, ...])
+
+
+def _may_score(rooms: Rooms, batch: Batch) -> tuple[Check, ...]:
+    def approved() -> Check:
+        state = rooms.registry.show(batch.model).state
+        fine = state in (ModelState.APPROVED, ModelState.LIVE)
+        said = "" if fine else f"{batch.model} is {state}: only a version that may serve may score"
+        return Check(name="approved", outcome=Outcome.PASSED if fine else Outcome.FAILED, message=said)
+
+    def verified() -> Check:
+        rooms.registry.load(batch.model)
+        return Check(name="verified", outcome=Outcome.PASSED)
+
+    return run_check("approved", approved), run_check("verified", verified)
+
+
+def _rows_check(tally: Tally, limit: float) -> Check:
+    total = tally.rows + tally.rejected
+    share = tally.rejected / total if total else 0.0
+    worst = sorted(tally.reasons.items(), key=lambda item: (-item[1], item[0]))[:_REASONS_SHOWN]
+    said = "; ".join(f"{count:,} rows: {reason}" for reason, count in worst)
+    fine = share <= limit
+    return Check(
+        name="rows", outcome=Outcome.PASSED if fine else Outcome.FAILED, observed=share, limit=limit,
+        message="" if fine else f"{tally.rejected:,} of {total:,} rows could not be scored ({said})",
+    )  # fmt: skip
+
+
+def _refused(
+    rooms: Rooms, story: Story, batch: Batch, checks: tuple[Check, ...], tally: Tally
+) -> dict[str, Any]:
+    def judge(tx: Tx) -> dict[str, Any]:
+        verdict = _judged(rooms, tx, batch, checks)
+        return {"reasons": list(verdict.reasons)}
+
+    told = story.commit("refuse", judge)
+    return {
+        "result": None, "version": batch.scored.version, "snapshot": batch.scored.snapshot, "verdict": "reject",
+        "rows": tally.rows, "rejected_rows": tally.rejected, **told,
+    }  # fmt: skip
+
+
+def _judged(rooms: Rooms, tx: Tx, batch: Batch, checks: tuple[Check, ...]) -> Verdict:
+    subject = str(Ref(Kind.MODEL, batch.scored.version))
+    evidence = Evidence(
+        subject=subject, checks=checks, facts={"snapshot": batch.scored.snapshot, "result": batch.scored.name}
+    )
+    verdict = BATCH_GATE.judge(evidence)
+    rooms.results.judged(tx, verdict, evidence, actor=batch.actor)
+    return verdict
+
+
+def _score(rooms: Rooms, story: Story, batch: Batch) -> Tally:
+    joined = [
+        JoinedFeatures(
+            materialisation=rooms.features.materialisation(
+                lookup.feature_set, batch.scored.features[lookup.feature_set]
+            ),
+            on=dict(zip(lookup.keys, lookup.entity, strict=True)),
+        )
+        for lookup in rooms.registry.signature(batch.model).lookups
+    ]
+    scoring = Scoring(
+        rooms, snapshot=batch.snapshot, model=batch.model, features=joined, event_time=batch.event_time,
+        keys=batch.keys, schemas=schemas(rooms, batch), chunk_rows=batch.chunk_rows, work=batch.work,
+    )  # fmt: skip
+    return _tally(scoring.run(story.progress))
+
+
+def _tally(chunks: Any) -> Tally:
+    reasons: dict[str, int] = {}
+    for chunk in chunks:
+        for reason, count in chunk.reasons.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    return Tally(
+        rows=sum(chunk.rows for chunk in chunks),
+        rejected=sum(chunk.rejected for chunk in chunks),
+        reasons=reasons,
+    )
+
+
+def schemas(rooms: Rooms, batch: Batch) -> tuple[Schema, Schema]:
+    """Return the columns of the answers and of the rejects: the keys first, as the snapshot has them."""
+    known = {column.name: column for column in rooms.data.snapshot(batch.snapshot).schema.columns}
+    keys = tuple(known[name] for name in batch.keys)
+    loose = tuple(Column(key.name, key.dtype, nullable=True) for key in keys)
+    answers = answer_schema(rooms.registry.signature(batch.model))
+    return Schema((*keys, *answers)), Schema((*loose, Column(REASONS, DType.STRING)))
+
+
+def _describe(rooms: Rooms, batch: Batch, tally: Tally) -> NewResult:
+    answers, rejects = schemas(rooms, batch)
+    return NewResult(
+        scored=batch.scored, endpoint=batch.endpoint, release=batch.release, keys=batch.keys, work=batch.work,
+        manifest=TableManifest(schema=answers), rejects=TableManifest(schema=rejects), reasons=tally.reasons,
+        as_of=from_us(rooms.data.snapshot(batch.snapshot).created_us), max_age_s=batch.max_age_s,
+    )  # fmt: skip
+
+
+def _keep(
+    rooms: Rooms, tx: Tx, batch: Batch, new: NewResult, checks: tuple[Check, ...], tally: Tally
+) -> dict[str, Any]:
+    """The result, the verdict on it, its leaf and its lineage: together."""
+    known = rooms.results.known(tx, batch.scored)  # another attempt, of chunks of another size, was faster
+    if known is None:
+        _judged(rooms, tx, batch, checks)
+        known = rooms.results.commit(tx, new, rows=tally.rows + tally.rejected, actor=batch.actor)
+    return summary(known)
+
+
+def summary(info: ResultInfo) -> dict[str, Any]:
+    """Return a result as the command line and the API show it."""
+    new = info.new
+    return {
+        "result": str(info.version), "version": new.scored.version, "snapshot": new.scored.snapshot,
+        "features": new.scored.features, "endpoint": new.endpoint, "release": new.release, "rows": info.rows,
+        "rejected_rows": info.rejected, "rejects": f"{info.version}/rejects", "reasons_rejected": new.reasons,
+        "keys": list(new.keys), "as_of": new.as_of.isoformat(), "max_age_s": new.max_age_s, "actor": info.actor,
+        "created_at": info.created_at.isoformat(), "digest": digest_json(new.manifest),
+    }  # fmt: skip
