@@ -85,6 +85,32 @@ def matrix_model(width: int, *, bias: float = 0.0, weight: float = 1.0) -> bytes
     )
 
 
+def slow_model(width: int, *, layers: int, hidden: int = 512) -> bytes:
+    """Return ONNX of a classifier whose time grows with `layers` products of hidden x hidden weights."""
+    from onnx import TensorProto, helper
+
+    identity = [1.0 if row == column else 0.0 for row in range(hidden) for column in range(hidden)]
+    first = [1.0 / width for _ in range(width * hidden)]
+    last = [value / hidden for _ in range(hidden) for value in (0.0, 1.0)]
+    nodes = [helper.make_node("MatMul", ["input", "first"], ["h0"])]
+    nodes += [helper.make_node("MatMul", [f"h{at}", "w"], [f"h{at + 1}"]) for at in range(layers)]
+    nodes += [
+        helper.make_node("MatMul", [f"h{layers}", "last"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("first", TensorProto.FLOAT, [width, hidden], first),
+        helper.make_tensor("w", TensorProto.FLOAT, [hidden, hidden], identity),
+        helper.make_tensor("last", TensorProto.FLOAT, [hidden, 2], last),
+    ]
+    return _onnx(
+        nodes,
+        inputs=[helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],
+        outputs=[helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])],
+        constants=constants,
+    )
+
+
 def columns_model(numbers: Sequence[str], words: str) -> bytes:
     """Return ONNX of a regressor with an input a column: sum of `numbers` plus the length-like code of `words`.
 
