@@ -72,7 +72,7 @@ class Death:
     def arm(self, role: str, edge: int, *, victim: int = 0) -> None:
         """Kill at the edge of this number from here, counted from 1; 0 only counts.
 
-        role: whose edges count: command, control, housekeeper (control's thread), gateway or supervisor.
+        role: whose edges count: command, control, gateway, supervisor, or those of a thread: housekeeper, story-leases.
         victim: the process to kill; by default the one that passes the edge.
         """
         self._armings += 1

@@ -23,7 +23,7 @@ from installation import Asking, Installation, Told, Up, until
 
 from taut.entrypoints.children import alive
 
-EDGES = {"apply": 4, "ingest": 4, "train": 36, "release": 24, "kept": 6}
+EDGES = {"apply": 4, "ingest": 4, "train": 26, "release": 24, "kept": 6}
 """At least so many edges has control while it does what a command asks; `make crash` kills at every one.
 
 kept: those of its housekeeper, which publishes an applied plan and sequences the ledger.
