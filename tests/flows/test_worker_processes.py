@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from taut.adapters.keys.file import FileKeys
@@ -283,3 +285,29 @@ def test_the_log_holds_every_answer_of_workers_too(plane: DataPlane, gateway: Ga
 
     found = {record.request_id for record in PredictionReader(plane.home / "log" / "predictions").records()}
     assert set(asked) == found
+
+
+def test_who_hangs_up_while_he_waits_costs_no_worker(plane: DataPlane, gateway: GatewayProcess) -> None:
+    plane.issue(plane.endpoint(runtime="worker"))
+    gateway.start()
+    (worker,) = workers(gateway)
+    os.kill(worker, signal.SIGSTOP)
+    head = f"POST /v1/predict/delay HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {plane.token()}\r\n"
+    body = msgspec.json.encode(ROW)
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    patient, hasty = (socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(2))
+    with patient:
+        patient.sendall(request)
+        time.sleep(0.2)  # the worker has it now
+        hasty.sendall(request)
+        time.sleep(0.2)
+        hasty.close()
+        time.sleep(0.2)
+        os.kill(worker, signal.SIGCONT)
+        assert patient.recv(4096).startswith(b"HTTP/1.1 200")
+    client = Client(plane, gateway)
+    assert client.ask().status_code == 200
+    client.close()
+    gateway.kill(signal.SIGTERM)
+
+    assert len(list(PredictionReader(plane.home / "log" / "predictions").records())) == 2

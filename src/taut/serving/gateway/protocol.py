@@ -8,6 +8,7 @@ Added bounds: bytes and number of headers, the time that a request may take to a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.config import Config
@@ -16,7 +17,7 @@ from uvicorn.server import ServerState
 
 from taut.core.errors import TautError
 from taut.serving.errors import Malformed, TooLarge
-from taut.serving.gateway.core import Gateway
+from taut.serving.gateway.core import Gateway, Pending
 from taut.serving.gateway.replies import STATUS_LINES, Reply
 
 MAX_HEADER_BYTES: Final = 32 * 1024
@@ -154,8 +155,7 @@ class GatewayProtocol(HttpToolsProtocol):
             found = gateway.answer(method, path, self.headers, body)
         keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not self.draining
         if type(found) is not Reply:
-            self._open_cycle(b"", more_body=False, keep_alive=keep_alive)
-            self._start_asgi_task(self.cycle, _Awaiting(found))
+            self._wait_for(found, keep_alive=keep_alive, with_body=method != "HEAD")
             return
         if found.close:
             keep_alive = False
@@ -165,6 +165,28 @@ class GatewayProtocol(HttpToolsProtocol):
             self.idle_s = self._time()
         else:
             self.transport.close()
+
+    def _wait_for(self, pending: Pending, *, keep_alive: bool, with_body: bool) -> None:
+        """Answer once `pending` is done; when the caller hangs up before, it is cancelled and frees what it holds."""
+        late = _Late(keep_alive=keep_alive)
+        self.cycle = late  # type: ignore[assignment]  # it has what uvicorn asks of a cycle
+        task = self.loop.create_task(self._answer_late(late, pending, with_body=with_body))
+        late.cancel = task.cancel
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer_late(self, late: _Late, pending: Pending, *, with_body: bool) -> None:
+        reply = await pending
+        if self.flow.write_paused and not late.disconnected:
+            await self.flow.drain()
+        if late.disconnected:
+            return
+        late.response_complete = True
+        keep_alive = late.keep_alive and not reply.close and not self.draining
+        self.transport.write(render(reply, keep_alive=keep_alive, with_body=with_body))
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def _target(self) -> tuple[str, str, bytes]:
         path, _, query = self.url.partition(b"?")
@@ -258,11 +280,28 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Awaiting:
-    """Runs an answer that was begun the short way to its end, where uvicorn runs an ASGI callable."""
+class _Late:
+    """An answer that takes waiting, in the place of uvicorn's cycle: what it asks of one, and no more."""
 
-    def __init__(self, pending: Any) -> None:
-        self._pending: Final = pending
+    __slots__ = ("body", "cancel", "disconnected", "keep_alive", "more_body", "response_complete")
 
-    async def __call__(self, scope: Any, _receive: object, _send: object) -> None:
-        await scope["extensions"]["taut.reply"](await self._pending)
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.body = b""
+        self.more_body = False
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self.cancel: Callable[[], object] = _nothing
+
+    @property
+    def message_event(self) -> _Late:
+        return self
+
+    def set(self) -> None:
+        """Hear, in the place of uvicorn's event, that something came: a hang-up, while the answer is not there."""
+        if self.disconnected:
+            self.cancel()
+
+
+def _nothing() -> None:
+    pass
