@@ -66,3 +66,15 @@ def parameters(words: Sequence[str]) -> dict[str, Any]:
         except msgspec.DecodeError:
             found[name] = value
     return found
+
+
+def key_values(words: Sequence[str]) -> dict[str, str]:
+    """Read `name=value` words; a value alone stands under "", for a result with one key column."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        name, value = (name, value) if sign else ("", word)
+        if name in found:
+            raise InvalidInput(f"--key {word!r}: {name or 'a value alone'} is given twice")
+        found[name] = value
+    return found

@@ -361,3 +361,41 @@ def doctor(result: Json) -> None:
         render.line(f"{_MARKS[found['state']]}  {found['name']}: {found['said']}")
         if found["mend"]:
             render.line(f"      mend: {found['mend']}")
+
+
+_BATCH = (
+    "result", "version", "snapshot", "features", "rows", "rejected_rows", "as_of", "max_age_s", "fresh", "created_at",
+)  # fmt: skip
+
+
+def batch_scored(result: Json) -> None:
+    """What became of a batch."""
+    if result.get("unchanged"):
+        render.line("nothing new: this version scored this snapshot before")
+    batch_result(result)
+    gate({"verdict": result["verdict"], "reasons": result["reasons"]})
+
+
+def batch_result(result: Json) -> None:
+    """A result, and why rows are missing from it."""
+    fields({key: _cell(key, result[key]) for key in _BATCH if result.get(key) not in (None, {})})
+    for reason, count in (result.get("reasons_rejected") or {}).items():
+        render.line(f"  {count:,} rows were not scored: {reason}")
+    if result.get("rejects_shown"):
+        _rows(result["rejects_shown"])
+
+
+def batch_found(result: Json) -> None:
+    """What a result says about a key."""
+    if not result["rows"] and not result["rejects"]:
+        render.line(f"{result['result']} says nothing about this key")
+    for rows in (result["rows"], result["rejects"]):
+        if rows:
+            _rows(rows)
+    late = "" if result["fresh"] else " (NOT fresh any more)"
+    render.line(f"{result['result']} by {result['version']}, data as of {second(result['as_of'])}{late}")
+
+
+def _rows(rows: list[Json]) -> None:
+    columns = list(rows[0])
+    render.table(columns, [[_raw(row.get(column)) for column in columns] for row in rows])

@@ -37,7 +37,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What is scored, pinned: nothing that is released, ingested or built meanwhile changes it.
 
     endpoint, release: those through which the version was found; None where it was named. keys: columns of the
-    snapshot that name its rows. on: request column -> entity column, by feature set. max_rejected: share of rows.
+    snapshot that name its rows. max_rejected: share of rows.
     """
 
     scored: Scored
@@ -289,6 +289,7 @@ def _describe(rooms: Rooms, batch: Batch, tally: Tally) -> NewResult:
     answers, rejects = schemas(rooms, batch)
     return NewResult(
         scored=batch.scored, endpoint=batch.endpoint, release=batch.release, keys=batch.keys, work=batch.work,
+        entity=rooms.data.spec(batch.snapshot).entity,
         manifest=TableManifest(schema=answers), rejects=TableManifest(schema=rejects), reasons=tally.reasons,
         as_of=from_us(rooms.data.snapshot(batch.snapshot).created_us), max_age_s=batch.max_age_s,
     )  # fmt: skip

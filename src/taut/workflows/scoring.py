@@ -166,6 +166,8 @@ class Scoring:
         return chunk
 
     def _stored(self, frame: pl.DataFrame, schema: Schema) -> tuple[TableFile, ...]:
+        if frame.height == 0:
+            return ()
         return self._rooms.tables.write([frame], schema=schema, first_row_id=0).files
 
 

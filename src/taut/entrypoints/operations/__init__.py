@@ -10,6 +10,7 @@ __all__ = ["Caller", "Operation", "OperationTable", "operation_table", "perform"
 def operation_table() -> OperationTable:
     """Collect the operations of every module of this package, each named here."""
     from taut.entrypoints.operations import (
+        batch,
         data,
         features,
         flows,
@@ -22,5 +23,5 @@ def operation_table() -> OperationTable:
         status,
     )
 
-    modules = (data, features, flows, ledger, models, people, plans, releases, runs, status)
+    modules = (batch, data, features, flows, ledger, models, people, plans, releases, runs, status)
     return OperationTable(operation for module in modules for operation in module.OPERATIONS)

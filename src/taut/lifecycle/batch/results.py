@@ -14,12 +14,12 @@ from taut.core.errors import Conflict, Corrupt, InvalidInput, NotFound
 from taut.core.evidence import Evidence, Scalar, Verdict
 from taut.core.frames import TO_POLARS
 from taut.core.refs import Kind, Ref, check_name
-from taut.core.schema import Column, DType
+from taut.core.schema import Column, DType, Schema
 from taut.core.times import from_us, to_us
 from taut.lifecycle.batch import tables as t
 from taut.lifecycle.batch.values import Chunk, Found, NewResult, ResultInfo, Scored
 from taut.ports.records import Records, Tx, transact
-from taut.ports.tables import ROW_ID, TableManifest, Tables
+from taut.ports.tables import ROW_ID, Tables
 from taut.ports.world import Clock
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
@@ -139,16 +139,28 @@ class Results:
     def get(self, info: ResultInfo, key: Mapping[str, Scalar], *, limit: int = 100) -> Found:
         """Return the rows of a key: each with its `_row_id`, at most `limit` of either kind.
 
-        key: key column -> value; one value under "" stands for the only key column.
+        key: key column -> value; one value under "" stands for the only entity column.
         The result's files are read: this is for looking up, not for serving at a rate.
         Raises InvalidInput for a column that is no key, or a value that is none of its type.
         """
         if not 1 <= limit <= _FOUND_MAX:
             raise InvalidInput(f"limit is {limit}: choose 1 to {_FOUND_MAX}")
-        return Found(
-            rows=_rows(self.scan(info, row_ids=True), info.new.manifest, info.new.keys, key, limit),
-            rejects=_rows(self.rejects(info), info.new.rejects, info.new.keys, key, limit),
-        )
+        if set(key) == {""} and len(info.new.entity) == 1:
+            key = {info.new.entity[0]: key[""]}
+        wrong = sorted(set(key) - {*info.new.keys, ROW_ID}) or ([] if key else ["nothing"])
+        if wrong:
+            raise InvalidInput(
+                f"{wrong[0]!r} names no row of {info.version}: give {', '.join((*info.new.keys, ROW_ID))} as name=value"
+            )
+        schema = info.new.rejects.schema
+        tests = [pl.col(name) == _literal(_column(schema, name), value) for name, value in key.items()]
+        both = (self.scan(info, row_ids=True), self.rejects(info))
+        rows, rejects = (frame.filter(pl.all_horizontal(tests)).head(limit).collect() for frame in both)
+        return Found(rows=tuple(rows.iter_rows(named=True)), rejects=tuple(rejects.iter_rows(named=True)))
+
+
+def _column(schema: Schema, name: str) -> Column:
+    return Column(ROW_ID, DType.INT) if name == ROW_ID else schema[name]
 
 
 def _chunks(tx: Tx, work: str) -> dict[int, Chunk]:
@@ -164,22 +176,6 @@ def _with_files(new: NewResult, chunks: Sequence[Chunk]) -> NewResult:
         manifest=msgspec.structs.replace(new.manifest, files=files),
         rejects=msgspec.structs.replace(new.rejects, files=rejects),
     )
-
-
-def _rows(
-    frame: pl.LazyFrame, manifest: TableManifest, keys: tuple[str, ...], key: Mapping[str, Scalar], limit: int
-) -> tuple[dict[str, Any], ...]:
-    if set(key) == {""} and len(keys) == 1:
-        key = {keys[0]: key[""]}
-    wrong = sorted(set(key) - {*keys, ROW_ID}) or ([] if key else ["nothing"])
-    if wrong:
-        raise InvalidInput(f"{wrong[0]!r} names no row: give {', '.join(keys) or ROW_ID} as name=value")
-    tests = [
-        pl.col(name)
-        == _literal(Column(ROW_ID, DType.INT) if name == ROW_ID else manifest.schema[name], value)
-        for name, value in key.items()
-    ]
-    return tuple(frame.filter(pl.all_horizontal(tests)).head(limit).collect().iter_rows(named=True))
 
 
 def _literal(column: Column, value: Scalar) -> pl.Expr:

@@ -46,7 +46,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A result on its way in. keys: columns that name a row. work: under which its chunks were kept.
+    """A result on its way in. keys: columns that stand beside the answers; the first of them, `entity`, name whom a
+    row is about. work: under which its chunks were kept.
 
     manifest, rejects: their schemas; whoever commits it adds the chunks' files. max_age_s: how long after `as_of`
     it counts as fresh; None for ever. as_of: when its snapshot was made.
@@ -59,6 +60,7 @@ class NewResult(msgspec.Struct, frozen=True, kw_only=True):
     rejects: TableManifest
     reasons: dict[str, int]
     keys: tuple[str, ...]
+    entity: tuple[str, ...]
     work: str
     as_of: datetime
     max_age_s: float | None
