@@ -187,21 +187,23 @@ class RecordsSubscription:
             .limit(limit)
         )
         found = tx.execute(due).all()
-        for positions in _chunks([row.position for row in found]):
+        taken = [row for row in found if row.position not in self._held]
+        self._lease(tx, [row.position for row in found if row.position in self._held], again=0)
+        self._lease(tx, [row.position for row in taken], again=1)
+        return [_delivery(self._topic, row, attempts=row.attempts + 1) for row in taken]
+
+    def _lease(self, tx: Tx, positions: list[int], *, again: int) -> None:
+        """Make these this consumer's from now on. again: 1 where somebody else held them and went away."""
+        for some in _chunks(positions):
             tx.execute(
                 update(pending)
-                .where(self._of_group(), pending.c.position.in_(positions))
+                .where(self._of_group(), pending.c.position.in_(some))
                 .values(
                     consumer=self._consumer,
-                    attempts=pending.c.attempts + 1,
+                    attempts=pending.c.attempts + again,
                     due_us=self._now_us() + self._lease_us,
                 )
             )
-        return [
-            _delivery(self._topic, row, attempts=row.attempts + 1)
-            for row in found
-            if row.position not in self._held
-        ]
 
     def _take_fresh(self, tx: Tx, limit: int) -> list[Delivery]:
         found = tx.execute(_after(self._topic, _handed(tx, self._topic, self._group), limit)).all()

@@ -106,7 +106,7 @@ class RedisBus:
             raise InvalidInput(
                 f"the address of Redis is not understood ({error}): redis://HOST:PORT/DATABASE"
             ) from None
-        for command in ("XREADGROUP", "XAUTOCLAIM", "XPENDING", "XINFO GROUPS", "XRANGE"):
+        for command in ("XREADGROUP", "XAUTOCLAIM", "XCLAIM", "XPENDING", "XINFO GROUPS", "XRANGE"):
             self._client.set_response_callback(command, lambda reply, **_: reply)
         self._clock: Final = clock
         self._random: Final = random
@@ -213,17 +213,16 @@ class RedisSubscription:
             return
 
     def _take_over(self, limit: int) -> list[Delivery]:
-        """Take what others held too long; what this consumer itself holds has its lease renewed by that."""
+        """Take what others held too long."""
         now_s = self._clock.monotonic_s()
         if now_s - self._looked_s < self._look_again_s:
             return []
+        self._renew()
         claim = partial(
             self._client.execute_command, "XAUTOCLAIM", self._topic, self._group, self._consumer, self._lease_ms, "0-0",
             "COUNT", limit,
         )  # fmt: skip
-        claimed = [entry for entry in _asked(claim)[1] if entry and entry[0] is not None]
-        with self._lock:
-            again = [entry for entry in claimed if entry[0].decode() not in self._held]
+        again = [entry for entry in _asked(claim)[1] if entry and entry[0] is not None]
         if not again:
             self._looked_s = now_s  # nothing more to take: look at what is new for a while
             return []
@@ -233,6 +232,27 @@ class RedisSubscription:
         )  # fmt: skip
         times = {id_: int(count) for id_, _, _, count in _asked(counts)}
         return [_delivery(self._topic, entry, attempts=times.get(entry[0], 1) - 1) for entry in again]
+
+    def _renew(self) -> None:
+        """Renew the lease of what this consumer holds, without counting that as a delivery."""
+        with self._lock:
+            held = set(self._held)
+        if not held:
+            return
+        ask = partial(
+            self._client.execute_command,
+            "XPENDING",
+            self._topic,
+            self._group,
+            "-",
+            "+",
+            len(held),
+            self._consumer,
+        )
+        mine = [id_ for id_, _, _, _ in _asked(ask) if id_.decode() in held]
+        if mine:
+            claim = ("XCLAIM", self._topic, self._group, self._consumer, 0, *mine, "JUSTID")
+            _asked(partial(self._client.execute_command, *claim))
 
     def _read(self, limit: int, wait_s: float) -> list[Delivery]:
         wait_ms = max(1, int(min(wait_s, _LONGEST_WAIT_S) * 1000))

@@ -99,8 +99,10 @@ class BusSuite(ABC):
             start = time.monotonic()
             subscription.settle([Settled(delivery) for delivery in first])
             assert subscription.receive(limit=10, wait_s=0.1) == []
-            threading.Timer(0.2, lambda: bus.publish(topic, events(1, start=5))).start()
+            later = threading.Timer(0.2, lambda: bus.publish(topic, events(1, start=5)))
+            later.start()
             assert ids(take(subscription, 1)) == ["e5"]
+            later.join()
             assert time.monotonic() - start < 8
             subscription.close()
 
@@ -161,8 +163,14 @@ class BusSuite(ABC):
             end = time.monotonic() + LEASE_S * 3
             while time.monotonic() < end:
                 assert subscription.receive(limit=3, wait_s=0.1) == []
-            subscription.settle([Settled(delivery) for delivery in held])
+            subscription.settle([Settled(delivery) for delivery in held[:2]])
             subscription.close()
+            time.sleep(LEASE_S * 1.2)
+            after = bus.subscribe(topic, "g")
+            (left,) = take(after, 1)
+            if self.counts_attempts:
+                assert left.attempts == 1
+            after.close()
 
     def test_outputs_are_there_when_settle_returns(self, tmp_path: Path, topic: str, out: str) -> None:
         with self.open(tmp_path) as bus:

@@ -1,0 +1,172 @@
+"""A stream's process: a gateway's core without a listener, a bus, and the pipeline between its topics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from taut import __version__
+from taut.bootstrap.adapters import open_bus
+from taut.bootstrap.config import Config
+from taut.bootstrap.gateway import open_online_reader, system_random
+from taut.core.errors import Corrupt, NotFound, TautError
+from taut.entrypoints.errors import DATA_PLANE
+from taut.serving.gateway import Gateway, GatewayNode, World
+from taut.serving.predictions import PredictionLog
+from taut.serving.snapshot import SnapshotStore, TrustFile
+from taut.serving.stream import Counts, Scoring, StreamPlan, StreamProcessor
+
+PRINCIPAL: Final = "stream"
+_TOKEN_S: Final = 3600.0
+_BATCH_THREADS: Final = 2
+_TURN_S: Final = 60.0
+_SEGMENT_BYTES: Final = 32 * 2**20
+Note = Callable[[str, str], None]
+
+
+class Bearer:
+    """The token of a stream: the one that was given, or one of the service `stream` that is renewed in time.
+
+    issue: asks control for a new one. A token that cannot be renewed is used until it expires.
+    """
+
+    def __init__(
+        self, given: str | None, issue: Callable[[], str], *, monotonic_s: Callable[[], float]
+    ) -> None:
+        self._given: Final = given
+        self._issue: Final = issue
+        self._monotonic_s: Final = monotonic_s
+        self._token = given or issue()
+        self._renew_s = monotonic_s() + _TOKEN_S / 2
+
+    def __call__(self) -> str:
+        return self._token
+
+    async def renewing(self, note: Note) -> None:
+        """Renew for as long as this task lives."""
+        while self._given is None:
+            await asyncio.sleep(max(1.0, self._renew_s - self._monotonic_s()))
+            try:
+                self._token = await asyncio.get_running_loop().run_in_executor(None, self._issue)
+                self._renew_s = self._monotonic_s() + _TOKEN_S / 2
+            except TautError as error:
+                note("token", f"the token cannot be renewed yet: {error.message}")
+                self._renew_s = self._monotonic_s() + _TOKEN_S / 20
+
+
+def run_stream(
+    config: Config,
+    plan: StreamPlan,
+    *,
+    url: str,
+    bearer: Bearer,
+    note: Note,
+    until_empty: bool = False,
+    at_most: int | None = None,
+) -> Counts:
+    """Run a stream in this process until SIGTERM or SIGINT, what is under way included; return what it did.
+
+    url: the broker's, empty for the configured one. Raises NotFound when the endpoint is not served from the home, and
+    what StreamProcessor.run raises.
+    """
+    import uvloop
+
+    return uvloop.run(
+        _run(config, plan, url=url, bearer=bearer, note=note, until_empty=until_empty, at_most=at_most)
+    )
+
+
+async def _run(
+    config: Config,
+    plan: StreamPlan,
+    *,
+    url: str,
+    bearer: Bearer,
+    note: Note,
+    until_empty: bool,
+    at_most: int | None,
+) -> Counts:
+    loop = asyncio.get_running_loop()
+    async with _gateway(config.home) as gateway:
+        with open_bus(config, url) as bus:
+            scoring = Scoring(gateway, plan, bearer=bearer, now=lambda: datetime.now(UTC))
+            processor = StreamProcessor(bus, scoring, plan, random=system_random(), note=note)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, processor.stop)
+            renewing = asyncio.create_task(bearer.renewing(note))
+            note("ready", f"{plan.source} -> {plan.endpoint} -> {plan.target}")
+            gc.freeze()  # what is loaded now lives for long: no collection need walk it again
+            try:
+                return await processor.run(until_empty=until_empty, at_most=at_most)
+            finally:
+                renewing.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await renewing
+
+
+@asynccontextmanager
+async def _gateway(home: Path) -> AsyncIterator[Gateway]:
+    """Yield a gateway that follows control, with a prediction log of its own, and no listener."""
+    name, random = f"stream-{os.getpid()}", system_random()
+    with (
+        ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch") as pool,
+        open_online_reader(home) as online,
+        closing(
+            PredictionLog(
+                home / "log" / "predictions", name, now_us=_now_us, monotonic_s=time.monotonic, random=random,
+                segment_bytes=_SEGMENT_BYTES,
+            )
+        ) as log,
+    ):  # fmt: skip
+        gateway = Gateway(
+            log=log, online=online, statuses=DATA_PLANE,
+            world=World(_now_us, time.monotonic, time.perf_counter_ns, random, __version__), pool=pool,
+            log_failure=_log_failure,
+        )  # fmt: skip
+        trust = TrustFile(home / "serving" / "trust.json")
+        store = SnapshotStore(home / "serving", trust)
+        node = GatewayNode(gateway, home=home, name=name, store=store, trust=trust, random=random)
+        await node.start_from_disk()
+        if gateway.active is None and gateway.refused_snapshot:
+            raise Corrupt(
+                f"what {home} serves is not what was signed, so nothing is answered ({gateway.refused_snapshot}): "
+                "release the version again"
+            )
+        if gateway.active is None:
+            raise NotFound(f"nothing is served from {home} (no release yet): release a version first")
+        async with node.following(home / "run" / "stream.sock"):
+            turning = asyncio.create_task(_turn_segments(log))
+            try:
+                yield gateway
+            finally:
+                turning.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await turning
+
+
+async def _turn_segments(log: PredictionLog) -> None:
+    while True:
+        await asyncio.sleep(_TURN_S / 10)
+        log.turn(older_than_s=_TURN_S)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _log_failure(request_id: str, error: BaseException) -> None:
+    trace = "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError):  # nobody listens any more: that must not stop what works
+        sys.stderr.write(f"{request_id}: {trace}\n")
