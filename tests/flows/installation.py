@@ -296,11 +296,15 @@ def until(condition: Callable[[], bool], *, within_s: float = 30.0, said: Callab
 
 
 def free_ports() -> int:
-    """A port that is free, with the next one; whoever takes one meanwhile fails the test loudly."""
+    """A port that is free, with the next two; whoever takes one meanwhile fails the test loudly."""
     while True:
         with socket.create_server(("127.0.0.1", 0)) as one:
             port = int(one.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+            with (
+                contextlib.suppress(OSError, OverflowError),
+                socket.create_server(("127.0.0.1", port + 1)),
+                socket.create_server(("127.0.0.1", port + 2)),
+            ):
                 return port
 
 

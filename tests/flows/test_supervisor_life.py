@@ -141,7 +141,7 @@ def test_gateways_outlive_their_supervisor_and_the_next_adopts_them_without_a_fa
     assert broken_by_kill <= 4  # at most one a client: those that the killed gateway had under way
     assert set(load.answered) <= logged(plane)
     assert code == 0
-    assert [alive(pid) for pid in (*before.values(), *adopted.values())] == ["", "", "", ""]
+    assert not any(alive(pid) for pid in (*before.values(), *adopted.values()))
 
 
 def test_a_second_installation_on_the_home_or_the_port_is_refused_by_name(

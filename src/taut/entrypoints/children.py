@@ -18,12 +18,14 @@ _LOG_BYTES: Final = 16 * 2**20
 class Child(NamedTuple):
     """What to run. `{listener}` and `{ready}` in the command become descriptors that the child inherits.
 
-    survives: it goes on when the supervisor dies, and the next one adopts it.
+    survives: it goes on when the supervisor dies, and the next one adopts it. address: where it listens by itself, so
+    that only one that listens there is adopted.
     """
 
     name: str
     command: tuple[str, ...]
     survives: bool
+    address: str = ""
 
 
 class Running:

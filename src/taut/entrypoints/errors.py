@@ -23,29 +23,30 @@ INTERNAL: Final = "internal"
 
 
 class Answer(NamedTuple):
-    """How an error looks from outside."""
+    """How an error looks from outside. rpc: the name of gRPC's status code."""
 
     status: int
     exit_code: int
+    rpc: str
 
 
 TABLE: Final[dict[str, Answer]] = {
-    InvalidInput.code: Answer(400, 2),
-    NotFound.code: Answer(404, 3),
-    Denied.code: Answer(403, 4),
-    Unauthenticated.code: Answer(401, 4),
-    Conflict.code: Answer(409, 5),
-    Exhausted.code: Answer(429, 6),
-    Unavailable.code: Answer(503, 7),
-    DeadlineExceeded.code: Answer(504, 7),
-    Corrupt.code: Answer(500, 8),
-    INTERNAL: Answer(500, 1),
+    InvalidInput.code: Answer(400, 2, "INVALID_ARGUMENT"),
+    NotFound.code: Answer(404, 3, "NOT_FOUND"),
+    Denied.code: Answer(403, 4, "PERMISSION_DENIED"),
+    Unauthenticated.code: Answer(401, 4, "UNAUTHENTICATED"),
+    Conflict.code: Answer(409, 5, "ABORTED"),
+    Exhausted.code: Answer(429, 6, "RESOURCE_EXHAUSTED"),
+    Unavailable.code: Answer(503, 7, "UNAVAILABLE"),
+    DeadlineExceeded.code: Answer(504, 7, "DEADLINE_EXCEEDED"),
+    Corrupt.code: Answer(500, 8, "DATA_LOSS"),
+    INTERNAL: Answer(500, 1, "INTERNAL"),
     # of the data plane
-    "malformed": Answer(400, 2),
-    "too_large": Answer(413, 2),
-    "method_not_allowed": Answer(405, 3),
-    "unsupported_encoding": Answer(415, 2),
-    "bad_answer": Answer(503, 7),
+    "malformed": Answer(400, 2, "INVALID_ARGUMENT"),
+    "too_large": Answer(413, 2, "RESOURCE_EXHAUSTED"),  # as gRPC itself says of a message beyond its bound
+    "method_not_allowed": Answer(405, 3, "UNIMPLEMENTED"),
+    "unsupported_encoding": Answer(415, 2, "UNIMPLEMENTED"),
+    "bad_answer": Answer(503, 7, "UNAVAILABLE"),
 }
 
 DATA_PLANE: Final[dict[str, int]] = {
@@ -54,6 +55,9 @@ DATA_PLANE: Final[dict[str, int]] = {
     Corrupt.code: 503,
 }
 """HTTP statuses of the data plane; they differ from control's where a request is judged by a signature."""
+
+GRPC: Final[dict[str, str]] = {code: answer.rpc for code, answer in TABLE.items()}
+"""Names of gRPC's status codes."""
 
 REJECTED: Final = 10
 HELD: Final = 11

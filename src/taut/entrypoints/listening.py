@@ -47,10 +47,10 @@ def listen(address: Address) -> socket.socket:
     return listener
 
 
-def await_free(address: Address, *, patience_s: float) -> None:
-    """Return when control's port can be bound, which a former control may hold for as long as it drains.
+def await_free(address: Address, *, plane: str, data_plane_port: int, patience_s: float) -> None:
+    """Return when a port beside the data plane's can be bound, which a former process may hold for as long as it drains.
 
-    Raises Conflict when it is still taken after `patience_s`.
+    plane: what will listen there, in words. Raises Conflict when it is still taken after `patience_s`.
     """
     deadline_s = time.monotonic() + patience_s
     while True:
@@ -59,8 +59,8 @@ def await_free(address: Address, *, patience_s: float) -> None:
         except Conflict as error:
             if time.monotonic() >= deadline_s:
                 raise Conflict(
-                    f"port {address.port} on {address.host}, where the control plane listens beside the data plane's "
-                    f"{address.port - 1}, is taken: stop what listens there, or choose another with --port"
+                    f"port {address.port} on {address.host}, where {plane} listens beside the data plane's "
+                    f"{data_plane_port}, is taken: stop what listens there, or choose another with --port"
                 ) from error
             time.sleep(0.1)
         else:

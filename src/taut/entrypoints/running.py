@@ -45,9 +45,10 @@ class _Teller:
     def _ready(self, seconds: float) -> None:
         host = f"[{self._host}]" if ":" in self._host else self._host
         data, control = f"http://{host}:{self._port}", f"http://{host}:{self._port + 1}"
+        rpc = f"{host}:{self._port + 2}"
         if self._json:
             document = {
-                "ready": True, "seconds": seconds, "data_plane": data, "control_plane": control,
+                "ready": True, "seconds": seconds, "data_plane": data, "control_plane": control, "grpc": rpc,
                 "home": str(self._home),
             }  # fmt: skip
             sys.stdout.write(json_.dumps(document) + "\n")
@@ -55,6 +56,7 @@ class _Teller:
             sys.stdout.write(
                 f"ready in {seconds:.1f} s\n"
                 f"  data plane  {data}   POST /v1/predict/ENDPOINT, /v2/models/ENDPOINT/infer\n"
+                f"  gRPC        {rpc}          inference.GRPCInferenceService\n"
                 f"  control     {control}   /api/v1, /openapi.json\n"
                 "  Ctrl-C drains and stops\n"
             )

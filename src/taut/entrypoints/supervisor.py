@@ -32,6 +32,7 @@ _TICK_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 10.0
+GRPC: Final = "grpc-0"
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 """Hears what happens: `listening`, `started`, `ready`, `exited`, `adopted`, `all-ready`, `draining`, `stopped`, and
@@ -92,13 +93,18 @@ class Supervisor:
             if running is None:
                 continue
             slot = places.get(str(entry.get("name")))
-            if slot is None or slot.running is not None or not slot.child.survives:
+            elsewhere = slot is not None and slot.child.address != entry.get("address", "")
+            if slot is None or slot.running is not None or not slot.child.survives or elsewhere:
                 end(running, signal.SIGTERM)
                 leaving.append(running)
                 continue
             slot.running, slot.ready = running, True
             self._on_event("adopted", {"name": slot.child.name, "pid": running.pid})
         _await_gone(leaving)
+
+    def runs(self, name: str) -> bool:
+        """Whether a child runs already, as an adopted one does."""
+        return any(slot.child.name == name and slot.running is not None for slot in self._slots)
 
     def run(self, wake: int) -> None:
         """Keep the children alive until `stop`, then drain. wake: readable whenever a signal came."""
@@ -248,6 +254,7 @@ def _describe(slot: Slot) -> dict[str, Any]:
     state = "waiting" if running is None else "ready" if slot.ready else "starting"
     return {
         "name": slot.child.name,
+        "address": slot.child.address,
         "pid": None if running is None else running.pid,
         "started": None if running is None else running.started,
         "adopted": running is not None and running.adopted,
@@ -258,7 +265,7 @@ def _describe(slot: Slot) -> dict[str, Any]:
 
 
 def default_children(home: Path, address: Address, *, gateways: int, control_port: int) -> list[Child]:
-    """Return control and N gateways as this installation runs them."""
+    """Return control, N gateways and the gRPC process before them as this installation runs them."""
     python = [sys.executable, "-P", "-m"]  # -P: a project file called taut.py here must not hide the package
     control = Child(
         name="control",
@@ -281,6 +288,15 @@ def default_children(home: Path, address: Address, *, gateways: int, control_por
             )
             for number in range(gateways)
         ],
+        Child(
+            name=GRPC,
+            command=(
+                *python, "taut.entrypoints.grpc_main", "--host", address.host, "--port", str(address.port + 2),
+                "--gateways-port", str(address.port), "--ready-fd", "{ready}",
+            ),
+            survives=True,
+            address=f"{address.host}:{address.port + 2}",
+        ),
     ]  # fmt: skip
 
 
@@ -338,7 +354,12 @@ def supervise(
             with _signals(supervisor.stop) as wake:
                 supervisor.adopt(former)  # a former control is gone from its port afterwards
                 if children is None:  # a control that cannot listen would be started again for ever
-                    await_free(Address(bound.host, control_port or bound.port + 1), patience_s=_FREE_S)
+                    planes = {"the control plane": control_port or bound.port + 1}
+                    if not supervisor.runs(GRPC):
+                        planes["gRPC"] = bound.port + 2
+                    for plane, port in planes.items():
+                        beside = Address(bound.host, port)
+                        await_free(beside, plane=plane, data_plane_port=bound.port, patience_s=_FREE_S)
                 supervisor.run(wake)
 
 
