@@ -108,11 +108,13 @@ def test_a_job_of_features_that_is_killed_is_done_again_by_its_story(released: I
     books = Books(released)
     command = released.started("train", "late")
     until(lambda: len(jobs_of(released)) >= 3, within_s=60)
+    held = [path.parent.name for path in (released.home / "tmp").rglob("source-*.parquet")]
     os.kill(jobs_of(released)[-1], signal.SIGKILL)
     out, err = command.communicate(timeout=60)
 
     assert command.returncode == 0, (out, err)
     assert "will try again: feature set 'load': the job was killed" in err
+    assert [name.startswith("taut-features-") for name in held] == [True]  # rows lie in the home only
     assert books.count("features_materialisations") == 2
     assert books.faults() == []
     assert_nothing_runs(released)

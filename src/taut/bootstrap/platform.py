@@ -169,7 +169,7 @@ class Platform:
 
         return FeatureStore(
             records=self.records, blobs=self.blobs, tables=self.tables, ledger=self.ledger, lineage=self.lineage,
-            jobs=self.jobs, online_writer=self._online[1], clock=self.clock,
+            jobs=self.jobs, online_writer=self._online[1], clock=self.clock, scratch=self.scratch,
         )  # fmt: skip
 
     @cached_property

@@ -37,23 +37,25 @@ def compute_in_job(
     seed: int,
     limits: Limits,
     progress: Progress | None,
+    scratch: Path | None = None,
 ) -> pl.DataFrame:
     """Return the shaped result of a feature set's function on its sources, run in a job.
 
+    scratch: where the rows handed to the job lie meanwhile; None for the system's folder.
     Raises InvalidInput when the function raises or its result is no feature set, Exhausted when the job passed its
     limits, Unavailable when it was killed.
     """
     with (
         room_for(f"the files of feature set {spec.name!r}"),
-        tempfile.TemporaryDirectory(prefix="taut-features-") as scratch,
+        tempfile.TemporaryDirectory(prefix="taut-features-", dir=scratch) as folder,
         blobs.local(bundle) as code,
     ):
         inputs = {"bundle": str(code)}
         for index, name in enumerate(spec.sources):
-            path = Path(scratch) / f"source-{index}.parquet"
+            path = Path(folder) / f"source-{index}.parquet"
             _hand_over(name, frames[name], path)
             inputs[path.stem] = str(path)
-        output = Path(scratch) / "output"
+        output = Path(folder) / "output"
         output.mkdir()
         task = Task(
             function=JOB,

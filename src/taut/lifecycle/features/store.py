@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -97,6 +98,8 @@ class FeatureStore:
     the order of the rows.
     Not guaranteed: that the builder's function itself looks at no later source row than the event time that it
     writes; a feature row is taken to be known from its event time on.
+
+    scratch: where rows handed to a job lie meanwhile; None for the system's folder.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class FeatureStore:
         jobs: Jobs,
         online_writer: OnlineWriter,
         clock: Clock,
+        scratch: Path | None = None,
     ) -> None:
         self._records: Final = records
         self._blobs: Final = blobs
@@ -119,6 +123,7 @@ class FeatureStore:
         self._jobs: Final = jobs
         self._online: Final = online_writer
         self._clock: Final = clock
+        self._scratch: Final = scratch
         self._materialising: Final = threading.Lock()
 
     def build(
@@ -155,6 +160,7 @@ class FeatureStore:
             seed=inputs.seed,
             limits=limits or Limits(),
             progress=progress,
+            scratch=self._scratch,
         )
         manifest = self._tables.write([frame], schema=schema_for(frame, spec), first_row_id=0)
 
