@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from taut.adapters.bus.nats import NatsBus
 from taut.adapters.bus.records import RecordsBus
 from taut.adapters.bus.redis import RedisBus
 from taut.adapters.bus.tables import metadata
 from taut.adapters.world import SystemClock, SystemRandom
 from taut.ports.bus import Bus
 from taut.ports.records import Records
-from taut.testing.brokers import RedisServer
+from taut.testing.brokers import NatsServer, RedisServer
 from taut.testing.conformance.bus import LEASE_S, BusSuite
 
 
@@ -36,5 +37,17 @@ class TestRedisBus(BusSuite):
     @contextmanager
     def open(self, folder: Path) -> Iterator[Bus]:
         bus = RedisBus(self._url, SystemClock(), SystemRandom(), lease_s=LEASE_S)
+        yield bus
+        bus.close()
+
+
+class TestNatsBus(BusSuite):
+    @pytest.fixture(autouse=True)
+    def _server(self, nats_server: NatsServer) -> None:
+        self._url = nats_server.url
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Bus]:
+        bus = NatsBus(self._url, SystemClock(), lease_s=LEASE_S)
         yield bus
         bus.close()

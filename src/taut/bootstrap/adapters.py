@@ -100,12 +100,18 @@ def open_online(config: Config) -> Iterator[tuple[OnlineReader, OnlineWriter]]:
 def open_bus(config: Config, url: str = "") -> Iterator[Bus]:
     """Open the broker at `url`, or the one that the configuration names.
 
-    The query of a URL may say `lease=30s`, how long a consumer may hold a message, and on Redis `window=1000000`, how
-    many events of a topic are known again.
+    The query of a URL may say `lease=30s`, how long a consumer may hold a message; on Redis `window=1000000`, how many
+    events of a topic are known again; on NATS `duplicates=15m`, for how long they are.
     """
     place, options = _options(urlsplit(url or config.bus))
+    open_, known = _choose(place, _BUSES, "bus")
+    unknown = sorted(set(options) - {"lease_s", *known})
+    if unknown:
+        raise InvalidInput(
+            f"a bus at {urlsplit(place).scheme}: has no option {unknown[0]!r}: leave it out of the URL"
+        )
     with ExitStack() as stack:
-        bus = _choose(place, _BUSES, "bus")(config, place, options, stack)
+        bus = open_(config, place, options, stack)
         stack.callback(bus.close)
         yield bus
 
@@ -136,6 +142,8 @@ def _options(parts: SplitResult) -> tuple[str, dict[str, Any]]:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name == "lease":
             found["lease_s"] = parse_duration(value).total_seconds()
+        elif name == "duplicates":
+            found["duplicate_window_s"] = parse_duration(value).total_seconds()
         elif name == "window" and value.isdigit() and int(value) > 0:
             found["window"] = int(value)
         else:
@@ -205,6 +213,13 @@ def _redis_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitS
     return RedisBus(url, clock, random, **options)
 
 
+def _nats_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitStack) -> Bus:
+    _installed("nats", "nats")
+    from taut.adapters.bus.nats import NatsBus
+
+    return NatsBus(url, open_world()[0], **options)
+
+
 def _installed(module: str, extra: str) -> None:
     if find_spec(module) is None:
         raise InvalidInput(f"the driver {module!r} is not installed: pip install 'taut[{extra}]'")
@@ -216,8 +231,11 @@ _RECORDS: Final[dict[str, Callable[[Config], Records]]] = {
     "postgres": _postgres,
 }
 _BLOBS: Final[dict[str, Callable[[Config], Blobs]]] = {"file": _local_blobs, "s3": _s3_blobs}
-_BUSES: Final[dict[str, Callable[[Config, str, dict[str, Any], ExitStack], Bus]]] = {
-    "records": _records_bus,
-    "redis": _redis_bus,
-    "rediss": _redis_bus,
+_OpenBus = Callable[[Config, str, dict[str, Any], ExitStack], Bus]
+_BUSES: Final[dict[str, tuple[_OpenBus, tuple[str, ...]]]] = {  # with the options that only it has
+    "records": (_records_bus, ()),
+    "redis": (_redis_bus, ("window",)),
+    "rediss": (_redis_bus, ("window",)),
+    "nats": (_nats_bus, ("duplicate_window_s",)),
+    "tls": (_nats_bus, ("duplicate_window_s",)),
 }

@@ -168,6 +168,20 @@ def test_poison_goes_to_the_dead_letters_with_the_reason_and_holds_nobody_up(
     assert letter.delivery().raw or letter.delivery().event
 
 
+def test_poison_too_large_for_a_letter_is_named_and_not_carried(
+    gateway: Gateway, plane: DataPlane, bus: RecordsBus
+) -> None:
+    bus.publish("in", [row_event(1, b'"' + b"x" * 600_000 + b'"')])
+
+    assert Stream(gateway, bus, plane.token()).run().dead == 1
+
+    (dead,) = all_of(bus, "dead")
+    letter = read_letter(dead)
+    assert len(dead.data) < 2000
+    assert (dead.inputid, letter.position, letter.cut_bytes > 600_000) == ("e1", "1", True)
+    assert "too many" in letter.delivery().fault
+
+
 def test_an_answer_that_the_signature_rules_out_makes_a_dead_letter(
     gateway: Gateway, plane: DataPlane, bus: RecordsBus
 ) -> None:

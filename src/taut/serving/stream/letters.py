@@ -13,6 +13,8 @@ from taut.core.errors import InvalidInput
 from taut.ports.bus import Delivery
 
 LETTER: Final = "taut.dead-letter"
+_MAX_BYTES: Final = 512 * 1024
+"""What a letter keeps of a message: brokers bound a message's size, commonly at 1 MiB, and a letter must always fit."""
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False):
@@ -26,6 +28,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What lies on a dead-letter topic.
 
     topic, position: where the message lay. event: it, as a CloudEvent; message: its bytes in base64 where it is none.
+    cut_bytes: the message's size where it is too large to be kept here: it can be found in its place, not replayed.
     request_id: of the refusal in the prediction log, where there is one. replays: how often it was tried again.
     """
 
@@ -36,12 +39,16 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: int = 0
     replays: int = 0
     request_id: str = ""
+    cut_bytes: int = 0
     event: msgspec.Raw = msgspec.Raw(b"null")
     message: str = ""
 
     def delivery(self) -> Delivery:
         """Return what was put aside as it was delivered."""
         raw = bytes(self.event)
+        if self.cut_bytes:
+            fault = f"{self.reason.message} (its {self.cut_bytes:,} bytes are too many for a dead letter)"
+            return Delivery(topic=self.topic, position=self.position, event=None, fault=fault)
         if raw != b"null":
             event = decode_event(raw)
             return Delivery(topic=self.topic, position=self.position, event=event, raw=raw)
@@ -65,11 +72,13 @@ def make_letter(
     source, id_ = (
         (f"topic:{delivery.topic}", delivery.position) if event is None else (event.source, event.id)
     )
+    kept = encode_event(event) if event is not None else base64.b64encode(delivery.raw)
+    cut = len(kept) > _MAX_BYTES
     letter = DeadLetter(
         endpoint=endpoint, reason=reason, topic=delivery.topic, position=delivery.position,
-        attempts=delivery.attempts, replays=replays, request_id=request_id,
-        event=msgspec.Raw(b"null" if event is None else encode_event(event)),
-        message="" if event is not None else base64.b64encode(delivery.raw).decode("ascii"),
+        attempts=delivery.attempts, replays=replays, request_id=request_id, cut_bytes=len(kept) if cut else 0,
+        event=msgspec.Raw(b"null" if event is None or cut else kept),
+        message="" if event is not None or cut else kept.decode("ascii"),
     )  # fmt: skip
     return Event(
         id=event_key("dead", endpoint, source, id_, str(replays)), source=f"taut/endpoints/{endpoint}", type=LETTER,
