@@ -12,6 +12,7 @@ from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, Unavailable
 from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.serving.gateway.tensors import Batch, TensorDecoder, label_datatype, output_names
+from taut.serving.meters import EndpointMeter
 from taut.serving.predictions import FeatureRow, Lookup, RecordHead, encode_head
 from taut.serving.runtime import Feed, LoadedModel, Matrix, Outputs, RowDecoder, load
 from taut.serving.runtime.rows import Value
@@ -134,13 +135,14 @@ def _feature_taker(
 
 
 class Endpoint:
-    """One endpoint, compiled."""
+    """One endpoint, compiled. meter: replaced by the gateway's own when it begins to serve this."""
 
     def __init__(
         self, config: EndpointConfig, snapshot: ServingSnapshot, models: Mapping[str, Model]
     ) -> None:
         live = config.live
         signature = live.signature
+        self.meter = EndpointMeter()
         self.config: Final = config
         self.name: Final = config.name
         self.resource: Final = f"endpoint:{config.name}"

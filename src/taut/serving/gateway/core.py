@@ -33,8 +33,10 @@ from taut.serving.gateway.guard import Caller, Guard, Session, check_fresh, json
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.tensors import Batch
+from taut.serving.meters import LAYOUT, MeterReading, Meters, read_lanes
 from taut.serving.predictions import PredictionLog, encode_record
 from taut.serving.runtime import Outputs
+from taut.serving.workers import Wait
 
 Headers = Sequence[tuple[bytes, bytes]]
 Pending = Coroutine[Any, Any, Reply]
@@ -42,11 +44,12 @@ LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
 
 _HIGH_PRIORITY: Final = 5
+_HUNG_UP: Final = 499  # the status that proxies log for a caller who did not wait
 _RESERVED: Final = 0.8  # of the slots; the rest is for priorities from 5 up
 
 
 class Ticket(msgspec.Struct, gc=False):
-    """One request on its way."""
+    """One request on its way. scored_ns: when its rows went to the model, what they waited for a worker left out."""
 
     request_id: str
     now_us: int
@@ -56,6 +59,8 @@ class Ticket(msgspec.Struct, gc=False):
     session: Session | None = None
     caller: Caller | None = None
     guard_ns: int = 0
+    scored_ns: int = 0
+    model_ns: int = 0
     deadline_ns: int = 0
     v2_id: str | None = None
     v2_outputs: tuple[str, ...] | None = None
@@ -108,6 +113,8 @@ class Gateway:
         self._active: Active | None = None
         self._guard: Guard | None = None
         self._in_flight = 0
+        self._meters: Final = Meters()
+        self._started_us: Final = world.now_us()
         self.refused_snapshot = ""
         self.answers = 0
         self.refusals = 0
@@ -123,8 +130,26 @@ class Gateway:
     def install(self, active: Active) -> None:
         """Switch to a compiled snapshot: one assignment; requests that began before end with what they began with."""
         guard = Guard(active)
+        for endpoint in active.endpoints.values():
+            endpoint.meter = self._meters.of(endpoint.name, endpoint.config.live.version)
+        self._meters.keep(set(active.endpoints))
         self._active, self._guard = active, guard
         self.refused_snapshot = ""
+
+    def meters(self) -> MeterReading:
+        """Return what was counted since this gateway began."""
+        active = self._active
+        endpoints = () if active is None else active.endpoints.values()
+        return MeterReading(
+            layout=LAYOUT,
+            started_us=self._started_us,
+            at_us=int(self._monotonic_s() * 1e6),
+            in_flight=self._in_flight,
+            slots=0 if active is None else active.settings.max_in_flight,
+            endpoints=self._meters.reading(),
+            lanes=read_lanes((endpoint.name, lane) for endpoint in endpoints for lane in endpoint.lanes),
+            outside=self._meters.outside.reading(),
+        )
 
     def reasons(self) -> list[str]:
         """Return why this gateway is not ready; nothing when it is."""
@@ -152,7 +177,7 @@ class Gateway:
         except TautError as error:
             return self._refuse(ticket, error)
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
-            return self._failed(ticket.request_id, error)
+            return self._failed(ticket.request_id, error, ticket)
 
     def _predict(
         self, ticket: Ticket, endpoint: Endpoint, headers: dict[bytes, bytes], body: bytes
@@ -174,14 +199,19 @@ class Gateway:
             return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
         if endpoint.lookups:
+            start_ns = self._counter_ns()
             try:
                 features = look_up_now(endpoint, self._online, batch.rows, ticket.now_us)
             except Unavailable:  # a store that needs the network answers on the loop only
                 return self._slowly(ticket, endpoint, batch, caller)
+            endpoint.meter.features.observe(self._counter_ns() - start_ns)
             self._check_deadline(ticket)
+        ticket.scored_ns = self._counter_ns()
         outputs, scorer = self._score(endpoint, batch, features)
         reply = self._conclude(ticket, endpoint, batch, features, outputs, scorer)
-        return self._durably(ticket, reply) if endpoint.config.audit == "power-safe" else reply
+        if endpoint.config.audit == "power-safe":
+            return self._durably(ticket, reply)
+        return self._counted(ticket, reply)
 
     def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Batch:
         if ticket.route.kind == "v1":
@@ -217,7 +247,10 @@ class Gateway:
         session, caller = ticket.session, ticket.caller
         assert session is not None
         assert caller is not None
+        ticket.model_ns = start_ns - ticket.scored_ns
         fallback = scorer is not endpoint.live
+        if fallback:
+            endpoint.meter.fallbacks += 1
         if endpoint.config.audit != "off":
             self._append(
                 encode_record(
@@ -243,32 +276,47 @@ class Gateway:
         )
         return Reply(200, head, body)
 
+    def _counted(self, ticket: Ticket, reply: Reply) -> Reply:
+        total_ns = self._counter_ns() - ticket.started_ns
+        ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, total_ns)
+        return reply
+
     async def _durably(self, ticket: Ticket, reply: Reply) -> Reply:
         try:
             await self._log.synced()
         except TautError as error:
             return self._refuse(ticket, error, record=False)
-        return reply
+        return self._counted(ticket, reply)
 
     async def _slowly(self, ticket: Ticket, endpoint: Endpoint, batch: Batch, caller: Caller) -> Reply:
         try:
             self._enter(ticket.active, caller)
             try:
-                features = (
-                    await look_up(endpoint, self._online, batch.rows, ticket.now_us)
-                    if endpoint.lookups
-                    else NONE
-                )
+                features = await self._look_up(ticket, endpoint, batch)
                 self._check_deadline(ticket)
+                ticket.scored_ns = self._counter_ns()
                 outputs, scorer = await self._score_beside(ticket, endpoint, batch, features)
             finally:
                 self._in_flight -= 1
             reply = self._conclude(ticket, endpoint, batch, features, outputs, scorer)
         except TautError as error:
             return self._refuse(ticket, error)
+        except asyncio.CancelledError:
+            endpoint.meter.refusals.add(_HUNG_UP, "cancelled")
+            raise
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
-            return self._failed(ticket.request_id, error)
-        return await self._durably(ticket, reply) if endpoint.config.audit == "power-safe" else reply
+            return self._failed(ticket.request_id, error, ticket)
+        if endpoint.config.audit == "power-safe":
+            return await self._durably(ticket, reply)
+        return self._counted(ticket, reply)
+
+    async def _look_up(self, ticket: Ticket, endpoint: Endpoint, batch: Batch) -> Features:
+        if not endpoint.lookups:
+            return NONE
+        start_ns = self._counter_ns()
+        features = await look_up(endpoint, self._online, batch.rows, ticket.now_us)
+        endpoint.meter.features.observe(self._counter_ns() - start_ns)
+        return features
 
     async def _score_beside(
         self, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features
@@ -292,13 +340,18 @@ class Gateway:
         session, caller = ticket.session, ticket.caller
         assert session is not None
         assert caller is not None
+        wait = Wait()
         tensor = await scorer.lane.run(
             scorer.feed(batch, features),
             batch.count,
             deadline_s=loop.time() + (ticket.deadline_ns - self._counter_ns()) / 1e9,
             priority=caller.priority,
             caller=session.principal.id,
+            wait=wait,
         )
+        waited_ns = int(wait.seconds * 1e9)
+        endpoint.meter.queue.observe(waited_ns)
+        ticket.scored_ns += waited_ns
         return scorer.model.check(tensor, batch.count)
 
     def _enter(self, active: Active, caller: Caller) -> None:
@@ -326,6 +379,7 @@ class Gateway:
             except Unavailable as full:
                 error = full
         self.refusals += 1
+        ticket.route.endpoint.meter.refusals.add(self._statuses.get(error.code, 500), error.code)
         return refusal(
             error, statuses=self._statuses, request_id=ticket.request_id, epoch=ticket.active.epoch,
             guard_us=ticket.guard_ns // 1000,
@@ -345,9 +399,11 @@ class Gateway:
             )
         )  # fmt: skip
 
-    def _failed(self, request_id: str, error: BaseException) -> Reply:
+    def _failed(self, request_id: str, error: BaseException, ticket: Ticket | None = None) -> Reply:
         self._log_failure(request_id, error)
         self.refusals += 1
+        refusals = self._meters.outside if ticket is None else ticket.route.endpoint.meter.refusals
+        refusals.add(500, Internal.code)
         epoch = 0 if self._active is None else self._active.epoch
         return refusal(Internal(), statuses=self._statuses, request_id=request_id, epoch=epoch)
 
@@ -362,17 +418,19 @@ class Gateway:
             )
             found = pages.find(visit)
         except TautError as error:
-            self.refusals += 1
-            return refusal(error, statuses=self._statuses, request_id=request_id, epoch=epoch)
+            return self._refuse_outside(error, request_id, epoch)
         except Exception as error:  # noqa: BLE001 - as in `answer`
             return self._failed(request_id, error)
         return pages.reply(found, request_id=request_id, epoch=epoch)
 
     def refuse(self, error: TautError, *, close: bool) -> Reply:
         """Return the answer to a request that did not get as far as `answer`: too large, malformed, too slow."""
-        self.refusals += 1
         epoch = 0 if self._active is None else self._active.epoch
-        request_id = self._ids.next(self._now_us())
+        return self._refuse_outside(error, self._ids.next(self._now_us()), epoch, close=close)
+
+    def _refuse_outside(self, error: TautError, request_id: str, epoch: int, *, close: bool = False) -> Reply:
+        self.refusals += 1
+        self._meters.outside.add(self._statuses.get(error.code, 500), error.code)
         return refusal(error, statuses=self._statuses, request_id=request_id, epoch=epoch, close=close)
 
 

@@ -2,7 +2,7 @@
 
 from taut.serving.workers.fleet import Fleet, StartZygote, WorkerModel
 from taut.serving.workers.lane import Lane, LaneSettings
-from taut.serving.workers.queue import Item, Line, Plan, plan
+from taut.serving.workers.queue import Item, Line, Plan, Wait, plan
 from taut.serving.workers.worker import Order
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Order",
     "Plan",
     "StartZygote",
+    "Wait",
     "WorkerModel",
     "plan",
 ]

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput, Unavailable
 from taut.serving.errors import BadAnswer, WorkerLost
+from taut.serving.meters import BATCH_ROWS, Histogram
 from taut.serving.runtime import Cost, Feed
 from taut.serving.workers import wire
 from taut.serving.workers.member import Member
-from taut.serving.workers.queue import Item, Line, plan
+from taut.serving.workers.queue import Item, Line, Wait, plan
 from taut.serving.workers.worker import Loaded
 
 Hire = Callable[[], Awaitable[tuple[socket.socket, int]]]
@@ -50,6 +51,7 @@ class Lane:
     def __init__(self, name: str, hire: Hire, settings: LaneSettings, *, matrix_width: int | None) -> None:
         self.name: Final = name
         self.loaded: Loaded | None = None
+        self.sizes: Final = Histogram(BATCH_ROWS)
         self.batches = 0
         self.rows = 0
         self.shed = 0
@@ -81,9 +83,17 @@ class Lane:
         return self.loaded
 
     async def run(
-        self, feed: Feed, rows: int, *, deadline_s: float, priority: int, caller: str
+        self,
+        feed: Feed,
+        rows: int,
+        *,
+        deadline_s: float,
+        priority: int,
+        caller: str,
+        wait: Wait | None = None,
     ) -> npt.NDArray[Any]:
-        """Return the raw tensor of a feed. deadline_s: by the loop's clock.
+        """Return the raw tensor of a feed. deadline_s: by the loop's clock. wait: told how long the
+        feed waited for a worker.
 
         Raises Unavailable, with the seconds to wait, when the line is full; DeadlineExceeded; BadAnswer when the model
         fails on the feed; WorkerLost when its worker died.
@@ -91,7 +101,7 @@ class Lane:
         if self._retired:
             raise Unavailable(f"{self.name} is being taken out of service: try again")
         answer: asyncio.Future[npt.NDArray[Any]] = self._loop.create_future()
-        item = Item(rows, deadline_s, priority, caller, feed, answer)
+        item = Item(rows, deadline_s, priority, caller, feed, answer, wait=wait, since_s=self._loop.time())
         self._retries = min(_RETRIES_SAVED, self._retries + _RETRY_SHARE)
         for turned_away in self._line.offer(item):
             self._shed(turned_away)
@@ -128,6 +138,11 @@ class Lane:
         return self._line.rows
 
     @property
+    def wanted(self) -> int:
+        """Return how many workers there should be."""
+        return self._settings.workers
+
+    @property
     def alive(self) -> int:
         """Return how many workers are ready."""
         return sum(1 for member in self._members if member.ready)
@@ -156,8 +171,12 @@ class Lane:
         rows = sum(item.rows for item in batch)
         self.batches += 1
         self.rows += rows
+        self.sizes.observe(rows)
         hang_s = max(self._settings.hang_s, 20 * self._line.plan.seconds(rows))
         member.watch = self._loop.call_later(hang_s, self._hangs, member, hang_s)
+        for item in batch:
+            if item.wait is not None:
+                item.wait.seconds = now_s - item.since_s
         member.give(batch, rows, self._layout.buffers([item.feed for item in batch]), now_s)
 
     def _heard(self, member: Member, frame: wire.Frame) -> None:

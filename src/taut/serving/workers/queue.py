@@ -29,12 +29,18 @@ _GAIN: Final = 9.0  # a batch whose fixed cost is a tenth of the whole gains lit
 BATCHES: Final = 2
 
 
+class Wait(msgspec.Struct, gc=False, eq=False):
+    """How long a request waited for a worker; the last time where it was tried again."""
+
+    seconds: float = 0.0
+
+
 class Item(msgspec.Struct, gc=False, eq=False):
     """One request that waits for a worker. Times in seconds of one monotonic clock.
 
     feed: its tensors by name. answer: where its outcome goes; the line only hands it on.
     attempts: how often it was given to a worker that then died. alone: it gets a batch of its own, since one of a
-    batch that failed may be to blame.
+    batch that failed may be to blame. wait: told how long it waited from since_s until a worker took it.
     """
 
     rows: int
@@ -45,6 +51,8 @@ class Item(msgspec.Struct, gc=False, eq=False):
     answer: Any = None
     attempts: int = 0
     alone: bool = False
+    wait: Wait | None = None
+    since_s: float = 0.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

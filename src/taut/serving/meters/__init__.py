@@ -1,0 +1,30 @@
+"""Meters: what a gateway counts of its requests, cheaply, and the readings that control shows of it."""
+
+from taut.serving.meters.histogram import BATCH_ROWS, TIME_NS, Histogram, HistogramReading, quantile
+from taut.serving.meters.meter import EndpointMeter, Meters
+from taut.serving.meters.reading import (
+    LAYOUT,
+    EndpointReading,
+    LaneReading,
+    MeterReading,
+    Refusals,
+    TraceReading,
+    read_lanes,
+)
+
+__all__ = [
+    "BATCH_ROWS",
+    "LAYOUT",
+    "TIME_NS",
+    "EndpointMeter",
+    "EndpointReading",
+    "Histogram",
+    "HistogramReading",
+    "LaneReading",
+    "MeterReading",
+    "Meters",
+    "Refusals",
+    "TraceReading",
+    "quantile",
+    "read_lanes",
+]

@@ -1,0 +1,107 @@
+"""The counters of a gateway: written by its event loop alone, without a lock, and read by it once a second."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+from taut.serving.meters.histogram import TIME_NS, Histogram
+from taut.serving.meters.reading import EndpointReading, Refusals
+
+_VERSIONS: Final = 8  # of an endpoint; older ones were rolled over long ago, and every series costs
+_STAGES: Final = ("guard", "features", "queue", "model", "total")
+
+
+class RefusalCounter:
+    """Refusals by status and code, both of them from the small table of errors."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: Final[dict[tuple[int, str], int]] = {}
+
+    def add(self, status: int, code: str) -> None:
+        key = (status, code)
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def reading(self) -> tuple[Refusals, ...]:
+        return tuple(Refusals(status, code, count) for (status, code), count in self._counts.items())
+
+
+class EndpointMeter:
+    """Counts the requests of one endpoint while one version is live on it.
+
+    cache_hits, cache_misses: to be counted by the result cache, with `answered` for every answer all the same.
+    """
+
+    __slots__ = (
+        "_counts_guard", "_counts_model", "_counts_total", "cache_hits", "cache_misses", "fallbacks", "features",
+        "guard", "model", "queue", "refusals", "total",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.guard: Final = Histogram(TIME_NS)
+        self.features: Final = Histogram(TIME_NS)
+        self.queue: Final = Histogram(TIME_NS)
+        self.model: Final = Histogram(TIME_NS)
+        self.total: Final = Histogram(TIME_NS)
+        self.refusals: Final = RefusalCounter()
+        self.fallbacks = 0
+        self.cache_hits = 0
+        self.cache_misses = 0
+        self._counts_guard: Final = self.guard.counts
+        self._counts_model: Final = self.model.counts
+        self._counts_total: Final = self.total.counts
+
+    def answered(self, guard_ns: int, model_ns: int, total_ns: int) -> None:
+        """Count an answer; three `observe` in one call, since every request passes here."""
+        self._counts_guard[bisect_left(TIME_NS, guard_ns)] += 1
+        self.guard.total += guard_ns
+        self._counts_model[bisect_left(TIME_NS, model_ns)] += 1
+        self.model.total += model_ns
+        self._counts_total[bisect_left(TIME_NS, total_ns)] += 1
+        self.total.total += total_ns
+
+    def reading(self, endpoint: str, version: str) -> EndpointReading:
+        stages = {name: getattr(self, name).reading() for name in _STAGES}
+        return EndpointReading(
+            endpoint=endpoint,
+            version=version,
+            stages={name: reading for name, reading in stages.items() if any(reading.counts)},
+            refusals=self.refusals.reading(),
+            fallbacks=self.fallbacks,
+            cache_hits=self.cache_hits,
+            cache_misses=self.cache_misses,
+        )
+
+
+class Meters:
+    """The meters of one gateway process, by endpoint and version.
+
+    Guarantees: a version that comes back, as after a rollback, counts on where it was, while it is among the last eight
+    of its endpoint. Not guaranteed: figures of an endpoint that is served no more, or of older versions.
+    """
+
+    def __init__(self) -> None:
+        self._meters: dict[str, dict[str, EndpointMeter]] = {}
+        self.outside: Final = RefusalCounter()
+
+    def of(self, endpoint: str, version: str) -> EndpointMeter:
+        """Return the meter of what is live now."""
+        versions = self._meters.setdefault(endpoint, {})
+        meter = versions.pop(version, None) or EndpointMeter()
+        versions[version] = meter  # the newest comes last
+        while len(versions) > _VERSIONS:
+            del versions[next(iter(versions))]
+        return meter
+
+    def keep(self, endpoints: set[str]) -> None:
+        """Forget endpoints that are served no more."""
+        self._meters = {name: versions for name, versions in self._meters.items() if name in endpoints}
+
+    def reading(self) -> tuple[EndpointReading, ...]:
+        return tuple(
+            meter.reading(endpoint, version)
+            for endpoint, versions in self._meters.items()
+            for version, meter in versions.items()
+        )

@@ -1,0 +1,123 @@
+"""What a gateway tells of its meters, as it goes to control with every sign of life."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+import msgspec
+
+from taut.serving.meters.histogram import Histogram, HistogramReading
+
+LAYOUT: Final = 1
+"""Goes up whenever a bound or the meaning of a number changes: control shows no reading of another layout."""
+
+
+class Refusals(msgspec.Struct, frozen=True):
+    """How many requests were refused with this HTTP status and error code."""
+
+    status: int
+    code: str
+    count: int
+
+
+class EndpointReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint while one version was live on it.
+
+    stages: `guard`, `features`, `queue`, `model` and `total` of answered requests, in nanoseconds; those that an
+    endpoint does not have are absent. Its answered requests are the count of `total`. fallbacks: of those answered, how
+    many by the fallback. cache_hits, cache_misses: of those answered; both 0 where there is no cache.
+    """
+
+    endpoint: str
+    version: str
+    stages: dict[str, HistogramReading]
+    refusals: tuple[Refusals, ...] = ()
+    fallbacks: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+
+
+class LaneReading(msgspec.Struct, frozen=True, kw_only=True):
+    """The workers of one model and the line before them.
+
+    endpoints: that it works for, joined by `+`; as a rule one. workers: that are ready, of those `wanted`.
+    shed, lost: requests turned away from the full line, and workers that died.
+    """
+
+    endpoints: str
+    version: str
+    workers: int
+    wanted: int
+    waiting_rows: int
+    shed: int
+    lost: int
+    batch_rows: HistogramReading
+
+
+class TraceReading(msgspec.Struct, frozen=True, kw_only=True):
+    """Traces of requests: delivered to the collector, dropped from a full buffer, given up after tries."""
+
+    exported: int
+    dropped: int
+    failed: int
+
+
+class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
+    """All meters of one gateway process since its start; a new process begins at nothing.
+
+    started_us: wall clock. at_us: of the gateway's monotonic clock, for rates between two readings of one process.
+    in_flight: requests that wait for something now, of `slots`. outside: refusals of what reached no endpoint.
+    """
+
+    layout: int
+    started_us: int
+    at_us: int
+    in_flight: int
+    slots: int
+    endpoints: tuple[EndpointReading, ...] = ()
+    lanes: tuple[LaneReading, ...] = ()
+    outside: tuple[Refusals, ...] = ()
+    traces: TraceReading | None = None
+
+
+class Lane(Protocol):
+    """What is read of a lane of workers."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shed(self) -> int: ...
+
+    @property
+    def lost(self) -> int: ...
+
+    @property
+    def sizes(self) -> Histogram: ...
+
+    @property
+    def alive(self) -> int: ...
+
+    @property
+    def wanted(self) -> int: ...
+
+    @property
+    def waiting_rows(self) -> int: ...
+
+
+def read_lanes(lanes: Iterable[tuple[str, Lane]]) -> tuple[LaneReading, ...]:
+    """Return a reading a lane. lanes: by each endpoint that it works for; one may work for several."""
+    endpoints: dict[int, list[str]] = {}
+    found: dict[int, Lane] = {}
+    for endpoint, lane in lanes:
+        found[id(lane)] = lane
+        endpoints.setdefault(id(lane), []).append(endpoint)
+    return tuple(
+        LaneReading(
+            endpoints="+".join(dict.fromkeys(endpoints[key])), version=lane.name, workers=lane.alive,
+            wanted=lane.wanted, waiting_rows=lane.waiting_rows, shed=lane.shed, lost=lane.lost,
+            batch_rows=lane.sizes.reading(),
+        )
+        for key, lane in found.items()
+    )  # fmt: skip
