@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from taut.core.errors import InvalidInput, NotFound, Unavailable
+from taut.core.errors import InvalidInput, NotFound, TautError, Unavailable
 
 
 class Malformed(InvalidInput):
@@ -39,3 +39,12 @@ class MethodNotAllowed(NotFound):
     """The path is right and the method is not: use the one that is named."""
 
     code: ClassVar[str] = "method_not_allowed"
+
+
+class Internal(TautError):
+    """Something in taut itself failed."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self) -> None:
+        super().__init__("something failed in the gateway itself: look into its log under this request id")

@@ -2,10 +2,11 @@
 
 from taut.serving.gateway.asgi import AsgiApp
 from taut.serving.gateway.compiled import Active, compile_snapshot
-from taut.serving.gateway.core import Gateway, World
+from taut.serving.gateway.core import Gateway
 from taut.serving.gateway.node import GatewayNode
 from taut.serving.gateway.replies import Reply
 from taut.serving.gateway.server import GatewayServer
+from taut.serving.gateway.ticket import World
 
 __all__ = [
     "Active",

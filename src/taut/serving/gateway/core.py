@@ -11,8 +11,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
-import msgspec
-
 from taut.core.errors import (
     DeadlineExceeded,
     Denied,
@@ -22,17 +20,17 @@ from taut.core.errors import (
     Unavailable,
 )
 from taut.ports.online import OnlineReader
-from taut.ports.world import Random
-from taut.serving.errors import BadAnswer, WorkerLost
+from taut.serving.errors import BadAnswer, Internal, WorkerLost
 from taut.serving.gateway import pages
 from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.bodies import inflated
-from taut.serving.gateway.compiled import Active, Endpoint, Features, Route, Scorer
+from taut.serving.gateway.compiled import Active, Endpoint, Features, Scorer
 from taut.serving.gateway.features import NONE, look_up, look_up_now
 from taut.serving.gateway.guard import Caller, Guard, Session, check_fresh, json_bytes, single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.tensors import Batch
+from taut.serving.gateway.ticket import Ticket, World
 from taut.serving.meters import LAYOUT, MeterReading, Meters, read_lanes
 from taut.serving.predictions import PredictionLog, encode_record
 from taut.serving.runtime import Outputs
@@ -46,40 +44,6 @@ LogFailure = Callable[[str, BaseException], None]
 _HIGH_PRIORITY: Final = 5
 _HUNG_UP: Final = 499  # the status that proxies log for a caller who did not wait
 _RESERVED: Final = 0.8  # of the slots; the rest is for priorities from 5 up
-
-
-class Ticket(msgspec.Struct, gc=False):
-    """One request on its way. scored_ns: when its rows went to the model, what they waited for a worker left out."""
-
-    request_id: str
-    now_us: int
-    started_ns: int
-    active: Active
-    route: Route
-    session: Session | None = None
-    caller: Caller | None = None
-    guard_ns: int = 0
-    scored_ns: int = 0
-    model_ns: int = 0
-    deadline_ns: int = 0
-    v2_id: str | None = None
-    v2_outputs: tuple[str, ...] | None = None
-    v2_binary: tuple[str, ...] = ()
-    json_bytes: int | None = None
-    recorded: bool = False
-
-
-class World(msgspec.Struct, frozen=True):
-    """What the gateway takes from outside.
-
-    now_us: wall clock; monotonic_s and counter_ns never go back. version: of taut, for `/v2`.
-    """
-
-    now_us: Callable[[], int]
-    monotonic_s: Callable[[], float]
-    counter_ns: Callable[[], int]
-    random: Random
-    version: str = ""
 
 
 class Gateway:
@@ -432,12 +396,3 @@ class Gateway:
         self.refusals += 1
         self._meters.outside.add(self._statuses.get(error.code, 500), error.code)
         return refusal(error, statuses=self._statuses, request_id=request_id, epoch=epoch, close=close)
-
-
-class Internal(TautError):
-    """Something in taut itself failed."""
-
-    code = "internal"
-
-    def __init__(self) -> None:
-        super().__init__("something failed in the gateway itself: look into its log under this request id")

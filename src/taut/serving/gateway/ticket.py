@@ -1,0 +1,45 @@
+"""What a request carries on its way through the gateway, and what the gateway takes from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from taut.ports.world import Random
+from taut.serving.gateway.compiled import Active, Route
+from taut.serving.gateway.guard import Caller, Session
+
+
+class Ticket(msgspec.Struct, gc=False):
+    """One request on its way. scored_ns: when its rows went to the model, what they waited for a worker left out."""
+
+    request_id: str
+    now_us: int
+    started_ns: int
+    active: Active
+    route: Route
+    session: Session | None = None
+    caller: Caller | None = None
+    guard_ns: int = 0
+    scored_ns: int = 0
+    model_ns: int = 0
+    deadline_ns: int = 0
+    v2_id: str | None = None
+    v2_outputs: tuple[str, ...] | None = None
+    v2_binary: tuple[str, ...] = ()
+    json_bytes: int | None = None
+    recorded: bool = False
+
+
+class World(msgspec.Struct, frozen=True):
+    """What the gateway takes from outside.
+
+    now_us: wall clock; monotonic_s and counter_ns never go back. version: of taut, for `/v2`.
+    """
+
+    now_us: Callable[[], int]
+    monotonic_s: Callable[[], float]
+    counter_ns: Callable[[], int]
+    random: Random
+    version: str = ""
