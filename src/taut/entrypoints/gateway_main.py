@@ -82,7 +82,7 @@ async def _serve(arguments: argparse.Namespace) -> bool:
         )
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
-        fleet = Fleet(_start_zygote)
+        fleet = Fleet(start_zygote)
         node = GatewayNode(
             gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet
         )
@@ -136,7 +136,7 @@ def _hand_over(path: Path, listener: socket.socket) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _start_zygote(descriptor: int) -> subprocess.Popen[bytes]:
+def start_zygote(descriptor: int) -> subprocess.Popen[bytes]:
     """Start the process that forks model workers: it gets its end of the door, and nothing of our environment."""
     environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-P", "-m", "taut.entrypoints.zygote_main", "--fd", str(descriptor)]
