@@ -31,9 +31,11 @@ from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, World
+from taut.serving.gateway.traced import request_span
 from taut.serving.meters import LAYOUT, MeterReading, Meters, read_lanes
 from taut.serving.predictions import PredictionLog, encode_record
 from taut.serving.runtime import Outputs
+from taut.serving.tracing import Trace, Tracer
 from taut.serving.workers import Wait
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -51,6 +53,7 @@ class Gateway:
 
     log: the prediction log. online: where features are looked up; None where no endpoint has any. statuses: HTTP
     status by error code. pool: runs batches that would hold the loop up. log_failure: hears of failures that are ours.
+    tracer: takes the spans of requests that are traced; None traces none.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Gateway:
         world: World,
         pool: Executor,
         log_failure: LogFailure,
+        tracer: Tracer | None = None,
     ) -> None:
         self._log: Final = log
         self._append: Final = log.append
@@ -69,6 +73,7 @@ class Gateway:
         self._statuses: Final = statuses
         self._pool: Final = pool
         self._log_failure: Final = log_failure
+        self._tracer: Final = tracer
         self._now_us: Final = world.now_us
         self._monotonic_s: Final = world.monotonic_s
         self._counter_ns: Final = world.counter_ns
@@ -113,6 +118,7 @@ class Gateway:
             endpoints=self._meters.reading(),
             lanes=read_lanes((endpoint.name, lane) for endpoint in endpoints for lane in endpoint.lanes),
             outside=self._meters.outside.reading(),
+            traces=None if self._tracer is None else self._tracer.reading(),
         )
 
     def reasons(self) -> list[str]:
@@ -149,6 +155,8 @@ class Gateway:
         active, guard = ticket.active, self._guard
         assert guard is not None
         session = ticket.session = guard.identify(headers.get(b"authorization"), ticket.now_us)
+        if self._tracer is not None:
+            ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
         caller = ticket.caller = guard.read_headers(headers)
         key = guard.authorise(session, endpoint, ticket.now_us)
         if endpoint.limited:
@@ -157,18 +165,19 @@ class Gateway:
         body = inflated(headers, body, active.settings.max_body_bytes)
         ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
-        ticket.guard_ns = self._counter_ns() - ticket.started_ns
+        ticket.guarded_ns = guarded_ns = self._counter_ns()
+        ticket.guard_ns = guarded_ns - ticket.started_ns
         batch = self._decode(ticket, endpoint, body)
         if batch.count > endpoint.inline_rows or endpoint.lanes:
             return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
         if endpoint.lookups:
-            start_ns = self._counter_ns()
+            ticket.looked_ns = self._counter_ns()
             try:
                 features = look_up_now(endpoint, self._online, batch.rows, ticket.now_us)
             except Unavailable:  # a store that needs the network answers on the loop only
                 return self._slowly(ticket, endpoint, batch, caller)
-            endpoint.meter.features.observe(self._counter_ns() - start_ns)
+            endpoint.meter.features.observe(self._counter_ns() - ticket.looked_ns)
             self._check_deadline(ticket)
         ticket.scored_ns = self._counter_ns()
         outputs, scorer = self._score(endpoint, batch, features)
@@ -213,8 +222,6 @@ class Gateway:
         assert caller is not None
         ticket.model_ns = start_ns - ticket.scored_ns
         fallback = scorer is not endpoint.live
-        if fallback:
-            endpoint.meter.fallbacks += 1
         if endpoint.config.audit != "off":
             self._append(
                 encode_record(
@@ -225,6 +232,8 @@ class Gateway:
             )  # fmt: skip
         ticket.guard_ns += counter() - start_ns
         self.answers += 1
+        if fallback:
+            endpoint.meter.fallbacks += 1
         head = b"%btaut-request-id: %b\r\ntaut-guard-us: %d\r\n" % (
             endpoint.fallback_head if fallback else endpoint.head,
             ticket.request_id.encode(),
@@ -241,9 +250,23 @@ class Gateway:
         return Reply(200, head, body)
 
     def _counted(self, ticket: Ticket, reply: Reply) -> Reply:
-        total_ns = self._counter_ns() - ticket.started_ns
-        ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, total_ns)
+        ended_ns = self._counter_ns()
+        ticket.route.endpoint.meter.answered(
+            ticket.guard_ns, ticket.model_ns, ended_ns - ticket.started_ns
+        )
+        if ticket.trace is not None:
+            self._trace(ticket, ticket.trace, reply.status)
         return reply
+
+    def _trace(self, ticket: Ticket, trace: Trace, status: int, code: str = "") -> None:
+        assert self._tracer is not None
+        ended_ns = self._counter_ns()
+        self._tracer.finish(request_span(ticket, trace, status=status, code=code, ended_ns=ended_ns))
+
+    def _count_refusal(self, ticket: Ticket, status: int, code: str) -> None:
+        ticket.route.endpoint.meter.refusals.add(status, code)
+        if ticket.trace is not None:
+            self._trace(ticket, ticket.trace, status, code)
 
     async def _durably(self, ticket: Ticket, reply: Reply) -> Reply:
         try:
@@ -266,7 +289,7 @@ class Gateway:
         except TautError as error:
             return self._refuse(ticket, error)
         except asyncio.CancelledError:
-            endpoint.meter.refusals.add(_HUNG_UP, "cancelled")
+            self._count_refusal(ticket, _HUNG_UP, "cancelled")
             raise
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
             return self._failed(ticket.request_id, error, ticket)
@@ -277,9 +300,9 @@ class Gateway:
     async def _look_up(self, ticket: Ticket, endpoint: Endpoint, batch: Batch) -> Features:
         if not endpoint.lookups:
             return NONE
-        start_ns = self._counter_ns()
+        ticket.looked_ns = self._counter_ns()
         features = await look_up(endpoint, self._online, batch.rows, ticket.now_us)
-        endpoint.meter.features.observe(self._counter_ns() - start_ns)
+        endpoint.meter.features.observe(self._counter_ns() - ticket.looked_ns)
         return features
 
     async def _score_beside(
@@ -305,17 +328,20 @@ class Gateway:
         assert session is not None
         assert caller is not None
         wait = Wait()
-        tensor = await scorer.lane.run(
-            scorer.feed(batch, features),
-            batch.count,
-            deadline_s=loop.time() + (ticket.deadline_ns - self._counter_ns()) / 1e9,
-            priority=caller.priority,
-            caller=session.principal.id,
-            wait=wait,
-        )
-        waited_ns = int(wait.seconds * 1e9)
+        try:
+            tensor = await scorer.lane.run(
+                scorer.feed(batch, features),
+                batch.count,
+                deadline_s=loop.time() + (ticket.deadline_ns - self._counter_ns()) / 1e9,
+                priority=caller.priority,
+                caller=session.principal.id,
+                wait=wait,
+            )
+        finally:
+            waited_ns = int(wait.seconds * 1e9)
+            ticket.waited_ns += waited_ns
+            ticket.scored_ns += waited_ns
         endpoint.meter.queue.observe(waited_ns)
-        ticket.scored_ns += waited_ns
         return scorer.model.check(tensor, batch.count)
 
     def _enter(self, active: Active, caller: Caller) -> None:
@@ -343,7 +369,7 @@ class Gateway:
             except Unavailable as full:
                 error = full
         self.refusals += 1
-        ticket.route.endpoint.meter.refusals.add(self._statuses.get(error.code, 500), error.code)
+        self._count_refusal(ticket, self._statuses.get(error.code, 500), error.code)
         return refusal(
             error, statuses=self._statuses, request_id=ticket.request_id, epoch=ticket.active.epoch,
             guard_us=ticket.guard_ns // 1000,
@@ -366,8 +392,10 @@ class Gateway:
     def _failed(self, request_id: str, error: BaseException, ticket: Ticket | None = None) -> Reply:
         self._log_failure(request_id, error)
         self.refusals += 1
-        refusals = self._meters.outside if ticket is None else ticket.route.endpoint.meter.refusals
-        refusals.add(500, Internal.code)
+        if ticket is None:
+            self._meters.outside.add(500, Internal.code)
+        else:
+            self._count_refusal(ticket, 500, Internal.code)
         epoch = 0 if self._active is None else self._active.epoch
         return refusal(Internal(), statuses=self._statuses, request_id=request_id, epoch=epoch)
 

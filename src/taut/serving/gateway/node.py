@@ -14,6 +14,7 @@ from taut.core.errors import Conflict, TautError
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import compile_snapshot
 from taut.serving.gateway.core import Gateway
+from taut.serving.meters import encode_reading
 from taut.serving.snapshot import Ack, Beat, Hello, SnapshotStore, Subscriber, TrustFile, open_snapshot
 from taut.serving.workers import Fleet
 
@@ -119,6 +120,7 @@ class GatewayNode:
             answers=self._gateway.answers,
             refusals=self._gateway.refusals,
             reasons=reasons,
+            meters=encode_reading(self._gateway.meters()),
         )
 
     @contextlib.asynccontextmanager

@@ -9,10 +9,16 @@ import msgspec
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import Active, Route
 from taut.serving.gateway.guard import Caller, Session
+from taut.serving.tracing import Trace
 
 
 class Ticket(msgspec.Struct, gc=False):
-    """One request on its way. scored_ns: when its rows went to the model, what they waited for a worker left out."""
+    """One request on its way, with the times of its stages by the gateway's counter, 0 for those that it has not reached.
+
+    guarded_ns, looked_ns, scored_ns: when the guard was passed, features were asked for, the model began. waited_ns: for a
+    worker, before that. model_ns: how long the model took. guard_ns: spent on guarding, the record included.
+    trace: under which it is recorded; None for most.
+    """
 
     request_id: str
     now_us: int
@@ -22,8 +28,12 @@ class Ticket(msgspec.Struct, gc=False):
     session: Session | None = None
     caller: Caller | None = None
     guard_ns: int = 0
+    guarded_ns: int = 0
+    looked_ns: int = 0
+    waited_ns: int = 0
     scored_ns: int = 0
     model_ns: int = 0
+    trace: Trace | None = None
     deadline_ns: int = 0
     v2_id: str | None = None
     v2_outputs: tuple[str, ...] | None = None

@@ -9,6 +9,8 @@ from taut.serving.meters.reading import (
     MeterReading,
     Refusals,
     TraceReading,
+    decode_reading,
+    encode_reading,
     read_lanes,
 )
 
@@ -25,6 +27,8 @@ __all__ = [
     "Meters",
     "Refusals",
     "TraceReading",
+    "decode_reading",
+    "encode_reading",
     "quantile",
     "read_lanes",
 ]

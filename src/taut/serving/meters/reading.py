@@ -81,6 +81,28 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     traces: TraceReading | None = None
 
 
+_DECODER: Final = msgspec.json.Decoder(MeterReading)
+
+
+class _Layout(msgspec.Struct, frozen=True):
+    layout: int
+
+
+def encode_reading(reading: MeterReading) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(reading))
+
+
+def decode_reading(data: msgspec.Raw) -> MeterReading | None:
+    """Return a reading; None for one of another layout, as a gateway of another version sends, or for none."""
+    try:
+        if msgspec.json.decode(data, type=_Layout).layout != LAYOUT:
+            return None
+        reading: MeterReading = _DECODER.decode(data)
+    except msgspec.MsgspecError:
+        return None
+    return reading
+
+
 class Lane(Protocol):
     """What is read of a lane of workers."""
 

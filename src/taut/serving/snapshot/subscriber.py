@@ -23,6 +23,7 @@ from taut.serving.snapshot.wire import (
 _FIRST_S: Final = 0.05
 _LAST_S: Final = 0.5  # so that a gateway is back within a second of control
 _BEAT_S: Final = 1.0
+_UNREAD_BYTES: Final = 2**20
 
 
 class Subscriber:
@@ -88,5 +89,6 @@ class Subscriber:
 
     async def _send_beats(self, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
-            writer.write(frame_report(self._beat()))
+            if writer.transport.get_write_buffer_size() < _UNREAD_BYTES:  # else control does not read: no use
+                writer.write(frame_report(self._beat()))
             await asyncio.sleep(_BEAT_S)

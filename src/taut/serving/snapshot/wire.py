@@ -39,7 +39,11 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
-    """A sign of life, every second or so, with counters since the gateway's start."""
+    """A sign of life, every second or so, with counters since the gateway's start.
+
+    meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
+    its figures and not the connection.
+    """
 
     gateway: str
     epoch: int
@@ -47,6 +51,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     answers: int
     refusals: int
     reasons: tuple[str, ...] = ()
+    meters: msgspec.Raw = msgspec.Raw(b"null")
 
 
 Report = Hello | Ack | Beat

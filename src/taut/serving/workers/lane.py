@@ -297,6 +297,8 @@ class Lane:
 
     def _expire(self, item: Item) -> None:
         self._line.remove(item)
+        if item.wait is not None and not item.wait.seconds:
+            item.wait.seconds = self._loop.time() - item.since_s
         _fail(item, _too_late())
 
     def _shed(self, item: Item) -> None:
