@@ -84,6 +84,7 @@ class Gateway:
         self._in_flight = 0
         self._meters: Final = Meters()
         self._started_us: Final = world.now_us()
+        self._started_s: Final = world.monotonic_s()
         self.refused_snapshot = ""
         self.answers = 0
         self.refusals = 0
@@ -112,7 +113,7 @@ class Gateway:
         return MeterReading(
             layout=LAYOUT,
             started_us=self._started_us,
-            at_us=int(self._monotonic_s() * 1e6),
+            up_us=int((self._monotonic_s() - self._started_s) * 1e6),
             in_flight=self._in_flight,
             slots=0 if active is None else active.settings.max_in_flight,
             endpoints=self._meters.reading(),

@@ -66,13 +66,13 @@ class TraceReading(msgspec.Struct, frozen=True, kw_only=True):
 class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     """All meters of one gateway process since its start; a new process begins at nothing.
 
-    started_us: wall clock. at_us: of the gateway's monotonic clock, for rates between two readings of one process.
+    started_us: wall clock. up_us: since then by a clock that cannot jump, for rates between two readings of one process.
     in_flight: requests that wait for something now, of `slots`. outside: refusals of what reached no endpoint.
     """
 
     layout: int
     started_us: int
-    at_us: int
+    up_us: int
     in_flight: int
     slots: int
     endpoints: tuple[EndpointReading, ...] = ()
