@@ -169,7 +169,7 @@ def _effect(tx: Tx, writer: int, ids: list[str]) -> None:
     )
 
 
-def _effect_rate(records: Records, ledger: Ledger, salt: str, *, leaf: bool, each: int = 25) -> float:
+def _effect_rate(records: Records, ledger: Ledger, salt: str, *, leaf: bool, each: int = 80) -> float:
     """Return effects a second, one a transaction."""
 
     def write(writer: int) -> None:
@@ -188,14 +188,14 @@ def _effect_rate(records: Records, ledger: Ledger, salt: str, *, leaf: bool, eac
 def _in_parallel(write: Callable[[int], None], ledger: Ledger, *, pause_s: float) -> float:
     """Return the seconds until every writer is done and every leaf has its place.
 
-    pause_s: how long the sequencer rests when nothing waits.
+    pause_s: how long the sequencer rests between its runs, as the housekeeper of control does.
     """
     done = threading.Event()
 
     def sequence() -> None:
         while not done.is_set():
-            if not ledger.sequence():
-                done.wait(pause_s)
+            ledger.sequence()
+            done.wait(pause_s)
 
     with ThreadPoolExecutor(WRITERS + 1) as pool:
         sequencer = pool.submit(sequence)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Final, Protocol, TypeVar
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Dialect, Table
 
 from taut.core.errors import Conflict
 
@@ -66,6 +67,9 @@ def transact(records: Records, do: Callable[[Tx], T], *, attempts: int = 8) -> T
         return do(tx)
 
 
+Value = str | int | float | bool | bytes | None
+"""What every driver takes as it is."""
+
 MANY: Final = "taut_many"
 """The execution option by which an adapter knows the rows of `insert_many`, if its database has a faster way."""
 
@@ -74,19 +78,48 @@ def insert_many(
     tx: Tx,
     table: Table,
     columns: Sequence[str],
-    rows: Sequence[tuple[str | int | float | bool | bytes | None, ...]],
+    rows: Sequence[tuple[Value, ...]],
 ) -> None:
     """Insert rows, each in the order of `columns`, by the fastest way the database has: for thousands of rows.
 
     The values go to the driver as they are: no column's Python-side default or type conversion is applied. Errors
     are those of any statement. SQLAlchemy's own insert of many rows costs three times the processor time here.
     """
-    if not rows:
-        return
-    quote = tx.dialect.identifier_preparer
+    if rows:
+        tx.exec_driver_sql(_insert(tx, table, columns), list(rows), execution_options={MANY: True})
+
+
+LATE: Final = "taut_late"
+"""The execution option with the list of statements that an adapter sends together with the commit."""
+
+
+def insert_late(
+    tx: Tx,
+    table: Table,
+    columns: Sequence[str],
+    row: tuple[Value, ...],
+) -> None:
+    """Insert a row that this transaction does not read again: it may be written as late as the commit.
+
+    Saves a way to the database where it has one: with many writers a way costs as much as an effect's own statement.
+    A Conflict or any other error of the row is then the commit's. Inside a savepoint the row is written at once, so
+    that it goes with the savepoint.
+    """
+    late: list[tuple[str, object]] | None = tx.get_execution_options().get(LATE)
+    statement = _insert(tx, table, columns)
+    if late is None or tx.in_nested_transaction():
+        tx.exec_driver_sql(statement, row)
+    else:
+        late.append((statement, row))
+
+
+def _insert(tx: Tx, table: Table, columns: Sequence[str]) -> str:
+    return _statement(tx.dialect, table, tuple(columns))
+
+
+@lru_cache(maxsize=256)
+def _statement(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> str:
+    quote = dialect.identifier_preparer
     names = ", ".join(quote.format_column(table.c[name]) for name in columns)
-    value = "?" if tx.dialect.paramstyle == "qmark" else "%s"
-    statement = (
-        f"INSERT INTO {quote.format_table(table)} ({names}) VALUES ({', '.join([value] * len(columns))})"  # noqa: S608 - quoted names of our own tables
-    )
-    tx.exec_driver_sql(statement, list(rows), execution_options={MANY: True})
+    values = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * len(columns))
+    return f"INSERT INTO {quote.format_table(table)} ({names}) VALUES ({values})"  # noqa: S608 - quoted names of our own tables

@@ -1,4 +1,4 @@
-"""Rows of `insert_many` on PostgreSQL are sent as COPY: half the work for both sides, in the same transaction."""
+"""Fewer and shorter ways to PostgreSQL: many rows as COPY, and late ones together with the commit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, exc
 
-from taut.ports.records import MANY
+from taut.ports.records import MANY, Tx
 
 _ROWS_MIN: Final = 16  # below, COPY's own round trips cost more than it saves
 
@@ -29,6 +29,28 @@ def _executemany(
         for row in parameters:
             copy.write_row(row)
     return True
+
+
+def commit_with(connection: Tx, late: Sequence[tuple[str, Any]]) -> None:
+    """Run statements and commit, all of it in one message to the server; either all of it holds or nothing.
+
+    A pipeline would wait four times, and each wait of one thread among many costs as much as a statement.
+    Raises what SQLAlchemy would for the same statements.
+    """
+    import psycopg
+
+    raw: Any = connection.connection.driver_connection
+    try:
+        with psycopg.ClientCursor(raw) as cursor:
+            said = [cursor.mogrify(statement, values) for statement, values in late]
+            cursor.execute(
+                "; ".join([*said, "COMMIT"])
+            )  # values are quoted by libpq for this very connection
+    except psycopg.Error as error:
+        raise exc.DBAPIError.instance(
+            "COMMIT", None, error, psycopg.Error, hide_parameters=True, connection_invalidated=raw.closed,
+            dialect=connection.dialect,
+        ) from error  # fmt: skip
 
 
 class _Pipelines(logging.Filter):

@@ -9,10 +9,10 @@ from typing import Final
 from sqlalchemy import create_engine, exc
 from sqlalchemy.engine import URL, make_url
 
-from taut.adapters.records.copying import copy_many, quiet_pipelines
+from taut.adapters.records.copying import commit_with, copy_many, quiet_pipelines
 from taut.adapters.records.sql import Engines, SqlRecords
 from taut.core.errors import Conflict, Corrupt, InvalidInput, Unavailable
-from taut.ports.records import Tx
+from taut.ports.records import LATE, Tx
 
 _SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 # SQLSTATE codes by what the caller can do about them; two characters name a whole class.
@@ -99,6 +99,15 @@ class PostgresRecords(SqlRecords):
             connection.exec_driver_sql("SET LOCAL lock_timeout = '5min'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             yield connection
+
+    def _start_write(self, connection: Tx) -> None:
+        connection.execution_options(**{LATE: []})
+
+    def _end_write(self, connection: Tx) -> None:
+        """Send what was to be written late and the commit together: one way to the server instead of two."""
+        late = connection.get_execution_options()[LATE]
+        if late:
+            commit_with(connection, late)
 
     def _translate(self, error: exc.DBAPIError) -> Exception:
         state = getattr(error.orig, "sqlstate", None) or ""

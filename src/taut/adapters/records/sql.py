@@ -63,6 +63,9 @@ class SqlRecords(ABC):
     def _start_write(self, connection: Connection) -> None:  # noqa: B027 - doing nothing is right for a database without such need
         """Say what a writing transaction must say first."""
 
+    def _end_write(self, connection: Connection) -> None:  # noqa: B027 - doing nothing is right for a database without such need
+        """Do what is left to do just before the commit."""
+
     def _start_read(self, connection: Connection) -> None:  # noqa: B027 - doing nothing is right for a database without such need
         """Say what a reading transaction must say first."""
 
@@ -76,6 +79,7 @@ class SqlRecords(ABC):
         ):
             self._start_write(connection)
             yield connection
+            self._end_write(connection)
 
     @contextmanager
     def read(self) -> Iterator[Tx]:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from taut.core.errors import Conflict, InvalidInput
-from taut.ports.records import Records, Tx, insert_many, transact
+from taut.ports.records import Records, Tx, insert_late, insert_many, transact
 
 metadata = MetaData()
 """The tables of the suite; make them before a test."""
@@ -106,6 +106,44 @@ class RecordsConformance:
             insert_many(tx, things, ("id", "name"), [(number, f"n{number}") for number in range(100)])
 
         assert names(records) == ["first"]
+
+    def test_a_late_row_is_there_when_its_transaction_is_and_only_then(self, records: Records) -> None:
+        with records.begin() as tx:
+            insert_late(tx, things, ("id", "name", "yes", "raw"), (1, "kept", True, b"\x00"))
+            insert_late(tx, things, ("id", "name"), (2, None))
+        with suppress(_Stop), records.begin() as tx:
+            insert_late(tx, things, ("id", "name"), (3, "lost"))
+            raise _Stop
+
+        with records.read() as tx:
+            found = tx.execute(
+                select(things.c.id, things.c.name, things.c.yes, things.c.raw).order_by(things.c.id)
+            )
+            assert [tuple(row) for row in found] == [(1, "kept", True, b"\x00"), (2, None, None, None)]
+
+    def test_a_late_row_of_a_savepoint_goes_with_it(self, records: Records) -> None:
+        with records.begin() as tx:
+            insert_late(tx, things, ("id", "name"), (1, "before"))
+            with suppress(_Stop), tx.begin_nested():
+                insert_late(tx, things, ("id", "name"), (2, "inner"))
+                raise _Stop
+            with tx.begin_nested():
+                insert_late(tx, things, ("id", "name"), (3, "other"))
+            insert_late(tx, things, ("id", "name"), (4, "after"))
+
+        assert names(records) == ["after", "before", "other"]
+
+    def test_a_late_row_that_breaks_a_constraint_is_a_conflict_and_undoes_all(self, records: Records) -> None:
+        with records.begin() as tx:
+            tx.execute(insert(things).values(id=1, name="first"))
+        for _ in range(2):  # the connection is as good as before
+            with pytest.raises(Conflict), records.begin() as tx:  # noqa: PT012 - both are one transaction
+                tx.execute(insert(things).values(id=2, name="with it"))
+                insert_late(tx, things, ("id", "name"), (3, "first"))
+        with records.begin() as tx:
+            insert_late(tx, things, ("id", "name"), (3, "fine"))
+
+        assert names(records) == ["fine", "first"]
 
     def test_a_write_in_a_reading_transaction_is_refused_and_does_no_harm(self, records: Records) -> None:
         with pytest.raises(InvalidInput, match="read-only"), records.read() as tx:

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal, select, update
 
 from taut.core.errors import Conflict, Corrupt
-from taut.ports.records import Tx, insert_many
+from taut.ports.records import Tx, Value, insert_late, insert_many
 from taut.trust.ledger import tables as t
 from taut.trust.ledger.tiles import HASH_BYTES, ReadTile, Tile, grow, split
 
@@ -31,20 +31,24 @@ class Group(NamedTuple):
     hashes: list[bytes]
 
 
-_INSERT: Final = insert(t.leaves)
 _KEYS: Final = ("group_id", *_COLUMNS)
 
 
 def add_group(tx: Tx, group: Group) -> None:
     """Insert a group: its first leaf with what all share, then the others together."""
     first, *rows = [(group.id, *row) for row in group.rows]
-    shared = {
+    shared: dict[str, Value] = {
         "waiting": True,
         "width": len(group.rows),
         "at_us": group.at_us,
         "hashes": b"".join(group.hashes),
     }
-    tx.execute(_INSERT, {**dict(zip(_KEYS, first, strict=True)), **shared})
+    columns = (*_KEYS, *shared)
+    values: tuple[Value, ...] = (*first, *shared.values())
+    if not rows:
+        insert_late(tx, t.leaves, columns, values)
+        return
+    insert_many(tx, t.leaves, columns, [values])
     insert_many(tx, t.leaves, _KEYS, rows)
 
 
