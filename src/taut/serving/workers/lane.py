@@ -27,6 +27,7 @@ _LAST_PAUSE_S: Final = 10.0
 _RETRIES_SAVED: Final = 16.0
 _RETRY_SHARE: Final = 0.1
 _SLOW: Final = 4.0
+_HANGS: Final = 20.0  # times as long as the fit says
 _CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
 
 
@@ -68,6 +69,7 @@ class Lane:
         self._pause_s = _FIRST_PAUSE_S
         self._hiring: Final[set[asyncio.Task[None]]] = set()
         self._retired = False
+        self._sweep: asyncio.TimerHandle | None = None
 
     # from outside
 
@@ -76,6 +78,7 @@ class Lane:
 
         Raises Corrupt or InvalidInput for a model that no worker can load, Unavailable when none can be started.
         """
+        self._look_for_hanging()
         for _ in range(self._settings.workers):
             self._replace(pause_s=0.0)
         await asyncio.shield(self._first)
@@ -103,9 +106,12 @@ class Lane:
         answer: asyncio.Future[npt.NDArray[Any]] = self._loop.create_future()
         item = Item(rows, deadline_s, priority, caller, feed, answer, wait=wait, since_s=self._loop.time())
         self._retries = min(_RETRIES_SAVED, self._retries + _RETRY_SHARE)
-        for turned_away in self._line.offer(item):
-            self._shed(turned_away)
-        self._dispatch()
+        if not len(self._line) and (idle := self._idle_member()):
+            self._at_once(idle, item)  # nobody waits: there is no line to stand in
+        else:
+            for turned_away in self._line.offer(item):
+                self._shed(turned_away)
+            self._dispatch()
         if answer.done():
             return answer.result()
         timer = self._loop.call_at(deadline_s, self._expire, item)
@@ -126,6 +132,8 @@ class Lane:
     def close(self) -> None:
         """End every worker now; what waits fails."""
         self._retired = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         for task in self._hiring:
             task.cancel()
         for member in tuple(self._members):
@@ -153,12 +161,20 @@ class Lane:
 
     # batches
 
+    def _idle_member(self) -> Member | None:
+        """Return the fastest worker that has nothing to do."""
+        idle = [member for member in self._members if member.idle]
+        return min(idle, key=lambda one: one.ratio) if idle else None
+
+    def _at_once(self, member: Member, item: Item) -> None:
+        now_s = self._loop.time()
+        if now_s + self._line.plan.seconds(item.rows) > item.deadline_s:
+            _fail(item, _too_late())
+        else:
+            self._give(member, [item], now_s)
+
     def _dispatch(self) -> None:
-        while len(self._line):
-            idle = [member for member in self._members if member.idle]
-            if not idle:
-                return
-            member = min(idle, key=lambda one: one.ratio)
+        while len(self._line) and (member := self._idle_member()):
             now_s = self._loop.time()
             batch, late = self._line.take(now_s, share=member.share)
             for item in late:
@@ -172,8 +188,7 @@ class Lane:
         self.batches += 1
         self.rows += rows
         self.sizes.observe(rows)
-        hang_s = max(self._settings.hang_s, 20 * self._line.plan.seconds(rows))
-        member.watch = self._loop.call_later(hang_s, self._hangs, member, hang_s)
+        member.allowed_s = max(self._settings.hang_s, _HANGS * self._line.plan.seconds(rows))
         for item in batch:
             if item.wait is not None:
                 item.wait.seconds = now_s - item.since_s
@@ -220,6 +235,8 @@ class Lane:
 
     def _look_for_slow(self, member: Member) -> None:
         """Eject a worker that has become far slower than its siblings."""
+        if len(self._members) < 2:
+            return
         others = [one.ratio for one in self._members if one is not member and one.ready]
         if others and member.share == 1.0 and member.ratio > _SLOW * max(1.0, min(others)):
             member.end(f"takes {member.ratio:.0f} times as long as it did")
@@ -266,12 +283,17 @@ class Lane:
         self._retries -= 1
         self._again(item)
 
-    def _hangs(self, member: Member, after_s: float) -> None:
-        for item in member.batch:
-            item.attempts = max(
-                item.attempts, 1
-            )  # whoever asks for that again would hang the next worker too
-        member.end(f"did not answer for {after_s:g} s")
+    def _look_for_hanging(self) -> None:
+        """Kill workers that do not answer; looked for at intervals, since a timer a batch would cost each of them."""
+        now_s = self._loop.time()
+        for member in tuple(self._members):
+            if member.batch and now_s > member.sent_s + member.allowed_s:
+                for item in member.batch:
+                    item.attempts = max(
+                        item.attempts, 1
+                    )  # asked for again, it would hang the next worker too
+                member.end(f"did not answer for {member.allowed_s:g} s")
+        self._sweep = self._loop.call_later(self._settings.hang_s / 8, self._look_for_hanging)
 
     def _replace(self, *, pause_s: float) -> None:
         task = self._loop.create_task(self._hire_one(pause_s))

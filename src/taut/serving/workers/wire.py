@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import tempfile
+from array import array
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,8 @@ from taut.core.errors import Corrupt
 
 HEAD: Final = struct.Struct("<4sBBHIQ")  # magic, kind, flags, 0, rows, bytes of the body
 INLINE_BYTES: Final = 64 * 1024
+_MOST: Final = INLINE_BYTES + HEAD.size
+_ONE_DESCRIPTOR: Final = socket.CMSG_SPACE(4)
 BODY_MAX: Final = 2**30
 _MAGIC: Final = b"tw1\n"
 _IN_FILE: Final = 1
@@ -49,20 +52,18 @@ class Frame(NamedTuple):
 
 
 def send(sock: socket.socket, kind: int, rows: int, buffers: Sequence[Any]) -> None:
-    """Send a frame. buffers: bytes-like, contiguous.
+    """Send a frame. buffers: bytes, or arrays of them in one dimension.
 
     A small frame fits the socket's buffer when the other side has read what came before; then nothing blocks, also on
     a non-blocking socket. Raises OSError when the other side is gone, BlockingIOError when it does not read.
     """
-    views = [memoryview(buffer).cast("B") if len(buffer) else memoryview(b"") for buffer in buffers]
-    size = sum(map(len, views))
+    size = sum(map(len, buffers))
     if size <= INLINE_BYTES:
-        head = HEAD.pack(_MAGIC, kind, 0, 0, rows, size)
-        sent = sock.sendmsg([head, *views])
+        sent = sock.send(b"".join((HEAD.pack(_MAGIC, kind, 0, 0, rows, size), *buffers)))
         if sent != HEAD.size + size:
             raise BlockingIOError(f"{sent} of {HEAD.size + size} bytes went to a worker that does not read")
         return
-    descriptor = anonymous_file(views)
+    descriptor = anonymous_file(buffers)
     try:
         socket.send_fds(sock, [HEAD.pack(_MAGIC, kind, _IN_FILE, 0, rows, size)], [descriptor])
     finally:
@@ -78,7 +79,7 @@ def anonymous_file(views: Sequence[Any]) -> int:
             descriptor = os.dup(file.fileno())
     try:
         for view in views:
-            rest = memoryview(view).cast("B")
+            rest = memoryview(view)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
     except OSError:
@@ -112,8 +113,9 @@ class Reader:
 
         Raises EOFError when the other side is gone, Corrupt when what came is no frame.
         """
-        data, descriptors, _, _ = socket.recv_fds(self._sock, INLINE_BYTES + HEAD.size, 1)
-        self._descriptors += descriptors
+        data, ancillary, _, _ = self._sock.recvmsg(_MOST, _ONE_DESCRIPTOR)
+        if ancillary:
+            self._take(ancillary)
         if not data:
             raise EOFError("the other side closed the socket")
         self._data = self._data + data if self._data else data
@@ -131,6 +133,11 @@ class Reader:
         body = self._data[HEAD.size :]
         self._data = b""
         return Frame(kind, rows, body)
+
+    def _take(self, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._descriptors += array("i", data[: len(data) - len(data) % 4])
 
     def _from_file(self, size: int) -> bytes:
         if len(self._data) != HEAD.size or len(self._descriptors) != 1:
