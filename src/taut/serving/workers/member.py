@@ -23,8 +23,8 @@ _SMOOTH: Final = 0.1
 class Member:
     """One worker of a lane; it works on at most one batch at a time.
 
-    ready: it has loaded its model. batch: what it works on now. ratio: how long its batches take against what the
-    fit says, smoothed.
+    ready: it has loaded its model. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
+    ratio: how long its batches take against what the fit says, smoothed.
     """
 
     def __init__(self, sock: socket.socket, pid: int, *, on_frame: OnFrame, on_gone: OnGone) -> None:
@@ -37,7 +37,7 @@ class Member:
         self.sent_s = 0.0
         self.answered = 0
         self.ratio = 1.0
-        self.watch: asyncio.TimerHandle | None = None
+        self.allowed_s = 0.0
         self._sock: Final = sock
         self._reader: Final = wire.Reader(sock)
         self._on_frame: Final = on_frame
@@ -67,7 +67,6 @@ class Member:
         batch, self.batch = self.batch, []
         self.answered += 1
         self.ratio += _SMOOTH * ((now_s - self.sent_s) / max(expected_s, 1e-6) - self.ratio)
-        self._unwatch()
         return batch
 
     def end(self, why: str) -> None:
@@ -75,18 +74,12 @@ class Member:
         if self.gone:
             return
         self.gone = True
-        self._unwatch()
         self._loop.remove_reader(self._sock.fileno())
         self._reader.close()
         self._sock.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self._on_gone(self, why)
-
-    def _unwatch(self) -> None:
-        if self.watch is not None:
-            self.watch.cancel()
-            self.watch = None
 
     def _readable(self) -> None:
         try:
