@@ -7,10 +7,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "taut.entrypoints.notebook": ("Dataset", "features", "model", "open"),
     "taut.project.datasets": ("Contract", "column", "files", "rule"),
-    "taut.project.endpoints": ("Endpoint", "Project"),
+    "taut.project.endpoints": ("Endpoint", "Project", "simpler_model"),
     "taut.project.rules": (
-        "SLO", "Canary", "Direct", "Resources", "approval", "by_time", "cron", "errors", "latency", "metric",
-        "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift", "previous_version",
+        "SLO", "Cache", "Canary", "Direct", "Resources", "approval", "by_time", "cached_answer", "cron", "default_answer",
+        "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift",
+        "previous_version",
     ),
     "taut.project.training": ("TrainContext", "Trained"),
 }  # fmt: skip
@@ -18,6 +19,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SLO",
+    "Cache",
     "Canary",
     "Contract",
     "Dataset",
@@ -29,8 +31,10 @@ __all__ = [
     "Trained",
     "approval",
     "by_time",
+    "cached_answer",
     "column",
     "cron",
+    "default_answer",
     "errors",
     "features",
     "files",
@@ -45,6 +49,7 @@ __all__ = [
     "prediction_drift",
     "previous_version",
     "rule",
+    "simpler_model",
 ]
 
 

@@ -19,7 +19,7 @@ from taut.core.refs import VersionRef
 from taut.entrypoints import control_main
 from taut.lifecycle.plans import Surroundings
 from taut.lifecycle.registry import ModelState
-from taut.project.manifest import Manifest
+from taut.project.manifest import FallbackSpec, Manifest
 from taut.serving.snapshot import Ack, GatewayState, open_snapshot
 from taut.workflows.publish import outcome, what_changes
 from taut.workflows.release import materialize, put_online, release
@@ -192,7 +192,7 @@ def test_a_fallback_that_may_not_serve_any_more_holds_nothing_up(platform: Platf
         return platform.place_model(version)
 
     declared = msgspec.structs.replace(
-        platform.plans.require(), endpoints=(msgspec.structs.replace(endpoint, fallback="previous"),)
+        platform.plans.require(), endpoints=(msgspec.structs.replace(endpoint, fallback=(FallbackSpec(kind="previous_version"),)),)
     )
 
     class Plans:
@@ -203,7 +203,7 @@ def test_a_fallback_that_may_not_serve_any_more_holds_nothing_up(platform: Platf
     snapshot = compose(rooms, policy=platform.policy, max_age_s=60.0, gateways=1)
 
     assert calls == ["late@1", "late@1"]
-    assert [(item.name, item.fallback) for item in snapshot.endpoints] == [("late", None)]
+    assert [(item.name, item.fallbacks) for item in snapshot.endpoints] == [("late", ())]
 
 
 def test_records_restored_from_a_backup_do_not_stop_snapshots(platform: Platform) -> None:

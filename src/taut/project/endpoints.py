@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from taut.core.errors import InvalidInput
 from taut.project import words
 from taut.project.declare import declare
-from taut.project.manifest import EndpointSpec, SLOSpec, StrategySpec
+from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, SLOSpec, StrategySpec
 from taut.project.pipelines import Model, declaration_of
-from taut.project.rules import Fallback
 from taut.project.words import worded
 
 
@@ -24,7 +24,10 @@ class Endpoint:
         model: Any,
         release: StrategySpec | None = None,
         slo: SLOSpec | None = None,
-        fallback: Fallback | None = None,
+        fallback: FallbackSpec | Sequence[FallbackSpec] = (),
+        fallback_when: Sequence[str] = ("failed", "late"),
+        cache: CacheSpec | None = None,
+        hedge_after: str | None = None,
         audit: str = "crash-safe",
         runtime: str = "auto",
         workers: int = 1,
@@ -33,6 +36,10 @@ class Endpoint:
     ) -> None:
         """model: the function that `@taut.model` decorates. release: `taut.Direct()` or `taut.Canary(...)`.
 
+        fallback: what answers when the model cannot, in the order in which they are tried; fallback_when: on what
+        occasions: the model or its worker `failed`, it would be too `late`, there was so much to do that the request was
+        `shed`, or `features` that it needs could not be had. cache: keeps answers. hedge_after: when a second worker is
+        asked beside a slow one, within a twentieth of the requests.
         audit: what a prediction's record survives before the answer leaves: `crash-safe` the death of any process,
         `power-safe` the loss of power, `off` nothing (low risk only). runtime: where the model runs: `inline` in the
         gateway, `worker` in processes of its own, `auto` by its measured cost and its risk. workers: how many such
@@ -49,7 +56,7 @@ class Endpoint:
         for value, kind, word in (
             (release, StrategySpec, "release"),
             (slo, SLOSpec, "slo"),
-            (fallback, Fallback, "fallback"),
+            (cache, CacheSpec, "cache"),
         ):
             if value is not None and not isinstance(value, kind):
                 raise InvalidInput(f"{what}: {word} is {value!r}: write {_EXAMPLES[word]}")
@@ -60,7 +67,12 @@ class Endpoint:
             model=found.name,
             release=release or StrategySpec(),
             slo=slo,
-            fallback="previous_version" if fallback else None,
+            fallback=words.instances(
+                fallback, FallbackSpec, f"{what}: fallback", f"write {_EXAMPLES['fallback']}"
+            ),
+            fallback_when=_occasions(fallback_when, what),
+            cache=cache,
+            hedge_after=words.optional_duration(hedge_after, f"{what}: hedge_after"),
             runtime=words.one_of(runtime, ("auto", "inline", "worker"), f"{what}: runtime"),  # type: ignore[arg-type]  # as for audit
             workers=words.whole(workers, f"{what}: workers", low=1, high=64),
             audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
@@ -71,6 +83,21 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"taut.Endpoint({self.name!r})"
+
+
+def _occasions(value: Sequence[str], what: str) -> tuple[Any, ...]:
+    named = words.texts(value, f"{what}: fallback_when")
+    return tuple(words.one_of(one, OCCASIONS, f"{what}: fallback_when") for one in named)
+
+
+@worded("simpler_model")
+def simpler_model(endpoint: Endpoint) -> FallbackSpec:
+    """The version that is live on another endpoint answers: released there, under the rules of its own model."""
+    if not isinstance(endpoint, Endpoint):
+        raise InvalidInput(
+            f"simpler_model: {endpoint!r} is no endpoint: name the taut.Endpoint on which the simpler model is released"
+        )
+    return FallbackSpec(kind="simpler_model", endpoint=endpoint.name)
 
 
 class Project:
@@ -87,5 +114,7 @@ class Project:
 _EXAMPLES = {
     "release": "taut.Direct() or taut.Canary(...)",
     "slo": "taut.SLO(availability=0.999)",
-    "fallback": "taut.previous_version()",
+    "fallback": "taut.previous_version(), taut.simpler_model(...), taut.cached_answer(...) or taut.default_answer(...)",
+    "cache": 'taut.Cache(ttl="60s")',
 }
+OCCASIONS = ("failed", "late", "shed", "features")

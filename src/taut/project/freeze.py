@@ -85,6 +85,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     datasets = {spec.name: spec for spec in manifest.datasets}
     features = {spec.name: spec for spec in manifest.features}
     models = {spec.name: spec for spec in manifest.models}
+    endpoints = {spec.name: spec for spec in manifest.endpoints}
     for kind, specs in (
         ("dataset", manifest.datasets), ("feature set", manifest.features),
         ("model", manifest.models), ("endpoint", manifest.endpoints),
@@ -104,7 +105,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
         for said in _check_model(model, datasets, features):
             yield "model", model.name, f"model {model.name!r}: {said}"
     for endpoint in manifest.endpoints:
-        for said in _check_endpoint(endpoint, models):
+        for said in _check_endpoint(endpoint, models, endpoints):
             yield "endpoint", endpoint.name, f"endpoint {endpoint.name!r}: {said}"
 
 
@@ -155,13 +156,44 @@ def _check_joins(spec: ModelSpec, features: dict[str, FeaturesSpec]) -> Iterator
             yield f"on maps {left!r} to {right!r}, which keys none of its feature sets{nearest(right, keys)}"
 
 
-def _check_endpoint(spec: EndpointSpec, models: dict[str, ModelSpec]) -> Iterator[str]:
+def _check_endpoint(
+    spec: EndpointSpec, models: dict[str, ModelSpec], endpoints: dict[str, EndpointSpec]
+) -> Iterator[str]:
     model = models.get(spec.model)
     if model is None:
         yield f"no model {spec.model!r}{nearest(spec.model, models)}"
         return
     if spec.audit == "off" and model.risk != "low":
         yield f'audit="off" is for low risk only, and model {model.name!r} is of {model.risk} risk'
+    if spec.hedge_after is not None and (spec.workers < 2 or spec.runtime == "inline"):
+        yield 'hedge_after asks a second worker: give it workers=2 or more, and no runtime="inline"'
+    for fallback in spec.fallback:
+        if fallback.endpoint is not None:
+            yield from _check_simpler(
+                spec, model, endpoints.get(fallback.endpoint), fallback.endpoint, models
+            )
+
+
+def _check_simpler(
+    spec: EndpointSpec, model: ModelSpec, other: EndpointSpec | None, name: str, models: dict[str, ModelSpec]
+) -> Iterator[str]:
+    """Yield why the model of endpoint `name` cannot stand in, as far as that can be said before it is trained."""
+    said = f"fallback simpler_model names endpoint {name!r}"
+    simpler = None if other is None else models.get(other.model)
+    if other is None or simpler is None or name == spec.name:
+        yield f"{said}, which is {'itself' if name == spec.name else 'not declared'}"
+        return
+    if simpler.label != model.label:
+        yield f"{said}, whose model predicts {simpler.label!r}, not {model.label!r}"
+    for word, own, known in (
+        ("request column", simpler.request, model.request),
+        ("feature set", simpler.features, model.features),
+    ):
+        more = sorted(set(own) - set(known))
+        if more:
+            yield f"{said}, whose model needs {word} {more[0]!r}, which this one does not"
+    if model.risk == "high" and simpler.risk != "high":
+        yield f"{said}, whose model is of {simpler.risk} risk: a model of high risk is stood in for by such a one only"
 
 
 def _column(

@@ -170,12 +170,37 @@ class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     latency_p95_ms: float | None = None
 
 
+class FallbackSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What answers in the live version's place.
+
+    endpoint: of `simpler_model`, the one on which it is released. max_stale: of `cached_answer`. value, probabilities: of
+    `default_answer`, the one for a regressor, the other (class, probability) for a classifier.
+    """
+
+    kind: Literal["previous_version", "simpler_model", "cached_answer", "default_answer"]
+    endpoint: str | None = None
+    max_stale: str | None = None
+    value: float | None = None
+    probabilities: tuple[tuple[str | int | bool, float], ...] = ()
+
+
+class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How answers are kept: for how long, in how much memory of each gateway, and whether equals in rights share them."""
+
+    ttl: str
+    memory: str = "32MiB"
+    shared: bool = True
+
+
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     model: str
     release: StrategySpec = StrategySpec()
     slo: SLOSpec | None = None
-    fallback: Literal["previous_version"] | None = None
+    fallback: tuple[FallbackSpec, ...] = ()  # in the order in which they are tried
+    fallback_when: tuple[Literal["failed", "late", "shed", "features"], ...] = ("failed", "late")
+    cache: CacheSpec | None = None
+    hedge_after: str | None = None  # when a second worker is asked beside a slow one
     audit: Literal["crash-safe", "power-safe", "off"] = "crash-safe"
     runtime: Literal["auto", "inline", "worker"] = "auto"
     workers: int = 1  # processes of each gateway, where the model does not run inline

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from taut.core.errors import InvalidInput
 from taut.core.metrics import GREATER_IS_BETTER
-from taut.core.units import parse_duration
+from taut.core.units import parse_duration, parse_size
 from taut.project import words
 from taut.project.datasets import Dataset
 from taut.project.manifest import (
+    CacheSpec,
+    FallbackSpec,
     GateSpec,
     ResourcesSpec,
     SLOSpec,
@@ -23,6 +25,8 @@ from taut.project.manifest import (
 from taut.project.words import worded
 
 _HUGE: Final = 1e300
+_SLACK: Final = 1e-6
+_MAX_TTL_S: Final = 86_400.0
 _CRON_FIELDS: Final = (
     ("minute", 0, 59),
     ("hour", 0, 23),
@@ -42,12 +46,6 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
     """A measure that a release is watched by."""
 
     name: str
-
-
-class Fallback(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers when the model cannot."""
-
-    kind: str
 
 
 @worded("by_time")
@@ -210,6 +208,58 @@ def SLO(*, availability: float | None = None, latency_p95_ms: float | None = Non
 
 
 @worded("previous_version")
-def previous_version() -> Fallback:
+def previous_version() -> FallbackSpec:
     """The version that was live before answers when this one cannot."""
-    return Fallback(kind="previous_version")
+    return FallbackSpec(kind="previous_version")
+
+
+@worded("cached_answer")
+def cached_answer(*, max_stale: str = "10m") -> FallbackSpec:
+    """The last answer to the same request, by the same version, where it is not older than `max_stale`."""
+    kept = words.duration(max_stale, "cached_answer: max_stale")
+    if not parse_duration(kept):
+        raise InvalidInput(
+            f"cached_answer: max_stale is {kept!r}: nothing would be answered, write for example '10m'"
+        )
+    return FallbackSpec(kind="cached_answer", max_stale=kept)
+
+
+@worded("default_answer")
+def default_answer(
+    *, value: float | None = None, probabilities: Mapping[str | int | bool, float] | None = None
+) -> FallbackSpec:
+    """The same answer for every row: the `value` of a regressor, or a probability for each class of a classifier."""
+    what = "default_answer"
+    if (value is None) == (probabilities is None):
+        raise InvalidInput(f"{what}: give value= for a regressor, or probabilities= for a classifier")
+    if probabilities is None:
+        return FallbackSpec(
+            kind="default_answer",
+            value=words.optional_number(value, f"{what}: value", low=-_HUGE, high=_HUGE),
+        )
+    if not hasattr(probabilities, "items") or len(probabilities) < 2:
+        raise InvalidInput(f"{what}: probabilities is {probabilities!r}: write {{True: 0.2, False: 0.8}}")
+    shares = []
+    for label, share in probabilities.items():
+        if not isinstance(label, str | int):
+            raise InvalidInput(f"{what}: {label!r} is no class: write a text, a whole number, True or False")
+        shares.append((label, float(words.number(share, f"{what}: probability of {label!r}", low=0, high=1))))
+    if abs(sum(share for _, share in shares) - 1.0) > _SLACK:
+        raise InvalidInput(
+            f"{what}: the probabilities sum to {sum(share for _, share in shares):g}, not to 1"
+        )
+    return FallbackSpec(kind="default_answer", probabilities=tuple(shares))
+
+
+@worded("Cache")
+def Cache(*, ttl: str = "60s", memory: str = "32MiB", shared: bool = True) -> CacheSpec:  # noqa: N802 - a value's name
+    """Keep answers for `ttl` in `memory` of each gateway. shared: callers of the same rights share them."""
+    kept = words.duration(ttl, "Cache: ttl")
+    if not 0 < parse_duration(kept).total_seconds() <= _MAX_TTL_S:
+        raise InvalidInput(f"Cache: ttl is {kept!r}: write from 1ms to 1d, for example '60s'")
+    room = words.size(memory, "Cache: memory")
+    if not 2**16 <= parse_size(room) <= 2**36:
+        raise InvalidInput(f"Cache: memory is {room!r}: write from 64KiB to 64GiB, for example '32MiB'")
+    if not isinstance(shared, bool):
+        raise InvalidInput(f"Cache: shared is {shared!r}: write True or False")
+    return CacheSpec(ttl=kept, memory=room, shared=shared)

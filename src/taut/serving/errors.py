@@ -48,3 +48,19 @@ class Internal(TautError):
 
     def __init__(self) -> None:
         super().__init__("something failed in the gateway itself: look into its log under this request id")
+
+
+class Shed(Unavailable):
+    """There is more to do than can be done in time: come back when it says."""
+
+
+class BreakerOpen(Unavailable):
+    """What is needed failed too often of late and is left alone for a moment: try again when it says."""
+
+
+class MissingFeature(InvalidInput):
+    """A feature that the model cannot do without has no value for this row."""
+
+
+class FeaturesLost(Unavailable):
+    """Features cannot be read now: try again."""

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from taut.core.errors import Corrupt, Denied
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
+from taut.core.units import parse_duration, parse_size
 from taut.lifecycle.release import Route
 from taut.ports.records import transact
 from taut.project.declared import endpoint_of
-from taut.project.manifest import EndpointSpec, Manifest
-from taut.serving.snapshot import EndpointConfig, GatewayState, ServedModel, ServingSnapshot
+from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, Manifest
+from taut.serving.snapshot import (
+    CacheConfig,
+    DefaultAnswer,
+    EndpointConfig,
+    GatewayState,
+    OtherModel,
+    PreviousVersion,
+    ServedModel,
+    ServingSnapshot,
+    StaleAnswer,
+    StandIn,
+)
 from taut.trust.policy import Policy
 from taut.trust.quota import Limit
 from taut.workflows.rooms import Published, Rooms
@@ -41,7 +53,8 @@ def compose(
     declared = {spec.name for spec in manifest.endpoints}
     with rooms.records.read() as tx:
         routes = rooms.releases.routes(tx)
-    endpoints = tuple(_endpoint(rooms, manifest, route) for route in routes if route.endpoint in declared)
+    live = {route.endpoint: route for route in routes if route.endpoint in declared}
+    endpoints = tuple(_endpoint(rooms, manifest, route, live) for route in live.values())
     return ServingSnapshot(
         epoch=transact(rooms.records, lambda tx: rooms.releases.raise_epoch(tx, above=above)),
         issued_at_us=to_us(rooms.clock.now()),
@@ -74,12 +87,17 @@ def outcome(epoch: int, states: Sequence[GatewayState]) -> Published:
     )
 
 
-def _endpoint(rooms: Rooms, manifest: Manifest, route: Route) -> EndpointConfig:
+def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str, Route]) -> EndpointConfig:
     spec = endpoint_of(manifest, route.endpoint)
     return EndpointConfig(
         name=route.endpoint,
         live=_model(rooms, route.version, route.release),
-        fallback=_fallback(rooms, spec, route),
+        fallbacks=tuple(found for one in spec.fallback for found in _stand_in(rooms, one, route, live)),
+        fallback_when=spec.fallback_when,
+        cache=_cache(spec.cache),
+        hedge_after_ms=None
+        if spec.hedge_after is None
+        else parse_duration(spec.hedge_after).total_seconds() * 1e3,
         audit=spec.audit,
         risk=next((model.risk for model in manifest.models if model.name == spec.model), "medium"),
         runtime=spec.runtime,
@@ -95,21 +113,34 @@ def _quota(spec: EndpointSpec) -> Limit:
     return Limit(rate_per_s=spec.quota_per_s, burst=max(1.0, spec.quota_per_s * BURST_SECONDS))
 
 
-def _fallback(rooms: Rooms, spec: EndpointSpec, route: Route) -> ServedModel | None:
-    """The version that the live release replaced, where the builder declared it as the fallback.
+def _cache(spec: CacheSpec | None) -> CacheConfig | None:
+    if spec is None:
+        return None
+    ttl_s = parse_duration(spec.ttl).total_seconds()
+    return CacheConfig(ttl_s=ttl_s, max_bytes=parse_size(spec.memory), shared=spec.shared)
 
-    None where that one may not serve any more: a stand-in must not keep what is live from being served.
-    """
-    if spec.fallback is None:
-        return None
-    replaced = rooms.releases.show(route.release).replaces
-    if replaced is None:
-        return None
-    before = rooms.releases.show(replaced)
+
+def _stand_in(rooms: Rooms, spec: FallbackSpec, route: Route, live: Mapping[str, Route]) -> Iterator[StandIn]:
+    """Yield what stands in, where it may serve now: a stand-in must not keep what is live from being served."""
     try:
-        return _model(rooms, VersionRef.parse(before.version), before.release)
+        match spec.kind:
+            case "previous_version":
+                replaced = rooms.releases.show(route.release).replaces
+                if replaced is not None:
+                    before = rooms.releases.show(replaced)
+                    yield PreviousVersion(
+                        model=_model(rooms, VersionRef.parse(before.version), before.release)
+                    )
+            case "simpler_model":
+                other = live.get(spec.endpoint or "")
+                if other is not None:
+                    yield OtherModel(model=_model(rooms, other.version, other.release))
+            case "cached_answer":
+                yield StaleAnswer(max_stale_s=parse_duration(spec.max_stale or "0s").total_seconds())
+            case "default_answer":
+                yield DefaultAnswer(value=spec.value, probabilities=spec.probabilities)
     except (Corrupt, Denied):
-        return None
+        return
 
 
 def _model(rooms: Rooms, version: VersionRef, release: str) -> ServedModel:

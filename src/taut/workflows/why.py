@@ -31,11 +31,10 @@ def why_request(rooms: Rooms, request_id: str, *, depth: int = 64) -> dict[str, 
     Raises NotFound for a request that is not in the prediction log.
     """
     record = rooms.predictions.find(request_id)
-    version = VersionRef.parse(record.fallback or record.head.version)
     with rooms.records.read() as tx:
         release = rooms.lineage.why(tx, Ref(Kind.RELEASE, record.head.release), depth=depth)
     inputs = [lineage_as_json(release)]
-    signature = rooms.registry.signature(version)
+    signature = rooms.registry.signature(VersionRef.parse(record.head.version))
     for index, lookup in enumerate(signature.lookups):
         inputs += _features(rooms, record, lookup, index)
     step = {
@@ -49,12 +48,12 @@ def why_request(rooms: Rooms, request_id: str, *, depth: int = 64) -> dict[str, 
         "inputs": inputs,
     }
     tree = {"ref": str(Ref(Kind.REQUEST, request_id)), "facts": _answer(record), "made_by": [step]}
-    return {"id": tree["ref"], "request": _asked(record, version), "tree": tree}
+    return {"id": tree["ref"], "request": _asked(record), "tree": tree}
 
 
-def _asked(record: PredictionRecord, version: VersionRef) -> dict[str, Any]:
+def _asked(record: PredictionRecord) -> dict[str, Any]:
     return {
-        "endpoint": record.head.endpoint, "version": str(version), "release": record.head.release,
+        "endpoint": record.head.endpoint, "version": record.version or record.fallback, "release": record.head.release,
         "principal": record.principal, "status": record.status, "at": from_us(record.time_us).isoformat(),
         "instances": record.requests(), "labels": list(record.answer.labels),
         "probabilities": [list(row) for row in record.answer.probabilities], "values": list(record.answer.values),
@@ -63,6 +62,10 @@ def _asked(record: PredictionRecord, version: VersionRef) -> dict[str, Any]:
 
 def _answer(record: PredictionRecord) -> dict[str, Scalar]:
     facts: dict[str, Scalar] = {"status": record.status, "guard_us": record.guard_us}
+    if record.fallback:
+        facts["fallback"] = record.fallback
+    if record.age_us:
+        facts["age_us"] = record.age_us
     if record.answer.labels:
         facts["label"] = record.answer.labels[0]
     if record.answer.probabilities:

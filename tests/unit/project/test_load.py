@@ -102,7 +102,7 @@ def test_the_project_of_the_interface_becomes_a_manifest(tmp_path: Path) -> None
     assert [trigger.kind for trigger in model.triggers] == ["new_data", "drift", "cron"]
     assert (model.approvals, model.resources.memory, model.params) == (1, "4GiB", {"depth": 6})
     assert endpoint.release.guardrails == ("errors", "latency", "prediction_drift")
-    assert endpoint.fallback == "previous_version"
+    assert [one.kind for one in endpoint.fallback] == ["previous_version"]
     assert manifest.bundle == digest_bytes(loaded.bundle)
     assert manifest.root == str(tmp_path)
 

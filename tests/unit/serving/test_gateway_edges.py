@@ -18,7 +18,7 @@ from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.serving.gateway import Gateway, GatewayNode, Reply, compile_snapshot
 from taut.serving.gateway.guard import Guard
 from taut.serving.gateway.tensors import TensorDecoder
-from taut.serving.snapshot import EndpointConfig
+from taut.serving.snapshot import EndpointConfig, PreviousVersion
 from taut.testing.serving import (
     DataPlane,
     matrix_model,
@@ -91,7 +91,7 @@ def test_a_fallback_with_labels_of_another_kind_is_not_used(gateway: Gateway, pl
     nan = plane.served(matrix_model(3, weight=float("nan")), matrix_signature(3), version="delay@2")
     words = with_fields(matrix_signature(3), classes=("late", "on time"))
     other = plane.served(matrix_model(3), words, version="delay@1")
-    endpoint = EndpointConfig(name="delay", live=nan, fallback=other)
+    endpoint = EndpointConfig(name="delay", live=nan, fallbacks=(PreviousVersion(model=other),))
     gateway.install(compile_snapshot(plane.snapshot(endpoint), home=plane.home, before=None))
     body = {"inputs": [{"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1.0, 2.0, 3.0]}]}
 

@@ -22,7 +22,7 @@ from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSign
 from taut.ports.online import OnlineRow
 from taut.serving.gateway import Gateway, GatewayNode, Reply, compile_snapshot
 from taut.serving.predictions import PredictionReader, PredictionRecord
-from taut.serving.snapshot import EndpointConfig, GatewaySettings
+from taut.serving.snapshot import EndpointConfig, GatewaySettings, PreviousVersion
 from taut.testing.serving import (
     DataPlane,
     columns_model,
@@ -429,12 +429,12 @@ def test_a_model_that_answers_nonsense_gives_way_to_its_fallback_or_a_503(
 ) -> None:
     nan = plane.served(matrix_model(3, weight=float("nan")), matrix_signature(3), version="delay@2")
     good = plane.served(matrix_model(3), matrix_signature(3), version="delay@1")
-    other = plane.served(matrix_model(2), matrix_signature(2), version="delay@1")
+    other = plane.served(matrix_model(4), matrix_signature(4), version="delay@1")
     body = {"instances": [INSTANCE]}
 
-    install(gateway, plane, EndpointConfig(name="delay", live=nan, fallback=good))
+    install(gateway, plane, EndpointConfig(name="delay", live=nan, fallbacks=(PreviousVersion(model=good),)))
     status, headers, answer = ask(gateway, "/v1/predict/delay", body, plane.token())
-    install(gateway, plane, EndpointConfig(name="delay", live=nan, fallback=other))
+    install(gateway, plane, EndpointConfig(name="delay", live=nan, fallbacks=(PreviousVersion(model=other),)))
     alone, _, refused = ask(gateway, "/v1/predict/delay", body, plane.token())
 
     assert (status, headers["taut-fallback"], answer["model_version"]) == (200, "delay@1", "delay@1")

@@ -6,11 +6,12 @@ from typing import Final
 
 import msgspec
 
-from taut.serving.gateway.compiled import Endpoint, Scorer
+from taut.serving.gateway.compiled import Endpoint
 from taut.serving.gateway.replies import encode_json
 from taut.serving.gateway.tensors import output_tensors, raw_outputs
 from taut.serving.runtime import Outputs
 from taut.serving.runtime.outputs import Label
+from taut.serving.snapshot import ServedModel
 
 
 class _Binary(msgspec.Struct, gc=False):
@@ -47,38 +48,36 @@ _CLASS_NAMES: Final = {True: "true", False: "false"}
 def render(
     kind: str,
     endpoint: Endpoint,
-    scorer: Scorer,
+    served: ServedModel,
     outputs: Outputs,
     request_id: str,
     v2_id: str | None,
     wanted: tuple[str, ...] | None,
 ) -> bytes:
     """Return the body of an answer. kind: `v1` or `v2`; wanted: the v2 outputs that were asked for, None for all."""
-    served = scorer.served
     if kind == "v2":
         tensors = output_tensors(served.signature, outputs, endpoint.label_type, wanted)
         return encode_json(_Tensors(endpoint.name, served.version.rpartition("@")[2], tensors, v2_id))
-    return encode_json(_Predictions(_rows(scorer, outputs), request_id, served.version, served.release))
+    return encode_json(_Predictions(_rows(served, outputs), request_id, served.version, served.release))
 
 
 def render_binary(
     endpoint: Endpoint,
-    scorer: Scorer,
+    served: ServedModel,
     outputs: Outputs,
     v2_id: str | None,
     wanted: tuple[str, ...] | None,
     binary: tuple[str, ...],
 ) -> tuple[int, bytes]:
     """Return how many bytes of a v2 body are JSON, and the body: the JSON, and after it the raw data of `binary` outputs."""
-    served = scorer.served
     tensors = output_tensors(served.signature, outputs, endpoint.label_type, wanted)
     raw = raw_outputs(tensors, binary)
     document = encode_json(_Tensors(endpoint.name, served.version.rpartition("@")[2], tensors, v2_id))
     return len(document), document + raw
 
 
-def _rows(scorer: Scorer, outputs: Outputs) -> list[_Binary] | list[_Multi] | list[_Value]:
-    signature = scorer.served.signature
+def _rows(served: ServedModel, outputs: Outputs) -> list[_Binary] | list[_Multi] | list[_Value]:
+    signature = served.signature
     if signature.output == "value":
         return [_Value(value) for value in outputs.values]
     pairs = zip(outputs.labels, outputs.probabilities, strict=True)

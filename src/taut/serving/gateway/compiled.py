@@ -2,140 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from taut.core.canonical import digest_bytes
-from taut.core.errors import Corrupt, InvalidInput, Unavailable
-from taut.core.schema import Column, FeatureLookup, ModelSignature
-from taut.serving.gateway.tensors import Batch, TensorDecoder, label_datatype, output_names
+from taut.core.errors import Corrupt, InvalidInput, TautError
+from taut.core.schema import FeatureLookup, ModelSignature
+from taut.serving.gateway.scorer import Model, Scorer
+from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
+from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
 from taut.serving.meters import EndpointMeter
-from taut.serving.predictions import FeatureRow, Lookup, RecordHead, encode_head
-from taut.serving.runtime import Feed, LoadedModel, Matrix, Outputs, RowDecoder, load
-from taut.serving.runtime.rows import Value
-from taut.serving.runtime.score import feature_value
-from taut.serving.snapshot import EndpointConfig, GatewaySettings, ServedModel, ServingSnapshot
-from taut.serving.workers import Fleet, Lane, LaneSettings, Order, WorkerModel
+from taut.serving.predictions import Lookup, RecordHead, encode_head
+from taut.serving.runtime import RowDecoder, load
+from taut.serving.snapshot import (
+    EndpointConfig,
+    GatewaySettings,
+    OtherModel,
+    PreviousVersion,
+    ServedModel,
+    ServingSnapshot,
+    StandIn,
+)
+from taut.serving.workers import Fleet, LaneSettings, Order
 from taut.trust.identity.verifier import TokenVerifier
 from taut.trust.policy import Policy
 from taut.trust.quota import Quota
 
-Features = Sequence[Sequence[FeatureRow | None]]
-"""Row -> lookup -> what was found, in the order of the signature's lookups."""
-Rows = Sequence[Sequence[Value]]
-Model = LoadedModel | WorkerModel
 _OPEN_TIMEOUT_S: Final = 60.0
 
 
-class Scorer:
-    """One loaded version: turns rows of the request and features into outputs.
-
-    lane: the workers that run the model; None where it runs in this process.
-    """
-
-    def __init__(self, served: ServedModel, model: Model) -> None:
-        self.served: Final = served
-        self.model: Final = model
-        self.lane: Final[Lane | None] = model.lane if isinstance(model, WorkerModel) else None
-        self._assemble: Final = _assembler(served)
-        self._row_major: Final = model.row_major
-        columns = [item.column for item in served.signature.inputs]
-        self._matrix: Final = Matrix(columns) if model.row_major else None
-
-    @property
-    def direct(self) -> bool:
-        """Whether the model takes one FP32 tensor of just the request's columns."""
-        return self._assemble is None and self._matrix is not None
-
-    def score(self, batch: Batch, features: Features) -> Outputs:
-        """Return checked outputs of a model that runs in this process.
-
-        Raises what `feed` does, and BadAnswer for nonsense.
-        """
-        assert isinstance(self.model, LoadedModel), "workers are asked through their lane"
-        return self.model.run(self.feed(batch, features), batch.count)
-
-    def feed(self, batch: Batch, features: Features) -> Feed:
-        """Return the model's tensors.
-
-        Raises InvalidInput for a feature that is missing, Unavailable for one that is just being rewritten.
-        """
-        if batch.packed:
-            assert self._matrix is not None, "batches are packed for direct models only"
-            return self._matrix.feed(batch.rows, batch.count)
-        rows: Rows = batch.rows
-        given = rows if self._assemble is None else self._assemble(rows, features)
-        return self.model.encode(given if self._row_major else list(zip(*given, strict=True)))
-
-
-def _assembler(served: ServedModel) -> Callable[[Rows, Features], Rows] | None:
-    """Return what puts request columns and features into the model's order; None where the request already is."""
-    signature = served.signature
-    positions = {column.name: index for index, column in enumerate(signature.request)}
-    if [item.column.name for item in signature.inputs] == list(positions) and not signature.lookups:
-        return None
-    sets = {lookup.feature_set: index for index, lookup in enumerate(signature.lookups)}
-    takes: list[Callable[[int, Sequence[Value], Sequence[FeatureRow | None]], Value]] = []
-    for item in signature.inputs:
-        name = item.column.name
-        if item.feature_set is None:
-            takes.append(_request_taker(positions[name]))
-            continue
-        forms = served.feature_columns.get(item.feature_set, {})
-        places = {source: columns.index(name) for source, columns in forms.items() if name in columns}
-        if not places:
-            raise InvalidInput(
-                f"{served.version}: feature {name!r} is no column of {item.feature_set!r} in the snapshot: issue it again"
-            )
-        takes.append(_feature_taker(item.column, sets[item.feature_set], places, signature))
-
-    def assemble(rows: Rows, features: Features) -> Rows:
-        found = features or [()] * len(rows)
-        return [
-            [take(index, row, looked_up) for take in takes]
-            for index, (row, looked_up) in enumerate(zip(rows, found, strict=True))
-        ]
-
-    return assemble
-
-
-def _request_taker(position: int) -> Callable[[int, Sequence[Value], object], Value]:
-    return lambda _index, row, _found: row[position]
-
-
-def _feature_taker(
-    column: Column, lookup: int, places: Mapping[str, int], signature: ModelSignature
-) -> Callable[[int, Sequence[Value], Sequence[FeatureRow | None]], Value]:
-    """places: materialisation -> where the feature stands in its rows."""
-    feature_set = signature.lookups[lookup].feature_set
-
-    def take(index: int, _row: Sequence[Value], found: Sequence[FeatureRow | None]) -> Value:
-        entry = found[lookup]
-        if entry is not None and entry.source not in places:
-            raise Unavailable(
-                f"feature {column.name!r} of {feature_set!r}: its row is of {entry.source}, which is being put online: "
-                "try again shortly"
-            )
-        value = None if entry is None else feature_value(column, entry.values[places[entry.source]])
-        if value is None and not column.nullable:
-            why = (
-                "no row for this entity, or one that is too old"
-                if entry is None
-                else "null in the online store"
-            )
-            raise InvalidInput(
-                f"row {index}, feature {column.name!r} of {feature_set!r}: {why}; materialise the set, or make it nullable"
-            )
-        return value
-
-    return take
-
-
 class Endpoint:
-    """One endpoint, compiled. meter: replaced by the gateway's own when it begins to serve this."""
+    """One endpoint, compiled.
+
+    way: None where only the live version answers, in this process. lanes: of every version that may answer. meter:
+    replaced by the gateway's own when it begins to serve this.
+    """
 
     def __init__(
         self, config: EndpointConfig, snapshot: ServingSnapshot, models: Mapping[str, Model]
@@ -147,16 +52,15 @@ class Endpoint:
         self.name: Final = config.name
         self.resource: Final = f"endpoint:{config.name}"
         self.signature: Final = signature
-        self.live: Final = Scorer(live, models[model_key(live, config)])
-        stand_in = config.fallback
-        if stand_in is not None and not _same_face(stand_in.signature, signature):
-            stand_in = None
-        self.fallback: Final = (
-            None if stand_in is None else Scorer(stand_in, models[model_key(stand_in, config)])
+        key = model_key(live, config)
+        self.live: Final = Scorer(live, models[key], key=key)
+        self.way: Final = (
+            Way(config, self.live, epoch=snapshot.epoch, policy=snapshot.policy, make=self._maker(models))
+            if needs_way(config, self.live)
+            else None
         )
-        self.lanes: Final = tuple(
-            one.lane for one in (self.live, self.fallback) if one is not None and one.lane is not None
-        )
+        scorers = [self.live] if self.way is None else [self.live, *self.way.scorers]
+        self.lanes: Final = tuple(dict.fromkeys(scorer.lane for scorer in scorers if scorer.lane is not None))
         self.lookups: Final = signature.lookups
         self.keys: Final = tuple(_key_positions(signature, lookup) for lookup in signature.lookups)
         settings = snapshot.settings
@@ -170,7 +74,7 @@ class Endpoint:
             optional=None if self.event_time is None else signature.request[-1],
             outputs=output_names(signature),
             max_rows=settings.max_rows,
-            packed=self.live.direct and (self.fallback is None or self.fallback.direct),
+            packed=all(scorer.direct for scorer in scorers),
         )
         self.inline_rows: Final = self.live.model.rows_within(settings.inline_us)
         self.label_type: Final = label_datatype(signature)
@@ -191,36 +95,24 @@ class Endpoint:
             )
         )
         self.number: Final = live.version.rpartition("@")[2]
-        self.head: Final = _head(live, snapshot.epoch)
-        self.fallback_head: Final = (
-            b"" if stand_in is None else _head(stand_in, snapshot.epoch, fallback=True)
-        )
+        self.head: Final = head_lines(live, snapshot.epoch)
+
+    def _maker(self, models: Mapping[str, Model]) -> MakeScorer:
+        """Return what makes a stand-in's scorer."""
+
+        def make(stand_in: StandIn, served: ServedModel) -> Scorer:
+            key = model_key(served, _placing(self.config, stand_in))
+            if key not in models:
+                raise Corrupt(f"{served.version} cannot stand in: its artifact cannot be loaded, restore it")
+            return Scorer(served, models[key], key=key, face=self.signature)
+
+        return make
 
 
 def _columns(served: ServedModel, feature_set: str) -> tuple[str, ...]:
     """Return the columns of a set, none while they change: each row's materialisation says them then."""
     forms = set(served.feature_columns.get(feature_set, {}).values())
     return forms.pop() if len(forms) == 1 else ()
-
-
-def _same_face(left: ModelSignature, right: ModelSignature) -> bool:
-    """Whether a request that was read for one model can be scored by the other, and the answer read as the one's."""
-    return (
-        (left.request, left.lookups, left.output) == (right.request, right.lookups, right.output)
-        and left.classes == right.classes
-        and left.event_time == right.event_time
-        and label_datatype(left) == label_datatype(right)  # (0, 1) equals (False, True)
-    )
-
-
-def _head(served: ServedModel, epoch: int, *, fallback: bool = False) -> bytes:
-    head = (
-        f"content-type: application/json\r\ntaut-model-version: {served.version}\r\ntaut-release: {served.release}\r\n"
-        f"taut-policy-epoch: {epoch}\r\ntaut-cache: off\r\n"
-    )
-    if fallback:
-        head += f"taut-fallback: {served.version}\r\n"
-    return head.encode("ascii")
 
 
 def _key_positions(signature: ModelSignature, lookup: FeatureLookup) -> tuple[int, ...]:
@@ -287,12 +179,19 @@ def compile_snapshot(
             "and control to the same version"
         )
     models: dict[str, Model] = {}
+
+    def ready(served: ServedModel, config: EndpointConfig) -> None:
+        key = model_key(served, config)
+        if key not in models:
+            kept = None if before is None else before.models.get(key)
+            models[key] = kept or _place(served, config, snapshot.settings, home=home, fleet=fleet)
+
     for config in snapshot.endpoints:
-        for served in (config.live, config.fallback):
-            if served is not None and model_key(served, config) not in models:
-                key = model_key(served, config)
-                kept = None if before is None else before.models.get(key)
-                models[key] = kept or _place(served, config, snapshot.settings, home=home, fleet=fleet)
+        ready(config.live, config)
+        for one in config.fallbacks:
+            if isinstance(one, PreviousVersion | OtherModel) and not unfit(one, config.live.signature):
+                with contextlib.suppress(TautError):  # its endpoint says that it cannot stand in
+                    ready(one.model, _placing(config, one))
     limits = {
         config.name: config.quota.share(snapshot.gateways)
         for config in snapshot.endpoints
@@ -301,6 +200,13 @@ def compile_snapshot(
     old_limits = None if before is None else _limits(before.snapshot)
     quota = before.quota if before is not None and old_limits == _limits(snapshot) else Quota(limits)
     return Active(snapshot, policy=policy, models=models, quota=quota)
+
+
+def _placing(config: EndpointConfig, stand_in: StandIn) -> EndpointConfig:
+    """Return by what a stand-in's model is placed: one of another model need not have workers because the live one has."""
+    if isinstance(stand_in, OtherModel) and config.runtime == "worker":
+        return msgspec.structs.replace(config, runtime="auto")
+    return config
 
 
 def _limits(snapshot: ServingSnapshot) -> list[tuple[str, object, int]]:

@@ -12,7 +12,6 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 from taut.core.errors import (
-    DeadlineExceeded,
     Denied,
     Exhausted,
     TautError,
@@ -20,23 +19,25 @@ from taut.core.errors import (
     Unavailable,
 )
 from taut.ports.online import OnlineReader
-from taut.serving.errors import BadAnswer, Internal, WorkerLost
+from taut.serving.errors import Internal
 from taut.serving.gateway import pages
 from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.bodies import inflated
-from taut.serving.gateway.compiled import Active, Endpoint, Features, Scorer
-from taut.serving.gateway.features import NONE, look_up, look_up_now
+from taut.serving.gateway.cache import CacheKeys
+from taut.serving.gateway.compiled import Active, Endpoint
+from taut.serving.gateway.features import NONE, look_up_now
 from taut.serving.gateway.guard import Caller, Guard, Session, check_fresh, json_bytes, single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
+from taut.serving.gateway.scorer import Features
+from taut.serving.gateway.scoring import Made, Scoring
 from taut.serving.gateway.tensors import Batch
-from taut.serving.gateway.ticket import Ticket, World
+from taut.serving.gateway.ticket import Ticket, World, check_deadline
 from taut.serving.gateway.traced import request_span
 from taut.serving.meters import LAYOUT, MeterReading, Meters, read_lanes
-from taut.serving.predictions import PredictionLog, encode_record
+from taut.serving.predictions import LIVE, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Trace, Tracer
-from taut.serving.workers import Wait
 
 Headers = Sequence[tuple[bytes, bytes]]
 Pending = Coroutine[Any, Any, Reply]
@@ -66,12 +67,13 @@ class Gateway:
         pool: Executor,
         log_failure: LogFailure,
         tracer: Tracer | None = None,
+        cache_keys: CacheKeys | None = None,
     ) -> None:
         self._log: Final = log
         self._append: Final = log.append
         self._online: Final = online
         self._statuses: Final = statuses
-        self._pool: Final = pool
+        self.scoring: Final = Scoring(online=online, pool=pool, counter_ns=world.counter_ns, keys=cache_keys)
         self._log_failure: Final = log_failure
         self._tracer: Final = tracer
         self._now_us: Final = world.now_us
@@ -103,6 +105,7 @@ class Gateway:
         for endpoint in active.endpoints.values():
             endpoint.meter = self._meters.of(endpoint.name, endpoint.config.live.version)
         self._meters.keep(set(active.endpoints))
+        self.scoring.adopt(active)
         self._active, self._guard = active, guard
         self.refused_snapshot = ""
 
@@ -128,11 +131,12 @@ class Gateway:
         reasons = pages.not_ready(
             active, self._log, self._online, self._now_us(), refused=self.refused_snapshot
         )
+        reasons += self.scoring.store_reasons()
         for endpoint in () if active is None else active.endpoints.values():
             reasons += [
                 f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready"
-                for lane in endpoint.lanes
-                if not lane.alive
+                for lane in (endpoint.live.lane,)
+                if lane is not None and not lane.alive
             ]
         return reasons
 
@@ -179,10 +183,19 @@ class Gateway:
             except Unavailable:  # a store that needs the network answers on the loop only
                 return self._slowly(ticket, endpoint, batch, caller)
             endpoint.meter.features.observe(self._counter_ns() - ticket.looked_ns)
-            self._check_deadline(ticket)
+            check_deadline(ticket, self._counter_ns)
         ticket.scored_ns = self._counter_ns()
-        outputs, scorer = self._score(endpoint, batch, features)
-        reply = self._conclude(ticket, endpoint, batch, features, outputs, scorer)
+        if endpoint.way is None:
+            made, outputs = None, endpoint.live.score(batch, features)
+        else:
+            try:
+                made = self.scoring.now(ticket, endpoint, batch, features)
+            except TautError as error:
+                if not self.scoring.stands_in(endpoint.way, error):
+                    raise
+                return self._slowly(ticket, endpoint, batch, caller, (features, error))
+            outputs = made.outputs
+        reply = self._conclude(ticket, endpoint, batch, features, outputs, made)
         if endpoint.config.audit == "power-safe":
             return self._durably(ticket, reply)
         return self._counted(ticket, reply)
@@ -195,15 +208,6 @@ class Gateway:
         ticket.v2_id, ticket.v2_outputs, ticket.v2_binary = request.id, request.outputs, request.binary
         return request.batch
 
-    def _score(self, endpoint: Endpoint, batch: Batch, features: Features) -> tuple[Outputs, Scorer]:
-        """Score with the live version; with the fallback where that fails and there is one."""
-        try:
-            return endpoint.live.score(batch, features), endpoint.live
-        except BadAnswer:
-            if endpoint.fallback is None:
-                raise
-        return endpoint.fallback.score(batch, features), endpoint.fallback
-
     def _conclude(
         self,
         ticket: Ticket,
@@ -211,50 +215,50 @@ class Gateway:
         batch: Batch,
         features: Features,
         outputs: Outputs,
-        scorer: Scorer,
+        made: Made | None,
     ) -> Reply:
-        """Write the record, then build the answer."""
+        """Write the record, then build the answer. made: None where the live version answered, and nothing else could."""
         counter = self._counter_ns
         start_ns = counter()
         if start_ns > ticket.deadline_ns:
-            self._check_deadline(ticket)
+            check_deadline(ticket, counter)
         session, caller = ticket.session, ticket.caller
         assert session is not None
         assert caller is not None
         ticket.model_ns = start_ns - ticket.scored_ns
-        fallback = scorer is not endpoint.live
+        if made is None:
+            served, lines, origin = endpoint.live.served, endpoint.head, LIVE
+        else:
+            served, lines, origin = made.served, made.head, made.origin
         if endpoint.config.audit != "off":
             self._append(
                 encode_record(
                     ticket.request_id, ticket.now_us, endpoint.record_head, session.principal.id, caller.subject,
-                    200, ticket.guard_ns // 1000, batch.rows, features, outputs, "",
-                    scorer.served.version if fallback else "",
+                    200, ticket.guard_ns // 1000, batch.rows, features, outputs, "", origin,
                 )
             )  # fmt: skip
         ticket.guard_ns += counter() - start_ns
         self.answers += 1
-        if fallback:
-            endpoint.meter.fallbacks += 1
+        if made is not None:
+            made.count(endpoint.meter)
         head = b"%btaut-request-id: %b\r\ntaut-guard-us: %d\r\n" % (
-            endpoint.fallback_head if fallback else endpoint.head,
+            lines,
             ticket.request_id.encode(),
             ticket.guard_ns // 1000,
         )
         if ticket.v2_binary:
             length, body = render_binary(
-                endpoint, scorer, outputs, ticket.v2_id, ticket.v2_outputs, ticket.v2_binary
+                endpoint, served, outputs, ticket.v2_id, ticket.v2_outputs, ticket.v2_binary
             )
             return Reply(200, binary_head(head, length), body)
         body = render(
-            ticket.route.kind, endpoint, scorer, outputs, ticket.request_id, ticket.v2_id, ticket.v2_outputs
+            ticket.route.kind, endpoint, served, outputs, ticket.request_id, ticket.v2_id, ticket.v2_outputs
         )
         return Reply(200, head, body)
 
     def _counted(self, ticket: Ticket, reply: Reply) -> Reply:
         ended_ns = self._counter_ns()
-        ticket.route.endpoint.meter.answered(
-            ticket.guard_ns, ticket.model_ns, ended_ns - ticket.started_ns
-        )
+        ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, ended_ns - ticket.started_ns)
         if ticket.trace is not None:
             self._trace(ticket, ticket.trace, reply.status)
         return reply
@@ -276,17 +280,25 @@ class Gateway:
             return self._refuse(ticket, error, record=False)
         return self._counted(ticket, reply)
 
-    async def _slowly(self, ticket: Ticket, endpoint: Endpoint, batch: Batch, caller: Caller) -> Reply:
+    async def _slowly(
+        self,
+        ticket: Ticket,
+        endpoint: Endpoint,
+        batch: Batch,
+        caller: Caller,
+        failed: tuple[Features, TautError] | None = None,
+    ) -> Reply:
+        """Answer by whatever takes waiting. failed: what went wrong on the short way, where something may stand in."""
         try:
             self._enter(ticket.active, caller)
             try:
-                features = await self._look_up(ticket, endpoint, batch)
-                self._check_deadline(ticket)
-                ticket.scored_ns = self._counter_ns()
-                outputs, scorer = await self._score_beside(ticket, endpoint, batch, features)
+                if failed is None:
+                    made = await self.scoring.later(ticket, endpoint, batch)
+                else:
+                    made = await self.scoring.instead(ticket, endpoint, batch, *failed)
             finally:
                 self._in_flight -= 1
-            reply = self._conclude(ticket, endpoint, batch, features, outputs, scorer)
+            reply = self._conclude(ticket, endpoint, batch, made.features, made.outputs, made)
         except TautError as error:
             return self._refuse(ticket, error)
         except asyncio.CancelledError:
@@ -298,53 +310,6 @@ class Gateway:
             return await self._durably(ticket, reply)
         return self._counted(ticket, reply)
 
-    async def _look_up(self, ticket: Ticket, endpoint: Endpoint, batch: Batch) -> Features:
-        if not endpoint.lookups:
-            return NONE
-        ticket.looked_ns = self._counter_ns()
-        features = await look_up(endpoint, self._online, batch.rows, ticket.now_us)
-        endpoint.meter.features.observe(self._counter_ns() - ticket.looked_ns)
-        return features
-
-    async def _score_beside(
-        self, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features
-    ) -> tuple[Outputs, Scorer]:
-        """Score where it holds nobody up; with the fallback where the live version fails and there is one."""
-        try:
-            return await self._run(endpoint.live, ticket, endpoint, batch, features), endpoint.live
-        except (BadAnswer, WorkerLost):
-            if endpoint.fallback is None:
-                raise
-        return await self._run(endpoint.fallback, ticket, endpoint, batch, features), endpoint.fallback
-
-    async def _run(
-        self, scorer: Scorer, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features
-    ) -> Outputs:
-        loop = asyncio.get_running_loop()
-        if scorer.lane is None:
-            if batch.count > endpoint.inline_rows:
-                return await loop.run_in_executor(self._pool, scorer.score, batch, features)
-            return scorer.score(batch, features)
-        session, caller = ticket.session, ticket.caller
-        assert session is not None
-        assert caller is not None
-        wait = Wait()
-        try:
-            tensor = await scorer.lane.run(
-                scorer.feed(batch, features),
-                batch.count,
-                deadline_s=loop.time() + (ticket.deadline_ns - self._counter_ns()) / 1e9,
-                priority=caller.priority,
-                caller=session.principal.id,
-                wait=wait,
-            )
-        finally:
-            waited_ns = int(wait.seconds * 1e9)
-            ticket.waited_ns += waited_ns
-            ticket.scored_ns += waited_ns
-        endpoint.meter.queue.observe(waited_ns)
-        return scorer.model.check(tensor, batch.count)
-
     def _enter(self, active: Active, caller: Caller) -> None:
         """Take a slot among the requests that wait for something; the last fifth is for high priorities."""
         slots = active.settings.max_in_flight
@@ -352,13 +317,6 @@ class Gateway:
         if self._in_flight > (slots if caller.priority >= _HIGH_PRIORITY else slots * _RESERVED):
             self._in_flight -= 1
             raise Unavailable("the gateway has too many requests under way: try again shortly")
-
-    def _check_deadline(self, ticket: Ticket) -> None:
-        if self._counter_ns() > ticket.deadline_ns:
-            caller = ticket.caller
-            raise DeadlineExceeded(
-                f"the answer was not ready within {caller.deadline_ms if caller else 0} ms: allow more time or send less"
-            )
 
     def _refuse(self, ticket: Ticket, error: TautError, *, record: bool = True) -> Reply:
         """Refuse, and record the refusal of a known caller who is within his quota."""
@@ -407,7 +365,15 @@ class Gateway:
         epoch = 0 if self._active is None else self._active.epoch
         try:
             visit = pages.Visit(
-                method, path, dict(headers), self._active, self._guard, now_us, self.reasons, self._version
+                method,
+                path,
+                dict(headers),
+                self._active,
+                self._guard,
+                now_us,
+                self.reasons,
+                self._version,
+                self.scoring,
             )
             found = pages.find(visit)
         except TautError as error:

@@ -10,8 +10,9 @@ from taut.core.errors import Unavailable
 from taut.core.evidence import Scalar
 from taut.core.times import to_us
 from taut.ports.online import OnlineReader, OnlineRow
-from taut.serving.gateway.compiled import Endpoint, Features, Rows
+from taut.serving.gateway.compiled import Endpoint
 from taut.serving.gateway.guard import check_key_parts
+from taut.serving.gateway.scorer import Features, Rows
 from taut.serving.predictions import FeatureRow
 from taut.serving.runtime.rows import Value
 

@@ -12,6 +12,7 @@ from taut.serving.errors import MethodNotAllowed
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.guard import Guard, check_fresh
 from taut.serving.gateway.replies import Reply, ok
+from taut.serving.gateway.scoring import Scoring
 from taut.serving.gateway.tensors import metadata
 from taut.serving.predictions import PredictionLog
 
@@ -41,6 +42,7 @@ class Visit(NamedTuple):
     now_us: int
     reasons: Callable[[], list[str]]
     version: str
+    scoring: Scoring
 
 
 def find(visit: Visit) -> Page:
@@ -66,7 +68,11 @@ def _open_page(visit: Visit) -> Page:
     if visit.path == "/v2/health/live":
         return Page({"live": True})
     why = visit.reasons()
-    return Page({"ready": False, "reasons": why}, 503) if why else Page({"ready": True})
+    active = visit.active
+    weak = [] if active is None else [said for one in active.endpoints.values() for said in _degraded(one)]
+    if why:
+        return Page({"ready": False, "reasons": why}, 503)
+    return Page({"ready": True, "degraded": weak} if weak else {"ready": True})
 
 
 def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
@@ -85,7 +91,13 @@ def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
         return Page(metadata(endpoint.name, endpoint.config.live.version, endpoint.signature))
     if rest == ["ready"]:
         why = [*visit.reasons(), *_endpoint_reasons(endpoint, visit.now_us)]
-        document = {"name": endpoint.name, "ready": not why, "reasons": why}
+        document = {
+            "name": endpoint.name,
+            "ready": not why,
+            "reasons": why,
+            "degraded": _degraded(endpoint),
+            "breakers": visit.scoring.breakers(endpoint),
+        }
         return Page(document, 503 if why else 200)
     return None
 
@@ -143,8 +155,27 @@ def _store_reasons(active: Active, online: OnlineReader | None) -> list[str]:
 
 
 def _endpoint_reasons(endpoint: Endpoint, now_us: int) -> list[str]:
+    why = []
     try:
         check_fresh(endpoint, now_us)
     except TautError as error:
-        return [error.message]
-    return []
+        why.append(error.message)
+    if endpoint.way is not None and not endpoint.way.steps:
+        why += _open(endpoint)
+    return why
+
+
+def _degraded(endpoint: Endpoint) -> list[str]:
+    """Return what is wrong with an endpoint that answers all the same."""
+    way = endpoint.way
+    if way is None:
+        return []
+    return [*way.unfit, *(_open(endpoint) if way.steps else ())]
+
+
+def _open(endpoint: Endpoint) -> list[str]:
+    """Say that the live version is left alone."""
+    breaker = None if endpoint.way is None else endpoint.way.breaker
+    if breaker is None or breaker.state == "closed":
+        return []
+    return [f"endpoint {endpoint.name!r}: {breaker.of} failed too often of late: {breaker.why}"]

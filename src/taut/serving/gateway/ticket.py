@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from taut.core.errors import DeadlineExceeded
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import Active, Route
 from taut.serving.gateway.guard import Caller, Session
@@ -53,3 +54,12 @@ class World(msgspec.Struct, frozen=True):
     counter_ns: Callable[[], int]
     random: Random
     version: str = ""
+
+
+def check_deadline(ticket: Ticket, counter_ns: Callable[[], int]) -> None:
+    """Raise DeadlineExceeded when the caller's time is over."""
+    if counter_ns() > ticket.deadline_ns:
+        caller = ticket.caller
+        raise DeadlineExceeded(
+            f"the answer was not ready within {caller.deadline_ms if caller else 0} ms: allow more time or send less"
+        )

@@ -3,6 +3,9 @@
 from taut.serving.predictions.log import PredictionLog
 from taut.serving.predictions.reader import PredictionReader, Segment
 from taut.serving.predictions.record import (
+    CACHED,
+    DEFAULT,
+    LIVE,
     Answer,
     FeatureRow,
     Lookup,
@@ -16,6 +19,9 @@ from taut.serving.predictions.seal import Sealer, SegmentSeal, record_path, segm
 from taut.serving.predictions.segment import SegmentWriter
 
 __all__ = [
+    "CACHED",
+    "DEFAULT",
+    "LIVE",
     "Answer",
     "FeatureRow",
     "Lookup",

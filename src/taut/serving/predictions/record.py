@@ -13,6 +13,10 @@ from taut.core.evidence import Scalar
 
 ID_BYTES: Final = 30  # `req_` and 26 characters; fixed, so that an id lies at a fixed place
 ID_OFFSET: Final = 2  # after the array's and the string's one-byte headers
+CACHED: Final = "cached"
+DEFAULT: Final = "default"
+LIVE: Final = ("", 0)
+"""The origin of an answer that the live version computed for this very request."""
 
 
 class FeatureRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -58,7 +62,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     time_us: when the request was taken up, microseconds since the epoch. status: the HTTP status. rows: the request's
     values; bytes where the request was one FP32 tensor: its values, row-major, little-endian. features: row -> lookup -> what was found, in the head's order; empty without lookups. guard_us: the time
     that identity, policy, quota, validation and the response gate took. error: code and message of a refusal.
-    fallback: the version that answered in the live one's place.
+    fallback: what answered in the live version's place: another version, `cached` or `default`. age_us: how long ago an
+    answer from the cache was computed, at least 1; 0 for one that was computed for this request.
     """
 
     request_id: str
@@ -73,6 +78,14 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answer: Answer = Answer()
     error: str = ""
     fallback: str = ""
+    age_us: int = 0
+
+    @property
+    def version(self) -> str:
+        """Return the version that made the answer; nothing where none did."""
+        if self.fallback in (CACHED, ""):
+            return self.head.version
+        return "" if self.fallback == DEFAULT else self.fallback
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the request's rows by column."""
@@ -108,17 +121,17 @@ def encode_record(
     features: Sequence[Sequence[FeatureRow | None]] = (),
     answer: object = _NO_ANSWER,
     error: str = "",
-    fallback: str = "",
+    origin: tuple[str, int] = ("", 0),
 ) -> bytes:
     """Return the bytes of a PredictionRecord, without building one: this runs on every request.
 
-    answer: an Answer, or a Struct that encodes as one (the runtime's Outputs).
+    answer: an Answer, or a Struct that encodes as one (the runtime's Outputs). origin: fallback and age_us.
     """
     assert len(request_id) == ID_BYTES
     return _encode(
         (
             request_id, time_us, head, principal, subject, status, guard_us,
-            rows, features, answer, error, fallback,
+            rows, features, answer, error, *origin,
         )
     )  # fmt: skip
 

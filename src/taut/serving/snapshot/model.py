@@ -17,6 +17,9 @@ from taut.trust.signing import SignedStatement, sign_statement, verify_statement
 PAYLOAD_TYPE: Final = "application/vnd.taut.serving-snapshot+json"
 Audit = Literal["crash-safe", "power-safe", "off"]
 Runtime = Literal["auto", "inline", "worker"]
+Occasion = Literal["failed", "late", "shed", "features"]
+"""When something stands in: the model failed or its workers did, it was not done in time, there was too much to do, or a
+feature that it needs could not be had."""
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,11 +39,56 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     feature_columns: dict[str, dict[str, tuple[str, ...]]] = {}
 
 
+class PreviousVersion(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="previous_version"
+):
+    """The version that the live one replaced."""
+
+    model: ServedModel
+
+
+class OtherModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="other_model"):
+    """A version of another, simpler model, which is live on an endpoint of its own."""
+
+    model: ServedModel
+
+
+class StaleAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stale_answer"):
+    """The last answer of the live version to the same request, whatever became of its features since."""
+
+    max_stale_s: float
+
+
+class DefaultAnswer(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="default_answer"
+):
+    """The same answer for every row: a value, or a probability for each class."""
+
+    value: float | None = None
+    probabilities: tuple[tuple[str | int | bool, float], ...] = ()
+
+
+StandIn = PreviousVersion | OtherModel | StaleAnswer | DefaultAnswer
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How answers are kept.
+
+    ttl_s: no older ones are given, nor any older than a feature may be. max_bytes: of each gateway. shared: whether
+    callers of the same rights share answers; otherwise each has only his own.
+    """
+
+    ttl_s: float
+    max_bytes: int = 32 * 2**20
+    shared: bool = True
+
+
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One endpoint.
 
-    fallback: answers when the live version fails, marked in the answer; used only where it takes the same request
-    and gives the same classes.
+    fallbacks: what answers when the live version cannot, tried in this order, marked in the answer; a version is used only
+    where it can score the same request and gives the same classes. fallback_when: on what occasions. cache: None keeps
+    no answers. hedge_after_ms: when a second worker is asked beside a slow one; None never.
     runtime: where the model runs; `auto` measures it at load and takes a worker process where one row takes longer than
     `GatewaySettings.worker_us` or the risk is high. workers: processes of each gateway. latency_ms: what an answer may
     take, by which batches and the line before the workers are sized.
@@ -50,7 +98,10 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     name: str
     live: ServedModel
-    fallback: ServedModel | None = None
+    fallbacks: tuple[StandIn, ...] = ()
+    fallback_when: tuple[Occasion, ...] = ("failed", "late")
+    cache: CacheConfig | None = None
+    hedge_after_ms: float | None = None
     audit: Audit = "crash-safe"
     risk: Literal["low", "medium", "high"] = "medium"
     runtime: Runtime = "auto"
@@ -58,6 +109,12 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     latency_ms: float = 1000.0
     quota: Limit | None = None
     max_age_s: float | None = None
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """Return the live version and those that may stand in for it."""
+        others = (one.model for one in self.fallbacks if isinstance(one, PreviousVersion | OtherModel))
+        return (self.live, *others)
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

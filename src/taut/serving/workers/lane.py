@@ -11,7 +11,7 @@ import msgspec
 import numpy.typing as npt
 
 from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput, Unavailable
-from taut.serving.errors import BadAnswer, WorkerLost
+from taut.serving.errors import BadAnswer, Shed, WorkerLost
 from taut.serving.meters import BATCH_ROWS, Histogram
 from taut.serving.runtime import Cost, Feed
 from taut.serving.workers import wire
@@ -98,7 +98,7 @@ class Lane:
         """Return the raw tensor of a feed. deadline_s: by the loop's clock. wait: told how long the
         feed waited for a worker.
 
-        Raises Unavailable, with the seconds to wait, when the line is full; DeadlineExceeded; BadAnswer when the model
+        Raises Shed, with the seconds to wait, when the line is full; DeadlineExceeded; BadAnswer when the model
         fails on the feed; WorkerLost when its worker died.
         """
         if self._retired:
@@ -154,6 +154,11 @@ class Lane:
     def alive(self) -> int:
         """Return how many workers are ready."""
         return sum(1 for member in self._members if member.ready)
+
+    @property
+    def idle(self) -> int:
+        """Return how many workers have nothing to do."""
+        return sum(1 for member in self._members if member.idle)
 
     @property
     def pids(self) -> list[int]:
@@ -327,7 +332,7 @@ class Lane:
         self.shed += 1
         clear_s = self._line.plan.seconds(self._line.rows) / max(1, self.alive)
         said = f"{self.name} has more to do than it can: send less, or try again"
-        _fail(item, Unavailable(said, retry_after_s=max(1.0, clear_s)))
+        _fail(item, Shed(said, retry_after_s=max(1.0, clear_s)))
 
 
 def _fail(item: Item, error: Exception) -> None:

@@ -1,0 +1,136 @@
+"""One loaded version as an endpoint asks it: rows of the request and features in, checked outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from taut.core.errors import InvalidInput
+from taut.core.schema import Column, FeatureLookup, ModelSignature
+from taut.serving.errors import FeaturesLost, MissingFeature
+from taut.serving.gateway.tensors import Batch
+from taut.serving.predictions import FeatureRow
+from taut.serving.runtime import Feed, LoadedModel, Matrix, Outputs
+from taut.serving.runtime.rows import Value
+from taut.serving.runtime.score import feature_value
+from taut.serving.snapshot import ServedModel
+from taut.serving.workers import Lane, WorkerModel
+
+Features = Sequence[Sequence[FeatureRow | None]]
+"""Row -> lookup -> what was found, in the order of the endpoint's lookups: those of its live version."""
+Rows = Sequence[Sequence[Value]]
+Model = LoadedModel | WorkerModel
+Found = Sequence[FeatureRow | None]
+
+
+class Scorer:
+    """One loaded version: turns rows of the endpoint's requests and features into outputs.
+
+    face: the signature that requests are read by, and features found by; its own, or that of the version that it
+    stands in for. key: what tells loaded models apart. lane: the workers that run the model; None where it runs in this
+    process. needs_features: whether it looks at any.
+    """
+
+    def __init__(
+        self, served: ServedModel, model: Model, *, key: str, face: ModelSignature | None = None
+    ) -> None:
+        face = face or served.signature
+        self.served: Final = served
+        self.model: Final = model
+        self.key: Final = key
+        self.lane: Final[Lane | None] = model.lane if isinstance(model, WorkerModel) else None
+        self.needs_features: Final = bool(served.signature.lookups)
+        self._assemble: Final = _assembler(served, face)
+        self._row_major: Final = model.row_major
+        columns = [item.column for item in served.signature.inputs]
+        self._matrix: Final = Matrix(columns) if model.row_major else None
+
+    @property
+    def direct(self) -> bool:
+        """Whether the model takes one FP32 tensor of just the request's columns."""
+        return self._assemble is None and self._matrix is not None
+
+    def score(self, batch: Batch, features: Features) -> Outputs:
+        """Return checked outputs of a model that runs in this process.
+
+        Raises what `feed` does, and BadAnswer for nonsense.
+        """
+        assert isinstance(self.model, LoadedModel), "workers are asked through their lane"
+        return self.model.run(self.feed(batch, features), batch.count)
+
+    def feed(self, batch: Batch, features: Features) -> Feed:
+        """Return the model's tensors.
+
+        Raises MissingFeature for a feature without a value, FeaturesLost for one that is just being rewritten,
+        InvalidInput for a value that the model cannot take.
+        """
+        if batch.packed:
+            assert self._matrix is not None, "batches are packed for direct models only"
+            return self._matrix.feed(batch.rows, batch.count)
+        rows: Rows = batch.rows
+        given = rows if self._assemble is None else self._assemble(rows, features)
+        return self.model.encode(given if self._row_major else list(zip(*given, strict=True)))
+
+
+def _assembler(served: ServedModel, face: ModelSignature) -> Callable[[Rows, Features], Rows] | None:
+    """Return what puts request columns and features into the model's order; None where the request already is."""
+    signature = served.signature
+    positions = {column.name: index for index, column in enumerate(face.request)}
+    if [item.column.name for item in signature.inputs] == list(positions) and not signature.lookups:
+        return None
+    sets = {lookup.feature_set: index for index, lookup in enumerate(face.lookups)}
+    takes: list[Callable[[int, Sequence[Value], Found], Value]] = []
+    for item in signature.inputs:
+        name = item.column.name
+        if item.feature_set is None:
+            takes.append(_request_taker(positions[name]))
+            continue
+        forms = served.feature_columns.get(item.feature_set, {})
+        places = {source: columns.index(name) for source, columns in forms.items() if name in columns}
+        if not places:
+            raise InvalidInput(
+                f"{served.version}: feature {name!r} is no column of {item.feature_set!r} in the snapshot: issue it again"
+            )
+        at = sets[item.feature_set]
+        takes.append(_feature_taker(item.column, at, places, face.lookups[at]))
+
+    def assemble(rows: Rows, features: Features) -> Rows:
+        found = features or [()] * len(rows)
+        return [
+            [take(index, row, looked_up) for take in takes]
+            for index, (row, looked_up) in enumerate(zip(rows, found, strict=True))
+        ]
+
+    return assemble
+
+
+def _request_taker(position: int) -> Callable[[int, Sequence[Value], object], Value]:
+    return lambda _index, row, _found: row[position]
+
+
+def _feature_taker(
+    column: Column, at: int, places: Mapping[str, int], lookup: FeatureLookup
+) -> Callable[[int, Sequence[Value], Found], Value]:
+    """places: materialisation -> where the feature stands in its rows."""
+    feature_set = lookup.feature_set
+
+    def take(index: int, _row: Sequence[Value], found: Found) -> Value:
+        entry = found[at]
+        if entry is not None and entry.source not in places:
+            raise FeaturesLost(
+                f"feature {column.name!r} of {feature_set!r}: its row is of {entry.source}, which is being put online: "
+                "try again shortly"
+            )
+        value = None if entry is None else feature_value(column, entry.values[places[entry.source]])
+        if value is None and not column.nullable:
+            why = (
+                "no row for this entity, or one that is too old"
+                if entry is None
+                else "null in the online store"
+            )
+            raise MissingFeature(
+                f"row {index}, feature {column.name!r} of {feature_set!r}: {why}; materialise the set, or make it nullable"
+            )
+        return value
+
+    return take
