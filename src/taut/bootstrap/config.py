@@ -24,6 +24,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
     keys_passphrase: protects the key store; without one, file permissions do.
     sandbox: names of isolation that jobs must have or not run, such as `netns landlock`; empty takes what there is.
+    otlp: URL of a collector of OpenTelemetry traces over HTTP, such as `http://127.0.0.1:4318`; empty traces nothing.
+    otlp_ratio: of the requests without a `traceparent`, how many are traced, 0 to 1.
+    otlp_headers: sent to the collector, `name=value,name=value`.
     s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
     """
 
@@ -34,6 +37,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ledger_copy: str = ""
     keys_passphrase: str = ""
     sandbox: str = ""
+    otlp: str = ""
+    otlp_ratio: str = "0.01"
+    otlp_headers: str = ""
     s3_endpoint: str = ""
     s3_region: str = "us-east-1"
     s3_access_key_id: str = ""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
+import msgspec
+
+from taut.bootstrap.config import Config
+from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.ports.world import Random
+from taut.serving.tracing import Exporter, Send, Tracer
+
+_TRACES: Final = "/v1/traces"
+_TIMEOUT_S: Final = 10.0
+_AGAIN: Final = (408, 429, 502, 503, 504)
 
 
 @contextmanager
@@ -26,3 +37,99 @@ def system_random() -> Random:
     from taut.adapters.world import SystemRandom
 
     return SystemRandom()
+
+
+@contextmanager
+def open_tracer(
+    config: Config, *, name: str, version: str, random: Random, on_trouble: Callable[[TautError], None]
+) -> Iterator[Tracer | None]:
+    """Yield the tracer of a gateway whose spans go to `config.otlp`; None where nothing is configured.
+
+    name: of the gateway. Raises InvalidInput for settings that make no sense.
+    """
+    settings = trace_settings(config)
+    if settings is None:
+        yield None
+        return
+    tracer = Tracer(ratio=settings.ratio, random=random)
+    resource = {"service.name": "taut-gateway", "service.instance.id": name, "service.version": version}
+    with (
+        _otlp(settings) as send,
+        Exporter(tracer, send, resource=resource, random=random, on_trouble=on_trouble),
+    ):
+        yield tracer
+
+
+class TraceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where traces go, and how many requests without a trace of their own are traced."""
+
+    url: str
+    ratio: float
+    headers: dict[str, str]
+
+
+def trace_settings(config: Config) -> TraceSettings | None:
+    """Read the settings of traces; None where there are none. Raises InvalidInput, naming the variable."""
+    if not config.otlp:
+        return None
+    parts = urlsplit(config.otlp)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise InvalidInput("TAUT_OTLP is no address of a collector: write for example http://127.0.0.1:4318")
+    url = config.otlp.rstrip("/")
+    try:
+        ratio = float(config.otlp_ratio)
+    except ValueError:
+        ratio = -1.0
+    if not 0.0 <= ratio <= 1.0:
+        raise InvalidInput(f"TAUT_OTLP_RATIO is {config.otlp_ratio[:40]!r}: give a number from 0 to 1")
+    headers: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in config.otlp_headers.split(","))):
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip() or not f"{key}{value}".isascii() or not value.isprintable():
+            raise InvalidInput("TAUT_OTLP_HEADERS is not understood: write name=value,name=value")
+        headers[key.strip()] = value.strip()
+    return TraceSettings(url=url if url.endswith(_TRACES) else url + _TRACES, ratio=ratio, headers=headers)
+
+
+@contextmanager
+def _otlp(settings: TraceSettings) -> Iterator[Send]:
+    """Yield what delivers export requests over HTTP."""
+    import httpx
+
+    headers = {**settings.headers, "content-type": "application/json"}
+    with httpx.Client(headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
+
+        def send(data: bytes) -> int:
+            try:
+                answer = client.post(settings.url, content=data)
+            except httpx.HTTPError as error:
+                raise Unavailable(
+                    f"the collector of traces does not answer ({type(error).__name__})"
+                ) from error
+            if answer.status_code in _AGAIN:
+                wait = answer.headers.get("retry-after", "")
+                raise Unavailable(
+                    f"the collector of traces answered {answer.status_code}",
+                    retry_after_s=float(wait) if wait.isdigit() else 0.0,
+                )
+            if not answer.is_success:
+                raise InvalidInput(f"the collector of traces answered {answer.status_code}: check TAUT_OTLP")
+            return _refused(answer.content)
+
+        yield send
+
+
+class _Partial(msgspec.Struct, frozen=True, rename="camel"):
+    rejected_spans: int | str = 0
+
+
+class _Answer(msgspec.Struct, frozen=True, rename="camel"):
+    partial_success: _Partial = _Partial()
+
+
+def _refused(body: bytes) -> int:
+    """Return how many spans the collector says that it did not take; none where it says nothing readable."""
+    try:
+        return int(msgspec.json.decode(body or b"{}", type=_Answer).partial_success.rejected_spans)
+    except (msgspec.MsgspecError, ValueError):
+        return 0

@@ -10,11 +10,13 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from taut import __version__
 from taut.core.errors import InvalidInput, NotFound, TautError, Unauthenticated
 from taut.entrypoints import errors
+from taut.entrypoints.metrics import make_registry
 from taut.entrypoints.openapi import describe
 from taut.entrypoints.operations import OperationTable
 from taut.entrypoints.operations.operation import (
@@ -130,6 +132,8 @@ def authenticate(platform: Platform, request: Request) -> Caller:
 
 
 def _health(app: FastAPI, platform: Platform) -> None:
+    registry = make_registry(platform)
+
     @app.get("/livez", include_in_schema=False)
     async def livez() -> dict[str, bool]:
         return {"ok": True}
@@ -141,9 +145,7 @@ def _health(app: FastAPI, platform: Platform) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:

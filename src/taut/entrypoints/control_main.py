@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +24,7 @@ from taut.bootstrap.housekeeping import Housekeeper
 from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.entrypoints.errors import exit_code_of
+from taut.entrypoints.logs import Log, install
 
 _STORY_THREADS: Final = 2
 _DRAIN_S: Final = 10.0
@@ -40,15 +39,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gateways", type=int, default=1, help="how many share a quota")
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once the API answers")
     arguments = parser.parse_args(argv)
+    log = Log("control")
+    install(log)
     try:
         with open_platform(arguments.home.resolve(), environ=os.environ) as platform:
-            return _run(platform, arguments)
+            return _run(platform, arguments, log)
     except TautError as error:
-        print(json.dumps({"code": error.code, "message": error.message}), file=sys.stderr)  # noqa: T201 - a process's own last word
+        log.last_word(error)
         return exit_code_of(error)
 
 
-def _run(platform: Platform, arguments: argparse.Namespace) -> int:
+def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
     from taut.serving.snapshot import Publisher
 
     platform.gateways = arguments.gateways
@@ -60,8 +61,8 @@ def _run(platform: Platform, arguments: argparse.Namespace) -> int:
         platform.publisher = stack.enter_context(
             Publisher(platform.snapshots, platform.home / "run" / "stream.sock")
         )
-        _publish(platform)
-        stack.enter_context(Housekeeper(platform, log=_log))
+        _publish(platform, log)
+        stack.enter_context(Housekeeper(platform, log=log.failure))
         workers = [
             threading.Thread(target=platform.stories.work, name=f"stories-{number}", daemon=True)
             for number in range(_STORY_THREADS)
@@ -69,18 +70,17 @@ def _run(platform: Platform, arguments: argparse.Namespace) -> int:
         for worker in workers:
             worker.start()
         stack.callback(_stop_stories, platform, workers)
-        asyncio.run(_serve(platform, tcp, own, ready_fd=arguments.ready_fd))
+        asyncio.run(_serve(platform, tcp, own, log, ready_fd=arguments.ready_fd))
+    log.info("stopped")
     return 0
 
 
-def _publish(platform: Platform) -> None:
+def _publish(platform: Platform, log: Log) -> None:
     """Tell gateways what to serve. Where that fails, control must run all the same: it is how people mend it."""
     try:
         platform.publish()
     except TautError as error:
-        _log(
-            f"could not publish what is to be served, gateways serve on, will try again ({error.code})", error
-        )
+        log.failure("could not publish what is to be served, gateways serve on, will try again", error)
 
 
 def _stop_stories(platform: Platform, workers: list[threading.Thread]) -> None:
@@ -130,12 +130,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(platform: Platform, tcp: socket.socket, own: socket.socket, *, ready_fd: int) -> None:
+async def _serve(
+    platform: Platform, tcp: socket.socket, own: socket.socket, log: Log, *, ready_fd: int
+) -> None:
     from taut.entrypoints.api import make_app
     from taut.entrypoints.operations import operation_table
     from taut.entrypoints.peers import PeerProtocol
 
-    app = make_app(platform, operation_table(), log_failure=_log)
+    def failed(request_id: str, error: BaseException) -> None:
+        log.failure("request failed", error, request_id=request_id)
+
+    app = make_app(platform, operation_table(), log_failure=failed)
     common: dict[str, Any] = {
         "lifespan": "off", "access_log": False, "log_config": None, "server_header": False,
         "timeout_graceful_shutdown": int(_DRAIN_S), "proxy_headers": False,
@@ -154,6 +159,7 @@ async def _serve(platform: Platform, tcp: socket.socket, own: socket.socket, *, 
     watch = asyncio.create_task(_stop_with_parent(servers, parent))
     while not all(server.started for server in servers) and not any(task.done() for task in tasks):
         await asyncio.sleep(0.01)
+    log.info("ready", pid=os.getpid())
     if ready_fd >= 0:
         os.write(ready_fd, b"ready\n")
     await asyncio.gather(*tasks)
@@ -170,11 +176,6 @@ async def _stop_with_parent(servers: tuple[uvicorn.Server, ...], parent: int) ->
     while os.getppid() == parent:
         await asyncio.sleep(0.5)
     _stop(servers)
-
-
-def _log(what: str, error: BaseException) -> None:
-    with suppress(OSError):  # the log's disk is full: that must not stop what works
-        print(f"{what}: {''.join(traceback.format_exception(error))}", file=sys.stderr, flush=True)  # noqa: T201 - the process's log
 
 
 if __name__ == "__main__":

@@ -6,14 +6,12 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,9 +20,11 @@ from typing import Final
 import uvloop
 
 from taut import __version__
-from taut.bootstrap.gateway import open_online_reader, system_random
+from taut.bootstrap.config import Config
+from taut.bootstrap.gateway import open_online_reader, open_tracer, system_random
 from taut.core.errors import TautError
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
+from taut.entrypoints.logs import Log, install
 from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, World
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
@@ -44,17 +44,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once connections are accepted")
     parser.add_argument("--segment-bytes", type=int, default=32 * 2**20)
     arguments = parser.parse_args(argv)
+    log = Log(arguments.name)
+    install(log)
     try:
-        finished = uvloop.run(_serve(arguments))
+        config = Config.load(arguments.home, os.environ)
+        finished = uvloop.run(_serve(arguments, config, log))
     except TautError as error:
-        print(json.dumps({"code": error.code, "message": error.message}), file=sys.stderr)  # noqa: T201 - a process's own last word
+        log.last_word(error)
         return exit_code_of(error)
     return 0 if finished else 1
 
 
-async def _serve(arguments: argparse.Namespace) -> bool:
+async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; return whether everything under way was finished."""
-    home: Path = arguments.home.resolve()
+    home = config.home
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +68,10 @@ async def _serve(arguments: argparse.Namespace) -> bool:
     with (
         ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch") as pool,
         open_online_reader(home) as online,
+        open_tracer(
+            config, name=arguments.name, version=__version__, random=random,
+            on_trouble=lambda error: said.failure("traces cannot be delivered", error),
+        ) as tracer,
         contextlib.closing(
             PredictionLog(
                 home / "log" / "predictions", arguments.name, now_us=_now_us, monotonic_s=time.monotonic,
@@ -78,7 +85,10 @@ async def _serve(arguments: argparse.Namespace) -> bool:
             statuses=DATA_PLANE,
             world=World(_now_us, time.monotonic, time.perf_counter_ns, random, __version__),
             pool=pool,
-            log_failure=_log_failure,
+            log_failure=lambda request_id, error: said.failure(
+                "request failed", error, request_id=request_id
+            ),
+            tracer=tracer,
         )
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
@@ -93,12 +103,17 @@ async def _serve(arguments: argparse.Namespace) -> bool:
                 await server.start()
                 _tell_ready(arguments.ready_fd)
                 gc.freeze()  # what is loaded now lives for long: no collection need walk it again
+                said.info(
+                    "ready", pid=os.getpid(), epoch=0 if gateway.active is None else gateway.active.epoch
+                )
                 turning = asyncio.create_task(_turn_segments(log))
                 await stop.wait()
+                said.info("draining")
                 turning.cancel()
             listener.close()
         finished = await server.drain(timeout_s=_DRAIN_S)
         await fleet.close()
+        said.info("stopped", finished=finished)
         return finished
 
 
@@ -152,12 +167,6 @@ def _tell_ready(descriptor: int) -> None:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def _log_failure(request_id: str, error: BaseException) -> None:
-    trace = "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError):  # the log's disk is full: that must not stop what works
-        print(json.dumps({"request_id": request_id, "failure": trace}), file=sys.stderr, flush=True)  # noqa: T201 - the process's log
 
 
 if __name__ == "__main__":

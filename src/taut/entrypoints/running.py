@@ -9,16 +9,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from taut.entrypoints.listening import Address
+from taut.entrypoints.logs import Journal, Log
 from taut.entrypoints.supervisor import supervise
 
 
 def run_platform(home: Path, *, host: str, port: int, gateways: int, json: bool) -> None:
     """Run the platform of `home` in this process until SIGINT or SIGTERM, the drain included.
 
-    json: print one document on standard output as soon as everything is ready. Events go to standard error.
+    json: print one document on standard output as soon as everything is ready. Events go to standard error in words,
+    and as lines of JSON to `log/supervisor.log`.
     Raises Conflict when the home or the port is taken.
     """
-    supervise(home, Address(host, port), gateways=gateways, on_event=_Teller(home, json=json))
+    teller = _Teller(home, json=json)
+    log = Log("supervisor", Journal(home / "log" / "supervisor.log"))
+
+    def on_event(event: str, fields: dict[str, Any]) -> None:
+        log.info(event, **fields)
+        teller(event, fields)
+
+    supervise(home, Address(host, port), gateways=gateways, on_event=on_event)
 
 
 class _Teller:

@@ -25,6 +25,7 @@ from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
 from taut.entrypoints.client import home_lock
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import STATE, Address, await_free, listen, read_state, take_over
+from taut.entrypoints.logs import Log, install
 
 _FORMER_S: Final = 12.0
 _FREE_S: Final = 1.0
@@ -375,9 +376,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
 
+    log = Log("supervisor", _to_stdout)
+    install(Log("supervisor"))
+
     def say(event: str, fields: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # a full disk, or nobody listens: no reason to stop serving
-            print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201 - what this process has to say
+        log.info(event, **fields)
 
     def gateways_only(address: Address) -> Sequence[Child]:
         made = default_children(
@@ -397,15 +400,20 @@ def main(argv: list[str] | None = None) -> int:
             children=gateways_only if arguments.without_control else None,
         )
     except TautError as error:
-        print(f"{error.code}: {error.message}", file=sys.stderr)  # noqa: T201 - a process's own last word
+        Log("supervisor").last_word(error)
         return exit_code_of(error)
     except OSError as error:
         failed = Unavailable(
             f"the supervisor cannot go on ({error}): check the disk and the limits of processes"
         )
-        print(f"{failed.code}: {failed.message}", file=sys.stderr)  # noqa: T201 - a process's own last word
+        Log("supervisor").last_word(failed)
         return exit_code_of(failed)
     return 0
+
+
+def _to_stdout(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

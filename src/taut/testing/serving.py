@@ -34,6 +34,7 @@ from taut.serving.snapshot import (
     TrustFile,
     sign_snapshot,
 )
+from taut.serving.tracing import Tracer
 from taut.trust.identity import jws
 from taut.trust.identity.verifier import ApiKeyHash, RevokedToken, VerifierData
 from taut.trust.policy import Policy
@@ -102,6 +103,34 @@ def slow_model(width: int, *, layers: int, hidden: int = 512) -> bytes:
         helper.make_tensor("first", TensorProto.FLOAT, [width, hidden], first),
         helper.make_tensor("w", TensorProto.FLOAT, [hidden, hidden], identity),
         helper.make_tensor("last", TensorProto.FLOAT, [hidden, 2], last),
+    ]
+    return _onnx(
+        nodes,
+        inputs=[helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],
+        outputs=[helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])],
+        constants=constants,
+    )
+
+
+def greedy_model(width: int) -> bytes:
+    """Return ONNX of a classifier that takes 4 bytes of memory for each unit of its first value."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Gather", ["input", "zero"], ["row"], axis=0),
+        helper.make_node("Gather", ["row", "zero"], ["first"], axis=0),
+        helper.make_node("Cast", ["first"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["count", "shape"], ["counts"]),
+        helper.make_node("ConstantOfShape", ["counts"], ["room"]),
+        helper.make_node("ReduceSum", ["room"], ["sum"], keepdims=0),
+        helper.make_node("MatMul", ["input", "w"], ["product"]),
+        helper.make_node("Add", ["product", "sum"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("zero", TensorProto.INT64, [], [0]),
+        helper.make_tensor("shape", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("w", TensorProto.FLOAT, [width, 2], [0.0, 1.0] * width),
     ]
     return _onnx(
         nodes,
@@ -251,6 +280,7 @@ def open_gateway(
     segment_bytes: int = 2**20,
     clock_us: Callable[[], int] = now_us,
     counter_ns: Callable[[], int] = time.perf_counter_ns,
+    tracer: Tracer | None = None,
 ) -> Iterator[Gateway]:
     """Yield a gateway in this process, without HTTP, over the home's prediction log; failures of ours are raised."""
 
@@ -268,7 +298,7 @@ def open_gateway(
     ):  # fmt: skip
         world = World(clock_us, time.monotonic, counter_ns, random)
         yield Gateway(
-            log=log, online=online, statuses=STATUSES, world=world, pool=pool, log_failure=fail
+            log=log, online=online, statuses=STATUSES, world=world, pool=pool, log_failure=fail, tracer=tracer,
         )  # fmt: skip
 
 

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from taut.entrypoints.cli.session import session
+from taut.entrypoints.cli.top import top
 
 
 def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("predict")(predict)
     app.command("status")(status)
+    app.command("top")(top)
     app.command("doctor")(doctor)
 
 
@@ -30,10 +32,15 @@ def up(
 
     For example: taut up --project project.py --gateways 2
     """
+    from taut.bootstrap.config import Config
+    from taut.bootstrap.gateway import trace_settings
     from taut.entrypoints.cli.project import apply_first
     from taut.entrypoints.running import run_platform
 
     here = session(context)
+    trace_settings(
+        Config.load(here.home, here.environ)
+    )  # else each process would say it, and be started for ever
     if project is not None:
         apply_first(here, project)
     run_platform(here.home, host=host, port=port, gateways=gateways, json=here.json)

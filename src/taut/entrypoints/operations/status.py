@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from taut.core.errors import Unavailable
 from taut.entrypoints.listening import read_state
 from taut.entrypoints.operations.operation import (
     Caller,
@@ -42,6 +43,16 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
     }
 
 
+def _traffic(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    from taut.entrypoints.traffic import newest_states, sample_of
+
+    if platform.publisher is None:
+        raise Unavailable("no gateway runs here: start the platform with `taut up`")
+    now_s = platform.clock.monotonic_s()
+    states = newest_states(platform.publisher.gateways())
+    return {"gateways": to_json([sample_of(state, now_s=now_s) for state in states])}
+
+
 def data_plane(home: Path) -> str | None:
     """Return where gateways of this home listen, as the supervisor wrote it; None where none is ready."""
     state = read_state(home)
@@ -54,4 +65,5 @@ def data_plane(home: Path) -> str | None:
 
 OPERATIONS: Final = (
     Operation(name="status.show", action="status.read", request=Nothing, handle=_status, resource=lambda _request: "platform:all", reads=True, summary="Show everything at a glance"),
+    Operation(name="status.traffic", action="status.read", request=Nothing, handle=_traffic, resource=lambda _request: "platform:all", reads=True, summary="Show what the gateways have counted"),
 )  # fmt: skip

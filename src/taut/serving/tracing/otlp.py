@@ -43,7 +43,7 @@ def _spans(request: RequestSpan, random: Random) -> Iterator[dict[str, Any]]:
     own, *below = [ids[at : at + 2 * _SPAN_BYTES] for at in range(0, len(ids), 2 * _SPAN_BYTES)]
     offset_ns = request.start_us * 1000 - request.started_ns
     trace_id, parent_id = request.trace.trace_id, request.trace.parent_id
-    attributes = {
+    attributes: dict[str, str | int] = {
         "http.request.method": "POST",
         "http.route": request.route,
         "http.response.status_code": request.status,

@@ -1,0 +1,162 @@
+"""What control shows to Prometheus: its gateways' meters by gateway and endpoint, and a little of its own.
+
+The counters are the gateways': they go on when control is restarted, begin anew with a gateway's process, and are gone
+with it. Names and units follow Prometheus' conventions: https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from taut.core.errors import TautError
+from taut.entrypoints.traffic import SILENT_S, newest_states
+from taut.serving.meters import BATCH_ROWS, TIME_NS, HistogramReading, MeterReading, decode_reading
+
+if TYPE_CHECKING:
+    from taut.serving.snapshot import GatewayState
+
+_SHOWN_NS: Final = frozenset(mantissa * 10**decade for decade in range(3, 11) for mantissa in (1, 2, 5))
+"""Every second bucket is enough for a graph; a cumulative histogram stays exact when bounds are left out."""
+_GUARD_NS: Final = (10**3, 10**7)
+_REQUEST_NS: Final = (5 * 10**4, 5 * 10**10)
+_SERIES: Final = ("gateway", "endpoint", "version")
+
+
+def make_registry(platform: Any) -> CollectorRegistry:
+    """Return what `/metrics` is generated from: gateways, control's own process, its database."""
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(TautCollector(platform))
+    return registry
+
+
+class TautCollector(Collector):
+    """Makes the families anew with each scrape, from what the gateways said last."""
+
+    def __init__(self, platform: Any) -> None:
+        self._platform: Final = platform
+
+    def collect(self) -> Iterable[Metric]:
+        publisher = self._platform.publisher
+        states = newest_states(() if publisher is None else publisher.gateways())
+        yield from gateway_families(states, now_s=self._platform.clock.monotonic_s())
+        yield from self._control()
+
+    def _control(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("taut_records_up", "Whether control's database answers.")
+        leaves = GaugeMetricFamily("taut_ledger_leaves", "Leaves of the ledger that have their place in it.")
+        try:
+            leaves.add_metric([], self._platform.ledger.size())
+            up.add_metric([], 1)
+        except TautError:
+            up.add_metric([], 0)
+        yield up
+        yield leaves
+
+
+def gateway_families(states: Sequence[GatewayState], *, now_s: float) -> list[Metric]:
+    """Return all families about gateways. now_s: of the clock by which they were heard."""
+    families = _Families()
+    for state in states:
+        silent = now_s - state.heard_s > SILENT_S
+        families.up.add_metric([state.gateway], 0 if silent else 1)
+        if silent or state.beat is None:
+            continue
+        families.ready.add_metric([state.gateway], int(state.beat.ready))
+        families.epoch.add_metric([state.gateway], state.serving)
+        reading = decode_reading(state.beat.meters)
+        families.readable.add_metric([state.gateway], 0 if reading is None else 1)
+        if reading is not None:
+            families.add(state.gateway, reading)
+    return families.all()
+
+
+class _Families:
+    """The families of one scrape."""
+
+    def __init__(self) -> None:
+        gauge, counter, histogram = GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily
+        own, series = ["gateway"], list(_SERIES)
+        self.up = gauge("taut_gateway_up", "Whether the gateway gave a sign of life lately.", labels=own)
+        self.ready = gauge("taut_gateway_ready", "Whether it wants traffic.", labels=own)
+        self.readable = gauge("taut_gateway_readable", "Whether control knows the layout of its meters.", labels=own)  # fmt: skip
+        self.epoch = gauge("taut_gateway_epoch", "Epoch of the snapshot that it serves.", labels=own)
+        self.started = gauge("taut_gateway_start_time_seconds", "When its process began, since 1970.", labels=own)  # fmt: skip
+        self.in_flight = gauge("taut_in_flight_requests", "Requests that wait for something.", labels=own)
+        self.slots = gauge("taut_in_flight_limit", "Requests that may wait for something.", labels=own)
+        self.outside = counter("taut_unrouted_refusals", "Refusals of what reached no endpoint.", labels=["gateway", "status", "code"])  # fmt: skip
+        self.spans = counter("taut_trace_spans", "Spans by what became of them.", labels=["gateway", "result"])  # fmt: skip
+        self.requests = counter("taut_requests", "Requests by HTTP status and error code.", labels=[*series, "status", "code"])  # fmt: skip
+        self.duration = histogram("taut_request_duration_seconds", "Time from the request to its answer, of those answered.", labels=series)  # fmt: skip
+        self.stage = histogram("taut_stage_duration_seconds", "Part of it that a stage took.", labels=[*series, "stage"])  # fmt: skip
+        self.fallbacks = counter("taut_fallbacks", "Answers of the fallback.", labels=series)
+        self.cache = counter("taut_cache_requests", "Answers by what the result cache had.", labels=[*series, "result"])  # fmt: skip
+        self.workers = gauge("taut_workers", "Worker processes that are ready.", labels=series)
+        self.wanted = gauge("taut_workers_wanted", "Worker processes that should be.", labels=series)
+        self.lost = counter("taut_workers_lost", "Worker processes that died.", labels=series)
+        self.waiting = gauge("taut_queue_rows", "Rows that wait for a worker.", labels=series)
+        self.shed = counter("taut_shed_requests", "Requests turned away from a full line.", labels=series)
+        self.batch = histogram("taut_batch_rows", "Rows of a batch that a worker got.", labels=series)
+
+    def all(self) -> list[Metric]:
+        return list(vars(self).values())
+
+    def add(self, gateway: str, reading: MeterReading) -> None:
+        self.started.add_metric([gateway], reading.started_us / 1e6)
+        self.in_flight.add_metric([gateway], reading.in_flight)
+        self.slots.add_metric([gateway], reading.slots)
+        for refused in reading.outside:
+            self.outside.add_metric([gateway, str(refused.status), refused.code], refused.count)
+        if reading.traces is not None:
+            for result in ("exported", "dropped", "failed"):
+                self.spans.add_metric([gateway, result], getattr(reading.traces, result))
+        self._endpoints(gateway, reading)
+        for lane in reading.lanes:
+            labels = [gateway, lane.endpoints, lane.version]
+            self.workers.add_metric(labels, lane.workers)
+            self.wanted.add_metric(labels, lane.wanted)
+            self.lost.add_metric(labels, lane.lost)
+            self.waiting.add_metric(labels, lane.waiting_rows)
+            self.shed.add_metric(labels, lane.shed)
+            rows = [(float(bound), bound) for bound in BATCH_ROWS]
+            self.batch.add_metric(labels, _buckets(rows, BATCH_ROWS, lane.batch_rows), lane.batch_rows.total)
+
+    def _endpoints(self, gateway: str, reading: MeterReading) -> None:
+        for found in reading.endpoints:
+            labels = [gateway, found.endpoint, found.version]
+            total = found.stages.get("total")
+            if total is not None:
+                self.requests.add_metric([*labels, "200", ""], total.count)
+                self.duration.add_metric(labels, *_seconds(total, _REQUEST_NS))
+            for refused in found.refusals:
+                self.requests.add_metric([*labels, str(refused.status), refused.code], refused.count)
+            for stage, times in found.stages.items():
+                if stage != "total":
+                    span = _GUARD_NS if stage == "guard" else _REQUEST_NS
+                    self.stage.add_metric([*labels, stage], *_seconds(times, span))
+            self.fallbacks.add_metric(labels, found.fallbacks)
+            if found.cache_hits or found.cache_misses:
+                self.cache.add_metric([*labels, "hit"], found.cache_hits)
+                self.cache.add_metric([*labels, "miss"], found.cache_misses)
+
+
+def _seconds(times: HistogramReading, span: tuple[int, int]) -> tuple[list[tuple[str, float]], float]:
+    """Return buckets and sum of times, in seconds, for the bounds within `span`."""
+    low, high = span
+    bounds = [(bound / 1e9, bound) for bound in TIME_NS if bound in _SHOWN_NS and low <= bound <= high]
+    return _buckets(bounds, TIME_NS, times), times.total / 1e9
+
+
+def _buckets(
+    shown: Sequence[tuple[float, int]], bounds: Sequence[int], reading: HistogramReading
+) -> list[tuple[str, float]]:
+    """Return the cumulative buckets of the bounds that are shown. shown: the bound as it is written, and as it is kept."""
+    at_most = dict(zip(bounds, reading.cumulative(), strict=False))  # the last count has no bound
+    buckets = [(str(written), float(at_most[kept])) for written, kept in shown]
+    return [*buckets, ("+Inf", float(reading.count))]

@@ -1,0 +1,216 @@
+"""/metrics: what Prometheus reads of the gateways is whole, exact, and gone when a gateway is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from taut.core.errors import Unavailable
+from taut.entrypoints.metrics import make_registry
+from taut.serving.meters import (
+    BATCH_ROWS,
+    LAYOUT,
+    TIME_NS,
+    EndpointMeter,
+    Histogram,
+    LaneReading,
+    MeterReading,
+    TraceReading,
+    encode_reading,
+)
+from taut.serving.snapshot import Beat, GatewayState
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class FakePlatform:
+    """Control with gateways that say what they are given; the clock stands at 100 s."""
+
+    def __init__(self, *states: GatewayState, ledger: int | None = 7) -> None:
+        self._states = states
+        self._ledger = ledger
+
+    @property
+    def publisher(self) -> FakePlatform:
+        return self
+
+    @property
+    def clock(self) -> FakePlatform:
+        return self
+
+    @property
+    def ledger(self) -> FakePlatform:
+        return self
+
+    def gateways(self) -> Sequence[GatewayState]:
+        return self._states
+
+    def monotonic_s(self) -> float:
+        return 100.0
+
+    def size(self) -> int:
+        if self._ledger is None:
+            raise Unavailable("the database is away")
+        return self._ledger
+
+
+def meter(*times_ns: int) -> EndpointMeter:
+    made = EndpointMeter()
+    for time_ns in times_ns:
+        made.answered(9_000, 40_000, time_ns)
+    return made
+
+
+def state(
+    made: EndpointMeter, *, gateway: str = "gateway-0", heard_s: float = 99.5, layout: int = LAYOUT, **more: Any
+) -> GatewayState:  # fmt: skip
+    reading = MeterReading(
+        layout=layout, started_us=1_700_000_000_000_000, up_us=5, in_flight=2, slots=1024,
+        endpoints=(made.reading("late", "late@1"),), **more,
+    )  # fmt: skip
+    beat = Beat(gateway=gateway, epoch=3, ready=True, answers=1, refusals=0, meters=encode_reading(reading))
+    return GatewayState(gateway=gateway, pid=1, serving=3, beat=beat, heard_s=heard_s)
+
+
+def scrape(*states: GatewayState, ledger: int | None = 7) -> Series:
+    """Read the page as Prometheus does. Fails when a series is there twice, which it refuses."""
+    text = generate_latest(make_registry(FakePlatform(*states, ledger=ledger))).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    keys = Counter((sample.name, frozenset(sample.labels.items())) for sample in samples)
+    assert not [key for key, count in keys.items() if count > 1]
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
+
+
+def pick(series: Series, name: str, **labels: str) -> float:
+    (found,) = [value for (one, has), value in series.items() if one == name and set(labels.items()) <= has]
+    return found
+
+
+LATE = {"gateway": "gateway-0", "endpoint": "late", "version": "late@1"}
+
+
+def test_requests_are_counted_by_endpoint_version_status_and_code() -> None:
+    made = meter(10**6, 2 * 10**6)
+    made.refusals.add(429, "exhausted")
+    made.refusals.add(503, "unavailable")
+    made.refusals.add(503, "unavailable")
+    made.fallbacks = 1
+    made.cache_hits, made.cache_misses = 3, 4
+    series = scrape(state(made))
+
+    assert pick(series, "taut_requests_total", **LATE, status="200") == 2
+    assert pick(series, "taut_requests_total", **LATE, status="429", code="exhausted") == 1
+    assert pick(series, "taut_requests_total", **LATE, status="503", code="unavailable") == 2
+    assert pick(series, "taut_fallbacks_total", **LATE) == 1
+    assert pick(series, "taut_cache_requests_total", **LATE, result="hit") == 3
+    assert pick(series, "taut_in_flight_requests", gateway="gateway-0") == 2
+    assert pick(series, "taut_gateway_start_time_seconds", gateway="gateway-0") == 1_700_000_000
+    assert pick(series, "taut_ledger_leaves") == 7
+
+
+def check_buckets(series: Series, times_ns: list[int]) -> None:
+    name = "taut_request_duration_seconds"
+    shown = {dict(labels)["le"]: value for (one, labels), value in series.items() if one == f"{name}_bucket"}
+    assert len(shown) > 15
+    assert {float(le) for le in shown} >= {5e-05, 0.001, 0.02, 0.5, 10.0, float("inf")}
+    for le, value in shown.items():
+        assert value == sum(time_ns <= float(le) * 1e9 for time_ns in times_ns), le
+    assert pick(series, f"{name}_count", **LATE) == shown["+Inf"] == len(times_ns)
+    assert pick(series, f"{name}_sum", **LATE) == pytest.approx(sum(times_ns) / 1e9)
+
+
+EDGES = [edge + by for edge in TIME_NS for by in (-1, 0, 1)] + [10**12]
+
+
+def test_buckets_are_cumulative_and_exact_at_their_edges_although_some_are_left_out() -> None:
+    check_buckets(scrape(state(meter(*EDGES))), EDGES)
+
+
+def shift(reading: MeterReading) -> MeterReading:
+    """A meter that puts every value one bucket too low."""
+    (endpoint,) = reading.endpoints
+    total = endpoint.stages["total"]
+    moved = msgspec.structs.replace(total, counts=(*total.counts[1:], total.counts[0]))
+    stages = {**endpoint.stages, "total": moved}
+    return msgspec.structs.replace(reading, endpoints=(msgspec.structs.replace(endpoint, stages=stages),))
+
+
+def lose_sum(reading: MeterReading) -> MeterReading:
+    (endpoint,) = reading.endpoints
+    total = msgspec.structs.replace(endpoint.stages["total"], total=0)
+    stages = {**endpoint.stages, "total": total}
+    return msgspec.structs.replace(reading, endpoints=(msgspec.structs.replace(endpoint, stages=stages),))
+
+
+@pytest.mark.parametrize("plant", [shift, lose_sum])
+def test_a_shifted_bucket_or_a_lost_sum_is_noticed(plant: Callable[[MeterReading], MeterReading]) -> None:
+    good = state(meter(*EDGES))
+    assert good.beat is not None
+    wrong = encode_reading(plant(msgspec.json.decode(good.beat.meters, type=MeterReading)))
+    planted = msgspec.structs.replace(good, beat=msgspec.structs.replace(good.beat, meters=wrong))
+
+    with pytest.raises(AssertionError):
+        check_buckets(scrape(planted), EDGES)
+
+
+def test_stages_have_buckets_that_suit_them() -> None:
+    series = scrape(state(meter(10**6)))
+
+    assert pick(series, "taut_stage_duration_seconds_bucket", **LATE, stage="guard", le="1e-05") == 1
+    assert pick(series, "taut_stage_duration_seconds_bucket", **LATE, stage="guard", le="5e-06") == 0
+    assert pick(series, "taut_stage_duration_seconds_sum", **LATE, stage="model") == pytest.approx(40e-6)
+
+
+def test_workers_their_line_and_their_batches_are_shown() -> None:
+    sizes = Histogram(BATCH_ROWS)
+    for rows in (1, 4, 5):
+        sizes.observe(rows)
+    lane = LaneReading(
+        endpoints="late", version="late@1", workers=1, wanted=2, waiting_rows=9, shed=11, lost=3,
+        batch_rows=sizes.reading(),
+    )  # fmt: skip
+    series = scrape(state(meter(1), lanes=(lane,), traces=TraceReading(exported=1, dropped=2, failed=3)))
+
+    found = {
+        name: pick(series, name, **LATE)
+        for name in ("taut_workers", "taut_workers_wanted", "taut_queue_rows", "taut_shed_requests_total", "taut_workers_lost_total")
+    }  # fmt: skip
+    assert list(found.values()) == [1, 2, 9, 11, 3]
+    assert pick(series, "taut_batch_rows_bucket", **LATE, le="4.0") == 2
+    assert pick(series, "taut_batch_rows_sum", **LATE) == 10
+    assert pick(series, "taut_trace_spans_total", gateway="gateway-0", result="dropped") == 2
+
+
+def test_a_gateway_that_is_there_twice_for_a_moment_is_shown_once_by_its_newest_word() -> None:
+    series = scrape(state(meter(1, 2, 3), heard_s=99.0), state(meter(1), heard_s=99.9))
+
+    assert pick(series, "taut_requests_total", **LATE) == 1
+
+
+def test_a_silent_gateway_has_no_figures_and_one_that_is_gone_no_line() -> None:
+    series = scrape(state(meter(1)), state(meter(1, 2), gateway="gateway-1", heard_s=90.0))
+
+    assert pick(series, "taut_gateway_up", gateway="gateway-1") == 0
+    assert not [key for key in series if key[0] != "taut_gateway_up" and ("gateway", "gateway-1") in key[1]]
+    assert not [key for key in scrape() if any(label == "gateway" for label, _ in key[1])]
+
+
+def test_meters_of_another_layout_are_not_guessed_at() -> None:
+    series = scrape(state(meter(1), layout=LAYOUT + 1))
+
+    assert pick(series, "taut_gateway_readable", gateway="gateway-0") == 0
+    assert not [key for key in series if key[0] == "taut_requests_total"]
+
+
+def test_a_database_that_is_away_costs_its_own_figures_only() -> None:
+    series = scrape(state(meter(1)), ledger=None)
+
+    assert pick(series, "taut_records_up") == 0
+    assert not [key for key in series if key[0] == "taut_ledger_leaves"]
+    assert pick(series, "taut_requests_total", **LATE) == 1
