@@ -20,8 +20,8 @@ import pytest
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.serving.predictions import PredictionReader
-from taut.serving.snapshot import GatewaySettings, Publisher
-from taut.testing.serving import DataPlane, GatewayProcess, matrix_model, matrix_signature
+from taut.serving.snapshot import GatewaySettings, PreviousVersion, Publisher
+from taut.testing.serving import DataPlane, GatewayProcess, greedy_model, matrix_model, matrix_signature
 
 ROW = {"instances": [{"x0": 0.5, "x1": 0.25, "x2": -0.25}]}
 
@@ -165,7 +165,7 @@ def test_a_killed_worker_costs_no_answer_and_is_replaced(plane: DataPlane, gatew
 
     statuses = asking(plane, gateway, kill_some)
 
-    assert len(statuses) > 50
+    assert len(statuses) > 10
     assert set(statuses) == {200}  # what was in flight was asked again
     assert not set(before) & set(workers(gateway))
 
@@ -177,7 +177,7 @@ def test_a_worker_that_hangs_is_killed_and_its_request_gets_the_fallback(
     before = plane.served(matrix_model(3, bias=1.0), matrix_signature(3), version="delay@1")
     endpoint = plane.endpoint(runtime="worker")
     plane.issue(
-        type(endpoint)(name="delay", live=live, fallback=before, runtime="worker"),
+        type(endpoint)(name="delay", live=live, fallbacks=(PreviousVersion(model=before),), runtime="worker"),
         settings=GatewaySettings(worker_hang_s=0.3),
     )
     gateway.start()
@@ -311,3 +311,22 @@ def test_who_hangs_up_while_he_waits_costs_no_worker(plane: DataPlane, gateway: 
     gateway.kill(signal.SIGTERM)
 
     assert len(list(PredictionReader(plane.home / "log" / "predictions").records())) == 2
+
+
+def test_a_request_that_wants_more_memory_than_its_worker_may_have_fails_alone(
+    plane: DataPlane, gateway: GatewayProcess
+) -> None:
+    served = plane.served(greedy_model(3), matrix_signature(3))
+    endpoint = type(plane.endpoint())(name="delay", live=served, runtime="worker")
+    plane.issue(endpoint, settings=GatewaySettings(worker_memory_bytes=512 * 2**20))
+    gateway.start()
+    client = Client(plane, gateway)
+    fine = {"instances": [{"x0": 1000.0, "x1": 0.0, "x2": 0.0}]}
+    greedy = {"instances": [{"x0": 4e8, "x1": 0.0, "x2": 0.0}]}  # 1.6 GB
+
+    assert client.ask(body=fine).status_code == 200
+    for _ in range(3):
+        refused = client.ask(body=greedy)
+        assert refused.status_code == 503, refused.text
+        until(lambda: client.ask(body=fine).status_code == 200, "no worker for what is fine")
+    client.close()
