@@ -23,6 +23,11 @@ from installation import Asking, Installation, Told, Up, until
 
 from taut.entrypoints.children import alive
 
+# httpcore leaves a socket that found nobody listening to the garbage collector (control was just killed)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
 EDGES = {"apply": 4, "ingest": 4, "train": 26, "release": 24, "kept": 6}
 """At least so many edges has control while it does what a command asks; `make crash` kills at every one.
 
