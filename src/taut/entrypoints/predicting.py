@@ -44,7 +44,7 @@ def predict(
 
         headers = {"authorization": f"Bearer {bearer}", "content-type": "application/json"}
         status, answered, data = ask_embedded(home, _path(endpoint), headers, body)
-        return _answer(status, answered, data, str(home))
+        return answer_of(status, answered, data, str(home))
     where = client.call("status.show", {}).get("data_plane")
     if not where:
         raise Unavailable("the platform runs, but no gateway of it listens: look at `taut status`")
@@ -70,14 +70,15 @@ def predict_at(url: str, endpoint: str, instances: list[Json], *, token: str | N
         raise Unavailable(
             f"the data plane at {url} does not answer ({error}): start it with `taut up`"
         ) from error
-    return _answer(answer.status_code, dict(answer.headers), answer.content, url)
+    return answer_of(answer.status_code, dict(answer.headers), answer.content, url)
 
 
 def _path(endpoint: str) -> str:
     return f"/v1/predict/{quote(endpoint, safe='')}"
 
 
-def _answer(status: int, headers: dict[str, str], data: bytes, where: str) -> Json:
+def answer_of(status: int, headers: dict[str, str], data: bytes, where: str) -> Json:
+    """Return an answer's document. Raises what the data plane refused with, InvalidInput for what is no taut."""
     try:
         document: Json = msgspec.json.decode(data)
         if status == 200:

@@ -36,11 +36,12 @@ _REASONS_SHOWN: Final = 5
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What is scored, pinned: nothing that is released, ingested or built meanwhile changes it.
 
-    endpoint, release: those through which the version was found; None where it was named. keys: columns of the
+    rows: of the snapshot. endpoint, release: those through which the version was found; None where it was named. keys: columns of the
     snapshot that name its rows. max_rejected: share of rows.
     """
 
     scored: Scored
+    rows: int
     endpoint: str | None = None
     release: str | None = None
     keys: tuple[str, ...] = ()
@@ -101,7 +102,8 @@ def pin_batch(rooms: Rooms, asked: Asked) -> Batch:
     spec = rooms.data.spec(info.ref)
     needs = needs_of(signature, event_time=spec.event_time)
     needs.check(info.schema, where=str(info.ref))
-    keys = tuple(dict.fromkeys([*spec.entity, *([spec.event_time] if spec.event_time else [])]))
+    named = [*spec.entity, *([spec.event_time] if spec.event_time else [])]
+    keys = tuple(name for name in dict.fromkeys(named) if name in info.schema.names)
     taken = {column.name for column in answer_schema(signature)} & set(keys)
     if taken:
         raise InvalidInput(
@@ -112,7 +114,7 @@ def pin_batch(rooms: Rooms, asked: Asked) -> Batch:
             name=asked.to, version=str(version), snapshot=str(info.ref), features=_features(rooms, signature),
             artifact=rooms.registry.show(version).candidate.files["model.onnx"].digest,
         ),
-        endpoint=endpoint, release=release, keys=keys, event_time=needs.event_time, chunk_rows=asked.chunk_rows,
+        rows=info.rows, endpoint=endpoint, release=release, keys=keys, event_time=needs.event_time, chunk_rows=asked.chunk_rows,
         max_rejected=asked.max_rejected, max_age_s=asked.max_age_s, actor=asked.actor,
     )  # fmt: skip
 
@@ -189,7 +191,7 @@ def score_batch(rooms: Rooms, story: Story, batch: Batch) -> dict[str, Any]:
         return _refused(rooms, story, batch, checks, tally)
     described = story.step("describe", lambda: msgspec.to_builtins(_describe(rooms, batch, tally)))
     new = msgspec.convert(described, NewResult)
-    done = story.commit("keep", lambda tx: _keep(rooms, tx, batch, new, checks, tally))
+    done = story.commit("keep", lambda tx: _keep(rooms, tx, batch, new, checks))
     return {**done, "verdict": "admit", "reasons": []}
 
 
@@ -289,20 +291,18 @@ def _describe(rooms: Rooms, batch: Batch, tally: Tally) -> NewResult:
     answers, rejects = schemas(rooms, batch)
     return NewResult(
         scored=batch.scored, endpoint=batch.endpoint, release=batch.release, keys=batch.keys, work=batch.work,
-        entity=rooms.data.spec(batch.snapshot).entity,
+        entity=tuple(name for name in rooms.data.spec(batch.snapshot).entity if name in batch.keys),
         manifest=TableManifest(schema=answers), rejects=TableManifest(schema=rejects), reasons=tally.reasons,
         as_of=from_us(rooms.data.snapshot(batch.snapshot).created_us), max_age_s=batch.max_age_s,
     )  # fmt: skip
 
 
-def _keep(
-    rooms: Rooms, tx: Tx, batch: Batch, new: NewResult, checks: tuple[Check, ...], tally: Tally
-) -> dict[str, Any]:
+def _keep(rooms: Rooms, tx: Tx, batch: Batch, new: NewResult, checks: tuple[Check, ...]) -> dict[str, Any]:
     """The result, the verdict on it, its leaf and its lineage: together."""
     known = rooms.results.known(tx, batch.scored)  # another attempt, of chunks of another size, was faster
     if known is None:
         _judged(rooms, tx, batch, checks)
-        known = rooms.results.commit(tx, new, rows=tally.rows + tally.rejected, actor=batch.actor)
+        known = rooms.results.commit(tx, new, rows=batch.rows, actor=batch.actor)
     return summary(known)
 
 

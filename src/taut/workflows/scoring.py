@@ -25,6 +25,7 @@ from taut.ports.tables import ROW_ID, TableFile
 from taut.serving.batch import (
     CHUNKS,
     MODEL,
+    NO_ANSWER,
     REASONS,
     STOP,
     answer_columns,
@@ -34,7 +35,6 @@ from taut.serving.batch import (
     read_answer,
     write_chunk,
 )
-from taut.serving.batch.rows import NO_ANSWER
 from taut.workflows.rooms import Rooms
 
 Progress = Callable[[str, float | None], None]
@@ -143,7 +143,7 @@ class Scoring:
         if self._features and self._event_time is not None:
             frame = loaded.join(frame, self._event_time)
         fit, unfit = self._needs.split(frame)
-        return Prepared(fit, unfit.select(ROW_ID, *self._keys, REASONS), self._keys)
+        return Prepared(fit, unfit.select(ROW_ID, *self._keys, REASONS), self._keys, count=frame.height)
 
     def _write(self, path: Path, frame: pl.DataFrame) -> None:
         write_chunk(path, frame, self._signature)
@@ -157,6 +157,10 @@ class Scoring:
             mask = pl.Series(answered)
             silent = prepared.rows.filter(~mask).with_columns(pl.lit(NO_ANSWER).alias(REASONS))
             frame, rejects = frame.filter(mask), pl.concat([rejects, silent]).sort(ROW_ID)
+        if frame.height + rejects.height != prepared.count:
+            raise InvalidInput(
+                f"chunk {number} has {prepared.count:,} rows, and {frame.height + rejects.height:,} came out"
+            )
         chunk = Chunk(
             files=self._stored(frame, self._schemas[0]),
             rejects=self._stored(rejects, self._schemas[1]),
@@ -174,10 +178,11 @@ class Scoring:
 class Prepared:
     """What control keeps of a chunk while the job has it: whose answers they will be, and who gets none."""
 
-    def __init__(self, fit: pl.DataFrame, rejects: pl.DataFrame, keys: Sequence[str]) -> None:
+    def __init__(self, fit: pl.DataFrame, rejects: pl.DataFrame, keys: Sequence[str], *, count: int) -> None:
         self.fit: pl.DataFrame | None = fit  # let go of once it is written for the job
         self.rows: Final = fit.select(ROW_ID, *keys)
         self.rejects: Final = rejects
+        self.count: Final = count  # rows of the snapshot, fit or not
 
 
 class Feeder:
@@ -196,6 +201,9 @@ class Feeder:
         self._write: Final = write
         self._room: Final = threading.Semaphore(AHEAD)
         self._held: Final[dict[int, Prepared]] = {}
+        self._lock: Final = (
+            threading.Lock()
+        )  # of what is held: this thread adds, the one that absorbs takes away
         self._stop: Final = threading.Event()
         self._fault: BaseException | None = None
         self._thread: Final = threading.Thread(target=self._run, name="batch-feeder", daemon=True)
@@ -205,7 +213,8 @@ class Feeder:
 
     def waiting(self) -> list[int]:
         """Return the chunks that the job has and that were not absorbed, in order."""
-        return sorted(self._held)
+        with self._lock:
+            return sorted(self._held)
 
     def rows(self, number: int) -> Prepared:
         return self._held[number]
@@ -213,7 +222,8 @@ class Feeder:
     def release(self, number: int) -> None:
         """Forget a chunk that was absorbed; another may be prepared in its place."""
         chunk_path(self._folder, number).unlink(missing_ok=True)
-        del self._held[number]
+        with self._lock:
+            del self._held[number]
         self._room.release()
 
     def close(self) -> None:
@@ -236,7 +246,8 @@ class Feeder:
                 made = self._prepare(number)
                 fit, made.fit = made.fit, None
                 assert fit is not None, "a chunk is prepared once"
-                self._held[number] = made
+                with self._lock:
+                    self._held[number] = made
                 self._write(chunk_path(self._folder, number), fit)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the job
             self._fault = error

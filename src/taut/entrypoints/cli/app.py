@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taut.entrypoints.cli import batch, data, demo, ledger, models, people, project, releases, streams, system
+from taut.entrypoints.cli import batch, data, demo, ledger, load, models, people, project, releases, streams, system
 from taut.entrypoints.cli.session import Session
 
 _HELP = """Carry an AI project from pilot to production and keep it there.
@@ -30,7 +30,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )  # fmt: skip
     app.callback()(_globals)
-    for module in (project, data, models, releases, batch, streams, ledger, people, system, demo):
+    for module in (project, data, models, releases, batch, streams, ledger, people, system, load, demo):
         module.register(app)
     return app
 

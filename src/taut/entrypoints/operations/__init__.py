@@ -18,10 +18,11 @@ def operation_table() -> OperationTable:
         models,
         people,
         plans,
+        predictions,
         releases,
         runs,
         status,
     )
 
-    modules = (batch, data, features, flows, ledger, models, people, plans, releases, runs, status)
+    modules = (batch, data, features, flows, ledger, models, people, plans, predictions, releases, runs, status)
     return OperationTable(operation for module in modules for operation in module.OPERATIONS)

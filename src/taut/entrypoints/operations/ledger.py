@@ -79,6 +79,13 @@ def _why(platform: Platform, caller: Caller, request: WhyShow, _progress: Progre
         _require_reading(platform, caller, id_)
         told: Json = why_request(platform, id_, depth=request.depth)
         return {**told, "events": _request_events(platform, told)} if request.openlineage else told
+    if is_result_row(request.id):
+        from taut.workflows.why_result import why_result_row
+
+        context = {"plane": "control", "local": caller.local}
+        platform.policy.require(caller.principal, "batch.read", request.id.partition("@")[0], context)
+        explained: Json = why_result_row(platform, request.id, depth=request.depth)
+        return explained
     with platform.records.read() as tx:
         for ref in (
             *candidates(request.id),
@@ -130,6 +137,11 @@ def is_request(text: str) -> bool:
     return text.startswith(("req_", "request:"))
 
 
+def is_result_row(text: str) -> bool:
+    """Whether an id names one row of a batch result, `result:NAME@NUMBER#ROW`."""
+    return text.startswith(f"{Kind.RESULT}:") and "#" in text
+
+
 _PREFIXES: Final = {
     "rel": Kind.RELEASE, "run": Kind.RUN, "plan": Kind.PLAN, "bat": Kind.BATCH,
     "batch": Kind.BATCH, "apr": Kind.APPROVAL, "approval": Kind.APPROVAL, "mat": Kind.FEATURES, "fea": Kind.FEATURES,
@@ -149,7 +161,7 @@ def candidates(text: str) -> tuple[Ref, ...]:
     if "_" in text and prefix in _PREFIXES:
         first = _PREFIXES[prefix]
     elif "@" in text:
-        return (Ref(Kind.MODEL, text), Ref(Kind.SNAPSHOT, text), Ref(Kind.FEATURES, text))
+        return tuple(Ref(kind, text) for kind in (Kind.MODEL, Kind.SNAPSHOT, Kind.FEATURES, Kind.RESULT))
     else:
         first = Kind.BUNDLE
     return (Ref(first, text), *(Ref(kind, text) for kind in Kind if kind is not first))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
-from taut.core.schema import Column, DType, ModelSignature
+from taut.core.schema import ModelSignature
 from taut.ports.jobs import JobContext
-from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path, read_chunk, write_answer
+from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path, write_answer
 from taut.serving.errors import BadAnswer
 from taut.serving.runtime import Feed, LoadedModel, load
 from taut.serving.runtime.encode import MATRIX
@@ -26,9 +25,6 @@ _POLL_S: Final = 0.002
 _PATIENCE_S: Final = 60.0
 
 Array = npt.NDArray[Any]
-_NUMPY: Final[dict[str, Any]] = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
-}  # fmt: skip
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +46,7 @@ def score(
     model = load(inputs[MODEL], work.signature)
     done = 0
     for number, path in _arriving(inputs[CHUNKS], work.numbers):
-        write_answer(answer_path(output, number), _scored(model, read_chunk(path, work.signature)))
+        write_answer(answer_path(output, number), _scored(model, path))
         done += 1
         context.progress(str(number), done / len(work.numbers))
     return {"chunks": done}
@@ -69,15 +65,20 @@ def _arriving(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[int, Path]
         yield number, path
 
 
-def _scored(model: LoadedModel, chunk: npt.NDArray[np.float32] | pl.DataFrame) -> Array:
-    if isinstance(chunk, pl.DataFrame):
-        feed, unfit = _tensors(model, chunk)
-        found = run_all(model, feed, chunk.height)
-        if unfit.any():
-            found = found.astype(np.float64)
-            found[unfit] = np.nan
-        return found
-    return run_all(model, {MATRIX: chunk}, len(chunk))
+def _scored(model: LoadedModel, path: Path) -> Array:
+    if model.row_major:
+        chunk = np.load(path, allow_pickle=False)
+        return run_all(model, {MATRIX: chunk}, len(chunk))
+    from taut.serving.batch.frames import (
+        read_tensors,
+    )  # Polars is slow to import, and a matrix needs none of it
+
+    feed, unfit = read_tensors(model, path)
+    found = run_all(model, feed, len(unfit))
+    if unfit.any():
+        found = found.astype(np.float64)
+        found[unfit] = np.nan
+    return found
 
 
 def run_all(model: LoadedModel, feed: Feed, rows: int) -> Array:
@@ -106,42 +107,3 @@ def _joined(parts: Sequence[Array]) -> Array:
             for part in parts
         ]
     )
-
-
-def _tensors(model: LoadedModel, frame: pl.DataFrame) -> tuple[Feed, npt.NDArray[np.bool_]]:
-    """Return the tensors of a model with one input a column, and the rows that do not fit their types."""
-    feed: Feed = {}
-    unfit = np.zeros(frame.height, dtype=np.bool_)
-    for item in model.signature.inputs:
-        kind, rank = model.tensors[item.column.name]
-        made, beyond = _MAKERS.get(kind, _numbers)(frame.get_column(item.column.name), item.column, kind)
-        unfit |= beyond
-        feed[item.column.name] = made.reshape((-1, 1) if rank == 2 else (-1,))
-    return feed, unfit
-
-
-def _texts(series: pl.Series, _column: Column, _kind: str) -> tuple[Array, Any]:
-    return np.array(series.fill_null("").to_list(), dtype=object), False
-
-
-def _booleans(series: pl.Series, _column: Column, _kind: str) -> tuple[Array, Any]:
-    return series.to_numpy().astype(np.bool_), False
-
-
-def _numbers(series: pl.Series, column: Column, kind: str) -> tuple[Array, Any]:
-    dtype = _NUMPY[kind]
-    if column.dtype in (DType.DATE, DType.DATETIME):
-        series = series.to_physical()
-    if np.issubdtype(dtype, np.integer):
-        whole = series.cast(pl.Int64).to_numpy()
-        made = whole.astype(dtype)
-        return made, made != whole
-    wide = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    with np.errstate(over="ignore"):
-        narrow = wide.astype(dtype)
-    return narrow, np.isinf(narrow)
-
-
-_MAKERS: Final[dict[str, Callable[[pl.Series, Column, str], tuple[Array, Any]]]] = {
-    "tensor(string)": _texts, "tensor(bool)": _booleans,
-}  # fmt: skip

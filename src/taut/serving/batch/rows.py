@@ -59,7 +59,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         tests = self._tests()
         if not tests:
             return frame, frame.clear().with_columns(pl.lit("").alias(REASONS))
-        bad = frame.select(pl.any_horizontal(test for _, test in tests)).to_series()
+        # a null makes most questions null, which is neither yes nor no: it would drop the row
+        bad = frame.select(pl.any_horizontal(test.fill_null(False) for _, test in tests)).to_series()
         if not bad.any():
             return frame, frame.clear().with_columns(pl.lit("").alias(REASONS))
         said = [pl.when(test).then(pl.lit(reason)) for reason, test in tests]
