@@ -37,17 +37,18 @@ def environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that is free together with the next one, which control takes; port 0 finds the first alone."""
+    """Return a port that is free together with the next two, for control and gRPC; port 0 finds the first alone."""
     for _ in range(100):
-        with socket.socket() as first, socket.socket() as second:
+        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
             first.bind(("127.0.0.1", 0))
             port: int = first.getsockname()[1]
             try:
                 second.bind(("127.0.0.1", port + 1))
+                third.bind(("127.0.0.1", port + 2))
             except (OSError, OverflowError):
                 continue
             return port
-    raise RuntimeError("no two ports in a row are free")
+    raise RuntimeError("no three ports in a row are free")
 
 
 @functools.cache

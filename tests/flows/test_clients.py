@@ -297,6 +297,11 @@ def test_typed_text_and_whole_numbers_are_answered_typed(plane: Plane, stub: Stu
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no model": ({"model_name": ""}, "INVALID_ARGUMENT", "malformed"),
+    "a name without end": ({"model_name": "x" * 100_000}, "INVALID_ARGUMENT", "malformed"),
+    "more than a gateway takes": (
+        {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3]}], "raw_input_contents": [bytes(8 * 2**20)]},
+        "RESOURCE_EXHAUSTED", "too_large",
+    ),
     "another model": ({"model_name": "dely"}, "NOT_FOUND", "not_found"),
     "a path for a name": ({"model_name": "../v2/models/delay"}, "NOT_FOUND", "not_found"),
     "another version": ({"model_version": "9"}, "NOT_FOUND", "not_found"),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.gateway.core import Gateway
-from taut.serving.gateway.replies import Reply
+from taut.serving.gateway.replies import Reply, Stream
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,7 +32,11 @@ class AsgiApp:
         if reply is None:
             found = self._gateway.answer(scope["method"], scope["path"], scope["headers"], body)
             reply = found if type(found) is Reply else await found  # type: ignore[misc]  # narrowed by the comparison
-        direct = scope.get("extensions", {}).get("taut.reply")
+        extensions = scope.get("extensions", {})
+        if reply.stream is not None:
+            await _send_parts(reply, reply.stream, send, extensions.get("taut.gone", _never))
+            return
+        direct = extensions.get("taut.reply")
         if direct is not None:
             await direct(reply)
             return
@@ -73,3 +77,21 @@ class AsgiApp:
             await send({"type": f"{event['type']}.complete"})
             if event["type"] == "lifespan.shutdown":
                 return
+
+
+async def _send_parts(reply: Reply, parts: Stream, send: Send, gone: Callable[[], bool]) -> None:
+    """Send an answer whose parts follow as they are ready, until the caller is gone."""
+    try:
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.header_list()})
+        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+        async for part in parts:
+            if gone():
+                return
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        parts.close()
+
+
+def _never() -> bool:
+    return False

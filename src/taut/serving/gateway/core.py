@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
+import msgspec
+
 from taut.core.errors import (
     Denied,
     Exhausted,
@@ -25,8 +27,17 @@ from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.bodies import inflated
 from taut.serving.gateway.cache import CacheKeys
 from taut.serving.gateway.compiled import Active, Endpoint
+from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
-from taut.serving.gateway.guard import Caller, Guard, Session, check_fresh, json_bytes, single_headers
+from taut.serving.gateway.guard import (
+    Caller,
+    Guard,
+    Session,
+    check_fresh,
+    json_bytes,
+    single_headers,
+    stream_rows,
+)
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.scorer import Features
@@ -84,6 +95,7 @@ class Gateway:
         self._active: Active | None = None
         self._guard: Guard | None = None
         self._in_flight = 0
+        self.streams: Final = Streams()
         self._meters: Final = Meters()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
@@ -172,7 +184,10 @@ class Gateway:
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
         ticket.guard_ns = guarded_ns - ticket.started_ns
+        size = stream_rows(headers) if ticket.route.kind == "v1" else None
         batch = self._decode(ticket, endpoint, body)
+        if size is not None:
+            return self._stream(ticket, endpoint, batch, size)
         if batch.count > endpoint.inline_rows or endpoint.lanes:
             return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
@@ -309,6 +324,28 @@ class Gateway:
         if endpoint.config.audit == "power-safe":
             return await self._durably(ticket, reply)
         return self._counted(ticket, reply)
+
+    def _stream(self, ticket: Ticket, endpoint: Endpoint, batch: Batch, size: int) -> Pending:
+        """Answer `size` rows after the other as events; each part but the first has a request id of its own."""
+        live, caller = endpoint.config.live, ticket.caller
+        assert caller is not None
+
+        def answer(rows: Sequence[Any], first: bool) -> Pending:
+            part = ticket
+            if not first:
+                now_us, start_ns = self._now_us(), self._counter_ns()
+                part = msgspec.structs.replace(
+                    ticket,
+                    request_id=self._ids.next(now_us),
+                    now_us=now_us,
+                    started_ns=start_ns,
+                    guard_ns=0,
+                    waited_ns=0,
+                )
+            return self._slowly(part, endpoint, Batch(rows, len(rows)), caller)
+
+        done = Done(ticket.request_id, live.version, live.release, batch.count)
+        return self.streams.begin(batch.rows, size, answer, done, lambda error: self._refuse(ticket, error))
 
     def _enter(self, active: Active, caller: Caller) -> None:
         """Take a slot among the requests that wait for something; the last fifth is for high priorities."""

@@ -15,12 +15,13 @@ from taut.trust.identity.principals import Principal
 
 _DECIDING: Final = (
     b"authorization", b"taut-deadline-ms", b"taut-priority", b"taut-subject", b"content-encoding", b"host",
-    b"inference-header-content-length",
+    b"inference-header-content-length", b"taut-stream-rows",
 )  # fmt: skip
 _JSON_BYTES: Final = b"inference-header-content-length"
 _MAX_SESSIONS: Final = 16_384
 _MAX_DEADLINE_MS: Final = 600_000
 _MAX_SUBJECT: Final = 128
+_MAX_STREAM_ROWS: Final = 1000
 _HOUR_US: Final = 3_600_000_000
 DEFAULT_PRIORITY: Final = 5
 
@@ -160,6 +161,14 @@ def json_bytes(headers: Mapping[bytes, bytes], body: bytes, kind: str) -> int | 
     if kind != "v2":
         raise Malformed("inference-header-content-length is for /v2/models/NAME/infer: send JSON here")
     return _whole(_JSON_BYTES, value, 0, len(body))
+
+
+def stream_rows(headers: Mapping[bytes, bytes]) -> int | None:
+    """Return how many rows an event has, None where no events are asked for. Raises Malformed."""
+    if b"text/event-stream" not in headers.get(b"accept", b""):
+        return None
+    value = headers.get(b"taut-stream-rows")
+    return 1 if value is None else _whole(b"taut-stream-rows", value, 1, _MAX_STREAM_ROWS)
 
 
 def check_key_parts(key: tuple[object, ...], row: int, names: tuple[str, ...]) -> None:

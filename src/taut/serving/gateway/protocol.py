@@ -18,16 +18,20 @@ from uvicorn.server import ServerState
 from taut.core.errors import TautError
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.gateway.core import Gateway, Pending
-from taut.serving.gateway.replies import STATUS_LINES, Reply
+from taut.serving.gateway.replies import STATUS_LINES, Reply, Stream
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 128
 MAX_PIPELINED: Final = 64
+_STALLED_S: Final = 30.0
 _AT_ONCE: Final = 8  # requests of one read that are answered before others get their turn
 
 
 class Cycle(RequestResponseCycle):
     """One request that goes through the ASGI callable; `reply` writes status, headers and body at once."""
+
+    def gone(self) -> bool:
+        return self.disconnected
 
     async def reply(self, reply: Reply) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -45,6 +49,11 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+def render_head(reply: Reply) -> bytes:
+    """Return the head of an answer whose body ends with the connection."""
+    return b"%b%bconnection: close\r\n\r\n%b" % (STATUS_LINES[reply.status], reply.head, reply.body)
 
 
 def render(reply: Reply, *, keep_alive: bool, with_body: bool) -> bytes:
@@ -177,6 +186,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     async def _answer_late(self, late: _Late, pending: Pending, *, with_body: bool) -> None:
         reply = await pending
+        if reply.stream is not None:
+            await self._send_parts(late, reply, reply.stream)
+            return
         if self.flow.write_paused and not late.disconnected:
             await self.flow.drain()
         if late.disconnected:
@@ -186,6 +198,25 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.write(render(reply, keep_alive=keep_alive, with_body=with_body))
         if not keep_alive:
             self.transport.close()
+        self.on_response_complete()
+
+    async def _send_parts(self, late: _Late, reply: Reply, parts: Stream) -> None:
+        """Send what follows an answer as it is ready, to the end of the connection."""
+        try:
+            self.transport.write(render_head(reply))
+            async for part in parts:
+                if self.flow.write_paused:
+                    async with asyncio.timeout(_STALLED_S):
+                        await self.flow.drain()
+                if late.disconnected:
+                    return
+                self.transport.write(part)
+        except TimeoutError:
+            self.transport.abort()  # he who does not read would hold the rows for ever
+        finally:
+            parts.close()
+        late.response_complete = True
+        self.transport.close()
         self.on_response_complete()
 
     def _target(self) -> tuple[str, str, bytes]:
@@ -243,7 +274,7 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        self.scope["extensions"] = {"taut.reply": cycle.reply}  # type: ignore[dict-item]  # ASGI leaves what is in an extension to its maker
+        self.scope["extensions"] = {"taut.reply": cycle.reply, "taut.gone": cycle.gone}  # type: ignore[dict-item]  # ASGI leaves what is in an extension to its maker
         cycle.body += body
         cycle.more_body = more_body
         if body or not more_body:

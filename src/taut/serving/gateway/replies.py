@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -21,19 +21,32 @@ Statuses = Mapping[str, int]
 """HTTP status by error code; the one table lies with the entrypoints and comes in by the door."""
 
 
+class Stream(Protocol):
+    """Parts of a body that follow as they are ready. Whoever takes them closes it, also when he takes none."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
 class Reply(NamedTuple):
-    """One answer. head: header lines, each ended by CRLF, without content-length. close: end the connection."""
+    """One answer. head: header lines, each ended by CRLF, without content-length. close: end the connection.
+
+    stream: what follows the body, which then ends with the connection.
+    """
 
     status: int
     head: bytes
     body: bytes
     close: bool = False
+    stream: Stream | None = None
 
     def header_list(self) -> list[tuple[bytes, bytes]]:
         """Return the headers as ASGI wants them."""
         pairs = [line.split(b": ", 1) for line in self.head.split(b"\r\n") if line]
         headers = [(name, value) for name, value in pairs]
-        headers.append((b"content-length", str(len(self.body)).encode()))
+        if self.stream is None:
+            headers.append((b"content-length", str(len(self.body)).encode()))
         if self.close:
             headers.append((b"connection", b"close"))
         return headers

@@ -28,6 +28,9 @@ _TYPED: Final = {
     "FP32": ("fp32_contents", "f"), "FP64": ("fp64_contents", "d"), "BYTES": ("bytes_contents", ""),
 }  # fmt: skip
 _LENGTH: Final = struct.Struct("<I")
+_MAX_NAME: Final = 200
+MAX_BODY_BYTES: Final = 8 * 2**20
+"""What a gateway takes by default. It answers a larger one at once and closes, which its sender may not hear."""
 
 
 class _Output(msgspec.Struct):
@@ -51,6 +54,8 @@ def model_path(name: str, version: str) -> str:
     """Return where a model is in the gateways' REST face. Raises Malformed when the name is missing."""
     if not name:
         raise Malformed("the name of the model is missing: give the endpoint's name")
+    if len(name) > _MAX_NAME or len(version) > _MAX_NAME:
+        raise Malformed(f"the model's name or version has more than {_MAX_NAME} characters: give the endpoint's name")
     path = f"/v2/models/{quote(name, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path
 
@@ -59,7 +64,7 @@ def infer_body(request: Any) -> tuple[bytes, int]:
     """Return a ModelInferRequest as a body with raw tensors, and how many bytes of it are JSON.
 
     Raises Malformed for contents that are neither all raw nor all typed, InvalidInput for typed values that their datatype
-    does not hold, TooLarge for more of them than MAX_VALUES.
+    does not hold, TooLarge for more of them than MAX_VALUES or a body beyond MAX_BODY_BYTES.
     """
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
@@ -96,7 +101,10 @@ def infer_body(request: Any) -> tuple[bytes, int]:
     if request.outputs:
         document["outputs"] = [{"name": output.name} for output in request.outputs]
     head = msgspec.json.encode(document)
-    return head + b"".join(raw), len(head)
+    body = b"".join([head, *raw])
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(f"the request is larger than {MAX_BODY_BYTES} bytes: send fewer rows at once")
+    return body, len(head)
 
 
 def _count(tensor: Any) -> int:

@@ -11,11 +11,11 @@ import msgspec
 
 from taut.core.errors import Conflict, TautError, Unavailable
 from taut.serving.errors import Malformed
-from taut.serving.rpc.convert import infer_body, infer_response, metadata_response, model_path
+from taut.serving.rpc.convert import MAX_BODY_BYTES, infer_body, infer_response, metadata_response, model_path
 from taut.serving.rpc.messages import HEALTH, INFERENCE, Messages
 from taut.serving.rpc.upstream import Answer, Upstream
 
-MAX_MESSAGE_BYTES: Final = 8 * 2**20 + 64 * 1024
+MAX_MESSAGE_BYTES: Final = MAX_BODY_BYTES + 64 * 1024
 MAX_CALLS: Final = 256
 _MAX_WATCHERS: Final = 32
 _MAX_METADATA_BYTES: Final = 16 * 1024

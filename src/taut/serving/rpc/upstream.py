@@ -53,7 +53,7 @@ class _Connection(asyncio.Protocol):
         try:
             return await self._answer
         finally:
-            if not self._answer.done() or self._answer.cancelled():
+            if self._answer.cancelled() and self._transport is not None:
                 self._transport.abort()  # its answer must not be taken for the next one's
 
     @property
