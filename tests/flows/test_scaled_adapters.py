@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,11 +85,8 @@ def test_a_second_installation_on_the_same_database_is_refused_before_it_changes
         message = other.refused(*words, exit_code=5, code="conflict")
         assert "belongs to another installation" in message, words
         assert "TAUT_RECORDS" in message, words
-    control = subprocess.run(
-        [sys.executable, "-m", "taut.entrypoints.control_main", "--home", str(other.home), "--port", str(free_ports())],
-        env=other.whole_environ(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert control.returncode == 5
-    assert "belongs to another installation" in control.stderr
+    platform = other.process("up", "--port", str(free_ports()))  # does not start its control for ever
+    assert (platform.code, platform.error[0]) == (5, "conflict"), platform
+    assert "belongs to another installation" in platform.error[1]
     assert len(scaled.shop("plan", "history")["plans"]) == 1
     assert up.ask(up.token()).status_code == 200

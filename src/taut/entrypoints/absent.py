@@ -25,7 +25,7 @@ def absent_control(home: Path) -> str:
     control = next((child for child in state.get("children", []) if child.get("name") == "control"), None)
     if control is None:
         return ""
-    why = _last_words(home / _LOG) or f"{home / _LOG} says more"
+    why = last_words(home / _LOG, with_code=True) or f"{home / _LOG} says more"
     how = f"ended ({control['last_exit']}: {why})" if control.get("last_exit") else "is not ready yet"
     return (
         f"the platform runs (process {pid}), but its control {how}; it is started again by itself and gateways answer "
@@ -33,12 +33,12 @@ def absent_control(home: Path) -> str:
     )
 
 
-def _last_words(log: Path) -> str:
-    """What control itself said at its end, which is the last line of its log; empty when it was killed."""
+def last_words(log: Path, *, with_code: bool = False) -> str:
+    """Return what a process said at its end, which is the last line of its log; empty when it was killed."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             said: Any = json.loads(file.read().splitlines()[-1])
-        return f"{said['code']}: {said['message']}"
+        return f"{said['code']}: {said['message']}" if with_code else str(said["message"])
     except (OSError, ValueError, LookupError, TypeError):
         return ""

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from taut.core.errors import InvalidInput, TautError, Unavailable
+from taut.core.errors import Conflict, InvalidInput, TautError, Unavailable
+from taut.entrypoints.absent import last_words
 from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
 from taut.entrypoints.client import home_lock
 from taut.entrypoints.errors import exit_code_of
@@ -33,6 +34,7 @@ _TICK_S: Final = 0.2
 _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 10.0
+_IN_CONFLICT: Final = f"exit {exit_code_of(Conflict(''))}"
 GRPC: Final = "grpc-0"
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -76,7 +78,9 @@ class Supervisor:
         self._drain_s: Final = drain_s
         self._stopping = False
         self._announced = False
+        self._adopted = False
         self._unwritten = False
+        self._refused = ""
         self._started_s: Final = time.time()
         (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
         (home / "log").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -100,6 +104,7 @@ class Supervisor:
                 leaving.append(running)
                 continue
             slot.running, slot.ready = running, True
+            self._adopted = True
             self._on_event("adopted", {"name": slot.child.name, "pid": running.pid})
         _await_gone(leaving)
 
@@ -108,7 +113,11 @@ class Supervisor:
         return any(slot.child.name == name and slot.running is not None for slot in self._slots)
 
     def run(self, wake: int) -> None:
-        """Keep the children alive until `stop`, then drain. wake: readable whenever a signal came."""
+        """Keep the children alive until `stop`, then drain. wake: readable whenever a signal came.
+
+        Raises Conflict when control may not work here at all, as with a database that is another installation's: to
+        start it again would change nothing, and no gateway serves yet for which it would be worth going on.
+        """
         while not self._stopping:
             self._reap()
             self._start_due()
@@ -117,6 +126,8 @@ class Supervisor:
                 self._write_state()
             self._wait(wake)
         self._drain(wake)
+        if self._refused:
+            raise Conflict(self._refused)
 
     def _wait(self, wake: int) -> None:
         """Sleep until a signal, a child's word, or the next thing that is due."""
@@ -161,6 +172,11 @@ class Supervisor:
                 slot.pause_s = _FIRST_PAUSE_S / 2
             slot.running, slot.ready = None, False
             slot.restarts += 1
+            if said == _IN_CONFLICT and not slot.child.survives and not self._announced and not self._adopted:
+                self._refused = (
+                    last_words(self._home / "log" / f"{slot.child.name}.log") or f"control: {said}"
+                )
+                self._stopping = True
             self._put_off(slot, now_s, said, pid=running.pid)
 
     def _put_off(self, slot: Slot, now_s: float, how: str, *, pid: int | None = None) -> None:
