@@ -158,7 +158,8 @@ class Gateway:
         route = None if active is None else active.routes.get(path)
         if route is None or active is None or method != "POST":
             return self._page(method, path, headers)
-        ticket = Ticket(self._ids.next(self._now_us()), self._now_us(), self._counter_ns(), active, route)
+        now_us = self._now_us()
+        ticket = Ticket(self._ids.next(now_us), now_us, self._counter_ns(), active, route)
         try:
             return self._predict(ticket, route.endpoint, single_headers(headers), body)
         except TautError as error:
@@ -272,8 +273,8 @@ class Gateway:
         return Reply(200, head, body)
 
     def _counted(self, ticket: Ticket, reply: Reply) -> Reply:
-        ended_ns = self._counter_ns()
-        ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, ended_ns - ticket.started_ns)
+        total_ns = self._counter_ns() - ticket.started_ns
+        ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, total_ns)
         if ticket.trace is not None:
             self._trace(ticket, ticket.trace, reply.status)
         return reply
