@@ -29,6 +29,9 @@ def load(result: Json) -> None:
     for status, found in result["answers"].items():
         rows.append((status, found["count"], *(_ms(found[name]) for name in columns)))
     render.table(("answer", "count", *(name.replace("_", ".") for name in columns)), rows)
+    for status, found in result["answers"].items():
+        if found.get("said"):
+            render.line(f"{status}, the first: {found['said']}")
     render.line("latency from the moment at which a request was due:")
     for line in bars(result["histogram"]):
         render.line(line)

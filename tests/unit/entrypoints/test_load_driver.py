@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
+import uvloop
 
 from taut.core.errors import InvalidInput
 from taut.entrypoints.load import Address, Driver, Measured, report
 from taut.entrypoints.load.pacer import Pacer
 
+T = TypeVar("T")
 Handle = Callable[[int], Awaitable[bytes | None]]
 """Number of a request -> the bytes of its answer; None closes the connection without one."""
 
 REQUEST = b"POST /v1/predict/late HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+SLOW_DOWN = b'{"error":{"message":"slow down"}}'
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
@@ -58,6 +62,12 @@ async def server(handle: Handle) -> AsyncIterator[Address]:
         await asyncio.sleep(0.01)  # what was aborted is closed by the loop
 
 
+def on_the_loop(work: Coroutine[None, None, T]) -> T:
+    """Run on the loop that the command uses."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
 def drive(
     handle: Handle, *, rate: float, count: int, connections: int = 64, timeout_s: float = 5.0
 ) -> Measured:
@@ -71,7 +81,7 @@ def drive(
             )
             return await driver.run(lambda _message, _fraction: None)
 
-    return asyncio.run(run())
+    return on_the_loop(run())
 
 
 async def at_once(_number: int) -> bytes:
@@ -80,7 +90,7 @@ async def at_once(_number: int) -> bytes:
 
 def test_every_request_is_answered_and_counted_by_its_status() -> None:
     async def some_refused(number: int) -> bytes:
-        return OK if number % 4 else b"HTTP/1.1 429 Too Many\r\ncontent-length: 0\r\n\r\n"
+        return OK if number % 4 else b"HTTP/1.1 429 Too Many\r\ncontent-length: 33\r\n\r\n" + SLOW_DOWN
 
     found = drive(some_refused, rate=400, count=200)
 
@@ -88,6 +98,9 @@ def test_every_request_is_answered_and_counted_by_its_status() -> None:
     assert {status: seen.count for status, seen in found.by_status.items()} == {200: 150, 429: 50}
     assert found.errors == {}
     assert found.latency.count == 200
+    told = report(found, endpoint="late", url="x", schedule={}, schedule_s=0.5)
+    assert told["answers"]["429"]["said"] == "slow down"
+    assert "said" not in told["answers"]["200"]
 
 
 def test_a_stall_of_a_second_shows_in_the_percentiles_with_many_connections_and_with_one() -> None:
@@ -145,7 +158,7 @@ def test_a_client_that_waits_for_answers_would_have_hidden_the_stall() -> None:
                 took.append(time.perf_counter() - start)
             writer.close()
 
-    asyncio.run(run())
+    on_the_loop(run())
 
     assert sorted(took)[int(0.99 * len(took))] < 0.5  # p99 of the closed loop says that nothing happened
     assert max(took) >= 1.0
@@ -209,7 +222,7 @@ def test_nobody_there_is_told_and_ends() -> None:
         arrivals = ((n / 100, REQUEST) for n in range(10))
         return await Driver(address, arrivals, expected_s=0.1).run(lambda _message, _fraction: None)
 
-    found = asyncio.run(run())
+    found = on_the_loop(run())
 
     assert found.answered == 0
     assert sum(found.errors.values()) == 10
@@ -232,7 +245,7 @@ def test_a_generator_that_is_late_says_so() -> None:
             driver = Driver(address, iter(arrivals()), expected_s=0.5)  # type: ignore[call-overload]
             return await driver.run(lambda _message, _fraction: None)
 
-    found = asyncio.run(run())
+    found = on_the_loop(run())
     told = report(found, endpoint="late", url="x", schedule={}, schedule_s=0.5)
 
     assert slept
@@ -264,6 +277,6 @@ def test_the_pacer_wakes_within_a_fraction_of_a_millisecond_and_forgets_an_earli
         pacer.close()
         return [moment - start for moment in woken]
 
-    (late,) = asyncio.run(run())
+    (late,) = on_the_loop(run())
 
     assert late >= 0.0203

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import httptools
+
+_REFUSED: Final = 400
 
 
 class Owner(Protocol):
@@ -19,6 +21,9 @@ class Owner(Protocol):
 
     def answered(self, connection: Connection, status: int) -> None:
         """The request's answer is there, to its last byte."""
+
+    def refused(self, status: int, body: bytes) -> None:
+        """A piece of a refusal's body."""
 
     def lost(self, connection: Connection, why: str) -> None:
         """The connection is gone, with whatever was on its way."""
@@ -44,8 +49,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own are no subclasses
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -53,6 +57,11 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self.close("the answer was no HTTP")
+
+    def on_body(self, body: bytes) -> None:
+        status = int(self._parser.get_status_code())
+        if status >= _REFUSED:
+            self._owner.refused(status, body)
 
     def on_message_complete(self) -> None:
         status = int(self._parser.get_status_code())

@@ -21,6 +21,7 @@ _FIRST: Final = 8
 _SWEEP_S: Final = 0.05
 _TELL_S: Final = 0.25
 _MICROSECONDS: Final = 1e6
+_SAID_BYTES: Final = 2048
 
 
 class Address(NamedTuple):
@@ -34,13 +35,15 @@ class Measured:
 
     latency: of every request that was answered, whatever the status, and of those given up, which took at least that
     long. lateness: how much after its time the generator handed a request on, which is the generator's own fault.
-    held_back: requests that waited because every connection was taken and no more were allowed. errors: by kind.
+    held_back: requests that waited because every connection was taken and no more were allowed. errors: by kind. refusals: how
+    the first refusal of each status begins.
     """
 
     def __init__(self) -> None:
         self.latency: Final = Histogram()
         self.by_status: Final[dict[int, Histogram]] = {}
         self.lateness: Final = Histogram()
+        self.refusals: Final[dict[int, bytes]] = {}
         self.errors: Final[Counter[str]] = Counter()
         self.offered = 0
         self.held_back = 0
@@ -192,6 +195,9 @@ class Driver:
         took_us = int((self._now() - intended_s) * _MICROSECONDS)
         self._measured.latency.record(took_us)
         self._measured.by_status.setdefault(status, Histogram()).record(took_us)
+
+    def refused(self, status: int, body: bytes) -> None:
+        self._measured.refusals.setdefault(status, body[:_SAID_BYTES])
 
     def lost(self, connection: Connection, why: str) -> None:
         self._open -= 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from taut.entrypoints.load.driver import Measured
 from taut.entrypoints.load.histogram import Histogram
 
@@ -30,7 +32,7 @@ def report(measured: Measured, *, endpoint: str, url: str, schedule: Json, sched
         "rate_achieved": round(measured.answered / max(seconds, schedule_s), 2),
         "latency_ms": latency(measured.latency),
         "answers": {
-            str(status): {"count": found.count, **latency(found)}
+            str(status): {"count": found.count, **latency(found), **_refusal(measured.refusals.get(status))}
             for status, found in sorted(measured.by_status.items())
         },
         "errors": errors,
@@ -39,6 +41,16 @@ def report(measured: Measured, *, endpoint: str, url: str, schedule: Json, sched
             {"up_to_ms": round(up_to / 1000, 3), "count": count} for up_to, count in measured.latency.bars(per_doubling=2)
         ],
     }  # fmt: skip
+
+
+def _refusal(body: bytes | None) -> Json:
+    """What the first refusal of a status said: why a run was refused is seen without another."""
+    if body is None:
+        return {}
+    try:
+        return {"said": str(msgspec.json.decode(body)["error"]["message"])}
+    except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return {"said": body.decode("utf-8", "replace")[:200]}
 
 
 def latency(found: Histogram) -> Json:
