@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ WIDTH, CONNECTIONS, SECONDS, REPEATS = 30, 16, 2, 5
 _SCRIPT = """
 local f = io.open(os.getenv("BODY"), "rb"); wrk.method = "POST"; wrk.body = f:read("*a"); f:close()
 wrk.headers["Content-Type"] = "application/json"
+if os.getenv("JSON_BYTES") then wrk.headers["Inference-Header-Content-Length"] = os.getenv("JSON_BYTES") end
 if os.getenv("BEARER") then wrk.headers["Authorization"] = "Bearer " .. os.getenv("BEARER") end
 done = function(s, l, r)
   local e = s.errors
@@ -79,7 +81,27 @@ def _bodies(work: Path) -> dict[str, Path]:
         for name, document in (("bare", bare), ("v2", v2), ("v1", v1)):
             made[f"{name}-{rows}"] = work / f"{name}-{rows}.json"
             made[f"{name}-{rows}"].write_text(json.dumps(document))
+        # what a client sends that holds its rows as FP32: their numbers written out in full
+        full = {**v2["inputs"][0], "data": struct.unpack(f"<{rows * WIDTH}f", _raw(row, rows))}
+        made[f"full-{rows}"] = work / f"full-{rows}.json"
+        made[f"full-{rows}"].write_text(json.dumps({"inputs": [full]}))
     return made
+
+
+def _raw(row: list[float], rows: int) -> bytes:
+    return struct.pack(f"<{len(row)}f", *row) * rows
+
+
+def _raw_body(work: Path, rows: int) -> tuple[Path, int]:
+    """Return the same rows as raw tensors, answered raw, and how many bytes of the body are JSON."""
+    data = _raw(_row(), rows)
+    tensor = {
+        "name": "input", "shape": [rows, WIDTH], "datatype": "FP32", "parameters": {"binary_data_size": len(data)},
+    }  # fmt: skip
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    path = work / f"raw-{rows}.bin"
+    path.write_bytes(head + data)
+    return path, len(head)
 
 
 def _plane(home: Path, model: bytes, **endpoint: Any) -> Any:
@@ -122,7 +144,7 @@ def _guard(report: Report, work: Path, model: bytes) -> None:
         def unguarded() -> None:
             request = endpoint.tensors.decode(body)
             outputs = endpoint.live.score(request.batch, ())
-            render("v2", endpoint, endpoint.live, outputs, "", request.id, request.outputs)
+            render("v2", endpoint, endpoint.live.served, outputs, "", request.id, request.outputs)
 
         pairs = [(_time_us(guarded), _time_us(unguarded)) for _ in range(15)]
     report.figure(
@@ -177,12 +199,27 @@ def _over_http(report: Report, work: Path, model: bytes) -> None:
         durable = stack.enter_context(_gateway(safe.home))
         cells = {
             "bare 1": _Cell(script, bare, "/predict", bodies["bare-1"]),
-            "taut 1": _Cell(script, ours, "/v2/models/m/infer", bodies["v2-1"], plane.token(ttl_s=3600)),
-            "taut v1 1": _Cell(script, ours, "/v1/predict/m", bodies["v1-1"], plane.token(ttl_s=3600)),
+            "taut 1": _Cell(
+                script, ours, "/v2/models/m/infer", bodies["v2-1"], bearer=plane.token(ttl_s=3600)
+            ),
+            "taut v1 1": _Cell(script, ours, "/v1/predict/m", bodies["v1-1"], bearer=plane.token(ttl_s=3600)),
             "fast 1": _Cell(script, fast, "/predict", bodies["bare-1"]),
             "bare 32": _Cell(script, bare, "/predict", bodies["bare-32"]),
-            "taut 32": _Cell(script, ours, "/v2/models/m/infer", bodies["v2-32"], plane.token(ttl_s=3600)),
-            "safe 1": _Cell(script, durable, "/v2/models/m/infer", bodies["v2-1"], safe.token(ttl_s=3600)),
+            "taut 32": _Cell(
+                script, ours, "/v2/models/m/infer", bodies["v2-32"], bearer=plane.token(ttl_s=3600)
+            ),
+            "taut v1 32": _Cell(
+                script, ours, "/v1/predict/m", bodies["v1-32"], bearer=plane.token(ttl_s=3600)
+            ),
+            "taut full 32": _Cell(
+                script, ours, "/v2/models/m/infer", bodies["full-32"], bearer=plane.token(ttl_s=3600)
+            ),
+            "taut raw 32": _Cell(
+                script, ours, "/v2/models/m/infer", *_raw_body(work, 32), bearer=plane.token(ttl_s=3600)
+            ),
+            "safe 1": _Cell(
+                script, durable, "/v2/models/m/infer", bodies["v2-1"], bearer=safe.token(ttl_s=3600)
+            ),
         }
         for cell in cells.values():
             cell.measure(seconds=1)
@@ -197,6 +234,14 @@ def _over_http(report: Report, work: Path, model: bytes) -> None:
         ("the same by /v1/predict with named columns", "taut v1 1", "bare 1", "≥ 0.6"),
         ("gateway, 32 rows, against the raw ASGI floor", "taut 32", "bare 32", "≥ 0.75"),
         ("gateway, one row, all guards, against unguarded FastAPI", "taut 1", "fast 1", "≥ 2"),
+        (
+            "raw tensors, 32 rows, against JSON with numbers written in full",
+            "taut raw 32",
+            "taut full 32",
+            "≥ 2",
+        ),
+        ("the same against JSON with 5 decimals", "taut raw 32", "taut 32", ""),
+        ("the same against /v1/predict with named columns", "taut raw 32", "taut v1 32", ""),
     ):
         note = f"{CONNECTIONS} connections, one process each, wrk; CPU {_middle(cpu[ours_]):.0f} and {_middle(cpu[theirs]):.0f} µs a request"
         report.ratio(name, rate[ours_], rate[theirs], "req/s", wanted=wanted, note=note, more_is_better=True)
@@ -213,7 +258,13 @@ class _Cell:
     """One server with one body."""
 
     def __init__(
-        self, script: Path, server: tuple[int, int], path: str, body: Path, bearer: str = ""
+        self,
+        script: Path,
+        server: tuple[int, int],
+        path: str,
+        body: Path,
+        json_bytes: int = 0,
+        bearer: str = "",
     ) -> None:
         self._pid, port = server
         self._command = [
@@ -228,6 +279,7 @@ class _Cell:
             "BODY": str(body),
             "PATH": os.environ["PATH"],
             **({"BEARER": bearer} if bearer else {}),
+            **({"JSON_BYTES": str(json_bytes)} if json_bytes else {}),
         }
 
     def measure(self, *, seconds: int) -> tuple[float, float]:

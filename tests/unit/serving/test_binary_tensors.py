@@ -323,3 +323,59 @@ def test_sizes_that_do_not_add_up_to_the_body_are_malformed(gateway: Gateway, pl
     decoder = TensorDecoder([Column("x", DType.FLOAT)], outputs=("value",), max_rows=8)
     with pytest.raises(Malformed, match="no header Inference-Header-Content-Length"):
         decoder.decode(json.dumps({"inputs": [tensor]}).encode())
+
+
+def test_the_same_json_before_other_rows_is_read_once_and_held_to_the_same_rules() -> None:
+    columns = [Column(f"x{index}", DType.FLOAT) for index in range(3)]
+    decoder = TensorDecoder(columns, outputs=("label",), max_rows=8, packed=True)
+    body, length = request(
+        raw("input", "FP32", [2, 3], FP32_ROW * 2), parameters={"binary_data_output": True}
+    )
+    other = np.arange(6, dtype="<f4").tobytes()
+
+    first, again = decoder.decode(body, length), decoder.decode(body[:length] + other, length)
+
+    assert (first.batch.rows, again.batch.rows) == (FP32_ROW * 2, other)
+    assert (again.batch.count, again.id, again.outputs, again.binary) == (2, None, None, ("label",))
+    for data, kind in ((other[:-1], Malformed), (other + b"x", Malformed), (b"", Malformed)):
+        with pytest.raises(kind):
+            decoder.decode(body[:length] + data, length)
+    with pytest.raises(InvalidInput, match="row 1, column 'x2': saw nan"):
+        decoder.decode(body[:length] + other[:-4] + struct.pack("<f", float("nan")), length)
+
+
+def test_what_json_says_of_one_request_is_never_taken_for_anothers() -> None:
+    columns = [Column(f"x{index}", DType.FLOAT) for index in range(3)]
+    decoder = TensorDecoder(columns, outputs=("label",), max_rows=8, packed=True)
+    tensor = raw("input", "FP32", [1, 3], FP32_ROW)
+    plain = {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [4, 5, 6]}]}
+    encoded = json.dumps(plain).encode()
+
+    for _ in range(2):
+        assert [decoder.decode(*request(tensor, id=name)).id for name in ("a", "b")] == ["a", "b"]
+        assert decoder.decode(encoded, len(encoded)).batch.rows == struct.pack("<3f", 4, 5, 6)
+        with pytest.raises(Malformed, match="12 bytes after the JSON"):
+            decoder.decode(encoded + FP32_ROW, len(encoded))
+    for index in range(600):  # many a form: none is kept for ever
+        assert decoder.decode(*request(tensor, parameters={"other": index})).batch.count == 1
+
+
+def test_raw_answers_of_other_sizes_and_other_outputs_have_their_own_json(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    install(gateway, plane, plane.endpoint())
+    for _ in range(2):
+        for rows in (1, 3, 2):
+            tensor = raw("input", "FP32", [rows, 3], FP32_ROW * rows)
+            for names in (["label"], ["probability"], ["probability", "label"]):
+                outputs = [{"name": name, "parameters": {"binary_data": True}} for name in names]
+                document, data = read(infer(gateway, plane, *request(tensor, outputs=outputs)))
+                assert [output["name"] for output in document["outputs"]] == names
+                assert [output["shape"][0] for output in document["outputs"]] == [rows] * len(names)
+                assert {name: len(part) for name, part in data.items()} == {
+                    name: rows * (8 if name == "label" else 16) for name in names
+                }
+            named, _ = read(
+                infer(gateway, plane, *request(tensor, id="x", parameters={"binary_data_output": True}))
+            )
+            assert named["id"] == "x"

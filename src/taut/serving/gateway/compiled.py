@@ -78,6 +78,7 @@ class Endpoint:
         )
         self.inline_rows: Final = self.live.model.rows_within(settings.inline_us)
         self.label_type: Final = label_datatype(signature)
+        self.raw_heads: Final[dict[tuple[str, int, tuple[str, ...]], bytes]] = {}
         self.limited: Final = config.quota is not None
         ages = [age for age in (snapshot.max_age_s, config.max_age_s) if age is not None]
         self.stale_us: Final = snapshot.issued_at_us + int(min(ages) * 1e6)

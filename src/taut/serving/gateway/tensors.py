@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -31,6 +32,8 @@ _DATATYPES: Final = {
     DType.STRING: "BYTES", DType.DATE: "BYTES", DType.DATETIME: "BYTES",
 }  # fmt: skip
 _INTS: Final = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+_PLANS: Final = 256
+_PLAN_BYTES: Final = 1024
 _FLOATS: Final = frozenset({"FP16", "BF16", "FP32", "FP64"})
 _TAKEN: Final[dict[DType, frozenset[str]]] = {
     DType.BOOL: frozenset({"BOOL"}), DType.INT: _INTS, DType.FLOAT: _FLOATS | _INTS,
@@ -58,6 +61,15 @@ class InferRequest(msgspec.Struct, frozen=True, gc=False):
     binary: tuple[str, ...] = ()
 
 
+class _Plan(NamedTuple):
+    """What the JSON before a raw matrix was found to say. size: bytes of the matrix."""
+
+    size: int
+    rows: int
+    outputs: tuple[str, ...] | None
+    binary: tuple[str, ...]
+
+
 class TensorDecoder:
     """Decodes v2 requests of one signature.
 
@@ -82,6 +94,7 @@ class TensorDecoder:
         self._width: Final = len(self._columns)
         self._numeric: Final = all(column.dtype.numeric for column in columns) and MATRIX not in self._names
         self._floats_only: Final = all(column.dtype is DType.FLOAT for column in columns)
+        self._plans: Final[dict[bytes, _Plan]] = {}
         self._pack: Final = Matrix(columns).pack if packed and self._floats_only else None
 
     def decode(self, body: bytes, json_bytes: int | None = None) -> InferRequest:
@@ -108,7 +121,25 @@ class TensorDecoder:
                     if request.outputs is None and request.parameters is None:
                         return InferRequest(batch, request.id, None)
                     return self._request(batch, request)
-        return self._general(read(body, json_bytes), body)
+        if json_bytes is None:
+            return self._general(read(body, None), body)
+        return self._raw(body, json_bytes)
+
+    def _raw(self, body: bytes, json_bytes: int) -> InferRequest:
+        """Return a request with raw tensors. The same JSON before a matrix comes again and again, and is read once."""
+        head = body[:json_bytes]
+        plan = self._plans.get(head)
+        if plan is not None and len(body) - json_bytes == plan.size:
+            packed = packed_matrix(body, json_bytes, self._columns, plan.rows)
+            return InferRequest(Batch(packed, plan.rows, True), None, plan.outputs, plan.binary)
+        request = self._general(read(body, json_bytes), body)
+        batch, size = request.batch, len(body) - json_bytes
+        # what has an id will not come again; where the rows are in the JSON itself nothing is left after it
+        if batch.packed and request.id is None and size and json_bytes <= _PLAN_BYTES:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[head] = _Plan(size, batch.count, request.outputs, request.binary)
+        return request
 
     def _matrix(self, shape: list[int], data: list[float]) -> Batch:
         width = self._width
@@ -292,6 +323,14 @@ def raw_outputs(tensors: list[dict[str, object]], names: tuple[str, ...]) -> byt
             tensor["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)
     return b"".join(parts)
+
+
+def raw_output(name: str, outputs: Outputs, label_type: str) -> bytes:
+    """Return one output raw, of a datatype with a fixed width."""
+    if name == "label":
+        return pack(label_type, outputs.labels)
+    values = outputs.values if name == "value" else list(chain.from_iterable(outputs.probabilities))
+    return pack("FP64", values)
 
 
 def metadata(endpoint: str, version: str, signature: ModelSignature) -> dict[str, object]:
