@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import random
 import subprocess
@@ -17,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from taut.adapters.bus.kafka import KafkaBus
+from taut.adapters.bus.nats import NatsBus
 from taut.adapters.bus.records import RecordsBus
 from taut.adapters.bus.redis import RedisBus
 from taut.adapters.keys.file import FileKeys
@@ -24,11 +24,10 @@ from taut.adapters.records import open_sqlite
 from taut.adapters.records.migration import migrate
 from taut.adapters.world import SystemClock, SystemRandom
 from taut.core.cloudevents import Event
-from taut.entrypoints.cli import run as cli
 from taut.ports.bus import Bus, Delivery
 from taut.serving.predictions import PredictionReader
 from taut.serving.stream import read_letter
-from taut.testing.brokers import RedisServer
+from taut.testing.brokers import KafkaMock, NatsServer, RedisServer
 from taut.testing.serving import DataPlane
 from taut.trust.quota import Limit
 
@@ -77,7 +76,25 @@ def on_redis(_plane: DataPlane, request: pytest.FixtureRequest) -> Iterator[Brok
     bus.close()
 
 
-OPEN: dict[str, Callable[..., Any]] = {"records": on_records, "redis": on_redis}
+@contextmanager
+def on_nats(_plane: DataPlane, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    server: NatsServer = request.getfixturevalue("nats_server")
+    bus = NatsBus(server.url, SystemClock())
+    yield Broker(f"{server.url}?lease=1s", bus)
+    bus.close()
+
+
+@contextmanager
+def on_kafka(_plane: DataPlane, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    mock: KafkaMock = request.getfixturevalue("kafka_mock")
+    bus = KafkaBus(mock.url.removeprefix("kafka://"), SystemClock(), SystemRandom())
+    yield Broker(f"{mock.url}?lease=6s", bus)
+    bus.close()
+
+
+OPEN: dict[str, Callable[..., Any]] = {
+    "records": on_records, "redis": on_redis, "nats": on_nats, "kafka": on_kafka,
+}  # fmt: skip
 
 
 @pytest.fixture(params=OPEN)
@@ -86,31 +103,24 @@ def broker(request: pytest.FixtureRequest, plane: DataPlane) -> Iterator[Broker]
         yield opened
 
 
-def command(plane: DataPlane, broker: Broker, verb: str) -> list[str]:
-    """The words of `taut stream VERB` on the broker's topics."""
+def command(plane: DataPlane, broker: Broker) -> list[str]:
+    """The words of `taut stream run` on the broker's topics."""
     place, _, query = broker.url.partition("?")
     source = f"{place.rstrip('/')}/{broker.source}" + (f"?{query}" if query else "")
-    words = [
-        "taut", "--json", "--home", str(plane.home), "--token", plane.token(ttl_s=3600), "stream", verb, "delay",
-        "--from", source,
+    return [
+        sys.executable, "-P", "-m", "taut.entrypoints.cli", "--json", "--home", str(plane.home), "--token", plane.token(ttl_s=3600), "stream", "run", "delay",
+        "--from", source, "--to", broker.target,
     ]  # fmt: skip
-    return [*words, "--to", broker.target] if verb in ("run", "replay") else words
 
 
 class Stream:
     """One `taut stream run` as a process of its own, ended with the block."""
 
     def __init__(self, plane: DataPlane, broker: Broker, *words: str) -> None:
-        command_ = [
-            sys.executable,
-            "-P",
-            "-m",
-            "taut.entrypoints.cli",
-            *command(plane, broker, "run")[1:],
-            *words,
-        ]
         self.said = (plane.home / f"stream-{uuid.uuid4().hex[:6]}.log").open("w+b")
-        self.process = subprocess.Popen(command_, stdout=subprocess.PIPE, stderr=self.said)
+        self.process = subprocess.Popen(
+            [*command(plane, broker), *words], stdout=subprocess.PIPE, stderr=self.said
+        )
 
     def __enter__(self) -> Stream:
         return self
@@ -158,8 +168,6 @@ def test_a_stream_that_is_killed_at_any_moment_loses_nothing_and_answers_nothing
             wait_until(lambda goal=goal: broker.bus.state(broker.target, "check").length >= goal)
             time.sleep(chance.random() * 0.02)
             stream.kill()
-    time.sleep(1.1)  # until the leases of the dead have passed
-
     with Stream(plane, broker, "--until-empty") as stream:
         counts = stream.done()
 
@@ -174,27 +182,6 @@ def test_a_stream_that_is_killed_at_any_moment_loses_nothing_and_answers_nothing
     reader = PredictionReader(plane.home / "log" / "predictions")
     logged = {record.request_id for record in reader.records()}
     assert {json.loads(answer.data)["request_id"] for answer in answers if answer} <= logged
-
-
-def test_status_dead_letters_and_replay_say_and_mend_what_was_put_aside(
-    plane: DataPlane, broker: Broker
-) -> None:
-    def taut(verb: str, *words: str) -> Any:
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            assert cli([*command(plane, broker, verb)[1:], *words]) == 0
-        return json.loads(out.getvalue())
-
-    broker.bus.publish(broker.source, [row_event(index) for index in (1, 17, 2)])
-    assert taut("run", "--until-empty")["answered"] == 2
-    assert broker.bus.state(broker.target, "check").length == 2
-    status = taut("status")
-    assert (status["length"], status["waiting"], status["pending"]) == (3, 0, 0)
-    assert status["dead_letters"]["waiting"] == 1
-    (letter,) = taut("dead-letters")["dead_letters"]
-    assert (letter["id"], letter["code"], letter["event"]["data"]) == ("e17", "invalid_input", {"x9": 1})
-    replayed = taut("replay")
-    assert (replayed["received"], replayed["answered"], replayed["dead"]) == (1, 0, 1)
 
 
 def test_a_stream_stands_still_while_its_broker_is_away_and_goes_on_when_it_is_back(
@@ -247,6 +234,19 @@ def test_a_stream_that_is_held_up_keeps_what_waits_on_the_broker_and_not_in_its_
         assert state.pending <= 200
         assert resident_mib(stream.process.pid) < before_mib + 32
         stream.end()
+    bus.close()
+
+
+def test_a_model_in_a_worker_is_asked_no_faster_than_it_answers(
+    plane: DataPlane, redis_server: RedisServer
+) -> None:
+    plane.issue(plane.endpoint(runtime="worker"))
+    bus = RedisBus(redis_server.url, SystemClock(), SystemRandom())
+    broker = Broker(redis_server.url, bus)
+    bus.publish(broker.source, [row_event(index) for index in range(1000)])
+    with Stream(plane, broker, "--until-empty") as stream:
+        counts = stream.done()
+    assert (counts["answered"], counts["dead"]) == (1000 - len(POISON), len(POISON))
     bus.close()
 
 

@@ -100,8 +100,8 @@ def open_online(config: Config) -> Iterator[tuple[OnlineReader, OnlineWriter]]:
 def open_bus(config: Config, url: str = "") -> Iterator[Bus]:
     """Open the broker at `url`, or the one that the configuration names.
 
-    The query of a URL may say `lease=30s`, how long a consumer may hold a message; on Redis `window=1000000`, how many
-    events of a topic are known again; on NATS `duplicates=15m`, for how long they are.
+    The query of a URL may say `lease=30s`, how long a consumer may hold a message; on Redis and Kafka
+    `window=1000000`, how many events of a topic are known again; on NATS `duplicates=15m`, for how long they are.
     """
     place, options = _options(urlsplit(url or config.bus))
     open_, known = _choose(place, _BUSES, "bus")
@@ -124,15 +124,15 @@ def split_topic(address: str) -> tuple[str, str]:
     path, _, topic = parts.path.rpartition("/")
     if not topic:
         raise InvalidInput(
-            f"{_shown(parts)} names no topic: write URL/TOPIC, for example redis://127.0.0.1:6379/0/orders"
+            f"{without_password(address)} names no topic: write URL/TOPIC, for example redis://127.0.0.1:6379/0/orders"
         )
     return urlunsplit(parts._replace(path=path)), topic
 
 
-def _shown(parts: SplitResult) -> str:
-    """A URL without its password."""
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host))
+def without_password(url: str) -> str:
+    """Return a broker's URL without user, password and options, for messages and the ledger."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def _options(parts: SplitResult) -> tuple[str, dict[str, Any]]:
@@ -220,6 +220,16 @@ def _nats_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitSt
     return NatsBus(url, open_world()[0], **options)
 
 
+def _kafka_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitStack) -> Bus:
+    """Properties of librdkafka may stand in the URL's query: `kafka://host:9092/topic?security.protocol=SSL`."""
+    _installed("confluent_kafka", "kafka")
+    from taut.adapters.bus.kafka import KafkaBus
+
+    parts = urlsplit(url)
+    clock, _, random = open_world()
+    return KafkaBus(parts.netloc, clock, random, options=dict(parse_qsl(parts.query)), **options)
+
+
 def _installed(module: str, extra: str) -> None:
     if find_spec(module) is None:
         raise InvalidInput(f"the driver {module!r} is not installed: pip install 'taut[{extra}]'")
@@ -238,4 +248,5 @@ _BUSES: Final[dict[str, tuple[_OpenBus, tuple[str, ...]]]] = {  # with the optio
     "rediss": (_redis_bus, ("window",)),
     "nats": (_nats_bus, ("duplicate_window_s",)),
     "tls": (_nats_bus, ("duplicate_window_s",)),
+    "kafka": (_kafka_bus, ("window",)),
 }

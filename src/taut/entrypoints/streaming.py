@@ -12,10 +12,10 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from taut import __version__
 from taut.bootstrap.adapters import open_bus
@@ -23,33 +23,38 @@ from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import open_online_reader, system_random
 from taut.core.errors import Corrupt, NotFound, TautError
 from taut.entrypoints.errors import DATA_PLANE
+from taut.entrypoints.gateway_main import start_zygote
+from taut.entrypoints.operations.streams import LIFE_S
 from taut.serving.gateway import Gateway, GatewayNode, World
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.stream import Counts, Scoring, StreamPlan, StreamProcessor
+from taut.serving.workers import Fleet
 
-PRINCIPAL: Final = "stream"
-_TOKEN_S: Final = 3600.0
 _BATCH_THREADS: Final = 2
 _TURN_S: Final = 60.0
 _SEGMENT_BYTES: Final = 32 * 2**20
 Note = Callable[[str, str], None]
 
 
+class Issue(Protocol):
+    """Asks control for a token."""
+
+    def __call__(self, *, renew: bool) -> str: ...
+
+
 class Bearer:
     """The token of a stream: the one that was given, or one of the service `stream` that is renewed in time.
 
-    issue: asks control for a new one. A token that cannot be renewed is used until it expires.
+    issue: asks control for one, `renew` for a next one. A token that cannot be renewed is used until it expires.
     """
 
-    def __init__(
-        self, given: str | None, issue: Callable[[], str], *, monotonic_s: Callable[[], float]
-    ) -> None:
+    def __init__(self, given: str | None, issue: Issue, *, monotonic_s: Callable[[], float]) -> None:
         self._given: Final = given
         self._issue: Final = issue
         self._monotonic_s: Final = monotonic_s
-        self._token = given or issue()
-        self._renew_s = monotonic_s() + _TOKEN_S / 2
+        self._token = given or issue(renew=False)
+        self._renew_s = monotonic_s() + LIFE_S / 2
 
     def __call__(self) -> str:
         return self._token
@@ -59,11 +64,12 @@ class Bearer:
         while self._given is None:
             await asyncio.sleep(max(1.0, self._renew_s - self._monotonic_s()))
             try:
-                self._token = await asyncio.get_running_loop().run_in_executor(None, self._issue)
-                self._renew_s = self._monotonic_s() + _TOKEN_S / 2
+                loop = asyncio.get_running_loop()
+                self._token = await loop.run_in_executor(None, lambda: self._issue(renew=True))
+                self._renew_s = self._monotonic_s() + LIFE_S / 2
             except TautError as error:
                 note("token", f"the token cannot be renewed yet: {error.message}")
-                self._renew_s = self._monotonic_s() + _TOKEN_S / 20
+                self._renew_s = self._monotonic_s() + LIFE_S / 20
 
 
 def run_stream(
@@ -100,6 +106,10 @@ async def _run(
 ) -> Counts:
     loop = asyncio.get_running_loop()
     async with _gateway(config.home) as gateway:
+        if gateway.active is None or plan.endpoint not in gateway.active.endpoints:
+            raise NotFound(
+                f"endpoint {plan.endpoint!r} is not served from {config.home}: release a version to it first"
+            )
         with open_bus(config, url) as bus:
             scoring = Scoring(gateway, plan, bearer=bearer, now=lambda: datetime.now(UTC))
             processor = StreamProcessor(bus, scoring, plan, random=system_random(), note=note)
@@ -120,16 +130,17 @@ async def _run(
 async def _gateway(home: Path) -> AsyncIterator[Gateway]:
     """Yield a gateway that follows control, with a prediction log of its own, and no listener."""
     name, random = f"stream-{os.getpid()}", system_random()
-    with (
-        ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch") as pool,
-        open_online_reader(home) as online,
-        closing(
-            PredictionLog(
-                home / "log" / "predictions", name, now_us=_now_us, monotonic_s=time.monotonic, random=random,
-                segment_bytes=_SEGMENT_BYTES,
+    async with AsyncExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch"))
+        online = stack.enter_context(open_online_reader(home))
+        log = stack.enter_context(
+            closing(
+                PredictionLog(
+                    home / "log" / "predictions", name, now_us=_now_us, monotonic_s=time.monotonic, random=random,
+                    segment_bytes=_SEGMENT_BYTES,
+                )
             )
-        ) as log,
-    ):  # fmt: skip
+        )  # fmt: skip
         gateway = Gateway(
             log=log, online=online, statuses=DATA_PLANE,
             world=World(_now_us, time.monotonic, time.perf_counter_ns, random, __version__), pool=pool,
@@ -137,7 +148,11 @@ async def _gateway(home: Path) -> AsyncIterator[Gateway]:
         )  # fmt: skip
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
-        node = GatewayNode(gateway, home=home, name=name, store=store, trust=trust, random=random)
+        fleet = Fleet(start_zygote)
+        stack.push_async_callback(fleet.close)
+        node = GatewayNode(
+            gateway, home=home, name=name, store=store, trust=trust, random=random, fleet=fleet
+        )
         await node.start_from_disk()
         if gateway.active is None and gateway.refused_snapshot:
             raise Corrupt(

@@ -42,7 +42,8 @@ def run(
 
     For example: taut stream run delay --from redis://127.0.0.1:6379/0/flights --to delays
 
-    Start it more than once with one group to share the work. It acts with --token, or as the service `stream`.
+    Start it more than once with one group to share the work. It asks the endpoint with --token, or as the service
+    `stream` where whoever starts it may run streams.
     """
     here = session(context)
     url, plan = _plan(endpoint, source, target, dead_letter, group, max_in_flight=in_flight)
@@ -63,6 +64,7 @@ def status(
 
     here = session(context)
     url, plan = _plan(endpoint, source, "answers-", dead_letter, group)
+    here.ask("stream.look", {"endpoint": endpoint})
     with open_bus(_config(here), url) as bus:
         topic = to_json(bus.state(plan.source, plan.group))
         dead = to_json(bus.state(plan.dead_letters, _replay_group(plan.group)))
@@ -87,6 +89,7 @@ def dead_letters(
 
     here = session(context)
     url, plan = _plan(endpoint, source, "answers-", dead_letter, group)
+    here.ask("stream.look", {"endpoint": endpoint, "dead_letters": True})
     with open_bus(_config(here), url) as bus:
         found = bus.peek(plan.dead_letters, _replay_group(plan.group), limit=limit)
     result = {"topic": plan.dead_letters, "dead_letters": [_letter(item) for item in found]}
@@ -150,16 +153,22 @@ def _work(
 ) -> Counts:
     import time
 
-    from taut.entrypoints.streaming import PRINCIPAL, Bearer, run_stream
+    from taut.bootstrap.adapters import without_password
+    from taut.entrypoints.streaming import Bearer, run_stream
 
-    def issue() -> str:
-        wanted = {"principal": PRINCIPAL, "roles": ["predictor"], "ttl": "1h", "enrol": "service"}
-        with here.connect("stream.run") as client:
-            return str(client.call("token.create", wanted)["token"])
+    config = _config(here)
+    wanted = {
+        "endpoint": plan.endpoint, "broker": without_password(url or config.bus), "source": plan.source,
+        "target": plan.target, "dead_letters": plan.dead_letters, "group": plan.group, "replay": plan.replay,
+    }  # fmt: skip
+
+    def issue(*, renew: bool) -> str:
+        with here.connect("stream.begin") as client:
+            return str(client.call("stream.begin", {**wanted, "renew": renew})["token"])
 
     bearer = Bearer(here.token, issue, monotonic_s=time.monotonic)
     return run_stream(
-        _config(here), plan, url=url, bearer=bearer, note=_say, until_empty=until_empty, at_most=at_most
+        config, plan, url=url, bearer=bearer, note=_say, until_empty=until_empty, at_most=at_most
     )
 
 
@@ -193,7 +202,7 @@ def _letter(delivery: Any) -> Json:
 def _show_counts(result: Json) -> None:
     typer.echo(
         f"received {result['received']:,}, answered {result['answered']:,}, put aside {result['dead']:,}, "
-        f"new on their topics {result['new']:,}"
+        f"new on their topics {result['new']:,}, in {result['seconds']:.1f} s"
     )
 
 

@@ -22,7 +22,22 @@ def operation_table() -> OperationTable:
         releases,
         runs,
         status,
+        streams,
     )
 
-    modules = (batch, data, features, flows, ledger, models, people, plans, predictions, releases, runs, status)
+    modules = (
+        batch,
+        data,
+        features,
+        flows,
+        ledger,
+        models,
+        people,
+        plans,
+        predictions,
+        releases,
+        runs,
+        status,
+        streams,
+    )
     return OperationTable(operation for module in modules for operation in module.OPERATIONS)

@@ -66,6 +66,7 @@ class Counts(msgspec.Struct, kw_only=True):
     new: int = 0
     waits: int = 0
     in_flight_max: int = 0
+    seconds: float = 0.0
 
 
 def answer_id(endpoint: str, source: str, id_: str) -> str:

@@ -58,6 +58,7 @@ class StreamProcessor:
         self._stop: Final = asyncio.Event()
         self._limit = min(_FIRST_BATCH, plan.batch_events)
         self._in_flight = 0
+        self._began_s = 0.0
         self.counts: Final = Counts()
 
     def stop(self) -> None:
@@ -65,7 +66,7 @@ class StreamProcessor:
         self._stop.set()
 
     async def run(self, *, until_empty: bool = False, at_most: int | None = None) -> Counts:
-        """Work until `stop`, or until nothing waits, or until `at_most` events were received.
+        """Work until `stop`, or until the group has settled everything, or until `at_most` events were received.
 
         Raises Unauthenticated, Denied or NotFound when the stream may not or cannot be answered; InvalidInput when the
         broker refuses the topic.
@@ -115,16 +116,24 @@ class StreamProcessor:
                 self._reader, partial(subscription.receive, limit=limit, wait_s=self._receive_s)
             )
             if not found:
-                if until_empty:
+                if until_empty and await self._nothing_left():
                     break
                 continue
             left = None if left is None else left - len(found)
+            if not self.counts.received:
+                self._began_s = asyncio.get_running_loop().time()
             self.counts.received += len(found)
             self._in_flight += len(found)
             self.counts.in_flight_max = max(self.counts.in_flight_max, self._in_flight)
             self._size(found)
             await self._received.put(found)
         await self._received.put(None)
+
+    async def _nothing_left(self) -> bool:
+        """Whether the group has settled everything; what a dead consumer holds comes when its lease has passed."""
+        ask = partial(self._bus.state, self._plan.source, self._plan.group)
+        state = await self._patiently(self._reader, ask)
+        return state.waiting == state.pending == 0
 
     def _size(self, found: list[Delivery]) -> None:
         """Choose how many to ask for next, by the bytes of these."""
@@ -172,6 +181,7 @@ class StreamProcessor:
                 else:
                     self.counts.answered += 1
         self._in_flight -= len(settled)
+        self.counts.seconds = round(asyncio.get_running_loop().time() - self._began_s, 3)
 
     # waiting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from taut.core.cloudevents import Event
-from taut.core.errors import InvalidInput
+from taut.core.errors import Conflict, InvalidInput
 from taut.ports.bus import Bus, Delivery, Output, Settled, Subscription
 
 LEASE_S = 0.4
@@ -47,12 +48,13 @@ def take(
 class BusSuite(ABC):
     """The suite.
 
-    known_again: an event that was published twice is known by its id. counts_attempts: a redelivery says that it is
-    one. leases: what a consumer holds too long is handed to others while it lives.
+    counts_attempts: a redelivery says that it is one. leases: what a consumer holds too long is handed to others while
+    it lives. one_order: a topic has one order, and not one a partition.
     """
 
     counts_attempts = True
     leases = True
+    one_order = True
 
     @abstractmethod
     def open(self, folder: Path) -> AbstractContextManager[Bus]:
@@ -76,7 +78,8 @@ class BusSuite(ABC):
             assert bus.publish(topic, sent) == len(sent)
             subscription = bus.subscribe(topic, "g")
             found = take(subscription, len(sent))
-            assert [delivery.event for delivery in found] == sent
+            came = [delivery.event for delivery in found if delivery.event is not None]
+            assert self._ordered(came) == self._ordered(sent)
             assert len({delivery.position for delivery in found}) == len(sent)
             assert {delivery.attempts for delivery in found} == {0}
             subscription.close()
@@ -86,7 +89,7 @@ class BusSuite(ABC):
             bus.publish(topic, events(3))
             for group in ("one", "two"):
                 subscription = bus.subscribe(topic, group)
-                assert ids(take(subscription, 3)) == ["e0", "e1", "e2"]
+                assert self._order(ids(take(subscription, 3))) == ["e0", "e1", "e2"]
                 subscription.close()
 
     def test_receive_returns_at_once_with_what_is_there_and_waits_for_no_more(
@@ -137,7 +140,7 @@ class BusSuite(ABC):
             time.sleep(LEASE_S * 1.2)
             second = bus.subscribe(topic, "g")
             found = take(second, 4)
-            assert sorted(ids(found)) == ["e2", "e3", "e4", "e5"]
+            assert sorted(ids(found)) == sorted(ids(held[2:]))
             if self.counts_attempts:
                 assert {delivery.attempts for delivery in found} == {1}
             second.close()
@@ -179,7 +182,7 @@ class BusSuite(ABC):
             settled = [_answered(delivery, out) for delivery in take(subscription, 5)]
             assert subscription.settle(settled) == 5
             reader = bus.subscribe(out, "check")
-            assert ids(take(reader, 5)) == [f"answer-e{index}" for index in range(5)]
+            assert self._order(ids(take(reader, 5))) == [f"answer-e{index}" for index in range(5)]
             reader.close()
             subscription.close()
 
@@ -199,7 +202,7 @@ class BusSuite(ABC):
         with self.open(tmp_path) as bus:
             assert bus.publish(topic, events(3)) == 3
             assert bus.publish(topic, [*events(4), event("e0", source="elsewhere"), event("e9")]) == 3
-            assert self._all(bus, topic, 6) == ["e0", "e1", "e2", "e3", "e0", "e9"]
+            assert self._all(bus, topic, 6) == self._order(["e0", "e1", "e2", "e3", "e0", "e9"])
             subscription = bus.subscribe(topic, "g")
             same = event("one-answer")
             settled = [Settled(delivery, (Output(out, same),)) for delivery in take(subscription, 6)]
@@ -235,7 +238,8 @@ class BusSuite(ABC):
                     mine = bus.subscribe(topic, "g")
                     while not stop.is_set():
                         found = mine.receive(limit=10, wait_s=0.1)
-                        mine.settle([_answered(delivery, out) for delivery in found])
+                        with contextlib.suppress(Conflict):  # taken away: it comes again
+                            mine.settle([_answered(delivery, out) for delivery in found])
                     mine.close()
                 except Exception as error:  # noqa: BLE001 - a thread's failure is the test's
                     failures.append(error)
@@ -257,7 +261,9 @@ class BusSuite(ABC):
             bus.publish(topic, events(5))
             subscription = bus.subscribe(topic, "g")
             assert (bus.state(topic, "g").length, bus.state(topic, "g").waiting) == (5, 5)
-            assert ids(bus.peek(topic, "g", limit=2)) == ["e0", "e1"]
+            if self.one_order:
+                assert ids(bus.peek(topic, "g", limit=2)) == ["e0", "e1"]
+            assert len(bus.peek(topic, "g", limit=2)) == 2
             held = take(subscription, 2, limit=2)
             subscription.settle([Settled(held[0])])
             if self.leases:
@@ -287,7 +293,13 @@ class BusSuite(ABC):
         found = take(reader, count, within_s=30.0)
         more = reader.receive(limit=10, wait_s=0.3)
         reader.close()
-        return ids(found) + ids(more)
+        return self._order(ids(found) + ids(more))
+
+    def _order(self, names: list[str]) -> list[str]:
+        return names if self.one_order else sorted(names)
+
+    def _ordered(self, found: list[Event]) -> list[Event]:
+        return found if self.one_order else sorted(found, key=lambda one: one.id)
 
 
 def _answered(delivery: Delivery, out: str) -> Settled:
