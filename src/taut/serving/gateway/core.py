@@ -341,7 +341,10 @@ class Gateway:
                     now_us=now_us,
                     started_ns=start_ns,
                     guard_ns=0,
+                    looked_ns=0,
                     waited_ns=0,
+                    scored_ns=0,
+                    model_ns=0,
                 )
             return self._slowly(part, endpoint, Batch(rows, len(rows)), caller)
 

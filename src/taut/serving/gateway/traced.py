@@ -28,17 +28,22 @@ def request_span(ticket: Ticket, trace: Trace, *, status: int, code: str, ended_
 
 
 def _stages(ticket: Ticket, ended_ns: int) -> list[tuple[str, int, int]]:
-    """Return the stages that were begun, one after the other; that in which a request was refused ends with it."""
-    guarded_ns, scored_ns = ticket.guarded_ns, ticket.scored_ns
-    if not guarded_ns:
-        return [("guard", ticket.started_ns, ended_ns)]
+    """Return the stages that were begun, one after the other; that in which a request was refused ends with it.
+
+    A later part of a stream has marks of the part before it: those that lie before its own begin are none of its.
+    """
+    started_ns = ticket.started_ns
+    guarded_ns, looked_ns, scored_ns = (
+        mark if mark >= started_ns else 0 for mark in (ticket.guarded_ns, ticket.looked_ns, ticket.scored_ns)
+    )
+    if not ticket.guarded_ns:
+        return [("guard", started_ns, ended_ns)]
     asked_ns = scored_ns - ticket.waited_ns if scored_ns else ended_ns
-    found = [
-        ("guard", ticket.started_ns, guarded_ns),
-        ("decode", guarded_ns, ticket.looked_ns or asked_ns),
-    ]
-    if ticket.looked_ns:
-        found.append(("features", ticket.looked_ns, asked_ns))
+    found = []
+    if guarded_ns:
+        found += [("guard", started_ns, guarded_ns), ("decode", guarded_ns, looked_ns or asked_ns)]
+    if looked_ns:
+        found.append(("features", looked_ns, asked_ns))
     if not scored_ns:
         return found
     if ticket.waited_ns:
