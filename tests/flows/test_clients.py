@@ -456,6 +456,24 @@ def test_curl_is_answered_with_raw_and_with_compressed_bodies(plane: Plane) -> N
     assert (unread[0], unread[1]["accept-encoding"]) == (415, "gzip, deflate, zstd")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_reads_answers_as_events(plane: Plane) -> None:
+    body = json.dumps({"instances": [INSTANCE] * 3}).encode()
+
+    status, headers, data = curl(plane, "/v1/predict/delay", body, "Accept: text/event-stream")
+
+    assert (status, headers["content-type"], headers["connection"]) == (200, "text/event-stream", "close")
+    names = [
+        line.removeprefix("event: ") for line in data.decode().splitlines() if line.startswith("event: ")
+    ]
+    assert names == ["predictions", "predictions", "predictions", "done"]
+    told = [
+        json.loads(line[6:])["request_id"] for line in data.decode().splitlines() if line.startswith("data: ")
+    ]
+    assert set(told) <= logged(plane.data)
+    assert told[0] == told[3] == headers["taut-request-id"]
+
+
 def test_grpc_serves_on_when_a_gateway_is_killed_and_says_so_while_none_is_there(tmp_path: Path) -> None:
     data = DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
     data.issue(data.endpoint())

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from installation import free_ports
 from test_gateway_process import BODY, Load, logged, wait_until
 
 from taut.adapters.keys.file import FileKeys
@@ -221,3 +222,43 @@ def test_a_child_that_cannot_start_comes_back_ever_more_slowly_and_is_reported(t
     assert {fields["how"] for fields in ends} == {"exit 7"}
     assert [fields["again_s"] for fields in ends] == [0.1, 0.2, 0.4]
     assert (tmp_path / "log" / "broken.log").exists()
+
+
+@pytest.mark.crash
+def test_grpc_is_kept_alive_on_the_port_plus_two_and_adopted_on_the_same_port_only(plane: DataPlane) -> None:
+    import grpc
+
+    def live(port: int) -> bool:
+        with grpc.insecure_channel(f"127.0.0.1:{port + 2}") as channel:
+            try:
+                return bool(
+                    channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=2)
+                    == b"\x08\x01"
+                )
+            except grpc.RpcError:
+                return False
+
+    with supervisor(plane.home, gateways=1) as first:
+        port = await_ready(plane.home, first)
+        assert live(port)
+        victim = pids(plane.home)["grpc-0"]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: pids(plane.home)["grpc-0"] not in (None, victim) and live(port))
+        first.kill()
+        first.wait()
+        survivor, gateway = pids(plane.home)["grpc-0"], pids(plane.home)["gateway-0"]
+        assert live(port)
+        os.kill(
+            gateway, signal.SIGKILL
+        )  # nobody holds the data plane's port any more: the next may take another
+        wait_until(lambda: not alive(gateway))
+        with supervisor(plane.home, gateways=1, port=free_ports()) as second:
+            elsewhere = await_ready(plane.home, second)
+            assert live(elsewhere)
+            assert pids(plane.home)["grpc-0"] != survivor
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(timeout=40) == 0
+
+    assert elsewhere != port
+    assert not alive(survivor)
+    assert not live(port)
