@@ -23,7 +23,7 @@ def test_an_endpoint_is_driven_by_a_schedule_and_by_what_it_was_asked_before(rel
         assert 0 < driven["latency_ms"]["p50"] <= driven["latency_ms"]["p99"] <= driven["latency_ms"]["max"]
         assert sum(step["count"] for step in driven["histogram"]) == 150
 
-        spiked = released.done("load", "late", "--profile", "spike.yaml", "--rows", "3", "--seed", "2")
+        spiked = released.done("load", "late", "--profile", "spike.yaml", "--rows", "3")
         assert spiked["answered"] == spiked["offered"] > 200
         assert set(spiked["answers"]) <= {
             "200",
@@ -31,8 +31,8 @@ def test_an_endpoint_is_driven_by_a_schedule_and_by_what_it_was_asked_before(rel
         }  # words that a signature allows may mean nothing to it
 
         until(lambda: len(released("load", "late", "--replay", "--speed", "1000")["answers"]) > 0)
-        replayed = released.done("load", "late", "--replay", "--speed", "10", "--limit", "150")
-        assert replayed["offered"] == 150
+        replayed = released.done("load", "late", "--replay", "--speed", "10")
+        assert replayed["offered"] >= 150 + 200
         assert replayed["schedule"] == {"replay": True, "speed": 10.0}
         assert replayed["answers"].get("200", {"count": 0})["count"] > 0
 

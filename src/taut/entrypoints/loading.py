@@ -32,7 +32,7 @@ Json = dict[str, Any]
 Progress = Callable[[str, float | None], None]
 
 _TOKEN_SPARE_S: Final = 300
-_REPLAYED_MAX: Final = 100_000
+_REPLAYED: Final = 10_000
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 1
     replay: bool = False
     speed: float = 1.0
-    limit: int = 10_000
     connections: int = 512
     timeout_s: float = 10.0
     seed: int = 0
@@ -59,8 +58,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.replay and (self.instances is not None or self.profile is not None):
             raise InvalidInput("--replay brings its own requests and times: leave --data and --profile out")
-        if not 1 <= self.limit <= _REPLAYED_MAX:
-            raise InvalidInput(f"limit is {self.limit}: choose 1 to {_REPLAYED_MAX}")
 
 
 def run_load(home: Path, plan: Plan, progress: Progress, *, url: str | None, token: str | None) -> Json:
@@ -127,7 +124,7 @@ def _scheduled(
 def _recorded(control: Client | None, plan: Plan, progress: Progress) -> list[tuple[float, bytes]]:
     if control is None:
         raise InvalidInput("a replay needs the control plane, which has the log: give its address with --url")
-    request = {"endpoint": plan.endpoint, "limit": plan.limit}
+    request = {"endpoint": plan.endpoint, "limit": _REPLAYED}
     found = control.call("prediction.recorded", request, progress=progress)
     return list(from_recorded(found["requests"], speed=plan.speed))
 

@@ -30,10 +30,7 @@ def load(
     rows: Annotated[int, typer.Option(help="Instances a request.", min=1)] = 1,
     replay: Annotated[bool, typer.Option("--replay", help="What the endpoint was asked before.")] = False,
     speed: Annotated[float, typer.Option(help="Of a replay: so many times as fast as it came.")] = 1.0,
-    limit: Annotated[int, typer.Option(help="Of a replay: the newest requests, so many.")] = 10_000,
     connections: Annotated[int, typer.Option(help="Requests on their way at once, at most.")] = 512,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a request is given up.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Of arrivals and made-up values.")] = 0,
 ) -> None:
     """Drive an endpoint by a schedule, whatever it answers, and report latencies from when requests were due.
 
@@ -54,7 +51,7 @@ def load(
     plan = Plan(
         endpoint=endpoint, rate=rate, duration=duration, ramp=ramp, profile=profile,
         arrivals="constant" if constant else "poisson", instances=given, rows=rows, replay=replay, speed=speed,
-        limit=limit, connections=connections, timeout_s=timeout, seed=seed,
+        connections=connections,
     )  # fmt: skip
     with watching(sys.stderr) as progress:
         result = run_load(here.home, plan, progress, url=here.url, token=here.token)
