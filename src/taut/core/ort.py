@@ -16,3 +16,11 @@ def load_onnxruntime() -> Any:
     import onnxruntime
 
     return onnxruntime
+
+
+def load_quantization() -> Any:
+    """Import what onnxruntime quantises models with, under the same switch, and return the module."""
+    load_onnxruntime()
+    import onnxruntime.quantization
+
+    return onnxruntime.quantization

@@ -14,7 +14,7 @@ from taut.core.errors import InvalidInput, NotFound
 from taut.core.refs import VersionRef
 from taut.core.room import room_for
 from taut.core.schema import ModelSignature
-from taut.lifecycle.registry import Candidate, File, GateInputs, Score
+from taut.lifecycle.registry import MODEL_FILE, Candidate, File, GateInputs, Score, VersionInfo
 from taut.lifecycle.training import Run, limits_of
 from taut.ports.jobs import JobEnd, Task
 from taut.project.manifest import ModelSpec
@@ -30,15 +30,24 @@ def judge_candidate(rooms: Rooms, spec: ModelSpec, run_id: str, *, actor: str) -
     The same run again gives the version that it became.
     """
     run = rooms.training.get(run_id)
-    info = rooms.registry.register(candidate_of(run, spec))
-    if info.verdict is None:  # else this very run was judged before a crash
-        holdout, parity = rooms.training.holdout(run_id), rooms.training.parity_sample(run_id)
-        fault = try_apart(rooms, run, holdout, parity)
+    return judge_registered(rooms, rooms.registry.register(candidate_of(run, spec)), run, actor=actor)
+
+
+def judge_registered(
+    rooms: Rooms, info: VersionInfo, run: Run, *, actor: str, parity: str | None = None
+) -> dict[str, Any]:
+    """Judge a version that a run, or a variant of its model, was registered as; one with a verdict keeps it.
+
+    parity: the digest of what a variant itself says about the rows of the run's parity sample.
+    """
+    if info.verdict is None:  # else it was judged before a crash
+        holdout, sample = rooms.training.holdout(run.id), rooms.training.parity_sample(run.id, said=parity)
+        fault = try_apart(rooms, run, holdout, sample, model=info.candidate.files[MODEL_FILE].digest)
         inputs = GateInputs(
             score=_refusing(fault) if fault else score,
             holdout=holdout,
-            parity=parity,
-            live=live_version(rooms, spec.name),
+            parity=sample,
+            live=live_version(rooms, info.candidate.model),
         )
         info = rooms.registry.judge(info.ref, inputs, actor=actor)
     verdict = info.verdict
@@ -49,9 +58,10 @@ def judge_candidate(rooms: Rooms, spec: ModelSpec, run_id: str, *, actor: str) -
     }
 
 
-def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame) -> str:
+def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame, model: str | None = None) -> str:
     """Run a model that nobody ran yet in a job, on the rows that the gate will use; return what went wrong, or "".
 
+    model: its digest; None for what the run left.
     A model of standard operators may still loop for ever or ask for any memory: control must not be who finds out.
     """
     report, artifact = run.report, run.artifact("model.onnx")
@@ -63,9 +73,9 @@ def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame) -> str:
     with (
         room_for(f"trying the model of {run.id}"),
         tempfile.TemporaryDirectory(prefix="taut-trial-", dir=rooms.scratch) as folder,
-        rooms.blobs.local(artifact.digest) as model,
+        rooms.blobs.local(model or artifact.digest) as local,
     ):
-        inputs = {"model": str(model)}
+        inputs = {"model": str(local)}
         for at, frame in enumerate(frames):
             inputs[f"rows-{at}"] = str(Path(folder, f"rows-{at}.parquet"))
             frame.select([name for name in names if name in frame.columns]).write_parquet(

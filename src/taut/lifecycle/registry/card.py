@@ -25,6 +25,7 @@ def card_json(info: VersionInfo) -> dict[str, Any]:
         "author": candidate.author,
         "created_at": info.created_at.isoformat(),
         "run": candidate.run,
+        "variant": None if candidate.variant is None else msgspec.to_builtins(candidate.variant),
         "artifact": candidate.files[MODEL_FILE].digest,
         "data": {
             "label": candidate.label, "snapshots": candidate.snapshots, "features": candidate.features,
@@ -77,6 +78,7 @@ def card_markdown(info: VersionInfo) -> str:
         f"State **{info.state}**, risk {candidate.risk}, {candidate.model_kind}, trained by {candidate.author} "
         f"({info.created_at:%Y-%m-%d %H:%M} UTC, run `{candidate.run}`).",
         "",
+        *_derived(info),
         "## What it takes and gives",
         "",
         "| input | type | from |",
@@ -112,6 +114,16 @@ def card_markdown(info: VersionInfo) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _derived(info: VersionInfo) -> list[str]:
+    """Of a variant: what it was made from, and what that gained and cost."""
+    made = info.candidate.variant
+    if made is None:
+        return []
+    told = f"Made from **{made.origin}** by `taut model optimise`: {made.what} (`{made.name}`)"
+    gained = f": {made.facts['gain']}" if "gain" in made.facts else ""
+    return [f"{told}{gained}. It answers a little differently; the check *quality* bounds by how much.", ""]
 
 
 def _gives(info: VersionInfo) -> str:

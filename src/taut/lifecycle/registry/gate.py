@@ -35,7 +35,8 @@ _TRAINING: Final = ("leakage", "own_metrics", "conversion")
 def gate_for(candidate: Candidate) -> Gate:
     """Return the gate of a candidate: what always is required, and every rule that its builder declared."""
     rules = [_rule_name(rule) for rule in candidate.rules if rule.kind != "parity"]
-    return Gate(name="model", required=frozenset([*_ALWAYS, *_TRAINING, *rules]))
+    derived = [] if candidate.variant is None else ["quality"]
+    return Gate(name="model", required=frozenset([*_ALWAYS, *_TRAINING, *rules, *derived]))
 
 
 class ModelCheck:
@@ -47,11 +48,13 @@ class ModelCheck:
         load: Callable[[], Loaded],
         inputs: GateInputs,
         live: Callable[[], Loaded] | None,
+        origin: Callable[[], Loaded] | None = None,
     ) -> None:
         self._candidate = candidate
         self._load = load
         self._inputs = inputs
         self._live = live
+        self._origin = origin
         self._loaded: Loaded | None = None
         self._scan: Scan | None = None
         self._metrics: dict[str, float] | None = None
@@ -67,6 +70,8 @@ class ModelCheck:
         looks += [
             (_rule_name(rule), self._rule(rule)) for rule in self._candidate.rules if rule.kind != "parity"
         ]
+        if self._candidate.variant is not None:
+            looks.append(("quality", self._quality))
         checks = run_checks(looks)
         facts: dict[str, Scalar] = {f"metric {name}": value for name, value in (self._metrics or {}).items()}
         facts |= {"latency_ms": self._latency_ms, "size_bytes": self._scan.size_bytes if self._scan else None}
@@ -239,6 +244,35 @@ class ModelCheck:
         said = f"{metric} of the live {live.ref} on the same rows is {theirs:.4f}"
         outcome = Outcome.PASSED if fine else Outcome.FAILED
         return Check(name=name, outcome=outcome, message=said, observed=observed, limit=limit)
+
+    def _quality(self) -> Check:
+        """A variant may be a little worse than what it was made from, by no more than its stated tolerances."""
+        made = self._candidate.variant
+        if made is None or self._origin is None:
+            raise InvalidInput("the version that this one was made from is not there to compare with")
+        theirs, mine = measure(self._origin(), self._inputs, label=self._candidate.label), self._measured()
+        worst, excess, said = "", float("-inf"), []
+        for name, before in sorted(theirs.items()):
+            if name not in mine:
+                raise InvalidInput(
+                    f"{name} of {made.origin} is {before:.4f}, but cannot be measured on {made.name}"
+                )
+            drop = before - mine[name] if GREATER_IS_BETTER.get(name, True) else mine[name] - before
+            allowed = made.tolerances.get(name, 0.0)
+            if not drop <= allowed:
+                said.append(
+                    f"{name} is {mine[name]:.4f}, {drop:.4f} worse than {before:.4f} ({allowed:g} allowed)"
+                )
+            if drop - allowed > excess:
+                worst, excess = name, drop - allowed
+        if said:
+            return Check(
+                name="quality", outcome=Outcome.FAILED, message=f"against {made.origin}: {'; '.join(said)}"
+            )
+        fine = f"no metric is worse than that of {made.origin} beyond its tolerance; nearest to it is {worst}"
+        return Check(
+            name="quality", outcome=Outcome.PASSED, message=fine, observed=mine[worst], limit=theirs[worst]
+        )
 
     def _known(self, rule: GateSpec) -> float:
         found = self._measured()

@@ -43,6 +43,9 @@ def sign_manifest(keys: Keys, ref: VersionRef, candidate: Candidate) -> SignedSt
         "gates": candidate.rules,
         "approvals": candidate.approvals,
     }
+    if candidate.variant is not None:
+        made = candidate.variant
+        payload["variant"] = {"name": made.name, "origin": made.origin, "tolerances": made.tolerances}
     body = msgspec.to_builtins(payload)
     return sign_statement(keys, purpose="model", payload_type=PAYLOAD_TYPE, payload=body)
 

@@ -68,7 +68,7 @@ class Registry:
         self._people = People(ledger, lineage, clock, ids)
 
     def register(self, candidate: Candidate) -> VersionInfo:
-        """Enter a candidate under the next number of its model; the same run again returns the same version.
+        """Enter a candidate under the next number of its model; the same run, or variant of it, again gives the same version.
 
         Raises InvalidInput for a name or file that is not allowed; NotFound when a file is not in Blobs.
         """
@@ -83,22 +83,26 @@ class Registry:
         return transact(self._records, lambda tx: self._register(tx, candidate))
 
     def _register(self, tx: Tx, candidate: Candidate) -> VersionInfo:
-        known = store.of_run(tx, candidate.run)
+        known = store.of_run(tx, candidate.run, store.variant_of(candidate))
         if known is not None:
             return store.info(tx, known)
         ref = VersionRef(candidate.model, store.next_number(tx, candidate.model))
         statement = sign_manifest(self._keys, ref, candidate).to_json().decode()
         store.add(tx, ref, candidate, statement, at=self._clock.now())
         me = Ref(Kind.MODEL, str(ref))
-        body = {
+        body: dict[str, Any] = {
             "run": candidate.run, "manifest": digest_bytes(statement.encode()),
             "model": candidate.files[MODEL_FILE].digest, "metrics": candidate.metrics,
         }  # fmt: skip
-        self._ledger.append(tx, Entry("model.registered", str(me), candidate.author, body))
+        inputs, activity = [Ref(Kind.RUN, candidate.run)], "register"
         facts: dict[str, Scalar] = {"artifact": candidate.files[MODEL_FILE].digest, "signed": True}
-        self._lineage.record(
-            tx, activity="register", inputs=[Ref(Kind.RUN, candidate.run)], outputs=[me], facts=facts
-        )
+        made = candidate.variant
+        if made is not None:
+            inputs.append(Ref(Kind.MODEL, made.origin))
+            activity, facts["variant"] = "optimise", made.name
+            body |= {"variant": made.name, "origin": made.origin}
+        self._ledger.append(tx, Entry("model.registered", str(me), candidate.author, body))
+        self._lineage.record(tx, activity=activity, inputs=inputs, outputs=[me], facts=facts)
         return store.info(tx, ref)
 
     def judge(self, ref: VersionRef, inputs: GateInputs, *, actor: str) -> VersionInfo:
@@ -112,12 +116,13 @@ class Registry:
             raise Conflict(
                 f"{ref} is {before.state}: a version is judged before people decide, train a new one"
             )
-        live = inputs.live
+        live, made = inputs.live, before.candidate.variant
         check = ModelCheck(
             before.candidate,
             lambda: self.load(ref),
             inputs,
             None if live is None or live == ref else lambda: self.load(live),
+            None if made is None else lambda: self.load(VersionRef.parse(made.origin)),
         )
         evidence = check.evidence(subject_of(ref))
         verdict = gate_for(before.candidate).judge(evidence)
@@ -206,10 +211,10 @@ class Registry:
         with self._records.read() as tx:
             return store.history(tx, ref)
 
-    def of_run(self, run: str) -> VersionRef | None:
-        """Return the version that a run was registered as."""
+    def of_run(self, run: str, *, variant: str = "") -> VersionRef | None:
+        """Return the version that a run, or a variant of what it made, was registered as."""
         with self._records.read() as tx:
-            return store.of_run(tx, run)
+            return store.of_run(tx, run, variant)
 
     def signature(self, ref: VersionRef) -> ModelSignature:
         """Return what a version takes and gives, verified. Raises as `load` does, but for the files."""

@@ -23,18 +23,21 @@ def next_number(tx: Tx, model: str) -> int:
     return int(highest or 0) + 1
 
 
-def of_run(tx: Tx, run: str) -> VersionRef | None:
-    """Return the version that a run was registered as."""
-    row = tx.execute(
-        select(t.versions.c.model, t.versions.c.number).where(t.versions.c.run == run)
-    ).one_or_none()
+def of_run(tx: Tx, run: str, variant: str = "") -> VersionRef | None:
+    """Return the version that a run, or a variant of what it made, was registered as."""
+    wanted = t.versions.c.run == run, t.versions.c.variant == variant
+    row = tx.execute(select(t.versions.c.model, t.versions.c.number).where(*wanted)).one_or_none()
     return None if row is None else VersionRef(row.model, row.number)
+
+
+def variant_of(candidate: Candidate) -> str:
+    return "" if candidate.variant is None else candidate.variant.name
 
 
 def add(tx: Tx, ref: VersionRef, candidate: Candidate, statement: str, *, at: datetime) -> None:
     tx.execute(
         insert(t.versions).values(
-            model=ref.name, number=ref.number, run=candidate.run, state=str(ModelState.CANDIDATE),
+            model=ref.name, number=ref.number, run=candidate.run, variant=variant_of(candidate), state=str(ModelState.CANDIDATE),
             author=candidate.author, created_at_us=to_us(at), statement=statement,
             candidate=canonical_json(candidate).decode(),
         )

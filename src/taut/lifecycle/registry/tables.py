@@ -12,7 +12,8 @@ versions: Final = Table(
     "registry_versions", metadata,
     Column("model", String(64), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("run", String(64), nullable=False, unique=True),
+    Column("run", String(64), nullable=False),
+    Column("variant", String(32), nullable=False),  # empty: what the run itself made
     Column("state", String(16), nullable=False),
     Column("author", String(256), nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
@@ -20,6 +21,7 @@ versions: Final = Table(
     Column("candidate", Text, nullable=False),  # JSON
     Column("verdict", Text),  # JSON
     Column("evidence", Text),  # JSON
+    UniqueConstraint("run", "variant"),
 )  # fmt: skip
 
 approvals: Final = Table(

@@ -35,11 +35,26 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
+class Derived(msgspec.Struct, frozen=True, kw_only=True):
+    """How a version was made from another instead of by its run.
+
+    origin: that version. name: of the variant, one of each for a run. tolerances: metric -> by how much it may be worse
+    than the origin's on the same rows. facts: for the card, what was measured of both.
+    """
+
+    origin: str
+    name: str
+    what: str
+    tolerances: dict[str, float]
+    facts: dict[str, Any] = {}
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A trained model on its way into the registry: what it is, what it came from, what it must satisfy.
 
     author: the principal who trained it; he may not approve it. metrics: as training reported them; the gate measures
-    again. data: digest of the training table. checks: what training itself looked at.
+    again. data: digest of the training table. checks: what training itself looked at. variant: of a model that was not made
+    by the run itself.
     """
 
     model: str
@@ -65,6 +80,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     model_kind: str = ""
     split: dict[str, Any] = {}  # facts for the card: times and counts
     environment: dict[str, Any] = {}  # facts for the card: libraries, hardware, isolation
+    variant: Derived | None = None
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):

@@ -216,12 +216,17 @@ def _classes(model: Any) -> tuple[Label, ...]:
 
 def predictions(session: Any, frame: pl.DataFrame, columns: Sequence[Column], tensor: Tensor) -> Array:
     """Return what an ONNX session says about the rows, [n, classes] or [n], in FP64."""
+    found = np.asarray(session.run(answers_of(session), feed(frame, columns, tensor))[0], dtype=np.float64)
+    return found.reshape(-1) if found.ndim == 2 and found.shape[1] == 1 else found
+
+
+def answers_of(session: Any) -> list[str]:
+    """Return the name of the one output that is a model's answer, in a list. Raises InvalidInput without one."""
     floats = [item.name for item in session.get_outputs() if item.type in ("tensor(float)", "tensor(double)")]
     named = [name for name in floats if name in ("probability", "probabilities", "output_probability")]
     if len(named or floats) != 1:
         raise InvalidInput("the ONNX model must give one float tensor of probabilities or values (no ZipMap)")
-    found = np.asarray(session.run(named or floats, feed(frame, columns, tensor))[0], dtype=np.float64)
-    return found.reshape(-1) if found.ndim == 2 and found.shape[1] == 1 else found
+    return named or floats
 
 
 def kind_of(model: Any) -> str:

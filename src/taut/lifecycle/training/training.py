@@ -41,7 +41,8 @@ from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
 
 _FUNCTION = "taut.lifecycle.training.job:train"
-_ARTIFACTS = ("model.onnx", "parity.parquet")
+PARITY_FILE = "parity.parquet"
+_ARTIFACTS = ("model.onnx", PARITY_FILE)
 _OUTPUT_BYTES = 2 * 2**30
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.5
@@ -304,20 +305,21 @@ class Training:
         columns = [column for column in run.data.table.schema.columns if column.name in _known(run)]
         return serving_form(parts.test, columns).collect()
 
-    def parity_sample(self, run_id: str) -> pl.DataFrame:
+    def parity_sample(self, run_id: str, *, said: str | None = None) -> pl.DataFrame:
         """Return held-out rows as a request would bring them, with what the trained model itself said about each.
 
         Request columns and features by name, untouched, and `p0`, `p1` … (probabilities in the order of the classes,
-        or the value). Raises NotFound when the run left no model.
+        or the value). said: the digest of what another form of the model said about the same rows, in its place.
+        Raises NotFound when the run left no model.
         """
         run = self.get(run_id)
-        found = run.artifact("parity.parquet")
+        found = run.artifact(PARITY_FILE)
         if found is None:
             raise NotFound(f"run {run_id} left no model: its state is {run.state}")
-        with self._blobs.local(found.digest) as path:
-            said = pl.read_parquet(path)
+        with self._blobs.local(said or found.digest) as path:
+            answers = pl.read_parquet(path)
         rows = self._tables.scan(run.data.table, columns=_known(run), row_ids=True)
-        joined = rows.join(said.lazy(), on=ROW_ID, how="inner").sort(ROW_ID)
+        joined = rows.join(answers.lazy(), on=ROW_ID, how="inner").sort(ROW_ID)
         return joined.collect()
 
 

@@ -381,6 +381,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(length=64), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("run", sa.String(length=64), nullable=False),
+        sa.Column("variant", sa.String(length=32), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("author", sa.String(length=256), nullable=False),
         sa.Column("created_at_us", sa.BigInteger(), nullable=False),
@@ -389,7 +390,7 @@ def upgrade() -> None:
         sa.Column("verdict", sa.Text(), nullable=True),
         sa.Column("evidence", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("model", "number"),
-        sa.UniqueConstraint("run"),
+        sa.UniqueConstraint("run", "variant"),
     )
     op.create_table(
         "release_epochs",
