@@ -15,7 +15,7 @@ from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
 from taut.serving.meters import EndpointReading
-from taut.serving.snapshot import EndpointConfig
+from taut.serving.snapshot import CacheConfig, EndpointConfig, PreviousVersion
 from taut.serving.tracing import RequestSpan, Tracer
 from taut.testing.serving import DataPlane, matrix_model, matrix_signature, open_gateway
 from taut.trust.quota import Limit
@@ -190,3 +190,33 @@ def test_strangers_cannot_fill_the_buffer_of_traces(
     assert ask(gateway, "forged", traceparent=SAMPLED)[0] == 401
 
     assert spans(tracer) == []
+
+
+def test_answers_of_the_cache_are_counted_and_are_none_of_the_models_time(
+    plane: DataPlane, tracer: Tracer
+) -> None:
+    with open_gateway(plane.home, SystemRandom(), tracer=tracer) as gateway:
+        install(gateway, plane, plane.endpoint(cache=CacheConfig(ttl_s=60)))
+        for _ in range(3):
+            assert ask(gateway, plane.token(), traceparent=SAMPLED)[0] == 200
+
+        reading = read(gateway)
+
+    assert (reading.cache_hits, reading.cache_misses) == (2, 1)
+    assert (reading.stages["total"].count, reading.stages["model"].count) == (3, 1)
+    assert [span.stages[-1][0] for span in spans(tracer)] == ["answer", "cache", "cache"]
+
+
+def test_an_answer_of_the_fallback_is_counted_as_one(gateway: Gateway, plane: DataPlane) -> None:
+    broken = plane.served(matrix_model(3, bias=float("nan")), matrix_signature(3), version="delay@2")
+    stand_in = plane.served(matrix_model(3), matrix_signature(3))
+    install(
+        gateway,
+        plane,
+        EndpointConfig(name="delay", live=broken, fallbacks=(PreviousVersion(model=stand_in),)),
+    )
+    assert ask(gateway, plane.token())[0] == 200
+
+    reading = read(gateway)
+
+    assert (reading.version, reading.fallbacks, reading.stages["total"].count) == ("delay@2", 1, 1)

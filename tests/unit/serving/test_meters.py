@@ -62,7 +62,8 @@ def test_an_answer_counts_in_guard_model_and_total_as_three_observations_would(v
         meter.answered(value, 2 * value, 3 * value)
     for stage, times in (("guard", 1), ("model", 2), ("total", 3)):
         reading = getattr(meter, stage).reading()
-        assert reading.cumulative() == at_most(TIME_NS, [times * value for value in values])
+        asked = values if stage != "model" else [value for value in values if value]
+        assert reading.cumulative() == at_most(TIME_NS, [times * value for value in asked])
         assert reading.total == times * sum(values)
 
 

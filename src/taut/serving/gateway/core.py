@@ -257,6 +257,8 @@ class Gateway:
         self.answers += 1
         if made is not None:
             made.count(endpoint.meter)
+            if made.age_ns >= 0:
+                ticket.model_ns = 0  # the cache's time is none of the model's
         head = b"%btaut-request-id: %b\r\ntaut-guard-us: %d\r\n" % (
             lines,
             ticket.request_id.encode(),

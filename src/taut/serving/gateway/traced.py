@@ -23,11 +23,11 @@ def request_span(ticket: Ticket, trace: Trace, *, status: int, code: str, ended_
         start_us=ticket.now_us,
         started_ns=ticket.started_ns,
         ended_ns=ended_ns,
-        stages=tuple(_stages(ticket, ended_ns)),
+        stages=tuple(_stages(ticket, ended_ns, answered=not code)),
     )
 
 
-def _stages(ticket: Ticket, ended_ns: int) -> list[tuple[str, int, int]]:
+def _stages(ticket: Ticket, ended_ns: int, *, answered: bool) -> list[tuple[str, int, int]]:
     """Return the stages that were begun, one after the other; that in which a request was refused ends with it.
 
     A later part of a stream has marks of the part before it: those that lie before its own begin are none of its.
@@ -49,6 +49,6 @@ def _stages(ticket: Ticket, ended_ns: int) -> list[tuple[str, int, int]]:
     if ticket.waited_ns:
         found.append(("queue", asked_ns, scored_ns))
     if not ticket.model_ns:
-        return [*found, ("model", scored_ns, ended_ns)]
+        return [*found, ("cache" if answered else "model", scored_ns, ended_ns)]
     concluded_ns = scored_ns + ticket.model_ns
     return [*found, ("model", scored_ns, concluded_ns), ("answer", concluded_ns, ended_ns)]

@@ -54,11 +54,15 @@ class EndpointMeter:
         self._counts_total: Final = self.total.counts
 
     def answered(self, guard_ns: int, model_ns: int, total_ns: int) -> None:
-        """Count an answer; three `observe` in one call, since every request passes here."""
+        """Count an answer; three `observe` in one call, since every request passes here.
+
+        model_ns: 0 for an answer that no model was asked for.
+        """
         self._counts_guard[bisect_left(TIME_NS, guard_ns)] += 1
         self.guard.total += guard_ns
-        self._counts_model[bisect_left(TIME_NS, model_ns)] += 1
-        self.model.total += model_ns
+        if model_ns:
+            self._counts_model[bisect_left(TIME_NS, model_ns)] += 1
+            self.model.total += model_ns
         self._counts_total[bisect_left(TIME_NS, total_ns)] += 1
         self.total.total += total_ns
 
