@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -116,6 +117,26 @@ def test_spans_have_the_form_that_otlp_wants() -> None:
     ]  # fmt: skip
     assert len({span["spanId"] for span in (own, guard, model)}) == 3
     assert guard["endTimeUnixNano"] == model["startTimeUnixNano"] == "1700000000000001000"
+
+
+def test_the_form_is_that_of_opentelemetrys_own_definition() -> None:
+    service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    from google.protobuf import json_format
+
+    requests = [
+        request(number, status=200 + 303 * number, code="unavailable" * number) for number in range(2)
+    ]
+    document = json.loads(encode_spans(requests, RESOURCE, SystemRandom()))
+    for span in document["resourceSpans"][0]["scopeSpans"][0]["spans"]:
+        for name in ("traceId", "spanId", "parentSpanId"):  # OTLP's one departure from protobuf's own JSON
+            span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
+    read = json_format.ParseDict(document, service.ExportTraceServiceRequest())  # refuses unknown fields
+
+    (found,) = read.resource_spans[0].scope_spans
+    assert [span.name for span in found.spans] == ["POST /v1/predict/{endpoint}", "guard", "model"] * 2
+    assert {span.trace_id.hex() for span in found.spans} == {TRACE}
+    assert [span.status.code for span in found.spans] == [0, 0, 0, 2, 0, 0]
+    assert found.spans[0].end_time_unix_nano - found.spans[0].start_time_unix_nano == 4_000
 
 
 def test_a_trace_that_begins_here_has_no_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -72,7 +73,8 @@ class Exporter:
         if not requests:
             return False
         spans = sum(request.spans for request in requests)
-        data = encode_spans(requests, self._resource, self._random)
+        # the path runs in this process: no more than a few requests' spans are written without letting it go on
+        data = encode_spans(requests, self._resource, self._random, breathe=_let_others_work)
         pause_s = _PAUSE_S
         for _ in range(_TRIES):
             try:
@@ -97,3 +99,7 @@ class Exporter:
         if not self._in_trouble:
             self._in_trouble = True
             self._on_trouble(error)
+
+
+def _let_others_work() -> None:
+    time.sleep(0)
