@@ -7,9 +7,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.bench_serving import WIDTH, _row, _train
 
@@ -18,7 +22,11 @@ if TYPE_CHECKING:
     from taut.testing.serving import DataPlane, GatewayProcess
 
 REPEATS, SECONDS = 7, 1
-SLOW_LAYERS = 120  # about 10 ms a row here
+SLOW_LAYERS = 120  # several ms a row
+BUSY_LAYERS = 240
+SLO_MS = 100
+OVERLOAD_S = 4
+CLOSED = 12  # connections that keep a worker busy and overflow no line
 _SCRIPT = """
 local f = io.open(os.getenv("BODY"), "rb"); wrk.method = "POST"; wrk.body = f:read("*a"); f:close()
 wrk.headers["Content-Type"] = "application/json"
@@ -44,6 +52,8 @@ def run(report: Report) -> None:
             gateway.start()
             _way(report, plane, gateway, script)
             _second(report, plane, gateway, script)
+            _overload(report, plane, gateway, script)
+            _neighbour(report, plane, gateway, script)
 
 
 def _plane(home: Path) -> DataPlane:
@@ -57,11 +67,13 @@ def _plane(home: Path) -> DataPlane:
     plane = DataPlane(home, FileKeys(home / "keys", random=SystemRandom()))
     quick = plane.served(_train(), matrix_signature(WIDTH), version="quick@1")
     slow = plane.served(slow_model(WIDTH, layers=SLOW_LAYERS), matrix_signature(WIDTH), version="slow@1")
+    busy = plane.served(slow_model(WIDTH, layers=BUSY_LAYERS), matrix_signature(WIDTH), version="busy@1")
     quota = Limit(rate_per_s=1e9, burst=1e9)
     plane.issue(
         EndpointConfig(name="inline", live=quick, quota=quota, runtime="inline"),
         EndpointConfig(name="worker", live=quick, quota=quota, runtime="worker"),
         EndpointConfig(name="one", live=slow, quota=quota, runtime="worker", workers=1, latency_ms=50),
+        EndpointConfig(name="busy", live=busy, quota=quota, runtime="worker", workers=1, latency_ms=SLO_MS),
         EndpointConfig(name="two", live=slow, quota=quota, runtime="worker", workers=2, latency_ms=50),
     )
     row = _row()
@@ -99,6 +111,75 @@ def _second(report: Report, plane: DataPlane, gateway: GatewayProcess, script: P
         "two workers against one, a slow model", two, one, "req/s", wanted="≥ 1.8", more_is_better=True,
         note=f"a model of {latency_ms:.0f} ms, 8 connections of one row, two cores with the client on them",
     )  # fmt: skip
+
+
+def _overload(report: Report, plane: DataPlane, gateway: GatewayProcess, script: Path) -> None:
+    """Goodput: answers within the SLO, against what the same worker answers when it always has enough to do."""
+    for times in (1.3, 3.0):
+        good, ideal, p99_ms, cpu_s = [], [], [], []
+        for turn in range(REPEATS // 2 + 1):
+            capacity = _measure(plane, gateway, script, "busy", connections=CLOSED)[0]
+            found = _open_loop(plane, gateway, "busy", rate=times * capacity, seconds=OVERLOAD_S, seed=turn)
+            if turn:
+                good.append(found["good"] / OVERLOAD_S)
+                ideal.append(capacity)
+                p99_ms.append(found["p99_us"] / 1e3)
+                cpu_s.append(found["cpu_s"] / OVERLOAD_S)
+        note = (
+            f"open loop, answers within {SLO_MS} ms; capacity by {CLOSED} connections in a closed loop; the generator took "
+            f"{_middle(cpu_s):.0%} of a core"
+        )
+        report.ratio(
+            f"goodput at {times:g} times the capacity", good, ideal, "req/s", wanted="≥ 0.97",
+            more_is_better=True, note=note,
+        )  # fmt: skip
+        report.figure(
+            f"p99 of what is answered at {times:g} times the capacity", p99_ms, "ms", wanted=f"≤ {SLO_MS}"
+        )
+
+
+def _neighbour(report: Report, plane: DataPlane, gateway: GatewayProcess, script: Path) -> None:
+    capacity = _measure(plane, gateway, script, "busy", connections=CLOSED)[0]
+    alone, beside = [], []
+    for turn in range(REPEATS):
+        first = _open_loop(plane, gateway, "inline", rate=200, seconds=2, seed=turn)
+        with _overloading(plane, gateway, rate=3 * capacity, seconds=3):
+            second = _open_loop(plane, gateway, "inline", rate=200, seconds=2, seed=turn)
+        if turn:
+            alone.append(first["p50_us"])
+            beside.append(second["p50_us"])
+    report.ratio(
+        "an endpoint's p50 while its neighbour has three times its capacity", beside, alone, "µs", wanted="≤ 1.1",
+        more_is_better=True,
+        note="200 req/s inline beside an overloaded worker, one gateway, two generators, two cores in all",
+    )  # fmt: skip
+
+
+@contextmanager
+def _overloading(plane: DataPlane, gateway: GatewayProcess, *, rate: float, seconds: float) -> Iterator[None]:
+    command, environment = _open_loop_command(plane, gateway, "busy", rate=rate, seconds=seconds, seed=99)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        time.sleep(0.8)
+        yield
+        process.wait()
+
+
+def _open_loop(plane: DataPlane, gateway: GatewayProcess, endpoint: str, **more: Any) -> dict[str, Any]:
+    command, environment = _open_loop_command(plane, gateway, endpoint, **more)
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def _open_loop_command(
+    plane: DataPlane, gateway: GatewayProcess, endpoint: str, *, rate: float, seconds: float, seed: int
+) -> tuple[list[str], dict[str, str]]:
+    given = {
+        "port": gateway.port, "path": f"/v2/models/{endpoint}/infer", "bearer": plane.token(ttl_s=3600),
+        "body": (plane.home / "body-1.json").read_text(), "rate": rate, "seconds": seconds, "seed": seed,
+        "deadline_ms": SLO_MS,
+    }  # fmt: skip
+    return [sys.executable, "-m", "benchmarks.open_loop", json.dumps(given)], {**os.environ}
 
 
 def _measure(

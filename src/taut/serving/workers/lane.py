@@ -16,7 +16,7 @@ from taut.serving.meters import BATCH_ROWS, Histogram
 from taut.serving.runtime import Cost, Feed
 from taut.serving.workers import wire
 from taut.serving.workers.member import Member
-from taut.serving.workers.queue import Item, Line, Wait, plan
+from taut.serving.workers.queue import Item, Line, Pace, Wait, plan
 from taut.serving.workers.worker import Loaded
 
 Hire = Callable[[], Awaitable[tuple[socket.socket, int]]]
@@ -27,6 +27,7 @@ _LAST_PAUSE_S: Final = 10.0
 _RETRIES_SAVED: Final = 16.0
 _RETRY_SHARE: Final = 0.1
 _SLOW: Final = 4.0
+_NOTABLE: Final = 0.15
 _HANGS: Final = 20.0  # times as long as the fit says
 _CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
 
@@ -70,6 +71,9 @@ class Lane:
         self._hiring: Final[set[asyncio.Task[None]]] = set()
         self._retired = False
         self._sweep: asyncio.TimerHandle | None = None
+        self._cost = _CAUTIOUS
+        self._pace: Final = Pace()
+        self._planned_for = 1.0
 
     # from outside
 
@@ -175,6 +179,7 @@ class Lane:
         now_s = self._loop.time()
         if now_s + self._line.plan.seconds(item.rows) > item.deadline_s:
             _fail(item, _too_late())
+            self._nothing_in_time()
         else:
             self._give(member, [item], now_s)
 
@@ -186,6 +191,8 @@ class Lane:
                 _fail(item, _too_late())
             if batch:
                 self._give(member, batch, now_s)
+            elif late:
+                self._nothing_in_time()
 
     def _give(self, member: Member, batch: list[Item], now_s: float) -> None:
         assert self._layout is not None
@@ -212,7 +219,7 @@ class Lane:
 
     def _answered(self, member: Member, frame: wire.Frame) -> None:
         if frame.kind == wire.FAILED:
-            batch = member.done(self._line.plan.seconds(member.rows), self._loop.time())
+            batch = self._done(member)
             said = frame.body.decode("utf-8", "replace")
             for item in batch:
                 if len(batch) > 1:  # one row may be to blame: the others must not pay
@@ -225,13 +232,34 @@ class Lane:
         except Corrupt as error:
             member.end(str(error))
             return
-        batch = member.done(self._line.plan.seconds(member.rows), self._loop.time())
+        batch = self._done(member)
         at = 0
         for item in batch:
             if not item.answer.done():
                 item.answer.set_result(tensor[at : at + item.rows])
             at += item.rows
         self._look_for_slow(member)
+
+    def _done(self, member: Member) -> list[Item]:
+        """Take a batch back and learn from how long it took."""
+        expected_s = (self._cost.base_us + self._cost.row_us * member.rows) / 1e6
+        now_s = self._loop.time()
+        self._pace.observe((now_s - member.sent_s) / max(expected_s, 1e-6))
+        self._plan_anew()
+        return member.done(expected_s, now_s)
+
+    def _plan_anew(self) -> None:
+        """Fit the line to what batches take now, where that has changed by more than a little."""
+        factor = self._pace.factor
+        if abs(factor - self._planned_for) > _NOTABLE * self._planned_for:
+            self._planned_for = factor
+            cost = Cost(base_us=self._cost.base_us * factor, row_us=self._cost.row_us * factor)
+            self._line.plan = plan(cost, workers=self._settings.workers, latency_s=self._settings.latency_s)
+
+    def _nothing_in_time(self) -> None:
+        """Doubt the estimate by which everything would be too late: only a batch that is tried can correct it."""
+        self._pace.relax()
+        self._plan_anew()
 
     def _again(self, item: Item) -> None:
         if not item.answer.done():
@@ -253,8 +281,9 @@ class Lane:
         if self.loaded is None:
             self.loaded = loaded
             self._layout = wire.Layout(loaded.inputs, matrix_width=self._width)
-            cost = loaded.cost or _CAUTIOUS
-            self._line.plan = plan(cost, workers=self._settings.workers, latency_s=self._settings.latency_s)
+            self._cost = loaded.cost or _CAUTIOUS
+            self._planned_for = 0.0
+            self._plan_anew()
         member.ready = True
         self._pause_s = _FIRST_PAUSE_S
         if not self._first.done():

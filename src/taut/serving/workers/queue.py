@@ -27,6 +27,7 @@ _BATCH_ROWS_MIN: Final = (
 )
 _GAIN: Final = 9.0  # a batch whose fixed cost is a tenth of the whole gains little from more rows
 BATCHES: Final = 2
+_RELAXED: Final = 0.8
 
 
 class Wait(msgspec.Struct, gc=False, eq=False):
@@ -75,6 +76,31 @@ def plan(cost: Cost, *, workers: int, latency_s: float) -> Plan:
     line = BATCHES * workers * max(rows, _BATCH_ROWS_MIN)
     in_time = int(workers * rows * (latency_s * 1e6) / max(cost.base_us + cost.row_us * rows, 1.0))
     return Plan(cost=cost, batch_rows=rows, line_rows=max(1, min(line, in_time)))
+
+
+class Pace:
+    """How long batches really take against what was measured at load, on a machine that others use too.
+
+    The smoothed mean and mean deviation of the ratio, as TCP keeps them of its round trips (RFC 6298). One stall counts
+    four times the mean at most. An estimate that turns everything away would never be corrected, so `relax` lowers it.
+    """
+
+    def __init__(self) -> None:
+        self.mean = 1.0
+        self.deviation = 0.0
+
+    @property
+    def factor(self) -> float:
+        return self.mean + self.deviation
+
+    def observe(self, ratio: float) -> None:
+        error = min(ratio, 4.0 * self.mean) - self.mean
+        self.mean += error / 8
+        self.deviation += (abs(error) - self.deviation) / 4
+
+    def relax(self) -> None:
+        self.mean *= _RELAXED
+        self.deviation *= _RELAXED
 
 
 class Line:

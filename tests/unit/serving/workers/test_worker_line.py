@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from taut.serving.runtime import Cost
 from taut.serving.workers import Item, Line, plan
+from taut.serving.workers.queue import Pace
 
 COST = Cost(base_us=1000, row_us=1000)
 
@@ -156,3 +157,26 @@ def test_every_request_leaves_the_line_exactly_once(steps: list[tuple[int, float
 )
 def test_the_batch_follows_from_the_cost(cost: Cost, rows: int) -> None:
     assert plan(cost, workers=1, latency_s=1.0).batch_rows == rows
+
+
+def test_the_pace_follows_what_batches_take_and_one_stall_does_not_turn_everything_away() -> None:
+    pace = Pace()
+    for _ in range(60):
+        pace.observe(4.0)
+    assert pace.factor == pytest.approx(4.0, rel=0.1)
+
+    pace.observe(10_000.0)
+    assert pace.factor < 10.0
+    for _ in range(60):
+        pace.observe(1.0)
+    assert pace.factor == pytest.approx(1.0, rel=0.1)
+
+
+def test_an_estimate_that_lets_nothing_through_is_doubted() -> None:
+    pace = Pace()
+    for _ in range(60):
+        pace.observe(50.0)
+    for _ in range(20):
+        pace.relax()
+
+    assert pace.factor < 1.0
