@@ -37,9 +37,12 @@ class FakeUpstream(Upstream):
 
 
 @contextlib.asynccontextmanager
-async def serving(upstream: Upstream) -> AsyncIterator[tuple[grpc.aio.Channel, list[BaseException]]]:
+async def serving(
+    upstream: Upstream, *, arrival_s: float = 20.0
+) -> AsyncIterator[tuple[grpc.aio.Channel, list[BaseException]]]:
     failures: list[BaseException] = []
-    server = RpcServer(Service(upstream, codes=GRPC, log_failure=failures.append), "127.0.0.1", 0)
+    service = Service(upstream, codes=GRPC, log_failure=failures.append, arrival_s=arrival_s)
+    server = RpcServer(service, "127.0.0.1", 0)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -172,6 +175,24 @@ def test_health_follows_the_gateways_and_watchers_are_bounded() -> None:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
             )
+
+    asyncio.run(run())
+
+
+def test_a_message_that_does_not_come_does_not_hold_its_place() -> None:
+    async def run() -> None:
+        upstream = FakeUpstream(READY)
+        async with serving(upstream, arrival_s=0.2) as (channel, failures):
+            method = channel.stream_unary(f"/{INFERENCE}/ModelInfer")
+            silent = [method() for _ in range(8)]
+            for made in silent:
+                assert await made.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert "did not arrive within 0.2 s" in (await made.details() or "")
+            nothing = method()
+            await nothing.done_writing()
+            assert await nothing.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert upstream.asked == []
+            assert failures == []
 
     asyncio.run(run())
 

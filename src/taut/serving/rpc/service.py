@@ -47,29 +47,39 @@ class _Refused(Exception):
 
 
 class Service:
-    """Answers the calls of both services. codes: see Codes. log_failure: hears of failures that are ours."""
+    """Answers the calls of both services.
 
-    def __init__(self, upstream: Upstream, *, codes: Codes, log_failure: LogFailure) -> None:
+    codes: see Codes. log_failure: hears of failures that are ours. arrival_s: how long a message may take to arrive.
+    """
+
+    def __init__(
+        self, upstream: Upstream, *, codes: Codes, log_failure: LogFailure, arrival_s: float = 20.0
+    ) -> None:
         self._upstream: Final = upstream
         self._codes: Final = codes
         self._log_failure: Final = log_failure
+        self._arrival_s: Final = arrival_s
         self._messages: Final = Messages()
         self._stopping: Final = asyncio.Event()
         self._watchers = 0
         self.under_way = 0
 
     def handlers(self) -> tuple[Any, Any]:
-        """Return both services as grpc takes them. Messages are parsed here: grpc calls a malformed one our failure."""
+        """Return both services as grpc takes them.
+
+        Messages are awaited and parsed here: grpc would wait for one without end, and call a malformed one our failure.
+        On the wire a call is the same whether its server reads one message or a stream.
+        """
         calls: dict[str, Handler] = {
             "ServerLive": self._server_live, "ServerReady": self._server_ready, "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata, "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
         }  # fmt: skip
         inference = {
-            name: grpc.unary_unary_rpc_method_handler(self._guarded(call)) for name, call in calls.items()
+            name: grpc.stream_unary_rpc_method_handler(self._guarded(call)) for name, call in calls.items()
         }
         health = {
-            "Check": grpc.unary_unary_rpc_method_handler(self._guarded(self._check)),
+            "Check": grpc.stream_unary_rpc_method_handler(self._guarded(self._check)),
             "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
         }
         return (
@@ -81,14 +91,14 @@ class Service:
         """Refuse what comes from now on, so that it is asked elsewhere or again, and end the watches."""
         self._stopping.set()
 
-    def _guarded(self, call: Handler) -> Handler:
-        async def answer(data: bytes, context: Context) -> bytes:
+    def _guarded(self, call: Handler) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
+        async def answer(requests: AsyncIterator[bytes], context: Context) -> bytes:
             if self._stopping.is_set():
                 said = "this gRPC process is ending: ask again shortly"
                 await self._abort(context, _Refused("unavailable", said, _retry(1.0)))
             self.under_way += 1
             try:
-                return await call(data, context)
+                return await call(await self._arrived(requests), context)
             except _Refused as told:
                 refused = told
             except TautError as error:
@@ -104,6 +114,18 @@ class Service:
             raise AssertionError("abort() raises")
 
         return answer
+
+    async def _arrived(self, requests: AsyncIterator[bytes]) -> bytes:
+        """Return the call's one message."""
+        try:
+            async with asyncio.timeout(self._arrival_s):
+                async for data in requests:
+                    return data
+        except TimeoutError:
+            raise Malformed(
+                f"the message did not arrive within {self._arrival_s:g} s: send it faster"
+            ) from None
+        raise Malformed("the call ended without a message: send one")
 
     async def _abort(self, context: Context, refused: _Refused) -> None:
         status = grpc.StatusCode[self._codes.get(refused.code, "INTERNAL")]
@@ -265,6 +287,7 @@ class RpcServer:
                 # compressed messages are refused: the bound on messages is on what is sent, not on what it inflates to
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.max_connection_idle_ms", 300_000),
+                ("grpc.server_handshake_timeout_ms", 20_000),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.http2.max_ping_strikes", 2),
             ],
