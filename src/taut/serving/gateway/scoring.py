@@ -5,30 +5,27 @@ Plain endpoints (a model in this process, nothing declared beside it) never come
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import numpy.typing as npt
 
 from taut.core.errors import Corrupt, DeadlineExceeded, TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.errors import BadAnswer, BreakerOpen, FeaturesLost, MissingFeature, Shed, WorkerLost
+from taut.serving.gateway.asking import Models, Watched, ticket_principal
 from taut.serving.gateway.breakers import Breaker, Breakers
 from taut.serving.gateway.cache import FOREVER_US, ROWS_MAX, CacheKeys, Entry, Flight, ResultCache
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.features import NONE, look_up
-from taut.serving.gateway.hedging import hedged
-from taut.serving.gateway.scorer import Features, Scorer
+from taut.serving.gateway.scorer import Features
 from taut.serving.gateway.standins import DefaultStep, StaleStep, Step, VersionStep, Way
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, check_deadline
 from taut.serving.meters import EndpointMeter
 from taut.serving.runtime import Outputs
 from taut.serving.snapshot import ServedModel
-from taut.serving.workers import Lane, Wait
 
 STORE: Final = "the online store"
 _RESERVE: Final = 0.1  # of a request's time, kept for stand-ins
@@ -83,7 +80,7 @@ class Scoring:
         keys: CacheKeys | None = None,
     ) -> None:
         self._online: Final = online
-        self._pool: Final = pool
+        self._models: Final = Models(pool, counter_ns)
         self._counter_ns: Final = counter_ns
         self._keys: Final = keys or CacheKeys()
         self._breakers: Final = Breakers()
@@ -121,7 +118,7 @@ class Scoring:
             hit = self._hit(way, endpoint, ticket, key, features)
             if hit is not None:
                 return hit
-        with _Watched(way.breaker, ticket, self._counter_ns):
+        with Watched(way.breaker, ticket, self._counter_ns):
             outputs = endpoint.live.score(batch, features)
         return self._fresh(way, endpoint, ticket, batch, features, key, outputs)
 
@@ -137,7 +134,9 @@ class Scoring:
         check_deadline(ticket, self._counter_ns)
         ticket.scored_ns = self._counter_ns()
         if way is None:
-            outputs = await self._run(endpoint.live, ticket, endpoint, batch, features, ticket.deadline_ns)
+            outputs = await self._models.run(
+                endpoint.live, ticket, endpoint, batch, features, ticket.deadline_ns
+            )
             return Made(features, outputs, endpoint.live.served, endpoint.head)
         try:
             return await self._first(way, endpoint, ticket, batch, features)
@@ -280,8 +279,8 @@ class Scoring:
                 raise WorkerLost(f"no worker of {lane.name} is ready: try again")
             if "late" in way.when:
                 deadline_ns -= int((deadline_ns - ticket.started_ns) * _RESERVE)
-        with _Watched(way.breaker, ticket, self._counter_ns):
-            return await self._run(endpoint.live, ticket, endpoint, batch, features, deadline_ns)
+        with Watched(way.breaker, ticket, self._counter_ns):
+            return await self._models.run(endpoint.live, ticket, endpoint, batch, features, deadline_ns)
 
     def _fresh(
         self,
@@ -300,7 +299,7 @@ class Scoring:
             if key is not None:
                 cache.put(key, outputs, now_ns)
             if way.stale_ns:
-                stale = self._keys.stale(_principal(ticket), batch.rows, personal=way.personal)
+                stale = self._keys.stale(ticket_principal(ticket), batch.rows, personal=way.personal)
                 cache.put(stale, outputs, now_ns, _until_us(endpoint, features))
         if key is None:
             return Made(features, outputs, endpoint.live.served, way.off)
@@ -311,7 +310,7 @@ class Scoring:
         """Return the key of a request; None where its answer is not cached."""
         if not way.ttl_ns or way.cache is None or batch.count > ROWS_MAX:
             return None
-        return self._keys.fresh(_principal(ticket), batch.rows, features, personal=way.personal)
+        return self._keys.fresh(ticket_principal(ticket), batch.rows, features, personal=way.personal)
 
     def _hit(
         self, way: Way, endpoint: Endpoint, ticket: Ticket, key: bytes, features: Features
@@ -347,8 +346,10 @@ class Scoring:
                 if scorer.lane is not None and not scorer.lane.alive:
                     return None
                 given = features or NONE
-                with _Watched(step.breaker, ticket, self._counter_ns):
-                    outputs = await self._run(scorer, ticket, endpoint, batch, given, ticket.deadline_ns)
+                with Watched(step.breaker, ticket, self._counter_ns):
+                    outputs = await self._models.run(
+                        scorer, ticket, endpoint, batch, given, ticket.deadline_ns
+                    )
                 return Made(given, outputs, scorer.served, step.head, step.name)
 
     def _stale(
@@ -356,109 +357,13 @@ class Scoring:
     ) -> Made | None:
         if way.cache is None or batch.count > ROWS_MAX:
             return None
-        key = self._keys.stale(_principal(ticket), batch.rows, personal=way.personal)
+        key = self._keys.stale(ticket_principal(ticket), batch.rows, personal=way.personal)
         entry = way.cache.get(key, ticket.started_ns, ticket.now_us, step.max_ns)
         if entry is None:
             return None
         age_ns = _age_ns(entry, ticket.started_ns)
         head = _aged(step.head, age_ns)
         return Made(NONE, entry.outputs(), endpoint.live.served, head, step.name, age_ns)
-
-    # models
-
-    async def _run(
-        self,
-        scorer: Scorer,
-        ticket: Ticket,
-        endpoint: Endpoint,
-        batch: Batch,
-        features: Features,
-        deadline_ns: int,
-    ) -> Outputs:
-        """Score where it holds nobody up."""
-        if scorer.lane is not None:
-            return await self._ask(scorer.lane, scorer, ticket, endpoint, batch, features, deadline_ns)
-        if batch.count <= endpoint.inline_rows:
-            return scorer.score(batch, features)
-        loop = asyncio.get_running_loop()
-        scored = loop.run_in_executor(self._pool, scorer.score, batch, features)
-        try:
-            return await asyncio.wait_for(scored, (deadline_ns - self._counter_ns()) / 1e9)
-        except TimeoutError:
-            raise DeadlineExceeded("the answer was not ready in time: allow more time or send less") from None
-
-    async def _ask(
-        self,
-        lane: Lane,
-        scorer: Scorer,
-        ticket: Ticket,
-        endpoint: Endpoint,
-        batch: Batch,
-        features: Features,
-        deadline_ns: int,
-    ) -> Outputs:
-        """Ask the workers; a second one beside the first where the endpoint hedges."""
-        session, caller = ticket.session, ticket.caller
-        assert session is not None
-        assert caller is not None
-        feed, way = scorer.feed(batch, features), endpoint.way
-        deadline_s = asyncio.get_running_loop().time() + (deadline_ns - self._counter_ns()) / 1e9
-        priority, name, wait = caller.priority, session.principal.id, Wait()
-
-        async def attempt() -> npt.NDArray[Any]:
-            return await lane.run(
-                feed, batch.count, deadline_s=deadline_s, priority=priority, caller=name, wait=wait
-            )
-
-        try:
-            if way is None or way.hedge_s is None or scorer is not endpoint.live:
-                tensor = await attempt()
-            else:
-                tensor = await hedged(
-                    attempt, after_s=way.hedge_s, spare=lambda: lane.idle > 0, budget=way.hedges
-                )
-        finally:
-            waited_ns = int(wait.seconds * 1e9)
-            ticket.waited_ns += waited_ns
-            ticket.scored_ns += waited_ns
-        endpoint.meter.queue.observe(waited_ns)
-        return scorer.model.check(tensor, batch.count)
-
-
-class _Watched:
-    """Lets a breaker know how what is done inside ends. Raises BreakerOpen instead of beginning while it is open."""
-
-    __slots__ = ("_breaker", "_caller", "_counter_ns", "_permit")
-
-    def __init__(self, breaker: Breaker | None, ticket: Ticket, counter_ns: Callable[[], int]) -> None:
-        self._breaker: Final = breaker
-        self._caller: Final = _principal(ticket).id
-        self._counter_ns: Final = counter_ns
-        self._permit = 0
-
-    def __enter__(self) -> None:
-        breaker = self._breaker
-        if breaker is None:
-            return
-        now_ns = self._counter_ns()
-        self._permit = breaker.enter(now_ns)
-        if not self._permit:
-            raise BreakerOpen(
-                f"{breaker.of} failed too often of late ({breaker.why}): try again",
-                retry_after_s=breaker.retry_after_s(now_ns),
-            )
-
-    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
-        breaker = self._breaker
-        if breaker is None:
-            return
-        now_ns = self._counter_ns()
-        if error is None:
-            breaker.succeeded(self._permit, self._caller, now_ns)
-        elif isinstance(error, BadAnswer | WorkerLost):
-            breaker.failed(self._permit, self._caller, now_ns, error.message)
-        else:  # shed, late, or the request's own fault: a line that is too long is no reason to close the shop
-            breaker.left(self._permit, now_ns)
 
 
 def _occasion(error: TautError) -> str:
@@ -473,11 +378,6 @@ def _occasion(error: TautError) -> str:
         case Unavailable():
             return "failed"
     return ""
-
-
-def _principal(ticket: Ticket) -> Any:
-    assert ticket.session is not None, "identity comes first"
-    return ticket.session.principal
 
 
 def _age_ns(entry: Entry, now_ns: int) -> int:

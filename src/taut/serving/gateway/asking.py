@@ -1,0 +1,129 @@
+"""Asking one version: in this process, beside the loop, or its workers, watched by its breaker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Final
+
+import numpy.typing as npt
+
+from taut.core.errors import DeadlineExceeded
+from taut.serving.errors import BadAnswer, BreakerOpen, WorkerLost
+from taut.serving.gateway.breakers import Breaker
+from taut.serving.gateway.compiled import Endpoint
+from taut.serving.gateway.hedging import hedged
+from taut.serving.gateway.scorer import Features, Scorer
+from taut.serving.gateway.tensors import Batch
+from taut.serving.gateway.ticket import Ticket
+from taut.serving.runtime import Outputs
+from taut.serving.workers import Lane, Wait
+from taut.trust.identity.principals import Principal
+
+
+def ticket_principal(ticket: Ticket) -> Principal:
+    assert ticket.session is not None, "identity comes first"
+    return ticket.session.principal
+
+
+class Watched:
+    """Lets a breaker know how what is done inside ends. Raises BreakerOpen instead of beginning while it is open."""
+
+    __slots__ = ("_breaker", "_caller", "_counter_ns", "_permit")
+
+    def __init__(self, breaker: Breaker | None, ticket: Ticket, counter_ns: Callable[[], int]) -> None:
+        self._breaker: Final = breaker
+        self._caller: Final = ticket_principal(ticket).id
+        self._counter_ns: Final = counter_ns
+        self._permit = 0
+
+    def __enter__(self) -> None:
+        breaker = self._breaker
+        if breaker is None:
+            return
+        now_ns = self._counter_ns()
+        self._permit = breaker.enter(now_ns)
+        if not self._permit:
+            raise BreakerOpen(
+                f"{breaker.of} failed too often of late ({breaker.why}): try again",
+                retry_after_s=breaker.retry_after_s(now_ns),
+            )
+
+    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
+        breaker = self._breaker
+        if breaker is None:
+            return
+        now_ns = self._counter_ns()
+        if error is None:
+            breaker.succeeded(self._permit, self._caller, now_ns)
+        elif isinstance(error, BadAnswer | WorkerLost):
+            breaker.failed(self._permit, self._caller, now_ns, error.message)
+        else:  # shed, late, or the request's own fault: a line that is too long is no reason to close the shop
+            breaker.left(self._permit, now_ns)
+
+
+class Models:
+    """Asks loaded versions. pool: runs batches that would hold the loop up."""
+
+    def __init__(self, pool: Executor, counter_ns: Callable[[], int]) -> None:
+        self._pool: Final = pool
+        self._counter_ns: Final = counter_ns
+
+    async def run(
+        self,
+        scorer: Scorer,
+        ticket: Ticket,
+        endpoint: Endpoint,
+        batch: Batch,
+        features: Features,
+        deadline_ns: int,
+    ) -> Outputs:
+        """Score where it holds nobody up."""
+        if scorer.lane is not None:
+            return await self._ask(scorer.lane, scorer, ticket, endpoint, batch, features, deadline_ns)
+        if batch.count <= endpoint.inline_rows:
+            return scorer.score(batch, features)
+        loop = asyncio.get_running_loop()
+        scored = loop.run_in_executor(self._pool, scorer.score, batch, features)
+        try:
+            return await asyncio.wait_for(scored, (deadline_ns - self._counter_ns()) / 1e9)
+        except TimeoutError:
+            raise DeadlineExceeded("the answer was not ready in time: allow more time or send less") from None
+
+    async def _ask(
+        self,
+        lane: Lane,
+        scorer: Scorer,
+        ticket: Ticket,
+        endpoint: Endpoint,
+        batch: Batch,
+        features: Features,
+        deadline_ns: int,
+    ) -> Outputs:
+        """Ask the workers; a second one beside the first where the endpoint hedges."""
+        session, caller = ticket.session, ticket.caller
+        assert session is not None
+        assert caller is not None
+        feed, way = scorer.feed(batch, features), endpoint.way
+        deadline_s = asyncio.get_running_loop().time() + (deadline_ns - self._counter_ns()) / 1e9
+        priority, name, wait = caller.priority, session.principal.id, Wait()
+
+        async def attempt() -> npt.NDArray[Any]:
+            return await lane.run(
+                feed, batch.count, deadline_s=deadline_s, priority=priority, caller=name, wait=wait
+            )
+
+        try:
+            if way is None or way.hedge_s is None or scorer is not endpoint.live:
+                tensor = await attempt()
+            else:
+                tensor = await hedged(
+                    attempt, after_s=way.hedge_s, spare=lambda: lane.idle > 0, budget=way.hedges
+                )
+        finally:
+            waited_ns = int(wait.seconds * 1e9)
+            ticket.waited_ns += waited_ns
+            ticket.scored_ns += waited_ns
+        endpoint.meter.queue.observe(waited_ns)
+        return scorer.model.check(tensor, batch.count)
