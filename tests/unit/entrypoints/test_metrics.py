@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from taut.core.errors import Unavailable
-from taut.entrypoints.metrics import make_registry
+from taut.entrypoints.metrics import TautCollector, gateway_families, make_registry
 from taut.serving.meters import (
     BATCH_ROWS,
     LAYOUT,
@@ -214,3 +217,19 @@ def test_a_database_that_is_away_costs_its_own_figures_only() -> None:
     assert pick(series, "taut_records_up") == 0
     assert not [key for key in series if key[0] == "taut_ledger_leaves"]
     assert pick(series, "taut_requests_total", **LATE) == 1
+
+
+def test_every_figure_is_documented_and_the_alert_rules_name_figures_that_there_are() -> None:
+    page = (Path(__file__).parents[3] / "docs/how-to/watch-the-path.md").read_text()
+    families = [
+        *gateway_families((), now_s=0.0), *(one for one in TautCollector(FakePlatform()).collect()),
+    ]  # fmt: skip
+    names = {one.name + ("_total" if one.type == "counter" else "") for one in families}
+    suffixes = ("_bucket", "_sum", "_count")
+    known = names | {one.name + suffix for one in families if one.type == "histogram" for suffix in suffixes}
+    (rules,) = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(groups.*?)```", page, re.DOTALL)]
+
+    assert not [name for name in names if f"`{name}`" not in page]
+    assert not set(re.findall(r"\btaut_[a-z_]+", page)) - known
+    for rule in rules["groups"][0]["rules"]:
+        assert set(re.findall(r"taut_[a-z_]+", rule["expr"])) <= known
