@@ -55,7 +55,9 @@ def model_path(name: str, version: str) -> str:
     if not name:
         raise Malformed("the name of the model is missing: give the endpoint's name")
     if len(name) > _MAX_NAME or len(version) > _MAX_NAME:
-        raise Malformed(f"the model's name or version has more than {_MAX_NAME} characters: give the endpoint's name")
+        raise Malformed(
+            f"the model's name or version has more than {_MAX_NAME} characters: give the endpoint's name"
+        )
     path = f"/v2/models/{quote(name, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path
 
