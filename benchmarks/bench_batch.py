@@ -16,7 +16,7 @@ import polars as pl
 if TYPE_CHECKING:
     from benchmarks.report import Report
 
-ROWS = int(os.environ.get("TAUT_BENCH_BATCH_ROWS", "4000000"))
+ROWS = int(os.environ.get("TAUT_BENCH_BATCH_ROWS", "8000000"))
 TRAINING_ROWS = 20_000
 ROUNDS = 3
 COLUMNS = 10
@@ -72,14 +72,14 @@ def _measured(platform: Any, client: Any) -> tuple[list[float], list[float]]:
     from taut.core.refs import VersionRef
     from taut.serving.batch import matrix
     from taut.serving.runtime import load
-    from taut.workflows.batch import CHUNK_ROWS
+    from taut.workflows.batch_pin import CHUNK_ROWS
 
     loaded = platform.registry.load(VersionRef("score", 1))
     model = load(loaded.model, loaded.signature)
     assert model.row_major, "the benchmark is about matrix models"
-    frame = platform.data.scan(VersionRef("big", 1)).collect()
+    rows = platform.data.scan(VersionRef("big", 1))
     columns = [item.column for item in loaded.signature.inputs]
-    chunks = [matrix(part, columns) for part in frame.iter_slices(CHUNK_ROWS)]
+    chunks = [matrix(rows.slice(at, CHUNK_ROWS).collect(), columns) for at in range(0, ROWS, CHUNK_ROWS)]
     sizes = {size: _alone(model, chunks, size) for size in (CHUNK_ROWS, 8192)}
     best = min(sizes, key=lambda size: sizes[size])
     own, batch = [], []

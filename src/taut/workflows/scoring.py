@@ -106,12 +106,7 @@ class Scoring:
             model = Path(scratch, "model.onnx")
             # verified byte for byte here, whatever was found when the gate asked
             model.write_bytes(rooms.registry.load(self._model, to_serve=True).model)
-            loaded = rooms.features.loaded(self._features)
-            wanted = dict.fromkeys([*self._keys, *(column.name for column in self._needs.columns)])
-            if self._event_time is not None:
-                wanted.setdefault(self._event_time)
-            rows = rooms.data.scan(self._snapshot, row_ids=True).select(ROW_ID, *wanted)
-            feeder = Feeder(folder, numbers, lambda number: self._prepared(rows, loaded, number), self._write)
+            feeder = Feeder(folder, numbers, self._source, self._write)
             stack.callback(feeder.close)
             feeder.start()
 
@@ -136,6 +131,18 @@ class Scoring:
             absorb()
             feeder.raise_fault()
         return result
+
+    def _source(self) -> Callable[[int], Prepared]:
+        """Open the snapshot and the feature sets, each verified, and return what prepares a chunk of them.
+
+        Called in the feeder's thread: the job starts meanwhile.
+        """
+        loaded = self._rooms.features.loaded(self._features)
+        wanted = dict.fromkeys([*self._keys, *(column.name for column in self._needs.columns)])
+        if self._event_time is not None:
+            wanted.setdefault(self._event_time)
+        rows = self._rooms.data.scan(self._snapshot, row_ids=True).select(ROW_ID, *wanted)
+        return lambda number: self._prepared(rows, loaded, number)
 
     def _prepared(self, rows: pl.LazyFrame, loaded: LoadedFeatures, number: int) -> Prepared:
         """Read a chunk's rows, join what was known at each row's time, and set apart those that do not fit."""
@@ -186,18 +193,21 @@ class Prepared:
 
 
 class Feeder:
-    """A thread that prepares chunks ahead of the job, at most `AHEAD` of them, and says when no more will come."""
+    """A thread that prepares chunks ahead of the job, at most `AHEAD` of them, and says when no more will come.
+
+    source: called once, in the thread; returns what prepares a chunk.
+    """
 
     def __init__(
         self,
         folder: Path,
         numbers: Sequence[int],
-        prepare: Callable[[int], Prepared],
+        source: Callable[[], Callable[[int], Prepared]],
         write: Callable[[Path, pl.DataFrame], None],
     ) -> None:
         self._folder: Final = folder
         self._numbers: Final = numbers
-        self._prepare: Final = prepare
+        self._source: Final = source
         self._write: Final = write
         self._room: Final = threading.Semaphore(AHEAD)
         self._held: Final[dict[int, Prepared]] = {}
@@ -239,11 +249,12 @@ class Feeder:
 
     def _run(self) -> None:
         try:
+            prepare = self._source()
             for number in self._numbers:
                 self._room.acquire()
                 if self._stop.is_set():
                     return
-                made = self._prepare(number)
+                made = prepare(number)
                 fit, made.fit = made.fit, None
                 assert fit is not None, "a chunk is prepared once"
                 with self._lock:

@@ -52,7 +52,8 @@ class BatchGet(Request, frozen=True):
 
 
 def _score(platform: Platform, caller: Caller, request: BatchScore, progress: Progress) -> Json:
-    from taut.workflows.batch import CHUNK_ROWS, Asked, pin_batch, summary
+    from taut.workflows.batch import summary
+    from taut.workflows.batch_pin import CHUNK_ROWS, Asked, pin_batch
 
     age_s = None if request.max_age is None else parse_duration(request.max_age).total_seconds()
     asked = Asked(

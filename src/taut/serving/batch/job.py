@@ -22,7 +22,7 @@ RUN_ROWS: Final = 8192
 """Rows of one call of the model: what its inputs and outputs take stays in the processor's cache."""
 
 _POLL_S: Final = 0.002
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 600.0
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +39,7 @@ def score(
 ) -> dict[str, object]:
     """Score the chunks of the folder `chunks` with `model`, leaving an answer a chunk, and say which are done.
 
-    Chunks may be written while the job runs; it ends early when the folder holds `stop`, or none came for a minute.
+    Chunks may be written while the job runs; it ends early when the folder holds `stop`, or none came for ten minutes.
     A row that the model fails on is NaN in its answer: the others of its chunk are scored.
     """
     work = msgspec.convert(arguments, Work)
