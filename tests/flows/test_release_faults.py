@@ -17,6 +17,7 @@ from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import Conflict, Denied, Unavailable
 from taut.core.refs import VersionRef
 from taut.entrypoints import control_main
+from taut.entrypoints.logs import Log
 from taut.lifecycle.plans import Surroundings
 from taut.lifecycle.registry import ModelState
 from taut.project.manifest import FallbackSpec, Manifest
@@ -278,7 +279,7 @@ def test_control_starts_where_nothing_can_be_published(
 ) -> None:
     rooms: Any = Rooms(platform, publish=failing)
 
-    control_main._publish(rooms)
+    control_main._publish(rooms, Log("control"))
 
     assert "could not publish what is to be served" in capsys.readouterr().err
 
