@@ -117,6 +117,23 @@ def test_one_caller_whose_requests_always_fail_does_not_shut_the_others_out() ->
     assert (alone, breaker.opened) == (0, 1)
 
 
+class WithoutVoices(Breaker):
+    """A planted fault: all callers are one."""
+
+    def failed(self, permit: int, caller: str, now_ns: int, why: str) -> None:
+        super().failed(permit, "", now_ns, why)
+
+
+def test_a_breaker_without_voices_would_be_opened_by_one_caller() -> None:
+    breaker = WithoutVoices("delay@2", SETTINGS)
+
+    for _ in range(20):
+        breaker.succeeded(breaker.enter(0), "", 0)
+    failing(breaker, 10_000, caller="mallory")
+
+    assert breaker.state == "open"
+
+
 @given(st.lists(st.tuples(st.integers(0, 2000), st.booleans()), max_size=400))
 def test_its_memory_is_bounded_whoever_asks(outcomes: list[tuple[int, bool]]) -> None:
     breaker = Breaker("delay@2", BreakerSettings(requests=10**9))

@@ -18,7 +18,7 @@ from taut.adapters.world import SystemRandom
 from taut.core.errors import DeadlineExceeded, Unavailable
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature
 from taut.ports.online import OnlineRow
-from taut.serving.errors import Shed, WorkerLost
+from taut.serving.errors import BadAnswer, Shed, WorkerLost
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
 from taut.serving.predictions import PredictionReader, PredictionRecord
 from taut.serving.snapshot import (
@@ -69,6 +69,7 @@ class Store:
     def __init__(self) -> None:
         self.rows: dict[tuple[Any, ...], OnlineRow] = {}
         self.down = False
+        self.local = False
         self.asked = 0
 
     async def get(self, _feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
@@ -78,8 +79,10 @@ class Store:
             raise Unavailable("the store is away")
         return self.rows.get(key)
 
-    def get_now(self, _feature_set: str, _key: tuple[Any, ...]) -> OnlineRow | None:
-        raise Unavailable("this store needs the network")
+    def get_now(self, _feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
+        if self.down or not self.local:
+            raise Unavailable("this store needs the network")
+        return self.rows.get(key)
 
 
 class Lane:
@@ -524,6 +527,49 @@ def test_a_store_that_keeps_failing_is_asked_no_more_until_one_request_has_tried
     ]
     assert again[0] == 200
     assert gateway.scoring.store.state == "closed"
+
+
+def test_a_store_that_is_well_again_makes_the_gateway_ready_with_or_without_a_probe(
+    gateway: Gateway, plane: DataPlane, store: Store, clock: Clock
+) -> None:
+    store.rows["EWR",] = OnlineRow(clock.now_us(), (10.0,), "mat_1")
+    install(gateway, plane, weather(plane))
+    bearer = plane.token(ttl_s=3600)
+    store.local = True
+    store.down = True
+    for _ in range(20):
+        ask(gateway, FLIGHT, bearer)
+    store.down = False
+
+    open_reasons = gateway.reasons()
+    answered_meanwhile = ask(gateway, FLIGHT, bearer)[0]  # a store in this process is asked all the same
+    clock.passed_s = 1.5
+    before_a_probe = gateway.reasons()
+    ask(gateway, FLIGHT, bearer)
+
+    assert [said for said in open_reasons if "failed too often of late" in said]
+    assert (answered_meanwhile, before_a_probe) == (200, [])
+    assert gateway.scoring.store.state == "closed"
+
+
+def test_what_failed_for_one_caller_is_not_told_to_another(gateway: Gateway, plane: DataPlane) -> None:
+    async def quotes_its_row(_number: int) -> float:
+        raise BadAnswer("the model failed on the row of patient 17")
+
+    lane = Lane("delay@2", quotes_its_row)
+    config = EndpointConfig(name="delay", live=sound(plane, version="delay@2"), runtime="worker")
+    install(gateway, plane, config, fleet=Fleet(delay_2=lane))
+    for _ in range(20):
+        ask(gateway, BODY, plane.token())
+
+    said = [
+        ask(gateway, BODY, plane.token("bob"))[2],
+        readiness(gateway, plane.token("bob")),
+        ask(gateway, {}, plane.token(), path="/v2/health/ready", method="GET")[2],
+    ]
+
+    assert "failed too often of late" in json.dumps(said)
+    assert "patient" not in json.dumps(said)
 
 
 # models in workers

@@ -58,7 +58,10 @@ class Watched:
         if error is None:
             breaker.succeeded(self._permit, self._caller, now_ns)
         elif isinstance(error, BadAnswer | WorkerLost):
-            breaker.failed(self._permit, self._caller, now_ns, error.message)
+            # the message may quote the request that failed; what others are told does not
+            answered = isinstance(error, BadAnswer)
+            why = "it answers what its signature rules out" if answered else "its workers die or hang"
+            breaker.failed(self._permit, self._caller, now_ns, why)
         else:  # shed, late, or the request's own fault: a line that is too long is no reason to close the shop
             breaker.left(self._permit, now_ns)
 

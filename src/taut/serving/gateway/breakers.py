@@ -75,7 +75,7 @@ class Breaker:
             self._outcomes(caller, now_ns)[0] += 1
 
     def failed(self, permit: int, caller: str, now_ns: int, why: str) -> None:
-        """Count a failure. why: shown while the breaker is open."""
+        """Count a failure. why: shown to everybody while the breaker is open, so it tells nothing of the request."""
         if permit != self._generation:
             return
         if self.state == "half-open":
@@ -90,6 +90,10 @@ class Breaker:
         """Say that a request ended without an outcome that counts; where it was the probe, another may try."""
         if permit == self._generation and self.state == "half-open":
             self._retry_ns = now_ns
+
+    def refuses(self, now_ns: int) -> bool:
+        """Whether a request would not be let through now; unlike `enter`, it changes nothing."""
+        return self.state != "closed" and now_ns < self._retry_ns
 
     def retry_after_s(self, now_ns: int) -> float:
         return max(0.0, (self._retry_ns - now_ns) / 1e9)

@@ -198,7 +198,9 @@ class Gateway:
                 features = look_up_now(endpoint, self._online, batch.rows, ticket.now_us)
             except Unavailable:  # a store that needs the network answers on the loop only
                 return self._slowly(ticket, endpoint, batch, caller)
-            endpoint.meter.features.observe(self._counter_ns() - ticket.looked_ns)
+            looked_ns = self._counter_ns()
+            self.scoring.looked_up(looked_ns)
+            endpoint.meter.features.observe(looked_ns - ticket.looked_ns)
             check_deadline(ticket, self._counter_ns)
         ticket.scored_ns = self._counter_ns()
         if endpoint.way is None:

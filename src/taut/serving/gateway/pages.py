@@ -69,7 +69,11 @@ def _open_page(visit: Visit) -> Page:
         return Page({"live": True})
     why = visit.reasons()
     active = visit.active
-    weak = [] if active is None else [said for one in active.endpoints.values() for said in _degraded(one)]
+    weak = (
+        []
+        if active is None
+        else [said for one in active.endpoints.values() for said in visit.scoring.degraded(one)]
+    )
     if why:
         return Page({"ready": False, "reasons": why}, 503)
     return Page({"ready": True, "degraded": weak} if weak else {"ready": True})
@@ -90,12 +94,12 @@ def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
     if not rest:
         return Page(metadata(endpoint.name, endpoint.config.live.version, endpoint.signature))
     if rest == ["ready"]:
-        why = [*visit.reasons(), *_endpoint_reasons(endpoint, visit.now_us)]
+        why = [*visit.reasons(), *_endpoint_reasons(visit, endpoint)]
         document = {
             "name": endpoint.name,
             "ready": not why,
             "reasons": why,
-            "degraded": _degraded(endpoint),
+            "degraded": visit.scoring.degraded(endpoint),
             "breakers": visit.scoring.breakers(endpoint),
         }
         return Page(document, 503 if why else 200)
@@ -154,28 +158,10 @@ def _store_reasons(active: Active, online: OnlineReader | None) -> list[str]:
     return []
 
 
-def _endpoint_reasons(endpoint: Endpoint, now_us: int) -> list[str]:
-    why = []
+def _endpoint_reasons(visit: Visit, endpoint: Endpoint) -> list[str]:
+    why = visit.scoring.endpoint_reasons(endpoint)
     try:
-        check_fresh(endpoint, now_us)
+        check_fresh(endpoint, visit.now_us)
     except TautError as error:
         why.append(error.message)
-    if endpoint.way is not None and not endpoint.way.steps:
-        why += _open(endpoint)
     return why
-
-
-def _degraded(endpoint: Endpoint) -> list[str]:
-    """Return what is wrong with an endpoint that answers all the same."""
-    way = endpoint.way
-    if way is None:
-        return []
-    return [*way.unfit, *(_open(endpoint) if way.steps else ())]
-
-
-def _open(endpoint: Endpoint) -> list[str]:
-    """Say that the live version is left alone."""
-    breaker = None if endpoint.way is None else endpoint.way.breaker
-    if breaker is None or breaker.state == "closed":
-        return []
-    return [f"endpoint {endpoint.name!r}: {breaker.of} failed too often of late: {breaker.why}"]

@@ -169,7 +169,36 @@ class Scoring:
     def store_reasons(self) -> list[str]:
         """Return why features cannot be had now."""
         store = self.store
-        return [] if store.state == "closed" else [f"{STORE} failed too often of late: {store.why}"]
+        if not store.refuses(self._counter_ns()):
+            return []  # also when a probe is due: without traffic there would never be one
+        return [f"{STORE} failed too often of late: {store.why}"]
+
+    def looked_up(self, now_ns: int) -> None:
+        """Count a look-up on the short way, which asks a store in this process whatever its breaker says."""
+        permit = self.store.enter(now_ns)
+        if permit:
+            self.store.succeeded(permit, "", now_ns)
+
+    def endpoint_reasons(self, endpoint: Endpoint) -> list[str]:
+        """Return why an endpoint cannot answer now."""
+        way = endpoint.way
+        if way is None or way.steps or way.breaker is None or not way.breaker.refuses(self._counter_ns()):
+            return []
+        return [_failed_often(endpoint, way.breaker)]
+
+    def degraded(self, endpoint: Endpoint) -> list[str]:
+        """Return what is wrong with an endpoint that answers all the same."""
+        way = endpoint.way
+        if way is None:
+            return []
+        found = [
+            f"endpoint {endpoint.name!r}: no worker of {scorer.lane.name} is ready to stand in"
+            for scorer in way.scorers
+            if scorer.lane is not None and not scorer.lane.alive
+        ]
+        if way.steps and way.breaker is not None and way.breaker.state != "closed":
+            found.append(_failed_often(endpoint, way.breaker))
+        return [*way.unfit, *found]
 
     def breakers(self, endpoint: Endpoint) -> list[dict[str, object]]:
         """Return the state of every breaker that an endpoint's answers depend on."""
@@ -364,6 +393,10 @@ class Scoring:
         age_ns = _age_ns(entry, ticket.started_ns)
         head = _aged(step.head, age_ns)
         return Made(NONE, entry.outputs(), endpoint.live.served, head, step.name, age_ns)
+
+
+def _failed_often(endpoint: Endpoint, breaker: Breaker) -> str:
+    return f"endpoint {endpoint.name!r}: {breaker.of} failed too often of late: {breaker.why}"
 
 
 def _occasion(error: TautError) -> str:
