@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -192,3 +194,26 @@ def test_bars_are_as_long_as_their_share_and_what_was_counted_is_seen() -> None:
     assert "█" not in lines[1]
     assert "▏" in lines[2]
     assert lines[2].endswith(" 1")
+
+
+def test_made_up_times_are_times_and_one_that_may_be_left_out_is() -> None:
+    def column(name: str, kind: str, *, nullable: bool) -> dict[str, Any]:
+        return {
+            "name": name,
+            "datatype": "BYTES",
+            "shape": [-1],
+            "parameters": {"type": kind, "nullable": nullable},
+        }
+
+    inputs = [
+        column("born", "date", nullable=False),
+        column("seen", "datetime", nullable=False),
+        column("placed_at", "datetime", nullable=True),
+        column("word", "string", nullable=True),
+    ]
+    body = msgspec.json.decode(from_metadata({"inputs": inputs}, rows=1, uniform=random.Random(1).random)[0])
+
+    (row,) = body["instances"]
+    assert set(row) == {"born", "seen", "word"}
+    assert date.fromisoformat(row["born"])
+    assert datetime.fromisoformat(row["seen"]).tzinfo is not None

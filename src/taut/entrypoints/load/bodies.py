@@ -16,6 +16,8 @@ Uniform = Callable[[], float]
 
 _MADE_UP: Final = 256
 _WORDS: Final = ("a", "b", "c", "d")
+_TIMES: Final = {"date": "2020-01-01", "datetime": "2020-01-01T00:00:00Z"}
+_LEFT_OUT: Final = ""
 
 
 def rendered(endpoint: str, body: bytes, *, host: str, token: str) -> bytes:
@@ -47,18 +49,30 @@ def from_metadata(metadata: Json, *, rows: int, uniform: Uniform) -> list[bytes]
     The values are of the right types and mean nothing: they load the endpoint, they do not judge its model.
     """
     try:
-        inputs = [(str(item["name"]), str(item["datatype"])) for item in metadata["inputs"]]
+        inputs = [_input(item) for item in metadata["inputs"]]
     except (KeyError, TypeError) as error:
         raise InvalidInput("the address does not list the endpoint's inputs: is it a data plane?") from error
     # where all columns are numbers the last input is the same again as one tensor
     columns = [item for item in inputs if item[0] != "input"] or inputs
+    columns = [(name, kind) for name, kind in columns if kind != _LEFT_OUT]
     made = [{name: _value(kind, uniform) for name, kind in columns} for _ in range(_MADE_UP)]
     return from_instances(made, rows=rows)
+
+
+def _input(item: Json) -> tuple[str, str]:
+    """Return an input's name and what to make up for it: nothing for a time that may be left out, it means now."""
+    said = item.get("parameters") or {}
+    kind, column = str(item["datatype"]), str(said.get("type", ""))
+    if column in _TIMES:
+        kind = _LEFT_OUT if said.get("nullable") else column
+    return str(item["name"]), kind
 
 
 def _value(kind: str, uniform: Uniform) -> bool | int | float | str:
     if kind == "BOOL":
         return uniform() < 0.5
+    if kind in _TIMES:
+        return _TIMES[kind]
     if kind.startswith(("INT", "UINT")):
         return int(uniform() * 100)
     return _WORDS[int(uniform() * len(_WORDS))] if kind == "BYTES" else round(uniform() * 100, 3)
