@@ -23,10 +23,10 @@ from taut.core.cloudevents import Event
 from taut.ports.bus import Bus, Delivery, Output, Settled, Subscription
 from taut.ports.records import Records
 from taut.testing.brokers import KafkaMock, NatsServer, RedisServer
-from taut.testing.conformance.bus import LEASE_S, BusSuite, event, events, ids, take
+from taut.testing.conformance.bus import LEASE_S, BusSuite, LeasedBusSuite, event, events, ids, take
 
 
-class TestRecordsBus(BusSuite):
+class TestRecordsBus(LeasedBusSuite):
     @pytest.fixture(autouse=True)
     def _records(self, open_records: Callable[..., Records]) -> None:
         self._opened = open_records(metadata)
@@ -36,7 +36,7 @@ class TestRecordsBus(BusSuite):
         yield RecordsBus(self._opened, SystemClock(), SystemRandom(), lease_s=LEASE_S)
 
 
-class TestRedisBus(BusSuite):
+class TestRedisBus(LeasedBusSuite):
     @pytest.fixture(autouse=True)
     def _server(self, redis_server: RedisServer) -> None:
         self._url = redis_server.url
@@ -136,7 +136,7 @@ def test_effect_event_and_offset_are_one_transaction_in_records(open_records: Ca
     )
 
 
-class TestNatsBus(BusSuite):
+class TestNatsBus(LeasedBusSuite):
     @pytest.fixture(autouse=True)
     def _server(self, nats_server: NatsServer) -> None:
         self._url = nats_server.url
@@ -189,7 +189,6 @@ class TestKafkaBus(BusSuite):
     """On the mock cluster inside the client: its protocol, groups and transactions, and no broker's durability."""
 
     counts_attempts = False
-    leases = False
     one_order = False
 
     @pytest.fixture(autouse=True)

@@ -50,6 +50,7 @@ class KafkaSubscription:
         self._turns: Final[dict[int, int]] = {}
         self._turn = 0
         self._held: Final[dict[str, int]] = {}
+        self._metadata: Any = None
         self._rewind = False
         self._unsure = False
         self._producer: Any = None
@@ -84,7 +85,10 @@ class KafkaSubscription:
                 not message.error().retriable() and message.error().code() != KafkaError.UNKNOWN_TOPIC_OR_PART
             ):
                 raise named(message.error())
+        # taken here, since another thread's call waits until a poll ends; an old one is refused by the broker
+        metadata = asked(self._consumer.consumer_group_metadata)
         with self._lock:
+            self._metadata = metadata
             for delivery in found:
                 self._held[delivery.position] = self._turns.get(_partition(delivery), 0)
         return found
@@ -98,7 +102,7 @@ class KafkaSubscription:
                     raise Conflict(
                         "a partition went to another consumer, which answers what was received from it"
                     )
-            metadata = asked(self._consumer.consumer_group_metadata)
+            metadata = self._metadata
         if not mine:
             return 0
         offsets: dict[int, int] = {}
