@@ -220,8 +220,8 @@ def test_logs_are_lines_of_json_that_hold_no_secret_and_no_body(up: Up, token: s
 
     logs = {path.name: path.read_text() for path in (up.installation.home / "log").glob("*.log")}
     lines = {name: [json.loads(line) for line in text.splitlines()] for name, text in logs.items()}
-    assert {"control.log", "gateway-0.log", "gateway-1.log", "supervisor.log"} <= set(lines)
-    for name in ("control.log", "gateway-0.log", "gateway-1.log", "supervisor.log"):
+    assert {"control.log", "gateway-0.log", "gateway-1.log", "grpc-0.log", "supervisor.log"} <= set(lines)
+    for name in lines:
         assert lines[name], name
         for line in lines[name]:
             assert {"time", "level", "process", "event"} <= set(line), line

@@ -6,16 +6,15 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
 import sys
-import traceback
 from typing import Final
 
 from taut.core.errors import InvalidInput, TautError
 from taut.entrypoints.errors import GRPC, exit_code_of
 from taut.entrypoints.listening import LOOPBACK
+from taut.entrypoints.logs import Log, install
 from taut.serving.rpc import RpcServer, Service, Upstream
 
 _DRAIN_S: Final = 25.0
@@ -31,15 +30,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once calls are accepted")
     arguments = parser.parse_args(argv)
+    log = Log("grpc-0")
+    install(log)
     try:
-        asyncio.run(_serve(arguments))
+        asyncio.run(_serve(arguments, log))
     except TautError as error:
-        print(json.dumps({"code": error.code, "message": error.message}), file=sys.stderr)  # noqa: T201 - a process's own last word
+        log.last_word(error)
         return exit_code_of(error)
     return 0
 
 
-async def _serve(arguments: argparse.Namespace) -> None:
+async def _serve(arguments: argparse.Namespace, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     if arguments.host not in LOOPBACK:
         raise InvalidInput(
@@ -51,22 +52,20 @@ async def _serve(arguments: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     upstream = Upstream(arguments.host, arguments.gateways_port, connections=_CONNECTIONS)
     with contextlib.closing(upstream):
-        service = Service(upstream, codes=GRPC, log_failure=_log_failure)
+        service = Service(
+            upstream, codes=GRPC, log_failure=lambda error: log.failure("request failed", error)
+        )
         server = RpcServer(service, arguments.host, arguments.port)
         await server.start()
         if arguments.ready_fd >= 0:
             with contextlib.suppress(OSError):  # nobody listens any more
                 os.write(arguments.ready_fd, b"ready\n")
                 os.close(arguments.ready_fd)
+        log.info("ready", pid=os.getpid())
         gc.freeze()
         await stop.wait()
+        log.info("draining")
         await server.drain(timeout_s=_DRAIN_S)
-
-
-def _log_failure(error: BaseException) -> None:
-    said = json.dumps({"failure": "".join(traceback.format_exception(error))})
-    with contextlib.suppress(OSError):  # the log's disk is full: that must not stop what works
-        print(said, file=sys.stderr, flush=True)  # noqa: T201 - the process's log
 
 
 if __name__ == "__main__":
