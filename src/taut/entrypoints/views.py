@@ -253,6 +253,29 @@ def trained(result: Json) -> None:
     gate(result)
 
 
+def optimised(result: Json) -> None:
+    """What became of each variant of a version, its figures beside the original's."""
+    rows = [("original", *_figures(result["original"]), result["version"])]
+    for tried in result["variants"]:
+        said = tried["version"] + ": " if tried["version"] else ""
+        rows.append((tried["name"], *_figures(tried["figures"]), f"{said}{tried['outcome']}"))
+    sizes = list(result["original"]["latency_us"])
+    timed = [f"{size} row{'s' if size != '1' else ''}" for size in sizes]
+    render.table(("variant", "bytes", *timed, "metrics", "outcome"), rows)
+    for tried in result["variants"]:
+        for reason in tried["reasons"]:
+            render.line(f"{tried['name']}: {reason}")
+    kept = ", ".join(result["kept"])
+    render.line(f"kept: {kept}" if kept else "nothing is kept: no variant both gains and passes the gate")
+
+
+def _figures(found: Json | None) -> tuple[object, ...]:
+    if found is None:
+        return (None, None, None, None)
+    times = (f"{value:,.1f} us" for value in found["latency_us"].values())
+    return (found["size_bytes"], *times, _cell("metrics", found["metrics"]))
+
+
 def run(result: Json) -> None:
     """A run as people read it; its signed statement and its log are in the JSON."""
     shown = {key: value for key, value in result.items() if value not in (None, "", [], {})}

@@ -37,7 +37,14 @@ def stories(rooms: Rooms) -> StoryTable:
 
         return msgspec.to_builtins(score_batch(rooms, story, msgspec.convert(arguments, Batch)))
 
+    def optimise_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.optimise import OptimiseRequest, optimise
+
+        return msgspec.to_builtins(
+            optimise(rooms, story, msgspec.convert(arguments, OptimiseRequest)), str_keys=True
+        )
+
     return {
         "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
-        "batch": batch_story,
+        "batch": batch_story, "optimise": optimise_story,
     }  # fmt: skip

@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
         "verify": verify,
         "export": export,
         "alias": alias,
+        "optimise": optimise,
         "retire": retire,
     }
     add_noun(app, "model", "Model versions.", versions)
@@ -153,6 +154,16 @@ def export(
 
     request = {"version": version, "folder": str(folder.absolute())}
     session(context).act("model.export", request, views.fields)
+
+
+def optimise(context: typer.Context, version: Version) -> None:
+    """Try smaller and faster forms of a version; what gains goes before the model gate as a version of its own.
+
+    For example: taut model optimise delay@3
+    """
+    from taut.entrypoints import views
+
+    session(context).act("model.optimise", {"version": version}, views.optimised)
 
 
 def retire(context: typer.Context, version: Version, reason: Reason = "") -> None:

@@ -73,6 +73,13 @@ class ModelDecision(Request, frozen=True):
     reason: str = ""
 
 
+class ModelOptimise(Request, frozen=True):
+    """version: `model@number` or `model@alias`. key: asked again with it, the same result is returned."""
+
+    version: str
+    key: str = ""
+
+
 class PipelineStart(Request, frozen=True):
     """The whole story: ingest, train, wait for a decision, release. wait: until it ends or asks for a decision."""
 
@@ -95,6 +102,15 @@ def _train(platform: Platform, caller: Caller, request: RunStart, progress: Prog
     if request.seed is not None:
         arguments["seed"] = request.seed
     return _story(platform, "train", arguments, request.key, progress)
+
+
+def _optimise(platform: Platform, caller: Caller, request: ModelOptimise, progress: Progress) -> Json:
+    from taut.workflows.optimise import original_of
+
+    ref = platform.registry.resolve(request.version)
+    original_of(platform, ref)  # refused at once, without a story
+    arguments: Json = {"version": str(ref), "actor": caller.principal.id}
+    return _story(platform, "optimise", arguments, request.key, progress)
 
 
 def _reproduce(platform: Platform, caller: Caller, request: RunReproduce, progress: Progress) -> Json:
@@ -258,6 +274,7 @@ def _author_facts(platform: Platform, request: ModelDecision) -> Json:
 
 OPERATIONS: Final = (
     Operation(name="run.start", action="train", request=RunStart, handle=_train, resource=lambda request: f"model:{request.model}", story=True, summary="Train a model and judge it by the model gate"),
+    Operation(name="model.optimise", action="model.optimise", request=ModelOptimise, handle=_optimise, resource=lambda request: f"model:{request.version}", story=True, summary="Try smaller and faster forms of a version, and bring what gains before the gate"),
     Operation(name="run.reproduce", action="run.reproduce", request=RunReproduce, handle=_reproduce, resource=lambda request: f"run:{request.run}", summary="Train a run again and say whether the same model comes out"),
     Operation(name="features.build", action="features.build", request=FeaturesBuild, handle=_build, resource=lambda request: f"features:{request.features}", summary="Compute a feature set from the current snapshots"),
     Operation(name="features.materialize", action="features.materialize", request=FeaturesMaterialize, handle=_materialize, resource=lambda request: f"features:{request.features}", summary="Write a feature set online"),

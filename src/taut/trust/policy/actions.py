@@ -24,6 +24,7 @@ ACTIONS: Final[dict[str, str]] = {
     "model.verify": "verify a model's signature and digests",
     "model.approve": "approve a model version",
     "model.reject": "reject a model version",
+    "model.optimise": "try smaller and faster forms of a model version",
     "model.export": "export a model version",
     "model.import": "import a model version",
     "release.read": "see releases and their history",
@@ -73,8 +74,8 @@ ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "builder": (
         *_SEE, "data.ingest", "data.read", "data.repair", "data.rollback", "features.build", "features.materialize",
-        "features.read", "train", "run.write", "run.reproduce", "model.export", "model.import", "plan.apply",
-        "predict", "feedback", "ledger.read", "stream.run", "stream.read", "batch.score", "batch.read",
+        "features.read", "train", "run.write", "run.reproduce", "model.optimise", "model.export", "model.import",
+        "plan.apply", "predict", "feedback", "ledger.read", "stream.run", "stream.read", "batch.score", "batch.read",
     ),
     "approver": (*_SEE, "model.approve", "model.reject", "features.read", "ledger.read", "ledger.verify"),
     "predictor": ("predict", "feedback"),
