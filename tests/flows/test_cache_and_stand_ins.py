@@ -25,6 +25,9 @@ from taut.serving.snapshot import (
     EndpointConfig,
     OtherModel,
     Publisher,
+    SnapshotStore,
+    TrustFile,
+    open_snapshot,
 )
 from taut.testing.serving import DataPlane, GatewayProcess, matrix_model, matrix_signature, slow_model
 
@@ -224,14 +227,17 @@ def test_a_project_declares_its_cache_and_its_stand_ins(released: Installation) 
     plain = "slo=taut.SLO(latency_p95_ms=20))"
     assert plain in text
     declared = (
-        'slo=taut.SLO(latency_p95_ms=20), cache=taut.Cache(ttl="10m"),\n    '
-        "fallback=[taut.previous_version(), taut.default_answer(probabilities={True: 0.1, False: 0.9})])"
+        'slo=taut.SLO(latency_p95_ms=20), cache=taut.Cache(ttl="10m"),\n    fallback=[taut.previous_version(), '
+        "taut.simpler_model(plain), taut.default_answer(probabilities={True: 0.1, False: 0.9})])"
     )
-    released.write("project.py", text.replace(plain, declared))
+    other = 'plain = taut.Endpoint("plain", model=train)\nlate = taut.Endpoint('
+    released.write("project.py", text.replace(plain, declared).replace("late = taut.Endpoint(", other))
     released("apply")
     with released.up() as up:
         bearer = up.token()
         answers = [up.ask(bearer) for _ in range(2)]
+        assert released("release", "start", "plain", "1")["state"] == "live"
+        kinds = _stand_ins(released)
         ready = httpx.get(
             f"{up.data}/v2/models/late/ready", headers={"authorization": f"Bearer {bearer}"}, timeout=20.0
         ).json()
@@ -240,6 +246,16 @@ def test_a_project_declares_its_cache_and_its_stand_ins(released: Installation) 
     assert [one.status_code for one in answers] == [200, 200]
     assert [one.headers["taut-cache"] for one in answers] == ["miss", "hit"]
     assert answers[0].json()["predictions"] == answers[1].json()["predictions"]
+    assert kinds == [OtherModel, DefaultAnswer]  # there is no version before the first
     assert ready["degraded"] == []
     assert why["request"]["version"] == "late@1"
     assert why["tree"]["facts"]["age_us"] > 0
+
+
+def _stand_ins(installation: Installation) -> list[type]:
+    folder = installation.home / "serving"
+    trust = TrustFile(folder / "trust.json")
+    data = SnapshotStore(folder, trust).newest()
+    assert data is not None
+    endpoints = {one.name: one for one in open_snapshot(data, trust.read()).endpoints}
+    return [type(one) for one in endpoints["late"].fallbacks]

@@ -117,6 +117,15 @@ def test_one_caller_whose_requests_always_fail_does_not_shut_the_others_out() ->
     assert (alone, breaker.opened) == (0, 1)
 
 
+def test_it_opens_also_when_a_thousand_callers_fail_at_once() -> None:
+    breaker = Breaker("delay@2", SETTINGS)
+
+    for number in range(1000):
+        failing(breaker, 1, caller=f"c{number}")
+
+    assert breaker.state == "open"
+
+
 class WithoutVoices(Breaker):
     """A planted fault: all callers are one."""
 

@@ -9,6 +9,7 @@ import msgspec
 State = Literal["closed", "open", "half-open"]
 _CALLERS: Final = 256  # of each half of the window that are told apart; the others count as one
 _REST: Final = ""
+_LOOKS: Final = 16  # callers looked at for each failure, so that judging stays cheap however many there are
 
 
 class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Breaker:
         self._now: dict[str, list[int]] = {}
         self._before: dict[str, list[int]] = {}
         self._turned_ns = 0
+        self._unjudged = 0
         self._generation = 1
         self._cool_s = given.cool_down_s
         self._retry_ns = 0
@@ -83,6 +85,10 @@ class Breaker:
             self._open(now_ns, why)
             return
         self._outcomes(caller, now_ns)[1] += 1
+        self._unjudged += 1
+        if self._unjudged * _LOOKS < len(self._now) + len(self._before):
+            return
+        self._unjudged = 0
         if self._tripped():
             self._open(now_ns, why)
 
