@@ -116,6 +116,23 @@ def test_a_version_that_comes_back_counts_on_and_the_live_one_is_the_last() -> N
     ]
 
 
+def test_a_reading_is_taken_anew_whenever_anything_was_counted() -> None:
+    meter = EndpointMeter()
+    counts: list[Callable[[], object]] = [
+        lambda: meter.answered(1000, 0, 1000), lambda: meter.answered(1000, 5, 1000), lambda: meter.queue.observe(1),
+        lambda: meter.features.observe(1), lambda: meter.refusals.add(429, "exhausted"),
+        lambda: setattr(meter, "cache_hits", 1), lambda: setattr(meter, "cache_misses", 1),
+        lambda: setattr(meter, "fallbacks", 1),
+    ]  # fmt: skip
+    before = meter.reading("late", "late@1")
+    for count in counts:
+        assert meter.reading("late", "late@1") is before
+        count()
+        after = meter.reading("late", "late@1")
+        assert after != before
+        before = after
+
+
 def test_old_versions_and_endpoints_that_are_gone_are_forgotten() -> None:
     meters = Meters()
     for number in range(100):
