@@ -103,6 +103,8 @@ def test_workers_are_in_the_figures_and_a_stream_is_traced_part_by_part(
         families = gateway_families(publisher.gateways(), now_s=0.0)
 
     assert found is not None
+    assert 0 < found.cpu_us < 600 * 10**6
+    assert 2**20 < found.resident_bytes < 2**36
     (endpoint,), (lane,) = found.endpoints, found.lanes
     counts = {stage: times.count for stage, times in endpoint.stages.items()}
     assert counts == {"guard": 63, "queue": 63, "model": 63, "total": 63}

@@ -88,6 +88,8 @@ class _Families:
         self.readable = gauge("taut_gateway_readable", "Whether control knows the layout of its meters.", labels=own)  # fmt: skip
         self.epoch = gauge("taut_gateway_epoch", "Epoch of the snapshot that it serves.", labels=own)
         self.started = gauge("taut_gateway_start_time_seconds", "When its process began, since 1970.", labels=own)  # fmt: skip
+        self.cpu = counter("taut_gateway_cpu_seconds", "Processor time of its process.", labels=own)
+        self.memory = gauge("taut_gateway_resident_bytes", "Memory of its process.", labels=own)
         self.in_flight = gauge("taut_in_flight_requests", "Requests that wait for something.", labels=own)
         self.slots = gauge("taut_in_flight_limit", "Requests that may wait for something.", labels=own)
         self.outside = counter("taut_unrouted_refusals", "Refusals of what reached no endpoint.", labels=["gateway", "status", "code"])  # fmt: skip
@@ -109,6 +111,9 @@ class _Families:
 
     def add(self, gateway: str, reading: MeterReading) -> None:
         self.started.add_metric([gateway], reading.started_us / 1e6)
+        self.cpu.add_metric([gateway], reading.cpu_us / 1e6)
+        if reading.resident_bytes:
+            self.memory.add_metric([gateway], reading.resident_bytes)
         self.in_flight.add_metric([gateway], reading.in_flight)
         self.slots.add_metric([gateway], reading.slots)
         for refused in reading.outside:

@@ -114,6 +114,7 @@ def test_requests_are_counted_by_endpoint_version_status_and_code() -> None:
     assert pick(series, "taut_cache_requests_total", **LATE, result="hit") == 3
     assert pick(series, "taut_in_flight_requests", gateway="gateway-0") == 2
     assert pick(series, "taut_gateway_start_time_seconds", gateway="gateway-0") == 1_700_000_000
+    assert pick(series, "taut_gateway_cpu_seconds_total", gateway="gateway-0") == 0
     assert pick(series, "taut_ledger_leaves") == 7
 
 

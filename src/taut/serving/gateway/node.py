@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from taut.core.errors import Conflict, TautError
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import compile_snapshot
 from taut.serving.gateway.core import Gateway
-from taut.serving.meters import encode_reading
+from taut.serving.meters import encode_reading, process_usage
 from taut.serving.snapshot import Ack, Beat, Hello, SnapshotStore, Subscriber, TrustFile, open_snapshot
 from taut.serving.workers import Fleet
 
@@ -113,6 +115,8 @@ class GatewayNode:
 
     def _beat(self) -> Beat:
         reasons = tuple(self._gateway.reasons())
+        cpu_us, resident_bytes = process_usage()
+        meters = structs.replace(self._gateway.meters(), cpu_us=cpu_us, resident_bytes=resident_bytes)
         return Beat(
             gateway=self._name,
             epoch=self._epoch(),
@@ -120,7 +124,7 @@ class GatewayNode:
             answers=self._gateway.answers,
             refusals=self._gateway.refusals,
             reasons=reasons,
-            meters=encode_reading(self._gateway.meters()),
+            meters=encode_reading(meters),
         )
 
     @contextlib.asynccontextmanager

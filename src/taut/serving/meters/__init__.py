@@ -13,6 +13,7 @@ from taut.serving.meters.reading import (
     encode_reading,
     read_lanes,
 )
+from taut.serving.meters.usage import process_usage
 
 __all__ = [
     "BATCH_ROWS",
@@ -29,6 +30,7 @@ __all__ = [
     "TraceReading",
     "decode_reading",
     "encode_reading",
+    "process_usage",
     "quantile",
     "read_lanes",
 ]

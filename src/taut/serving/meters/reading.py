@@ -68,6 +68,7 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
 
     started_us: wall clock. up_us: since then by a clock that cannot jump, for rates between two readings of one process.
     in_flight: requests that wait for something now, of `slots`. outside: refusals of what reached no endpoint.
+    cpu_us, resident_bytes: of the gateway's process alone, without its workers; 0 where nobody looked.
     """
 
     layout: int
@@ -79,6 +80,8 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     lanes: tuple[LaneReading, ...] = ()
     outside: tuple[Refusals, ...] = ()
     traces: TraceReading | None = None
+    cpu_us: int = 0
+    resident_bytes: int = 0
 
 
 _DECODER: Final = msgspec.json.Decoder(MeterReading)
