@@ -60,6 +60,8 @@ def _summary(info: Any) -> Json:
         "version": str(info.ref),
         "state": str(info.state),
         "run": info.candidate.run,
+        "variant": None if info.candidate.variant is None else info.candidate.variant.name,
+        "origin": None if info.candidate.variant is None else info.candidate.variant.origin,
         "metrics": dict(info.candidate.metrics),
         "author": info.candidate.author,
         "approvals": said,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from taut.lifecycle.training.onnx_form import DOMAINS
 from taut.lifecycle.training.variants import VARIANTS, Figures, Made, gain_of, make_variants
 from taut.lifecycle.training.variants.forms import graph_optimised, head, quantised
 from taut.lifecycle.training.variants.timing import ROUNDS_MAX, ROUNDS_MIN, interleaved_us
+from taut.ports.jobs import JobResult, Progress, Task
 from taut.ports.tables import ROW_ID
 from taut.testing.jobs import InlineJobs
 
@@ -106,6 +108,41 @@ def test_a_job_that_fails_says_how(quick_room: Room, tmp_path: Path) -> None:
         make_variants(
             run, other, blobs=LocalBlobs(tmp_path / "blobs"), tables=quick_room.tables, jobs=InlineJobs(),
             scratch=tmp_path,
+        )  # fmt: skip
+
+
+class ForgingJobs(InlineJobs):
+    """Jobs whose results somebody changes on their way."""
+
+    def __init__(self, forge: Callable[[dict[str, Any]], object]) -> None:
+        super().__init__()
+        self._forge = forge
+
+    def run(self, task: Task, *, output: Path, progress: Progress | None = None) -> JobResult:
+        result = super().run(task, output=output, progress=progress)
+        self._forge(result.value)
+        return result
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda value: value["original"]["latency_us"].update({"1": 0.0}),
+        lambda value: value["original"]["latency_us"].update({"64": 1.0}),
+        lambda value: value["variants"][0].update(name="../../key"),
+        lambda value: value["variants"].pop(),
+        lambda value: value.pop("noise"),
+    ],
+)  # fmt: skip
+def test_a_result_that_no_such_job_gives_is_not_accepted(
+    quick_room: Room, tmp_path: Path, forge: Callable[[dict[str, Any]], object]
+) -> None:
+    run = trained(quick_room)
+
+    with pytest.raises(InvalidInput, match="is not accepted"):
+        make_variants(
+            run, run.model_digest or "", blobs=LocalBlobs(tmp_path / "blobs"), tables=quick_room.tables,
+            jobs=ForgingJobs(forge), scratch=tmp_path,
         )  # fmt: skip
 
 

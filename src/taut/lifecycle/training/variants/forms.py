@@ -71,8 +71,8 @@ def quantised(model: bytes, *, calibration: Feed | None) -> tuple[bytes, str]:
     """Return the model with INT8 weights, and a note.
 
     calibration: tensors of training rows, by which the range of every activation is fixed; None quantises activations
-    as they come. Weights take 7 bits, so that processors without VNNI do not saturate and every machine gives the
-    same answers. Raises InvalidInput where the model holds nothing to quantise.
+    as they come. Weights take 7 bits, so that sums do not saturate on processors without VNNI: what is measured here
+    then holds there. Raises InvalidInput where the model holds nothing to quantise.
     """
     tools = load_quantization()
     parsed = _parsed(model)

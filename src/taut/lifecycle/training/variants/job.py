@@ -73,10 +73,10 @@ def make(
         try:
             said[name] = _answers(work, session, rows.holdout)
             figures[name] = judge.scores(_truth(work, rows.holdout), said[name], work.signature.classes)
-        except InvalidInput as error:
+        except Exception as error:  # onnxruntime raises whatever; of a variant the note says it
             if name == _ORIGINAL:
                 raise
-            notes[name] = f"it does not answer the held-out rows: {error}"
+            notes[name] = f"it does not answer the held-out rows: {_line(error)}"
             continue
         if name != _ORIGINAL:
             apart[name] = float(np.abs(said[name] - said[_ORIGINAL]).max())

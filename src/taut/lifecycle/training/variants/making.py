@@ -13,7 +13,7 @@ from taut.core.errors import InvalidInput, NotFound
 from taut.core.room import room_for
 from taut.lifecycle.training.training import PARITY_FILE, limits_of
 from taut.lifecycle.training.values import Run
-from taut.lifecycle.training.variants.values import Made, Variant
+from taut.lifecycle.training.variants.values import VARIANTS, Made, Variant
 from taut.ports.blobs import Blobs
 from taut.ports.jobs import JobEnd, Jobs, Progress, Task
 from taut.ports.tables import Tables
@@ -63,9 +63,24 @@ def make_variants(
         result = jobs.run(task, output=output, progress=progress)
         if result.end is not JobEnd.DONE:
             raise InvalidInput(f"the variants of {run.id} were not made: {result.end}: {result.error}")
-        made = msgspec.convert({**result.value, "isolation": list(result.isolation)}, Made, strict=False)
+        made = _accepted({**result.value, "isolation": list(result.isolation)})
         kept = tuple(_kept(blobs, variant, output) for variant in made.variants)
     return msgspec.structs.replace(made, variants=kept)
+
+
+def _accepted(value: dict[str, object]) -> Made:
+    """Check what the job says: it had a builder's model in its process."""
+    try:
+        made = msgspec.convert(value, Made, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the job's result is not accepted: {error}") from error
+    names, batches = [variant.name for variant in made.variants], set(made.original.latency_us)
+    timed = [set(variant.figures.latency_us) for variant in made.variants if variant.figures is not None]
+    if names != list(VARIANTS) or any(found != batches for found in [*timed, set(made.noise)]):
+        raise InvalidInput(
+            f"the job's result is not accepted: it tells of {', '.join(names)} with other figures"
+        )
+    return made
 
 
 def _kept(blobs: Blobs, variant: Variant, output: Path) -> Variant:

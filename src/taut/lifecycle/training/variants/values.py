@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -22,8 +22,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: rows in the batch -> median of the model's own time on one thread. metrics: of the held-out rows.
     """
 
-    size_bytes: int
-    latency_us: dict[int, float]
+    size_bytes: Annotated[int, msgspec.Meta(gt=0)]
+    latency_us: dict[int, Annotated[float, msgspec.Meta(gt=0)]]
     metrics: dict[str, float]
 
 
