@@ -18,12 +18,11 @@ from uvicorn.server import ServerState
 from taut.core.errors import TautError
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.gateway.core import Gateway, Pending
-from taut.serving.gateway.replies import STATUS_LINES, Reply, Stream
+from taut.serving.gateway.replies import STALLED_S, STATUS_LINES, Reply, Stream
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 128
 MAX_PIPELINED: Final = 64
-_STALLED_S: Final = 30.0
 _AT_ONCE: Final = 8  # requests of one read that are answered before others get their turn
 
 
@@ -32,6 +31,11 @@ class Cycle(RequestResponseCycle):
 
     def gone(self) -> bool:
         return self.disconnected
+
+    def cut(self) -> None:
+        """End the connection without what was written and not read."""
+        self.disconnected = True
+        self.transport.abort()
 
     async def reply(self, reply: Reply) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -206,7 +210,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write(render_head(reply))
             async for part in parts:
                 if self.flow.write_paused:
-                    async with asyncio.timeout(_STALLED_S):
+                    async with asyncio.timeout(STALLED_S):
                         await self.flow.drain()
                 if late.disconnected:
                     return
@@ -274,7 +278,7 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        self.scope["extensions"] = {"taut.reply": cycle.reply, "taut.gone": cycle.gone}  # type: ignore[dict-item]  # ASGI leaves what is in an extension to its maker
+        self.scope["extensions"] = {"taut.reply": cycle.reply, "taut.gone": cycle.gone, "taut.cut": cycle.cut}  # type: ignore[dict-item]  # ASGI leaves what is in an extension to its maker
         cycle.body += body
         cycle.more_body = more_body
         if body or not more_body:
