@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,9 +238,10 @@ def test_more_streams_than_the_bound_are_shed_and_a_closed_one_makes_room(
 
 
 @contextlib.asynccontextmanager
-async def listening(gateway: Gateway) -> AsyncIterator[int]:
+async def listening(gateway: Gateway, *, stalled_s: float = 20.0) -> AsyncIterator[int]:
     listener = listen_somewhere()
-    server = GatewayServer(gateway, listener)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server = GatewayServer(gateway, listener, stalled_s=stalled_s)
     await server.start()
     try:
         yield listener.getsockname()[1]
@@ -316,6 +318,34 @@ def test_the_work_stops_when_the_reader_hangs_up(
         assert (online.asked, online.cancelled) == (["JFK", "slow"], 1)
         assert [record.status for record in records(plane)] == [200]
     assert len(records(plane)) < len(names)
+
+
+@pytest.mark.parametrize("cut", [None, 10], ids=["at once", "in pieces"])
+def test_a_reader_who_takes_nothing_is_cut_off_and_his_rows_are_let_go(
+    gateway: Gateway, plane: DataPlane, cut: int | None
+) -> None:
+    many = 3000
+    rows = json.dumps({"instances": [{"x0": 1, "x1": 2, "x2": 3}] * many}, separators=(",", ":")).encode()
+
+    async def run() -> None:
+        async with listening(gateway, stalled_s=0.3) as port:
+            loop = asyncio.get_running_loop()
+            with socket.socket() as silent:
+                silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                silent.setblocking(False)
+                await loop.sock_connect(silent, ("127.0.0.1", port))
+                for piece in request(plane, "/v1/predict/delay", rows, cut=cut):
+                    await loop.sock_sendall(silent, piece)
+                    await asyncio.sleep(0.05)
+                async with asyncio.timeout(10):
+                    while gateway.streams.open == 0 and gateway.answers == 0:
+                        await asyncio.sleep(0.01)
+                    while gateway.streams.open:
+                        await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+    assert 0 < len(records(plane)) < many
 
 
 def test_any_asgi_server_can_send_it(gateway: Gateway, plane: DataPlane) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.gateway.core import Gateway
-from taut.serving.gateway.replies import Reply, Stream
+from taut.serving.gateway.replies import STALLED_S, Reply, Stream
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -17,8 +18,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AsgiApp:
     """What uvicorn, or any ASGI server, runs. Time-outs of slow senders are the server's (see `protocol`)."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, stalled_s: float = STALLED_S) -> None:
         self._gateway: Final = gateway
+        self._stalled_s: Final = stalled_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,7 +36,8 @@ class AsgiApp:
             reply = found if type(found) is Reply else await found  # type: ignore[misc]  # narrowed by the comparison
         extensions = scope.get("extensions", {})
         if reply.stream is not None:
-            await _send_parts(reply, reply.stream, send, extensions.get("taut.gone", _never))
+            gone, cut = extensions.get("taut.gone", _never), extensions.get("taut.cut", _never)
+            await self._send_parts(reply, reply.stream, send, gone, cut)
             return
         direct = extensions.get("taut.reply")
         if direct is not None:
@@ -42,6 +45,27 @@ class AsgiApp:
             return
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.header_list()})
         await send({"type": "http.response.body", "body": reply.body})
+
+    async def _send_parts(
+        self, reply: Reply, parts: Stream, send: Send, gone: Callable[[], bool], cut: Callable[[], object]
+    ) -> None:
+        """Send an answer whose parts follow as they are ready, until the caller is gone, or takes nothing any more."""
+        try:
+            await send(
+                {"type": "http.response.start", "status": reply.status, "headers": reply.header_list()}
+            )
+            await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+            async for part in parts:
+                if gone():
+                    return
+                async with asyncio.timeout(self._stalled_s):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            async with asyncio.timeout(self._stalled_s):
+                await send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            cut()
+        finally:
+            parts.close()
 
     async def _rest(
         self, scope: Scope, receive: Receive, event: MutableMapping[str, Any]
@@ -77,20 +101,6 @@ class AsgiApp:
             await send({"type": f"{event['type']}.complete"})
             if event["type"] == "lifespan.shutdown":
                 return
-
-
-async def _send_parts(reply: Reply, parts: Stream, send: Send, gone: Callable[[], bool]) -> None:
-    """Send an answer whose parts follow as they are ready, until the caller is gone."""
-    try:
-        await send({"type": "http.response.start", "status": reply.status, "headers": reply.header_list()})
-        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
-        async for part in parts:
-            if gone():
-                return
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-    finally:
-        parts.close()
 
 
 def _never() -> bool:

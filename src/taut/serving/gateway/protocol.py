@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from taut.core.errors import TautError
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.gateway.core import Gateway, Pending
-from taut.serving.gateway.replies import STALLED_S, STATUS_LINES, Reply, Stream
+from taut.serving.gateway.replies import STATUS_LINES, Reply, Stream
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 128
@@ -85,10 +85,12 @@ class GatewayProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         *,
         gateway: Gateway,
+        stalled_s: float,
         _loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._gateway: Final = gateway
+        self._stalled_s: Final = stalled_s
         self._time: Final = _loop.time
         self._header_bytes = 0
         self._waiting = False  # headers are read, and what becomes of the request is not yet decided
@@ -210,7 +212,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.write(render_head(reply))
             async for part in parts:
                 if self.flow.write_paused:
-                    async with asyncio.timeout(STALLED_S):
+                    async with asyncio.timeout(self._stalled_s):
                         await self.flow.drain()
                 if late.disconnected:
                     return

@@ -13,6 +13,8 @@ from taut.core.errors import Exhausted, TautError, Unavailable
 
 JSON: Final = b"content-type: application/json\r\n"
 BINARY: Final = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n%b"
+STALLED_S: Final = 20.0
+"""How long a reader of a stream may take nothing unless told otherwise; less than a drain may take."""
 encode_json: Final = msgspec.json.Encoder().encode
 STATUS_LINES: Final[dict[int, bytes]] = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus

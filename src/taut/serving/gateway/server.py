@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from taut.serving.gateway.asgi import AsgiApp
 from taut.serving.gateway.core import Gateway
 from taut.serving.gateway.protocol import GatewayProtocol
+from taut.serving.gateway.replies import STALLED_S
 
 _SWEEP_S: Final = 1.0
 _LINGER_S: Final = 0.3
@@ -22,6 +23,7 @@ class GatewayServer:
     """One gateway on one listening socket, which other processes may share.
 
     arrival_timeout_s: how long a request may take to arrive. idle_timeout_s: how long a connection may be idle.
+    stalled_s: how long a reader of a stream may take nothing.
     """
 
     def __init__(
@@ -31,14 +33,16 @@ class GatewayServer:
         *,
         arrival_timeout_s: float = 20.0,
         idle_timeout_s: float = 75.0,
+        stalled_s: float = STALLED_S,
         backlog: int = 2048,
     ) -> None:
         self._gateway: Final = gateway
+        self._stalled_s: Final = stalled_s
         self._listener: Final = listener
         self._arrival_timeout_s: Final = arrival_timeout_s
         self._idle_timeout_s: Final = idle_timeout_s
         self._config: Final = Config(
-            AsgiApp(gateway), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+            AsgiApp(gateway, stalled_s=stalled_s), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
             server_header=False, date_header=False, backlog=backlog, log_level="error",
             proxy_headers=False,
         )  # fmt: skip
@@ -53,7 +57,14 @@ class GatewayServer:
 
         def protocol() -> GatewayProtocol:
             app_state: dict[str, Any] = {}
-            return GatewayProtocol(self._config, self._state, app_state, gateway=self._gateway, _loop=loop)
+            return GatewayProtocol(
+                self._config,
+                self._state,
+                app_state,
+                gateway=self._gateway,
+                stalled_s=self._stalled_s,
+                _loop=loop,
+            )
 
         self._server = await loop.create_server(protocol, sock=self._listener, backlog=self._config.backlog)
         self._sweeper = asyncio.create_task(self._sweep())
