@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -64,11 +65,27 @@ def run(report: Report) -> None:
     note = (
         f"{ROWS:,} rows of {COLUMNS} floats, 100 boosted trees as one FP32 matrix, onnxruntime on one thread"
     )
-    report.figure("batch, snapshot to committed result", [ROWS / s for s in batch], "rows/s", note=note)
-    report.ratio("batch / the model's own throughput", batch, own, "s", wanted="≥ 0.9", note=note)
+    report.figure(
+        "batch, snapshot to committed result", [ROWS / run.wall_s for run in batch], "rows/s", note=note
+    )
+    report.ratio(
+        "batch / the model's own throughput", [run.wall_s for run in batch], [run.wall_s for run in own], "s",
+        wanted="≥ 0.9", note=note,
+    )  # fmt: skip
+    report.ratio(
+        "processor time of the job that scores, its start included / the model's own",
+        [run.cpu_s for run in batch], [run.cpu_s for run in own], "s", wanted="≥ 0.9", note=note,
+    )  # fmt: skip
 
 
-def _measured(platform: Any, client: Any) -> tuple[list[float], list[float]]:
+class Run(NamedTuple):
+    """What one pass over every row took. cpu_s: of whoever runs the model, this process or the job."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def _measured(platform: Any, client: Any) -> tuple[list[Run], list[Run]]:
     from taut.core.refs import VersionRef
     from taut.serving.batch import matrix
     from taut.serving.runtime import load
@@ -81,24 +98,30 @@ def _measured(platform: Any, client: Any) -> tuple[list[float], list[float]]:
     columns = [item.column for item in loaded.signature.inputs]
     chunks = [matrix(rows.slice(at, CHUNK_ROWS).collect(), columns) for at in range(0, ROWS, CHUNK_ROWS)]
     sizes = {size: _alone(model, chunks, size) for size in (CHUNK_ROWS, 8192)}
-    best = min(sizes, key=lambda size: sizes[size])
+    best = min(sizes, key=lambda size: sizes[size].cpu_s)
     own, batch = [], []
     for turn in range(ROUNDS):
         own.append(_alone(model, chunks, best))
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _children_s()
         told = client.call("batch.score", {"target": "score@1", "dataset": "big", "to": f"scores{turn}"})
-        batch.append(time.perf_counter() - start)
+        batch.append(Run(time.perf_counter() - start, _children_s() - before))
         assert (told["rows"], told["rejected_rows"]) == (ROWS, 0), told
     return own, batch
 
 
-def _alone(model: Any, chunks: list[Any], rows: int) -> float:
-    """Seconds of the model alone, in calls of so many rows."""
-    start = time.perf_counter()
+def _children_s() -> float:
+    """Processor time of the jobs that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _alone(model: Any, chunks: list[Any], rows: int) -> Run:
+    """The model alone, in calls of so many rows."""
+    start, before = time.perf_counter(), time.process_time()
     for chunk in chunks:
         for at in range(0, len(chunk), rows):
             model.raw({"input": chunk[at : at + rows]})
-    return time.perf_counter() - start
+    return Run(time.perf_counter() - start, time.process_time() - before)
 
 
 def _frame(rows: int, *, seed: int) -> pl.DataFrame:
