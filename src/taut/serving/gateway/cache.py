@@ -29,7 +29,7 @@ from taut.trust.identity.principals import Principal
 
 ROWS_MAX: Final = 256
 """Requests with more rows are not cached: they hardly come twice, and their keys would cost as much as their answers."""
-ENTRY_BYTES: Final = 560
+ENTRY_BYTES: Final = 384
 """What an entry costs beside its answer: its key, its place in the table, the objects themselves."""
 FOREVER_US: Final = 2**62
 _KEY_BYTES: Final = 32
