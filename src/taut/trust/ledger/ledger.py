@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import Select, delete, func, insert, select
 
 from taut.core.canonical import canonical_json, digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, NotFound
@@ -221,6 +221,11 @@ class Ledger:
         """Return the number of sequenced leaves."""
         with self._records.read() as tx:
             return head_size(tx)
+
+    def is_signed(self) -> bool:
+        """Return whether a checkpoint covers every sequenced leaf; an empty log needs none."""
+        with self._records.read() as tx:
+            return head_size(tx) == (tx.execute(select(func.max(t.checkpoints.c.size))).scalar_one() or 0)
 
     def _is_waiting(self) -> bool:
         with self._records.read() as tx:

@@ -356,6 +356,18 @@ def test_a_proof_is_also_told_in_the_c2sp_format(records: MemoryRecords, ledger:
     assert "\n".join(lines[lines.index("") + 1 :]) == proof.checkpoint
 
 
+def test_a_log_is_signed_when_a_checkpoint_covers_every_leaf_with_a_place(
+    records: MemoryRecords, ledger: Ledger
+) -> None:
+    assert ledger.is_signed()
+    append(records, ledger, *entries(2))
+    ledger.sequence()
+    assert not ledger.is_signed()
+    ledger.checkpoint()
+
+    assert ledger.is_signed()
+
+
 def test_a_checkpoint_of_an_unchanged_log_is_the_same_note(records: MemoryRecords, ledger: Ledger) -> None:
     append(records, ledger, *entries(2))
     first = ledger.checkpoint()
