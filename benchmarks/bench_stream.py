@@ -82,7 +82,10 @@ def _rate(url: str, bus: Bus, plane: Any, number: int, count: int) -> float:
     source, target = f"in-{number}", f"out-{number}"
     body = ("{" + ", ".join(f'"x{index}": {value}' for index, value in enumerate(_row())) + "}").encode()
     for start in range(0, count, 5000):
-        made = [Event(id=f"e{i}", source="bench", type="row", data=body) for i in range(start, start + 5000)]
+        made = [
+            Event(id=f"e{i}", source="bench", type="row", data=body)
+            for i in range(start, min(start + 5000, count))
+        ]
         bus.publish(source, made)
     command = [
         sys.executable, "-P", "-m", "taut.entrypoints.cli", "--json", "--home", str(plane.home), "--token",
