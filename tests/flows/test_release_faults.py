@@ -193,7 +193,8 @@ def test_a_fallback_that_may_not_serve_any_more_holds_nothing_up(platform: Platf
         return platform.place_model(version)
 
     declared = msgspec.structs.replace(
-        platform.plans.require(), endpoints=(msgspec.structs.replace(endpoint, fallback=(FallbackSpec(kind="previous_version"),)),)
+        platform.plans.require(),
+        endpoints=(msgspec.structs.replace(endpoint, fallback=(FallbackSpec(kind="previous_version"),)),),
     )
 
     class Plans:

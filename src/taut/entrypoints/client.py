@@ -193,7 +193,9 @@ def _settle(platform: Platform) -> None:
     from taut.core.errors import TautError
 
     try:
-        if platform.ledger.sequence() or not platform.ledger.is_signed():  # a killed command may have left it so
+        if (
+            platform.ledger.sequence() or not platform.ledger.is_signed()
+        ):  # a killed command may have left it so
             platform.ledger.checkpoint()
     except TautError as error:
         sys.stderr.write(f"note: the ledger is not signed up to here ({error.code}): {error.message}\n")

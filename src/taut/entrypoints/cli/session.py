@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_NEEDS_HOME: Final = ("data", "features", "run", "model", "release", "ledger", "why", "status", "batch", "stream")
+_NEEDS_HOME: Final = (
+    "data",
+    "features",
+    "run",
+    "model",
+    "release",
+    "ledger",
+    "why",
+    "status",
+    "batch",
+    "stream",
+)
 """Nouns that have nothing to say, and nothing to begin, where no installation is: a wrong folder stays as it was."""
 
 View = Callable[[Json], None]
