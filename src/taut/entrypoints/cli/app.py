@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from taut.entrypoints.cli import batch, data, demo, ledger, load, models, people, project, releases, streams, system
+from taut.entrypoints.cli import (
+    batch,
+    data,
+    demo,
+    ledger,
+    load,
+    models,
+    people,
+    project,
+    releases,
+    streams,
+    system,
+)
 from taut.entrypoints.cli.session import Session
 
 _HELP = """Carry an AI project from pilot to production and keep it there.
