@@ -117,12 +117,14 @@ def test_a_release_that_a_full_disk_interrupts_is_finished_by_the_next_command(
 def test_a_training_that_finds_no_room_says_so_and_leaves_no_run_running(
     shop: Installation, disk: Disk
 ) -> None:
-    (disk.folder / "tmp").mkdir()
-    shop.environ["TMPDIR"] = str(disk.folder / "tmp")
-    disk.fill(leave=512 * KIB)
+    (disk.folder / "tmp").mkdir(mode=0o700)
+    scratch = shop.home / "tmp"
+    scratch.rmdir()
+    scratch.symlink_to(disk.folder / "tmp")
+    disk.fill(leave=8 * KIB)
     told = shop.process("train", "late")
     disk.free()
-    shop.environ.clear()
+    scratch.unlink()
 
     if told.code == 7:
         message = told.error[1]

@@ -63,6 +63,20 @@ def leaves(shop: Installation, kind: str) -> list[dict[str, Any]]:
     return found
 
 
+def test_approvals_at_once_count_each_person_once(up: Up, operators: list[Operator]) -> None:
+    shop = up.installation
+    assert shop("train", "late")["verdict"] == "admit"
+    person = Operator(up, "approver", role="approver")
+
+    twice = at_once([person] * OPERATORS, lambda one: one("model.approve", version="late@2", reason="fine"))
+    person.close()
+
+    assert sorted(status for status, _ in twice) == [200] + [409] * (OPERATORS - 1), twice
+    shown = shop("model", "show", "late@2")
+    assert shown["state"] == "approved"
+    assert len(shown["approvals"]) == 1
+
+
 def test_ingests_at_once_of_one_batch_make_one_snapshot_and_of_several_make_each_one(
     up: Up, operators: list[Operator]
 ) -> None:
@@ -119,20 +133,6 @@ def request_of(shop: Installation) -> str:
     made = request(shop.folder / "project.py")
     made.pop("allow_removal")
     return msgspec.json.encode(made).decode()
-
-
-def test_approvals_at_once_count_each_person_once(up: Up, operators: list[Operator]) -> None:
-    shop = up.installation
-    assert shop("train", "late")["verdict"] == "admit"
-    person = Operator(up, "approver", role="approver")
-
-    twice = at_once([person] * OPERATORS, lambda one: one("model.approve", version="late@2", reason="fine"))
-    person.close()
-
-    assert sorted(status for status, _ in twice) == [200] + [409] * (OPERATORS - 1), twice
-    shown = shop("model", "show", "late@2")
-    assert shown["state"] == "approved"
-    assert len(shown["approvals"]) == 1
 
 
 def test_releases_at_once_leave_one_live_and_every_other_is_told(up: Up, operators: list[Operator]) -> None:

