@@ -24,3 +24,15 @@ def load_quantization() -> Any:
     import onnxruntime.quantization
 
     return onnxruntime.quantization
+
+
+def session_options() -> Any:
+    """Return the options under which models are served: one thread, and no word to the log."""
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

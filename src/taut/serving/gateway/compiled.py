@@ -229,7 +229,7 @@ def _place(
         return load(data, served.signature)
     if config.runtime == "auto" and config.risk != "high":
         model = load(data, served.signature)
-        if model.cost is None or model.cost.base_us + model.cost.row_us <= settings.worker_us:
+        if model.cost is None or model.cost.us(1) <= settings.worker_us:
             return model
     return fleet.open(
         model_key(served, config),

@@ -10,7 +10,7 @@ from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.serving.errors import FeaturesLost, MissingFeature
 from taut.serving.gateway.tensors import Batch
 from taut.serving.predictions import FeatureRow
-from taut.serving.runtime import Feed, LoadedModel, Matrix, Outputs
+from taut.serving.runtime import Feed, LoadedModel, Outputs
 from taut.serving.runtime.rows import Value
 from taut.serving.runtime.score import feature_value
 from taut.serving.snapshot import ServedModel
@@ -42,8 +42,7 @@ class Scorer:
         self.needs_features: Final = bool(served.signature.lookups)
         self._assemble: Final = _assembler(served, face)
         self._row_major: Final = model.row_major
-        columns = [item.column for item in served.signature.inputs]
-        self._matrix: Final = Matrix(columns) if model.row_major else None
+        self._matrix: Final = model.matrix
 
     @property
     def direct(self) -> bool:

@@ -3,70 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy.typing as npt
 
 from taut.core.errors import Corrupt, InvalidInput
-from taut.core.ort import load_onnxruntime
+from taut.core.ort import load_onnxruntime, session_options
 from taut.core.schema import DType, ModelSignature
 from taut.serving.errors import BadAnswer
-from taut.serving.runtime.encode import ACCEPTED, MATRIX, Feed, Matrix, columns_encoder
-from taut.serving.runtime.outputs import Outputs, output_checker
+from taut.serving.runtime.encode import ACCEPTED, MATRIX, Feed
+from taut.serving.runtime.form import Cost, ModelForm
+from taut.serving.runtime.outputs import Outputs
 from taut.serving.runtime.rows import Value
 
 ort: Final = load_onnxruntime()
 _PROBABILITY: Final = ("probability", "probabilities", "output_probability")
 _FLOAT_TENSORS: Final = ("tensor(float)", "tensor(double)")
 _MEASURED_ROWS: Final = 64
-_CAUTIOUS_ROWS: Final = 16
 _SLOW_US: Final = 2000.0
 _SLOW_ROWS: Final = 8
 
 
-class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a batch of n rows costs: `base_us + row_us * n`, measured at load."""
-
-    base_us: float
-    row_us: float
-
-    def rows_within(self, budget_us: float) -> int:
-        """Return the largest batch that fits the budget, at least 1."""
-        return max(1, int((budget_us - self.base_us) / max(self.row_us, 0.01)))
-
-
-class LoadedModel:
-    """A model in memory. `infer` may be called from several threads; it does no input or output.
-
-    signature: what it was checked against. tensors: input name -> (tensor type, rank). check: the response gate, from
-    a raw tensor and its rows to outputs. cost: None when the model could not be run on neutral values.
-    """
+class LoadedModel(ModelForm):
+    """A model in memory. `infer` may be called from several threads; it does no input or output."""
 
     def __init__(
-        self,
-        session: Any,
-        signature: ModelSignature,
-        *,
-        encode: Callable[[Sequence[Sequence[Value]]], Feed],
-        tensors: dict[str, tuple[str, int]],
-        output: str,
+        self, session: Any, signature: ModelSignature, tensors: dict[str, tuple[str, int]], *, output: str
     ) -> None:
-        self.signature: Final = signature
-        self.row_major: Final = signature.tensor == "matrix"
-        self.encode: Final = encode
-        self.tensors: Final = tensors
+        super().__init__(signature, tensors)
         self._run: Final = session.run
         self._outputs: Final = [output]
-        self.check: Final = output_checker(signature)
-        self.width: Final = len(signature.inputs)
-        self.cost: Final = self._measure()
-
-    def rows_within(self, budget_us: float) -> int:
-        """Return the largest batch that answers within the budget; a cautious one when the cost is not known."""
-        return _CAUTIOUS_ROWS if self.cost is None else self.cost.rows_within(budget_us)
+        self.cost = self._measure()
 
     def infer(self, columns: Mapping[str, Sequence[Value]]) -> Outputs:
         """Score columns by name, all of one length; others than the model's inputs are ignored.
@@ -139,14 +108,8 @@ def load(model: Path | bytes, signature: ModelSignature) -> LoadedModel:
     signature; NotFound is left to whoever fetches the file.
     """
     data = model if isinstance(model, bytes) else model.read_bytes()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:
         # onnxruntime has no base class of its own for a file that it cannot load
         raise Corrupt(f"the model cannot be loaded: {_first_line(error)}") from error
@@ -155,11 +118,9 @@ def load(model: Path | bytes, signature: ModelSignature) -> LoadedModel:
     _check_signature(signature)
     if signature.tensor == "matrix":
         _check_matrix(session, signature)
-        matrix = Matrix([item.column for item in signature.inputs])
-        return LoadedModel(session, signature, encode=matrix.encode, tensors=tensors, output=output)
-    _check_columns(tensors, signature)
-    encode = columns_encoder(signature.inputs, tensors)
-    return LoadedModel(session, signature, encode=encode, tensors=tensors, output=output)
+    else:
+        _check_columns(tensors, signature)
+    return LoadedModel(session, signature, tensors, output=output)
 
 
 def _check_signature(signature: ModelSignature) -> None:

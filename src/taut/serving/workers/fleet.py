@@ -7,18 +7,14 @@ import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import msgspec
-import numpy.typing as npt
 
 from taut.core.errors import Unavailable
 from taut.core.schema import ModelSignature
-from taut.serving.runtime import Cost, Feed, Matrix, Outputs
-from taut.serving.runtime.encode import columns_encoder
-from taut.serving.runtime.outputs import output_checker
-from taut.serving.runtime.rows import Value
+from taut.serving.runtime import ModelForm
 from taut.serving.workers import wire, zygote
 from taut.serving.workers.lane import Lane, LaneSettings
 from taut.serving.workers.worker import Order
@@ -27,32 +23,16 @@ StartZygote = Callable[[int], subprocess.Popen[bytes]]
 """Starts the zygote's process with one inherited descriptor, its end of the door."""
 
 _FORK_TIMEOUT_S: Final = 30.0
-_CAUTIOUS_ROWS: Final = 16
 
 
-class WorkerModel:
-    """A model that lies in worker processes; what a gateway needs to make its tensors and to check its answers.
-
-    Its face is that of `LoadedModel`, except that `lane.run` is awaited where `run` would be called.
-    """
+class WorkerModel(ModelForm):
+    """A model that lies in worker processes: `lane.run` is awaited where a loaded one's `run` would be called."""
 
     def __init__(self, lane: Lane, signature: ModelSignature) -> None:
         assert lane.loaded is not None, "a lane is started before its model is used"
+        super().__init__(signature, lane.loaded.inputs)
         self.lane: Final = lane
-        self.signature: Final = signature
-        self.row_major: Final = signature.tensor == "matrix"
-        self.tensors: Final = lane.loaded.inputs
-        self.cost: Final[Cost | None] = lane.loaded.cost
-        self.encode: Final[Callable[[Sequence[Sequence[Value]]], Feed]] = (
-            Matrix([item.column for item in signature.inputs]).encode
-            if self.row_major
-            else columns_encoder(signature.inputs, self.tensors)
-        )
-        self.check: Final[Callable[[npt.NDArray[Any], int], Outputs]] = output_checker(signature)
-
-    def rows_within(self, budget_us: float) -> int:
-        """Return the largest batch that answers within the budget; a cautious one when the cost is not known."""
-        return _CAUTIOUS_ROWS if self.cost is None else self.cost.rows_within(budget_us)
+        self.cost = lane.loaded.cost
 
 
 class Fleet:
@@ -65,15 +45,11 @@ class Fleet:
     def __init__(self, start_zygote: StartZygote) -> None:
         self._start_zygote: Final = start_zygote
         self._loop: Final = asyncio.get_running_loop()
-        self._lanes: Final[dict[str, tuple[Lane, WorkerModel]]] = {}
+        self._models: Final[dict[str, WorkerModel]] = {}
         self._retiring: Final[set[asyncio.Task[None]]] = set()
         self._door: socket.socket | None = None
         self._zygote: subprocess.Popen[bytes] | None = None
         self._forking: Final = asyncio.Lock()
-
-    @property
-    def lanes(self) -> list[Lane]:
-        return [lane for lane, _ in self._lanes.values()]
 
     def open(
         self, key: str, name: str, model: bytes, order: Order, settings: LaneSettings, *, timeout_s: float
@@ -94,9 +70,9 @@ class Fleet:
     async def _open(
         self, key: str, name: str, model: bytes, order: Order, settings: LaneSettings
     ) -> WorkerModel:
-        known = self._lanes.get(key)
+        known = self._models.get(key)
         if known is not None:
-            return known[1]
+            return known
 
         async def hire() -> tuple[socket.socket, int]:
             return await self._fork(model, order)
@@ -108,17 +84,16 @@ class Fleet:
         except BaseException:
             lane.close()
             raise
-        made = WorkerModel(lane, order.signature)
-        self._lanes[key] = (lane, made)
+        made = self._models[key] = WorkerModel(lane, order.signature)
         return made
 
     def keep(self, models: Iterable[object]) -> None:
         """Let every lane go that none of these models works with, once its requests are answered."""
         kept = {id(model) for model in models}
-        for key, (lane, model) in tuple(self._lanes.items()):
+        for key, model in tuple(self._models.items()):
             if id(model) not in kept:
-                del self._lanes[key]
-                task = self._loop.create_task(lane.retire())
+                del self._models[key]
+                task = self._loop.create_task(model.lane.retire())
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
 
@@ -126,13 +101,10 @@ class Fleet:
         """End all workers and the zygote."""
         for task in self._retiring:
             task.cancel()
-        for lane, _ in self._lanes.values():
-            lane.close()
-        self._lanes.clear()
-        if self._door is not None:
-            self._door.close()
-        if self._zygote is not None:
-            await self._loop.run_in_executor(None, self._zygote.wait)
+        for model in self._models.values():
+            model.lane.close()
+        self._models.clear()
+        await self._loop.run_in_executor(None, self._close_door)
 
     async def _fork(self, model: bytes, order: Order) -> tuple[socket.socket, int]:
         async with self._forking:

@@ -54,8 +54,6 @@ class Lane:
         self.name: Final = name
         self.loaded: Loaded | None = None
         self.sizes: Final = Histogram(BATCH_ROWS)
-        self.batches = 0
-        self.rows = 0
         self.shed = 0
         self.lost = 0
         self._hire: Final = hire
@@ -164,10 +162,6 @@ class Lane:
         """Return how many workers have nothing to do."""
         return sum(1 for member in self._members if member.idle)
 
-    @property
-    def pids(self) -> list[int]:
-        return [member.pid for member in self._members]
-
     # batches
 
     def _idle_member(self) -> Member | None:
@@ -197,8 +191,6 @@ class Lane:
     def _give(self, member: Member, batch: list[Item], now_s: float) -> None:
         assert self._layout is not None
         rows = sum(item.rows for item in batch)
-        self.batches += 1
-        self.rows += rows
         self.sizes.observe(rows)
         member.allowed_s = max(self._settings.hang_s, _HANGS * self._line.plan.seconds(rows))
         for item in batch:
@@ -242,7 +234,7 @@ class Lane:
 
     def _done(self, member: Member) -> list[Item]:
         """Take a batch back and learn from how long it took."""
-        expected_s = (self._cost.base_us + self._cost.row_us * member.rows) / 1e6
+        expected_s = self._cost.us(member.rows) / 1e6
         now_s = self._loop.time()
         self._pace.observe((now_s - member.sent_s) / max(expected_s, 1e-6))
         self._plan_anew()

@@ -65,7 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def seconds(self, rows: int) -> float:
         """Return how long a batch takes."""
-        return (self.cost.base_us + self.cost.row_us * rows) / 1e6
+        return self.cost.us(rows) / 1e6
 
 
 def plan(cost: Cost, *, workers: int, latency_s: float) -> Plan:
@@ -74,7 +74,7 @@ def plan(cost: Cost, *, workers: int, latency_s: float) -> Plan:
     within = cost.rows_within(latency_s / 4 * 1e6)
     rows = max(1, min(knee, within, _ROWS_MAX))
     line = BATCHES * workers * max(rows, _BATCH_ROWS_MIN)
-    in_time = int(workers * rows * (latency_s * 1e6) / max(cost.base_us + cost.row_us * rows, 1.0))
+    in_time = int(workers * rows * (latency_s * 1e6) / max(cost.us(rows), 1.0))
     return Plan(cost=cost, batch_rows=rows, line_rows=max(1, min(line, in_time)))
 
 

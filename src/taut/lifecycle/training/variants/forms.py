@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taut.core.errors import InvalidInput
-from taut.core.ort import load_onnxruntime, load_quantization
+from taut.core.ort import load_onnxruntime, load_quantization, session_options
 from taut.lifecycle.training.onnx_form import normalise
 
 Feed = Mapping[str, npt.NDArray[Any]]
@@ -49,22 +49,11 @@ def graph_optimised(model: bytes) -> tuple[bytes, str]:
 def _saved(ort: Any, model: bytes, level: Any) -> bytes:
     with tempfile.TemporaryDirectory(prefix="taut-graph-") as folder:
         path = Path(folder, "model.onnx")
-        options = session_options(ort)
+        options = session_options()
         options.graph_optimization_level = level
         options.optimized_model_filepath = str(path)
         ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return path.read_bytes()
-
-
-def session_options(ort: Any) -> Any:
-    """Return the options under which the serving runtime loads models."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
 
 
 def quantised(model: bytes, *, calibration: Feed | None) -> tuple[bytes, str]:

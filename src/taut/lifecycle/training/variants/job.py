@@ -13,14 +13,14 @@ import numpy.typing as npt
 import polars as pl
 
 from taut.core.errors import InvalidInput
-from taut.core.ort import load_onnxruntime
+from taut.core.ort import load_onnxruntime, session_options
 from taut.core.schema import ModelSignature
 from taut.lifecycle.training import judge
 from taut.lifecycle.training.convert import answers_of, predictions
 from taut.lifecycle.training.encode import feed, serving_form
 from taut.lifecycle.training.job import environment
 from taut.lifecycle.training.split import split_by_time
-from taut.lifecycle.training.variants.forms import Feed, graph_optimised, head, quantised, session_options
+from taut.lifecycle.training.variants.forms import Feed, graph_optimised, head, quantised
 from taut.lifecycle.training.variants.timing import interleaved_us
 from taut.lifecycle.training.variants.values import VARIANTS, Figures, Variant
 from taut.ports.jobs import JobContext
@@ -144,7 +144,7 @@ def _make_all(model: bytes, rows: Rows, context: JobContext) -> tuple[dict[str, 
 
 def _session(model: bytes) -> Any:
     ort = load_onnxruntime()
-    return ort.InferenceSession(model, session_options(ort), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
 
 
 def _truth(work: Work, holdout: pl.DataFrame) -> Array:
