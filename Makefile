@@ -56,8 +56,19 @@ $(BENCH)/bench.stamp: requirements/base.txt requirements/build.txt requirements/
 	$(INSTALL_BENCH) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-bench: $(BENCH)/bench.stamp ## benchmarks beside rivals: a table, and benchmarks/results.json (ONLY="data ledger" runs some)
-	@$(BENCH)/bin/python -m benchmarks $(ONLY)
+# The rival servers conflict with each other: each has an environment of its own, made only when they are to be measured.
+# One that cannot be installed here stops nothing: its line in the table says so, and why is in its log.
+RIVALS       := mlserver litserve bentoml ray
+RIVAL_STAMPS := $(RIVALS:%=.venvs/rivals-%/rival.stamp)
+.venvs/rivals-%/rival.stamp: requirements/rivals/%.txt
+	@echo "installing the rival $* from its lock into $(@D) (once)"
+	@rm -f $@ && mkdir -p $(@D)
+	@{ { test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D); } && \
+	  $(call install,$(@D)/bin/python) --require-hashes -r $< && touch $@; } > $(@D)/install.log 2>&1 || \
+	  echo "  $* cannot be installed: see $(@D)/install.log"
+
+bench: $(BENCH)/bench.stamp $(if $(ONLY),$(if $(filter rivals,$(ONLY)),$(RIVAL_STAMPS)),$(RIVAL_STAMPS)) ## benchmarks beside rivals: a table, and benchmarks/results.json (ONLY="data ledger" runs some; KEEP=1 keeps their figures)
+	@$(BENCH)/bin/python -m benchmarks $(if $(KEEP),--keep) $(ONLY)
 
 crash: $(VENV)/dev.stamp ## kill -9 at every edge, not only at a sample
 	TAUT_CRASH=all $(PY) -m pytest -q -m crash
@@ -70,4 +81,4 @@ lock: ## renew the hash locks from pyproject.toml
 	tools/lock
 
 clean: ## remove the environment and caches, never data
-	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .venvs/rivals-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

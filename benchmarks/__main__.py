@@ -1,7 +1,8 @@
 """Runs every `bench_*.py` here, or those whose names are given: `python -m benchmarks ledger data`.
 
 A figure that is not what is wanted is marked and listed, and the exit status stays 0: the table is there to be read. A
-benchmark that breaks gives 1. Only a whole run writes `results.json` and the table in `README.md`.
+benchmark that breaks gives 1. A whole run, and one with `--keep`, writes its parts into `results.json` and the table in
+`README.md`; a part that broke stays there as it was.
 """
 
 from __future__ import annotations
@@ -11,30 +12,49 @@ import os
 import sys
 import time
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.report import Report
-from benchmarks.results import renew_table, write_json
+from benchmarks.results import Run, keep, parts_of, renew_table
 
 HERE = Path(__file__).parent
 
 
-def main(names: list[str]) -> int:
+def main(words: list[str]) -> int:
+    names = [word for word in words if word != "--keep"]
     known = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
     unknown = sorted(set(names) - set(known))
     if unknown:
         print(f"no benchmark {', '.join(unknown)}: there are {', '.join(known)}", file=sys.stderr)
         return 2
-    report, console, failed = Report(), Console(width=None if sys.stdout.isatty() else 180), []
-    began, load = time.perf_counter(), _load()
-    if load > 0.5:
+    report = Report(alone=bool(names))
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    run = Run(began=f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M} UTC", load=_load())
+    if run.load > 0.5:
         console.print(
-            f"the machine is busy (load {load:.1f} a core): figures will be worse than they are",
+            f"the machine is busy (load {run.load:.1f} a core): figures will be worse than they are",
             style="yellow",
         )
-    for name in names or known:
+    seconds, failed = _measure(names or known, report, console)
+    report.show(console)
+    console.print(f"{sum(seconds.values()):.0f} s in all", highlight=False)
+    if not names or "--keep" in words:
+        fine = {name: took_s for name, took_s in seconds.items() if name not in failed}
+        parts = keep(HERE / "results.json", parts_of(report, run, seconds=fine), known=known)
+        renew_table(parts, HERE / "README.md")
+    if failed:
+        console.print(f"broken: {', '.join(failed)}", style="bold red")
+    return 1 if failed else 0
+
+
+def _measure(names: list[str], report: Report, console: Console) -> tuple[dict[str, float], list[str]]:
+    """Run benchmarks; return how long each took, and those that broke."""
+    seconds: dict[str, float] = {}
+    failed = []
+    for name in names:
         console.print(f"[bold]{name}[/] …", highlight=False)
         start, report.bench = time.perf_counter(), name
         try:
@@ -43,16 +63,9 @@ def main(names: list[str]) -> int:
             traceback.print_exc()
             failed.append(name)
             report.missing(name, "the benchmark itself failed; see above")
-        console.print(f"  {time.perf_counter() - start:.0f} s", highlight=False)
-    seconds = time.perf_counter() - began
-    report.show(console)
-    console.print(f"{seconds:.0f} s in all", highlight=False)
-    if not names and not failed:
-        write_json(report, HERE / "results.json", load=(load, _load()), seconds=seconds)
-        renew_table(report, HERE / "README.md", load=load)
-    if failed:
-        console.print(f"broken: {', '.join(failed)}", style="bold red")
-    return 1 if failed else 0
+        seconds[name] = time.perf_counter() - start
+        console.print(f"  {seconds[name]:.0f} s", highlight=False)
+    return seconds, failed
 
 
 def _load() -> float:

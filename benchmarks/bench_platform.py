@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import shutil
 import signal
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks import procs
 from benchmarks.demo_run import demo_run, environment, free_port, taut
 
 if TYPE_CHECKING:
@@ -204,12 +204,12 @@ def _ask(url: str, token: str) -> None:
 def _idle(report: Report, pid: int) -> None:
     """Memory and CPU of the whole tree after it has settled and while nobody asks."""
     time.sleep(3)
-    tree = _tree(pid)
-    by_process = {one: _memory_mib(one, "Pss") for one in tree}
-    resident = sum(_memory_mib(one, "Rss") for one in tree)
-    cpu, start = sum(map(_cpu_s, tree)), time.perf_counter()
+    tree = procs.tree(pid)
+    by_process = {one: procs.memory_mib(one, "Pss") for one in tree}
+    resident = sum(procs.memory_mib(one, "Rss") for one in tree)
+    cpu, start = sum(map(procs.cpu_s, tree)), time.perf_counter()
     time.sleep(IDLE_S)
-    share = (sum(map(_cpu_s, tree)) - cpu) / (time.perf_counter() - start)
+    share = (sum(map(procs.cpu_s, tree)) - cpu) / (time.perf_counter() - start)
     parts = ", ".join(f"{_title(one)} {mib:.0f}" for one, mib in by_process.items())
     report.figure(
         "the idle platform: PSS of all its processes",
@@ -222,39 +222,12 @@ def _idle(report: Report, pid: int) -> None:
     report.figure(f"the idle platform: CPU over {IDLE_S} s", [share * 100], "% of a core")
 
 
-def _tree(pid: int) -> list[int]:
-    """Return a process and all below it."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(path.name))
-    found, ahead = [], [pid]
-    while ahead:
-        found.append(ahead.pop(0))
-        ahead += sorted(children.get(found[-1], []))
-    return found
-
-
 def _title(pid: int) -> str:
     words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     named = [words[index + 1] for index, word in enumerate(words) if word == "--name"]
     if named:
         return named[0]
     return "control" if any("control_main" in word for word in words) else "supervisor"
-
-
-def _memory_mib(pid: int, kind: str) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{kind}:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError(f"the kernel tells no {kind} of process {pid}")
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _way(report: Report, steps: dict[str, dict[str, Any]]) -> None:

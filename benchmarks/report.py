@@ -46,10 +46,12 @@ class Report:
 
     A figure is a list of repeated measurements; the median is reported with its minimum and maximum. A ratio takes
     two lists measured alternately in one run, so that a machine that speeds up or slows down does so for both.
-    bench: the benchmark whose figures come next; set by whoever runs it.
+    bench: the benchmark whose figures come next; set by whoever runs it. alone: whether benchmarks were asked for by
+    name, so that one which takes long may take its time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
+        self.alone: Final = alone
         self.rows: list[Figure | Missing] = []
         self.bench = ""
 

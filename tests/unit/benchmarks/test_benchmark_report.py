@@ -2,11 +2,12 @@
 
 import io
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
 from benchmarks.report import Report, meets
-from benchmarks.results import renew_table, write_json
+from benchmarks.results import Part, Run, keep, parts_of, renew_table
 from rich.console import Console
 
 
@@ -51,13 +52,17 @@ def test_a_ratio_is_taken_pair_by_pair_and_above_one_means_that_taut_wins() -> N
         report.ratio("odd", [1.0], [], "s")
 
 
-def test_a_whole_run_leaves_its_figures_for_machines_and_for_people(tmp_path) -> None:
+def part(value: float, *, bench: str = "serving", began: str = "2026-11-21 10:00 UTC") -> dict[str, Part]:
     report = Report()
-    report.bench = "serving"
-    report.figure("a | b", [1.0, 3.0, 2.0], "ms", wanted="≤ 1")
+    report.bench = bench
+    report.figure("a | b", [value, 3.0, value], "ms", wanted="≤ 1")
     report.missing("the gateway under load", "wrk is not installed")
-    write_json(report, tmp_path / "results.json", load=(0.1, 0.9), seconds=12.3)
-    document = json.loads((tmp_path / "results.json").read_text())
+    return parts_of(report, Run(began=began, load=0.1), seconds={bench: 12.3})
+
+
+def test_a_run_leaves_its_figures_for_machines_and_for_people(tmp_path: Path) -> None:
+    parts = keep(tmp_path / "results.json", part(2.0), known=["serving"])
+    document = json.loads((tmp_path / "results.json").read_text())["serving"]
     assert document["figures"][0]["missed"] is True
     assert document["figures"][1]["missing"] == "wrk is not installed"
     assert {"cpu", "cores", "memory_gib", "python"} <= set(document["machine"])
@@ -66,13 +71,27 @@ def test_a_whole_run_leaves_its_figures_for_machines_and_for_people(tmp_path) ->
         "before\n<!-- results: written by `make bench` -->\nold\n<!-- end of results -->\nafter\n"
     )
     for _ in range(2):
-        renew_table(report, page, load=0.1)
+        renew_table(parts, page)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert text.count("| ✗ | a \\| b | 2 ms | 1 … 3 | ≤ 1 |") == 1
+    assert text.count("| ✗ | a \\| b | 2 ms | 2 … 3 | ≤ 1 |") == 1
     assert "not measured" in text
+    assert "**serving** (2026-11-21 10:00 UTC, load 0.1 a core when its run began)" in text
     page.write_text("no marks")
     with pytest.raises(ValueError, match="lacks"):
-        renew_table(report, page, load=0.1)
+        renew_table(parts, page)
+
+
+def test_a_part_that_was_measured_alone_replaces_its_own_figures_only(tmp_path: Path) -> None:
+    path, known = tmp_path / "results.json", ["data", "serving"]
+    keep(path, {**part(2.0), **part(5.0, bench="data"), **part(6.0, bench="gone")}, known=[*known, "gone"])
+    parts = keep(path, part(0.5, began="2026-11-22 10:00 UTC"), known=known)
+    assert {name: found.figures[0]["median"] for name, found in parts.items()} == {
+        "data": 5.0,
+        "serving": 0.5,
+    }
+    assert {name: found.began[:10] for name, found in parts.items()} == {
+        "data": "2026-11-21", "serving": "2026-11-22",
+    }  # fmt: skip
