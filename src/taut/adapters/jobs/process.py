@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from taut.adapters.durable import as_unavailable, own_folder, sweep_folders
+from taut.adapters.jobs.bytecode import make_bytecode
 from taut.adapters.jobs.running import MAX_TASKS, Running, Started
 from taut.core.errors import InvalidInput, Unavailable
 from taut.ports.jobs import JobResult, Progress, Task
@@ -62,10 +63,12 @@ class ProcessJobs:
         self._require = tuple(require)
         self._python = python
         self._turn = itertools.count()
+        self._compiled: set[str] = set()
 
     def run(self, task: Task, *, output: Path, progress: Progress | None = None) -> JobResult:
         """Run `task` to its end; see the port."""
         self._check(task)
+        self._compile(task.function.partition(":")[0])
         output.mkdir(parents=True, exist_ok=True)
         with as_unavailable(f"no scratch space can be made in {self._folder}"):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,6 +88,11 @@ class ProcessJobs:
                 raise InvalidInput(f"input {name!r} of {task.function} is not there: {path}")
         if task.limits.memory_bytes <= 0 or task.limits.timeout_s <= 0 or task.limits.cpu <= 0:
             raise InvalidInput("limits of a job must be above zero")
+
+    def _compile(self, module: str) -> None:
+        if module not in self._compiled:
+            self._compiled.add(module)
+            make_bytecode(self._python, module)
 
     def _start(self, task: Task, output: Path, scratch: Path) -> Started:
         limits = task.limits
