@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import MetaData
@@ -11,6 +12,9 @@ from sqlalchemy import MetaData
 from taut.adapters.records import open_postgres, open_sqlite
 from taut.ports.records import Records
 from taut.testing.records import create_tables
+
+if TYPE_CHECKING:  # onnxruntime takes its time, and most tests never serve
+    from taut.testing.serving import DataPlane
 
 pytest_plugins = ["servers", "brokers", "grouping"]
 
@@ -35,3 +39,13 @@ def open_records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ope
     yield open_
     for records in opened:
         records.close()
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> DataPlane:
+    """A data plane's snapshots and keys, with nothing issued yet."""
+    from taut.adapters.keys.file import FileKeys
+    from taut.adapters.world import SystemRandom
+    from taut.testing.serving import DataPlane
+
+    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))

@@ -9,15 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from installation import Installation
+from processes import workers
 
-from taut.adapters.keys.file import FileKeys
-from taut.adapters.world import SystemRandom
 from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import (
     CacheConfig,
@@ -36,11 +34,6 @@ DEFAULT = DefaultAnswer(probabilities=((0, 0.75), (1, 0.25)))
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
-
-
-@pytest.fixture
 def gateway(plane: DataPlane) -> Iterator[GatewayProcess]:
     with GatewayProcess(plane.home) as gateway:
         yield gateway
@@ -51,19 +44,6 @@ def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 20.0)
     while not holds():
         assert time.monotonic() < deadline_s, otherwise
         time.sleep(0.01)
-
-
-def workers(gateway: GatewayProcess) -> list[int]:
-    assert gateway.process is not None
-    return [one for zygote in _children(gateway.process.pid) for one in _children(zygote)]
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in listed.read_text().split()]
-    return found
 
 
 class Client:

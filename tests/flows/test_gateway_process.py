@@ -9,24 +9,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
-from taut.adapters.keys.file import FileKeys
-from taut.adapters.world import SystemRandom
 from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import EndpointConfig, Publisher
 from taut.testing.serving import DataPlane, GatewayProcess, matrix_model, matrix_signature
 
 INSTANCE = {"x0": 1.0, "x1": 0.5, "x2": -0.25}
 BODY = json.dumps({"instances": [INSTANCE]}).encode()
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +14,6 @@ import msgspec
 import pytest
 from installation import until
 
-from taut.adapters.keys.file import FileKeys
-from taut.adapters.world import SystemRandom
 from taut.entrypoints.metrics import gateway_families
 from taut.serving.meters import MeterReading, decode_reading
 from taut.serving.snapshot import Publisher
@@ -54,11 +51,6 @@ def collector(spans: list[dict[str, Any]]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 def test_workers_are_in_the_figures_and_a_stream_is_traced_part_by_part(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -16,19 +15,13 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from processes import children, family, workers
 
-from taut.adapters.keys.file import FileKeys
-from taut.adapters.world import SystemRandom
 from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import GatewaySettings, PreviousVersion, Publisher
 from taut.testing.serving import DataPlane, GatewayProcess, greedy_model, matrix_model, matrix_signature
 
 ROW = {"instances": [{"x0": 0.5, "x1": 0.25, "x2": -0.25}]}
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture
@@ -43,24 +36,6 @@ def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 15.0)
     while not holds():
         assert time.monotonic() < deadline_s, otherwise
         time.sleep(0.01)
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):  # a child belongs to the thread that made it
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in listed.read_text().split()]
-    return found
-
-
-def family(pid: int) -> list[int]:
-    """Return the processes below a gateway: its zygote, and the zygote's workers."""
-    return [one for child in children(pid) for one in (child, *children(child))]
-
-
-def workers(gateway: GatewayProcess) -> list[int]:
-    assert gateway.process is not None
-    return [worker for zygote in children(gateway.process.pid) for worker in children(zygote)]
 
 
 class Client:

@@ -26,11 +26,6 @@ from taut.testing.serving import STATUSES, DataPlane, listen_somewhere, now_us, 
 BODY = json.dumps({"instances": [{"x0": 1.0, "x1": 0.5, "x2": -0.25}]}).encode()
 
 
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
-
-
 @contextlib.asynccontextmanager
 async def serving(
     plane: DataPlane, *, arrival_timeout_s: float = 20.0, idle_timeout_s: float = 75.0, **more: Any

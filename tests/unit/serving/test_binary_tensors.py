@@ -8,13 +8,11 @@ import inspect
 import json
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.core.errors import InvalidInput, TautError
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
@@ -36,11 +34,6 @@ EVERY = (
     Column("late", DType.BOOL), Column("stops", DType.INT), Column("distance", DType.FLOAT),
     Column("carrier", DType.STRING), Column("day", DType.DATE), Column("at", DType.DATETIME),
 )  # fmt: skip
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture

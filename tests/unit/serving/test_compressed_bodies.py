@@ -6,12 +6,10 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import zstandard
 
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
@@ -25,8 +23,7 @@ BODY = json.dumps({"instances": [{"x0": 1.0, "x1": 0.5, "x2": -0.25}] * 20}).enc
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Callable[[bytes, str], Reply]]:
-    plane = DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
+def gateway(plane: DataPlane) -> Iterator[Callable[[bytes, str], Reply]]:
     with open_gateway(plane.home, SystemRandom()) as made:
         made.install(compile_snapshot(plane.snapshot(plane.endpoint()), home=plane.home, before=None))
         yield lambda body, encoding: post(made, plane.token(), body, encoding)

@@ -6,12 +6,10 @@ import asyncio
 import inspect
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
@@ -27,11 +25,6 @@ from taut.testing.serving import (
     open_gateway,
     with_fields,
 )
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ import asyncio
 import inspect
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
 from taut.serving.meters import EndpointReading
@@ -33,11 +31,6 @@ class Ticks:
     def __call__(self) -> int:
         self.now_ns += 1000
         return self.now_ns
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture

@@ -7,12 +7,10 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Unavailable
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature
@@ -49,11 +47,6 @@ class FakeOnline:
 
     def get_now(self, feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
         raise Unavailable(f"{feature_set} {key} needs the network")
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture

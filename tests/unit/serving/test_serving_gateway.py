@@ -9,13 +9,11 @@ import itertools
 import json
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Corrupt, Unavailable
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature
@@ -58,11 +56,6 @@ class FakeOnline:
         if self.failure is not None:
             raise self.failure
         return self.rows.get((feature_set, key))
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ from taut.testing.serving import DataPlane, with_fields
 from taut.testing.world import SeededRandom
 
 
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
-
-
 def signed(plane: DataPlane, **more: object) -> bytes:
     return plane.sign(plane.snapshot(plane.endpoint(), **more)).to_json()
 

@@ -6,14 +6,12 @@ import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.core.errors import DeadlineExceeded, Unavailable
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature
@@ -110,11 +108,6 @@ class Fleet:
 
     def open(self, _key: str, name: str, _model: bytes, order: Any, *_: Any, **__: Any) -> WorkerModel:
         return WorkerModel(cast(Any, self.lanes[name.replace("@", "_")]), order.signature)
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taut.adapters.bus.records import RecordsBus
 from taut.adapters.bus.tables import metadata
-from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemClock, SystemRandom
 from taut.core.cloudevents import Event
 from taut.core.errors import Denied, InvalidInput, NotFound, Unauthenticated, Unavailable
@@ -33,11 +31,6 @@ LEASE_S = 0.2
 
 def row_event(index: int, data: bytes = ROW) -> Event:
     return Event(id=f"e{index}", source="tests", type="row", data=data)
-
-
-@pytest.fixture
-def plane(tmp_path: Path) -> DataPlane:
-    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
 
 
 @pytest.fixture
