@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from taut.bootstrap.gateway import open_online_reader, open_tracer, system_rando
 from taut.core.errors import TautError
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
 from taut.entrypoints.logs import Log, install
-from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, World
+from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, World, connections_within
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
@@ -33,6 +34,7 @@ from taut.serving.workers import Fleet
 
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
+MAX_DESCRIPTORS: Final = 20_000
 _TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
 
 
@@ -58,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; return whether everything under way was finished."""
     home = config.home
+    descriptors = _allow_descriptors()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -97,7 +100,7 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
             gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet
         )
         await node.start_from_disk()
-        server = GatewayServer(gateway, listener.dup())
+        server = GatewayServer(gateway, listener.dup(), max_connections=connections_within(descriptors))
         with _hand_over(home / "run" / f"{arguments.name}.sock", listener):
             async with node.following(home / "run" / "stream.sock"):
                 await server.start()
@@ -115,6 +118,14 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         await fleet.close()
         said.info("stopped", finished=finished)
         return finished
+
+
+def _allow_descriptors() -> int:
+    """Raise the soft bound on open files to the hard one, and return it: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 async def _turn_segments(log: PredictionLog) -> None:

@@ -3,6 +3,7 @@
 from taut.serving.gateway.asgi import AsgiApp
 from taut.serving.gateway.compiled import Active, compile_snapshot
 from taut.serving.gateway.core import Gateway
+from taut.serving.gateway.crowd import connections_within
 from taut.serving.gateway.node import GatewayNode
 from taut.serving.gateway.replies import Reply
 from taut.serving.gateway.server import GatewayServer
@@ -17,4 +18,5 @@ __all__ = [
     "Reply",
     "World",
     "compile_snapshot",
+    "connections_within",
 ]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from taut.core.errors import Unavailable
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.gateway.core import Gateway
 from taut.serving.gateway.replies import STALLED_S, Reply, Stream
@@ -15,12 +16,26 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class AsgiApp:
-    """What uvicorn, or any ASGI server, runs. Time-outs of slow senders are the server's (see `protocol`)."""
+MAX_ARRIVING_BYTES: Final = 256 * 2**20
 
-    def __init__(self, gateway: Gateway, *, stalled_s: float = STALLED_S) -> None:
+
+class AsgiApp:
+    """What uvicorn, or any ASGI server, runs. Time-outs of slow senders are the server's (see `protocol`).
+
+    max_arriving_bytes: of all bodies together that arrive in pieces.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        stalled_s: float = STALLED_S,
+        max_arriving_bytes: int = MAX_ARRIVING_BYTES,
+    ) -> None:
         self._gateway: Final = gateway
         self._stalled_s: Final = stalled_s
+        self._max_arriving_bytes: Final = max_arriving_bytes
+        self._arriving_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,23 +85,34 @@ class AsgiApp:
     async def _rest(
         self, scope: Scope, receive: Receive, event: MutableMapping[str, Any]
     ) -> tuple[bytes, Reply | None]:
-        """Read the rest of a body that came in pieces; a refusal when it is too large or was cut off."""
+        """Read the rest of a body that came in pieces; a refusal when nobody may send it, it is too large or was cut off."""
+        stranger = self._gateway.turn_away(scope["method"], scope["path"], scope["headers"])
+        if stranger is not None:
+            return b"", stranger
         bound = self._gateway.max_body_bytes
         too_large = TooLarge(f"the body is larger than {bound} bytes: send fewer rows at once")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > bound:
             return b"", self._gateway.refuse(too_large, close=True)
         parts, size = [event.get("body", b"")], len(event.get("body", b""))
-        while event.get("more_body"):
-            if size > bound:
-                return b"", self._gateway.refuse(too_large, close=True)
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                return b"", self._gateway.refuse(
-                    Malformed("the connection ended before the body did"), close=True
-                )
-            parts.append(event.get("body", b""))
-            size += len(parts[-1])
+        self._arriving_bytes += size
+        try:
+            while event.get("more_body"):
+                if size > bound:
+                    return b"", self._gateway.refuse(too_large, close=True)
+                if self._arriving_bytes > self._max_arriving_bytes:
+                    full = Unavailable("too many large requests are arriving at once: send it again shortly")
+                    return b"", self._gateway.refuse(full, close=True)
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    gone = Malformed("the connection ended before the body did")
+                    return b"", self._gateway.refuse(gone, close=True)
+                part = event.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                self._arriving_bytes += len(part)
+        finally:
+            self._arriving_bytes -= size
         if size > bound:
             return b"", self._gateway.refuse(too_large, close=True)
         return b"".join(parts), None

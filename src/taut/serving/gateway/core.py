@@ -412,7 +412,7 @@ class Gateway:
             visit = pages.Visit(
                 method,
                 path,
-                dict(headers),
+                single_headers(headers),
                 self._active,
                 self._guard,
                 now_us,
@@ -426,6 +426,18 @@ class Gateway:
         except Exception as error:  # noqa: BLE001 - as in `answer`
             return self._failed(request_id, error)
         return pages.reply(found, request_id=request_id, epoch=epoch)
+
+    def turn_away(self, method: str, path: str, headers: Headers) -> Reply | None:
+        """Answer a request whose body is not worth waiting for: of nobody, or for what takes none. None for all others."""
+        active = self._active
+        if method != "POST" or active is None or path not in active.routes:
+            return self._page(method, path, headers)._replace(close=True)
+        assert self._guard is not None
+        try:
+            self._guard.identify(single_headers(headers).get(b"authorization"), self._now_us())
+        except TautError as error:
+            return self.refuse(error, close=True)
+        return None
 
     def refuse(self, error: TautError, *, close: bool) -> Reply:
         """Return the answer to a request that did not get as far as `answer`: too large, malformed, too slow."""

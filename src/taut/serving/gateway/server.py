@@ -10,12 +10,13 @@ from typing import Any, Final
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from taut.serving.gateway.asgi import AsgiApp
+from taut.serving.gateway.asgi import MAX_ARRIVING_BYTES, AsgiApp
+from taut.serving.gateway.bounded import ARRIVAL_S, IDLE_S, sweep
 from taut.serving.gateway.core import Gateway
+from taut.serving.gateway.crowd import MAX_CONNECTIONS, Crowd
 from taut.serving.gateway.protocol import GatewayProtocol
 from taut.serving.gateway.replies import STALLED_S
 
-_SWEEP_S: Final = 1.0
 _LINGER_S: Final = 0.3
 
 
@@ -23,7 +24,8 @@ class GatewayServer:
     """One gateway on one listening socket, which other processes may share.
 
     arrival_timeout_s: how long a request may take to arrive. idle_timeout_s: how long a connection may be idle.
-    stalled_s: how long a reader of a stream may take nothing.
+    stalled_s: how long a reader may take nothing of an answer. max_connections: beyond it idle ones are closed, or new ones
+    refused. max_arriving_bytes: of all bodies together that arrive in pieces.
     """
 
     def __init__(
@@ -31,9 +33,11 @@ class GatewayServer:
         gateway: Gateway,
         listener: socket.socket,
         *,
-        arrival_timeout_s: float = 20.0,
-        idle_timeout_s: float = 75.0,
+        arrival_timeout_s: float = ARRIVAL_S,
+        idle_timeout_s: float = IDLE_S,
         stalled_s: float = STALLED_S,
+        max_connections: int = MAX_CONNECTIONS,
+        max_arriving_bytes: int = MAX_ARRIVING_BYTES,
         backlog: int = 2048,
     ) -> None:
         self._gateway: Final = gateway
@@ -42,11 +46,12 @@ class GatewayServer:
         self._arrival_timeout_s: Final = arrival_timeout_s
         self._idle_timeout_s: Final = idle_timeout_s
         self._config: Final = Config(
-            AsgiApp(gateway, stalled_s=stalled_s), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+            AsgiApp(gateway, stalled_s=stalled_s, max_arriving_bytes=max_arriving_bytes), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
             server_header=False, date_header=False, backlog=backlog, log_level="error",
             proxy_headers=False,
         )  # fmt: skip
         self._state: Final = ServerState()
+        self._crowd: Final = Crowd(self._state.connections, bound=max_connections)
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -62,12 +67,15 @@ class GatewayServer:
                 self._state,
                 app_state,
                 gateway=self._gateway,
+                crowd=self._crowd,
                 stalled_s=self._stalled_s,
                 _loop=loop,
             )
 
         self._server = await loop.create_server(protocol, sock=self._listener, backlog=self._config.backlog)
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweeper = asyncio.create_task(
+            sweep(self._state.connections, arrival_s=self._arrival_timeout_s, idle_s=self._idle_timeout_s)
+        )
 
     async def drain(self, *, timeout_s: float) -> bool:
         """Stop accepting, finish what is under way, close. Return whether all of it ended in time.
@@ -101,11 +109,3 @@ class GatewayServer:
         return [
             connection for connection in self._state.connections if isinstance(connection, GatewayProtocol)
         ]
-
-    async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            now_s = loop.time()
-            for connection in self._connections():
-                connection.expire(now_s, arrival_s=self._arrival_timeout_s, idle_s=self._idle_timeout_s)
