@@ -14,6 +14,10 @@ from taut.entrypoints.children import adopt
 
 STATE: Final = "run/supervisor.json"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+PLANES: Final = 3
+"""So many ports in a row a platform has: the data plane's, control's and gRPC's."""
+_PORTS: Final = 2**16
+_ATTEMPTS: Final = 20
 _BACKLOG: Final = 2048
 _HANDOVER_S: Final = 2.0
 
@@ -45,6 +49,30 @@ def listen(address: Address) -> socket.socket:
             "choose another with --port"
         ) from error
     return listener
+
+
+def listen_anywhere(host: str) -> socket.socket:
+    """Bind a port that the system chooses and beside which the other planes find theirs free.
+
+    Whoever takes one of those in the meantime is met by `await_free`. Raises Conflict when none is found.
+    """
+    for _ in range(_ATTEMPTS):
+        listener = listen(Address(host, 0))
+        port = listener.getsockname()[1]
+        if port + PLANES <= _PORTS and is_free_beside(Address(host, port)):
+            return listener
+        listener.close()
+    raise Conflict(f"no {PLANES} ports in a row are free on {host}: name the first of them with --port")
+
+
+def is_free_beside(address: Address) -> bool:
+    """Return whether the ports of the other planes can be bound, beside the data plane's."""
+    try:
+        for port in range(address.port + 1, address.port + PLANES):
+            listen(Address(address.host, port)).close()
+    except Conflict:
+        return False
+    return True
 
 
 def await_free(address: Address, *, plane: str, data_plane_port: int, patience_s: float) -> None:

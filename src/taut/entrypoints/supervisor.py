@@ -25,7 +25,15 @@ from taut.entrypoints.absent import last_words
 from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
 from taut.entrypoints.client import home_lock
 from taut.entrypoints.errors import exit_code_of
-from taut.entrypoints.listening import STATE, Address, await_free, listen, read_state, take_over
+from taut.entrypoints.listening import (
+    STATE,
+    Address,
+    await_free,
+    listen,
+    listen_anywhere,
+    read_state,
+    take_over,
+)
 from taut.entrypoints.logs import Log, install
 
 _FORMER_S: Final = 12.0
@@ -357,7 +365,9 @@ def supervise(
     with home_lock(home):
         state = read_state(home)
         former = [entry for entry in state.get("children", []) if isinstance(entry, dict)]
-        listener = take_over(home, address, former) or listen(address)
+        listener = take_over(home, address, former) or (
+            listen(address) if address.port else listen_anywhere(address.host)
+        )
         with listener:
             host, port = listener.getsockname()[:2]
             bound = Address(str(host), int(port))
