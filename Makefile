@@ -4,6 +4,8 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 # Benchmarks have an environment of their own: the rivals need other versions of what the tests' servers need.
 BENCH  ?= .venvs/bench
+# Tests wait for processes, leases and timeouts a quarter of their time: one tester more than two cores keeps both busy.
+TESTERS ?= 3
 # uv is used where it is installed, since it is faster; pip does the same from the same hashes.
 UV     := $(shell command -v uv 2>/dev/null)
 ifdef UV
@@ -38,7 +40,7 @@ run: $(VENV)/base.stamp ## the whole story on real data, then a running platform
 	@$(VENV)/bin/taut demo
 
 test: $(VENV)/dev.stamp ## every test, with real servers from packages
-	$(PY) -m pytest -n 2 --dist loadgroup -q
+	$(PY) -m pytest -n $(TESTERS) --dist loadgroup -q
 
 check: $(VENV)/dev.stamp ## format, lint, types, import contracts, docs
 	$(VENV)/bin/ruff format --check .
