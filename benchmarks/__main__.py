@@ -38,34 +38,34 @@ def main(words: list[str]) -> int:
             f"the machine is busy (load {run.load:.1f} a core): figures will be worse than they are",
             style="yellow",
         )
-    seconds, failed = _measure(names or known, report, console)
+    began, failed = time.perf_counter(), []
+    for name in names or known:
+        seconds = _measure(name, report, console)
+        if seconds is None:
+            failed.append(name)
+        elif not names or "--keep" in words:  # at once: whatever becomes of those that follow
+            parts = keep(HERE / "results.json", parts_of(report, run, seconds={name: seconds}), known=known)
+            renew_table(parts, HERE / "README.md")
     report.show(console)
-    console.print(f"{sum(seconds.values()):.0f} s in all", highlight=False)
-    if not names or "--keep" in words:
-        fine = {name: took_s for name, took_s in seconds.items() if name not in failed}
-        parts = keep(HERE / "results.json", parts_of(report, run, seconds=fine), known=known)
-        renew_table(parts, HERE / "README.md")
+    console.print(f"{time.perf_counter() - began:.0f} s in all", highlight=False)
     if failed:
         console.print(f"broken: {', '.join(failed)}", style="bold red")
     return 1 if failed else 0
 
 
-def _measure(names: list[str], report: Report, console: Console) -> tuple[dict[str, float], list[str]]:
-    """Run benchmarks; return how long each took, and those that broke."""
-    seconds: dict[str, float] = {}
-    failed = []
-    for name in names:
-        console.print(f"[bold]{name}[/] …", highlight=False)
-        start, report.bench = time.perf_counter(), name
-        try:
-            importlib.import_module(f"benchmarks.bench_{name}").run(report)
-        except Exception:  # noqa: BLE001 - one broken benchmark must not hide the others' figures
-            traceback.print_exc()
-            failed.append(name)
-            report.missing(name, "the benchmark itself failed; see above")
-        seconds[name] = time.perf_counter() - start
-        console.print(f"  {seconds[name]:.0f} s", highlight=False)
-    return seconds, failed
+def _measure(name: str, report: Report, console: Console) -> float | None:
+    """Run a benchmark; return how long it took, None when it broke."""
+    console.print(f"[bold]{name}[/] …", highlight=False)
+    start, report.bench = time.perf_counter(), name
+    try:
+        importlib.import_module(f"benchmarks.bench_{name}").run(report)
+    except Exception:  # noqa: BLE001 - one broken benchmark must not hide the others' figures
+        traceback.print_exc()
+        report.missing(name, "the benchmark itself failed; see above")
+        return None
+    seconds = time.perf_counter() - start
+    console.print(f"  {seconds:.0f} s", highlight=False)
+    return seconds
 
 
 def _load() -> float:

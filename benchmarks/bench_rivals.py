@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[1]
 PROGRAMS: Final = Path(__file__).parent / "rivals"
-ROUNDS, SECONDS, START_S = 5, 2, 90
+ROUNDS, SECONDS, START_S = 3, 2, 90
 
 
 class Rival(msgspec.Struct, frozen=True):
@@ -110,7 +110,13 @@ def _measure(
                         theirs = server.cell(rival.path, body)
                         theirs.measure(seconds=2)
                         processes = [str(len(procs.tree(server.pid)))]
-                        found[rival.name].append((mine, theirs.quietly(seconds=SECONDS), processes))
+                        other = theirs.quietly(seconds=SECONDS)
+                    found[rival.name].append((mine, other, processes))
+                    print(
+                        f"  {rival.title}: {mine.per_s:,.0f} against {other.per_s:,.0f} req/s, CPU {mine.cpu_us:.0f} and "
+                        f"{other.cpu_us:.0f} µs, others {mine.foreign:.2f} and {other.foreign:.2f} core",
+                        flush=True,
+                    )
                 except AssertionError as error:  # a rival that does not come up, or fails, stops no other
                     report.missing(_title(rival), f"in one round: {str(error)[:300]}")
     return found

@@ -303,9 +303,16 @@ def open_gateway(
 
 
 class GatewayProcess:
-    """A real gateway on a real port of this machine; killed at the end of the block if it still lives."""
+    """A real gateway on a real port of this machine; killed at the end of the block if it still lives.
 
-    def __init__(self, home: Path, *, name: str = "gateway-0", listener: socket.socket | None = None) -> None:
+    main: the module that is run.
+    """
+
+    def __init__(
+        self, home: Path, *, name: str = "gateway-0", listener: socket.socket | None = None,
+        main: str = "taut.entrypoints.gateway_main",
+    ) -> None:  # fmt: skip
+        self._main: Final = main
         self.home: Final = home
         self.name: Final = name
         self.listener: Final = listener or listen_somewhere()
@@ -320,7 +327,7 @@ class GatewayProcess:
         """Start, and return when it accepts connections."""
         ready, told = os.pipe()
         command = [
-            sys.executable, "-m", "taut.entrypoints.gateway_main", "--home", str(self.home), "--name", self.name,
+            sys.executable, "-m", self._main, "--home", str(self.home), "--name", self.name,
             "--fd", str(self.listener.fileno()), "--ready-fd", str(told), *arguments,
         ]  # fmt: skip
         with (self.home / f"{self.name}.log").open("ab") as log:
