@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from taut.core.errors import InvalidInput
+from taut.core.units import parse_size
 
 PREFIX: Final = "TAUT_"
 
@@ -24,6 +25,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
     keys_passphrase: protects the key store; without one, file permissions do.
     sandbox: names of isolation that jobs must have or not run, such as `netns landlock`; empty takes what there is.
+    model_memory: how much memory models may take in all gateways of this machine together, such as `4GiB`; empty is half of
+        what the machine or the control group has.
     otlp: URL of a collector of OpenTelemetry traces over HTTP, such as `http://127.0.0.1:4318`; empty traces nothing.
     otlp_ratio: of the requests without a `traceparent`, how many are traced, 0 to 1.
     otlp_headers: sent to the collector, `name=value,name=value`.
@@ -37,6 +40,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ledger_copy: str = ""
     keys_passphrase: str = ""
     sandbox: str = ""
+    model_memory: str = ""
     otlp: str = ""
     otlp_ratio: str = "0.01"
     otlp_headers: str = ""
@@ -48,6 +52,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run(self) -> Path:
         return self.home / "run"
+
+    @property
+    def model_memory_bytes(self) -> int | None:
+        """Return the memory for models; None where it is not set. Raises InvalidInput for what is no size."""
+        return parse_size(self.model_memory) if self.model_memory else None
 
     @classmethod
     def load(cls, home: Path, environ: Mapping[str, str]) -> Config:

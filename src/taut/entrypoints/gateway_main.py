@@ -97,8 +97,9 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         store = SnapshotStore(home / "serving", trust)
         fleet = Fleet(start_zygote)
         node = GatewayNode(
-            gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet
-        )
+            gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet,
+            model_memory_bytes=config.model_memory_bytes,
+        )  # fmt: skip
         await node.start_from_disk()
         server = GatewayServer(gateway, listener.dup(), max_connections=connections_within(descriptors))
         with _hand_over(home / "run" / f"{arguments.name}.sock", listener):
@@ -115,6 +116,7 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
                 turning.cancel()
             listener.close()
         finished = await server.drain(timeout_s=_DRAIN_S)
+        await node.close()
         await fleet.close()
         said.info("stopped", finished=finished)
         return finished

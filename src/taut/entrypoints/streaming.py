@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, Protocol
 
 from taut import __version__
@@ -105,7 +104,7 @@ async def _run(
     at_most: int | None,
 ) -> Counts:
     loop = asyncio.get_running_loop()
-    async with _gateway(config.home) as gateway:
+    async with _gateway(config) as gateway:
         if gateway.active is None or plan.endpoint not in gateway.active.endpoints:
             raise NotFound(
                 f"endpoint {plan.endpoint!r} is not served from {config.home}: release a version to it first"
@@ -127,9 +126,9 @@ async def _run(
 
 
 @asynccontextmanager
-async def _gateway(home: Path) -> AsyncIterator[Gateway]:
+async def _gateway(config: Config) -> AsyncIterator[Gateway]:
     """Yield a gateway that follows control, with a prediction log of its own, and no listener."""
-    name, random = f"stream-{os.getpid()}", system_random()
+    home, name, random = config.home, f"stream-{os.getpid()}", system_random()
     async with AsyncExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch"))
         online = stack.enter_context(open_online_reader(home))
@@ -151,8 +150,10 @@ async def _gateway(home: Path) -> AsyncIterator[Gateway]:
         fleet = Fleet(start_zygote)
         stack.push_async_callback(fleet.close)
         node = GatewayNode(
-            gateway, home=home, name=name, store=store, trust=trust, random=random, fleet=fleet
-        )
+            gateway, home=home, name=name, store=store, trust=trust, random=random, fleet=fleet,
+            model_memory_bytes=config.model_memory_bytes,
+        )  # fmt: skip
+        stack.push_async_callback(node.close)
         await node.start_from_disk()
         if gateway.active is None and gateway.refused_snapshot:
             raise Corrupt(

@@ -110,6 +110,13 @@ def whole(value: object, what: str, *, low: int, high: int) -> int:
     return value
 
 
+def optional_flag(value: object, what: str) -> bool | None:
+    """Check True, False or None; 0 and 1 are none of them."""
+    if value is None or isinstance(value, bool):
+        return value
+    raise InvalidInput(f"{what} is {_show(value)}: write True, False or None")
+
+
 def duration(value: object, what: str) -> str:
     """Check a duration such as `30d`, kept as written."""
     try:

@@ -102,6 +102,7 @@ def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str,
         risk=next((model.risk for model in manifest.models if model.name == spec.model), "medium"),
         runtime=spec.runtime,
         workers=spec.workers,
+        keep_loaded=spec.keep_loaded,
         latency_ms=LATENCY_MS if spec.slo is None else spec.slo.latency_p95_ms or LATENCY_MS,
         quota=_quota(spec),
     )

@@ -52,6 +52,14 @@ def declared(folder: Path, more: str, *, risk: str = "medium", **replaced: str) 
     return next(one for one in endpoints if one.name == "late")
 
 
+@pytest.mark.parametrize("said", ["True", "False", "None"])
+def test_whether_a_model_is_kept_in_memory_is_declared_in_three_ways(tmp_path: Path, said: str) -> None:
+    assert repr(declared(tmp_path, f"keep_loaded={said}").keep_loaded) == said
+
+    with pytest.raises(InvalidInput, match="keep_loaded is 1: write True, False or None"):
+        declared(tmp_path, "keep_loaded=1")
+
+
 def test_what_is_declared_is_in_the_manifest(tmp_path: Path) -> None:
     found = declared(
         tmp_path,

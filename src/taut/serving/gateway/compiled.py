@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
-from taut.serving.gateway.scorer import Model, Scorer
+from taut.serving.gateway.scorer import Scorer
 from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
 from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
+from taut.serving.memory import Model, Resident, Residents
 from taut.serving.meters import EndpointMeter
 from taut.serving.predictions import Lookup, RecordHead, encode_head
-from taut.serving.runtime import RowDecoder, load
+from taut.serving.runtime import LoadedModel, RowDecoder, load
 from taut.serving.snapshot import (
     EndpointConfig,
     GatewaySettings,
@@ -27,23 +27,29 @@ from taut.serving.snapshot import (
     ServingSnapshot,
     StandIn,
 )
-from taut.serving.workers import Fleet, LaneSettings, Order
+from taut.serving.workers import Fleet, Lane, LaneSettings, Order
 from taut.trust.identity.verifier import TokenVerifier
 from taut.trust.policy import Policy
 from taut.trust.quota import Quota
 
+LoadHere = Callable[[bytes, ModelSignature], LoadedModel]
 _OPEN_TIMEOUT_S: Final = 60.0
 
 
 class Endpoint:
     """One endpoint, compiled.
 
-    way: None where only the live version answers, in this process. lanes: of every version that may answer. meter:
-    replaced by the gateway's own when it begins to serve this.
+    way: None where only the live version answers, in this process. plain: whether nobody else is asked now. short_rows: how
+    many rows may be scored without waiting, -1 where the model is not in memory or in workers. residents: who loads
+    models; None where all are in memory. meter: replaced by the gateway's own when it begins to serve this.
     """
 
     def __init__(
-        self, config: EndpointConfig, snapshot: ServingSnapshot, models: Mapping[str, Model]
+        self,
+        config: EndpointConfig,
+        snapshot: ServingSnapshot,
+        models: Mapping[str, Resident],
+        residents: Residents | None = None,
     ) -> None:
         live = config.live
         signature = live.signature
@@ -53,14 +59,15 @@ class Endpoint:
         self.resource: Final = f"endpoint:{config.name}"
         self.signature: Final = signature
         key = model_key(live, config)
-        self.live: Final = Scorer(live, models[key], key=key)
+        self.live: Final = Scorer(live, models[key])
+        self.resident: Final = self.live.resident
+        self.residents: Final = residents
         self.way: Final = (
             Way(config, self.live, epoch=snapshot.epoch, policy=snapshot.policy, make=self._maker(models))
-            if needs_way(config, self.live)
+            if needs_way(config)
             else None
         )
-        scorers = [self.live] if self.way is None else [self.live, *self.way.scorers]
-        self.lanes: Final = tuple(dict.fromkeys(scorer.lane for scorer in scorers if scorer.lane is not None))
+        self.scorers: Final = (self.live, *(() if self.way is None else self.way.scorers))
         self.lookups: Final = signature.lookups
         self.keys: Final = tuple(_key_positions(signature, lookup) for lookup in signature.lookups)
         settings = snapshot.settings
@@ -74,9 +81,12 @@ class Endpoint:
             optional=None if self.event_time is None else signature.request[-1],
             outputs=output_names(signature),
             max_rows=settings.max_rows,
-            packed=all(scorer.direct for scorer in scorers),
+            packed=all(scorer.direct for scorer in self.scorers),
         )
-        self.inline_rows: Final = self.live.model.rows_within(settings.inline_us)
+        self.inline_us: Final = settings.inline_us
+        self.short_rows = -1
+        self.plain = False
+        self.settle()
         self.label_type: Final = label_datatype(signature)
         self.raw_heads: Final[dict[tuple[str, int, tuple[str, ...]], bytes]] = {}
         self.limited: Final = config.quota is not None
@@ -98,14 +108,26 @@ class Endpoint:
         self.number: Final = live.version.rpartition("@")[2]
         self.head: Final = head_lines(live, snapshot.epoch)
 
-    def _maker(self, models: Mapping[str, Model]) -> MakeScorer:
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Return the workers of every version that may answer."""
+        return tuple(dict.fromkeys(one.lane for one in self.scorers if one.lane is not None))
+
+    def settle(self) -> None:
+        """Lay out the short way anew, after a model came into memory or left it."""
+        config, resident = self.config, self.resident
+        self.plain = not (config.cache or config.fallbacks) and resident.lane is None
+        here = resident.model is not None and not self.lanes
+        self.short_rows = self.live.model.rows_within(self.inline_us) if here else -1
+
+    def _maker(self, models: Mapping[str, Resident]) -> MakeScorer:
         """Return what makes a stand-in's scorer."""
 
         def make(stand_in: StandIn, served: ServedModel) -> Scorer:
             key = model_key(served, _placing(self.config, stand_in))
-            if key not in models:
+            if key not in models or models[key].fault:
                 raise Corrupt(f"{served.version} cannot stand in: its artifact cannot be loaded, restore it")
-            return Scorer(served, models[key], key=key, face=self.signature)
+            return Scorer(served, models[key], face=self.signature)
 
         return make
 
@@ -121,6 +143,13 @@ def _key_positions(signature: ModelSignature, lookup: FeatureLookup) -> tuple[in
     return tuple(names.index(key) for key in lookup.keys)
 
 
+class Stock(NamedTuple):
+    """A snapshot's models by key, and who loads those that are not in memory."""
+
+    models: Mapping[str, Resident]
+    residents: Residents
+
+
 class Route(msgspec.Struct, frozen=True):
     """Where an inference path leads. kind: `v1` for instances, `v2` for tensors."""
 
@@ -132,7 +161,13 @@ class Active:
     """Everything that requests of one epoch work with. Never changed; replaced whole, and freed with its last request."""
 
     def __init__(
-        self, snapshot: ServingSnapshot, *, policy: Policy, models: dict[str, Model], quota: Quota
+        self,
+        snapshot: ServingSnapshot,
+        *,
+        policy: Policy,
+        models: Mapping[str, Resident],
+        quota: Quota,
+        residents: Residents | None = None,
     ) -> None:
         self.snapshot: Final = snapshot
         self.epoch: Final = snapshot.epoch
@@ -140,12 +175,21 @@ class Active:
         self.verifier: Final = TokenVerifier(snapshot.identity)
         self.policy: Final = policy
         self.models: Final = models
+        self.residents: Final = residents
         self.quota: Final = quota
         self.endpoints: Final = {
-            config.name: Endpoint(config, snapshot, models) for config in snapshot.endpoints
+            config.name: Endpoint(config, snapshot, models, residents) for config in snapshot.endpoints
         }
         self.routes: Final = dict(_routes(self.endpoints))
         self.stale_us: Final = snapshot.issued_at_us + int(snapshot.max_age_s * 1e6)
+        self._asking: Final[dict[str, list[Endpoint]]] = {}
+        for endpoint in self.endpoints.values():
+            for scorer in endpoint.scorers:
+                self._asking.setdefault(scorer.key, []).append(endpoint)
+
+    def asking(self, resident: Resident) -> list[Endpoint]:
+        """Return the endpoints that a model may answer for."""
+        return self._asking.get(resident.key, [])
 
 
 def _routes(endpoints: Mapping[str, Endpoint]) -> list[tuple[str, Route]]:
@@ -160,13 +204,18 @@ def _routes(endpoints: Mapping[str, Endpoint]) -> list[tuple[str, Route]]:
 
 
 def compile_snapshot(
-    snapshot: ServingSnapshot, *, home: Path, before: Active | None, fleet: Fleet | None = None
+    snapshot: ServingSnapshot,
+    *,
+    home: Path,
+    before: Active | None,
+    fleet: Fleet | None = None,
+    stock: Stock | None = None,
 ) -> Active:
     """Load and check everything that a snapshot names. Slow: run it off the event loop.
 
     home: against which relative artifact paths are read. before: whose models, policy and quota are kept where they
     are the same, so that a new epoch costs what changed and buckets are not refilled by it. fleet: where models run that
-    want worker processes; without one all run here.
+    want worker processes; without one all run here. stock: its models, and who loads them; without it all are loaded now.
     Raises Corrupt when an artifact is not the one that was signed or the policy differs from its digest; InvalidInput
     when a model does not fit its signature.
     """
@@ -179,20 +228,7 @@ def compile_snapshot(
             f"the policy's digest is {policy.digest}, the snapshot says {snapshot.policy_digest}: upgrade the gateway "
             "and control to the same version"
         )
-    models: dict[str, Model] = {}
-
-    def ready(served: ServedModel, config: EndpointConfig) -> None:
-        key = model_key(served, config)
-        if key not in models:
-            kept = None if before is None else before.models.get(key)
-            models[key] = kept or _place(served, config, snapshot.settings, home=home, fleet=fleet)
-
-    for config in snapshot.endpoints:
-        ready(config.live, config)
-        for one in config.fallbacks:
-            if isinstance(one, PreviousVersion | OtherModel) and not unfit(one, config.live.signature):
-                with contextlib.suppress(TautError):  # its endpoint says that it cannot stand in
-                    ready(one.model, _placing(config, one))
+    models = _load_all(snapshot, home=home, before=before, fleet=fleet) if stock is None else stock.models
     limits = {
         config.name: config.quota.share(snapshot.gateways)
         for config in snapshot.endpoints
@@ -200,7 +236,36 @@ def compile_snapshot(
     }
     old_limits = None if before is None else _limits(before.snapshot)
     quota = before.quota if before is not None and old_limits == _limits(snapshot) else Quota(limits)
-    return Active(snapshot, policy=policy, models=models, quota=quota)
+    residents = None if stock is None else stock.residents
+    return Active(snapshot, policy=policy, models=models, quota=quota, residents=residents)
+
+
+def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, EndpointConfig, bool]]:
+    """Yield every model that a snapshot names, by what it is placed, and whether it is live."""
+    for config in snapshot.endpoints:
+        yield config.live, config, True
+        for one in config.fallbacks:
+            if isinstance(one, PreviousVersion | OtherModel) and not unfit(one, config.live.signature):
+                yield one.model, _placing(config, one), False
+
+
+def _load_all(
+    snapshot: ServingSnapshot, *, home: Path, before: Active | None, fleet: Fleet | None
+) -> dict[str, Resident]:
+    models: dict[str, Resident] = {}
+    for served, config, live in named_models(snapshot):
+        key = model_key(served, config)
+        if key in models:
+            continue
+        kept = None if before is None else before.models.get(key)
+        try:
+            models[key] = kept or Resident(
+                key, served.version, model=place(served, config, snapshot.settings, home=home, fleet=fleet)
+            )
+        except TautError:
+            if live:
+                raise  # where it only stands in, its endpoint says that it cannot
+    return models
 
 
 def _placing(config: EndpointConfig, stand_in: StandIn) -> EndpointConfig:
@@ -220,15 +285,24 @@ def model_key(served: ServedModel, config: EndpointConfig) -> str:
     return f"{served.artifact} {digest_bytes(msgspec.json.encode(served.signature))} {place}"
 
 
-def _place(
-    served: ServedModel, config: EndpointConfig, settings: GatewaySettings, *, home: Path, fleet: Fleet | None
+def place(
+    served: ServedModel,
+    config: EndpointConfig,
+    settings: GatewaySettings,
+    *,
+    home: Path,
+    fleet: Fleet | None,
+    here: LoadHere = load,
 ) -> Model:
-    """Load a model here or in workers, as its endpoint says or as it was measured."""
-    data = _read(served, home)
+    """Load a model in this process or in workers, as its endpoint says or as it was measured.
+
+    here: loads in this process. Raises what `read_artifact` and loading do.
+    """
+    data = read_artifact(served, home)
     if fleet is None or config.runtime == "inline":
-        return load(data, served.signature)
+        return here(data, served.signature)
     if config.runtime == "auto" and config.risk != "high":
-        model = load(data, served.signature)
+        model = here(data, served.signature)
         if model.cost is None or model.cost.us(1) <= settings.worker_us:
             return model
     return fleet.open(
@@ -243,7 +317,7 @@ def _place(
     )
 
 
-def _read(served: ServedModel, home: Path) -> bytes:
+def read_artifact(served: ServedModel, home: Path) -> bytes:
     """Return the artifact's bytes. Raises Corrupt when they are not those that were signed."""
     path = home / served.path
     try:

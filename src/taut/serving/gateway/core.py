@@ -45,6 +45,7 @@ from taut.serving.gateway.scoring import Made, Scoring
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, World, check_deadline
 from taut.serving.gateway.traced import request_span
+from taut.serving.memory import Resident
 from taut.serving.meters import LAYOUT, MeterReading, Meters, read_lanes
 from taut.serving.predictions import LIVE, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
@@ -115,11 +116,18 @@ class Gateway:
         """Switch to a compiled snapshot: one assignment; requests that began before end with what they began with."""
         guard = Guard(active)
         for endpoint in active.endpoints.values():
+            endpoint.settle()  # a model may have come or gone since it was compiled
             endpoint.meter = self._meters.of(endpoint.name, endpoint.config.live.version)
         self._meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
         self._active, self._guard = active, guard
         self.refused_snapshot = ""
+
+    def resettle(self, resident: Resident) -> None:
+        """Hear that a model came into memory or left it."""
+        for endpoint in () if self._active is None else self._active.asking(resident):
+            endpoint.settle()
+            self.scoring.watch(endpoint)
 
     def meters(self) -> MeterReading:
         """Return what was counted since this gateway began."""
@@ -134,6 +142,7 @@ class Gateway:
             endpoints=self._meters.reading(),
             lanes=read_lanes((endpoint.name, lane) for endpoint in endpoints for lane in endpoint.lanes),
             outside=self._meters.outside.reading(),
+            models=None if active is None or active.residents is None else active.residents.reading(),
             traces=None if self._tracer is None else self._tracer.reading(),
         )
 
@@ -189,7 +198,7 @@ class Gateway:
         batch = self._decode(ticket, endpoint, body)
         if size is not None:
             return self._stream(ticket, endpoint, batch, size)
-        if batch.count > endpoint.inline_rows or endpoint.lanes:
+        if batch.count > endpoint.short_rows:
             return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
         if endpoint.lookups:
@@ -202,14 +211,14 @@ class Gateway:
             self.scoring.looked_up(looked_ns)
             endpoint.meter.features.observe(looked_ns - ticket.looked_ns)
             check_deadline(ticket, self._counter_ns)
-        ticket.scored_ns = self._counter_ns()
-        if endpoint.way is None:
+        ticket.scored_ns = endpoint.resident.used_ns = self._counter_ns()
+        if endpoint.plain:
             made, outputs = None, endpoint.live.score(batch, features)
         else:
             try:
                 made = self.scoring.now(ticket, endpoint, batch, features)
             except TautError as error:
-                if not self.scoring.stands_in(endpoint.way, error):
+                if endpoint.way is None or not self.scoring.stands_in(endpoint.way, error):
                     raise
                 return self._slowly(ticket, endpoint, batch, caller, (features, error))
             outputs = made.outputs
@@ -311,6 +320,7 @@ class Gateway:
         """Answer by whatever takes waiting. failed: what went wrong on the short way, where something may stand in."""
         try:
             self._enter(ticket.active, caller)
+            endpoint.resident.pin()
             try:
                 if failed is None:
                     made = await self.scoring.later(ticket, endpoint, batch)
@@ -318,6 +328,7 @@ class Gateway:
                     made = await self.scoring.instead(ticket, endpoint, batch, *failed)
             finally:
                 self._in_flight -= 1
+                endpoint.resident.unpin()
             reply = self._conclude(ticket, endpoint, batch, made.features, made.outputs, made)
         except TautError as error:
             return self._refuse(ticket, error)

@@ -14,17 +14,32 @@ from msgspec import structs
 
 from taut.core.errors import Conflict, TautError
 from taut.ports.world import Random
-from taut.serving.gateway.compiled import compile_snapshot
+from taut.serving.gateway.compiled import Stock, compile_snapshot
 from taut.serving.gateway.core import Gateway
+from taut.serving.gateway.stocking import Stocking
+from taut.serving.memory import Heap, Residents, Shelf, machine_memory_bytes
 from taut.serving.meters import encode_reading, process_usage
-from taut.serving.snapshot import Ack, Beat, Hello, SnapshotStore, Subscriber, TrustFile, open_snapshot
+from taut.serving.snapshot import (
+    Ack,
+    Beat,
+    Hello,
+    ServingSnapshot,
+    SnapshotStore,
+    Subscriber,
+    TrustFile,
+    open_snapshot,
+)
 from taut.serving.workers import Fleet
+
+_LOADERS: Final = 2  # so that a worker that is long in coming does not keep the next model waiting
 
 
 class GatewayNode:
-    """Feeds one Gateway with snapshots.
+    """Feeds one Gateway with snapshots, and with models when they are asked for.
 
     home: artifacts are read relative to it. name: of this gateway in reports. fleet: its worker processes.
+    model_memory_bytes: that models may take in all gateways of this machine together; None is half of what the machine, or
+    this process's control group, has.
     Guarantees: epochs never go back, also over restarts; a snapshot that cannot be served whole is refused with the
     reason, and the one before it serves on.
     """
@@ -39,9 +54,13 @@ class GatewayNode:
         trust: TrustFile,
         random: Random,
         fleet: Fleet | None = None,
+        model_memory_bytes: int | None = None,
     ) -> None:
         self._gateway: Final = gateway
-        self._fleet: Final = fleet
+        self._memory_bytes: Final = model_memory_bytes or machine_memory_bytes() // 2
+        self._stocking: Final = Stocking(home=home, fleet=fleet, heap=Heap())
+        self._model_loader: Final = ThreadPoolExecutor(_LOADERS, thread_name_prefix="model-loader")
+        self._residents: Residents | None = None
         self._home: Final = home
         self._name: Final = name
         self._store: Final = store
@@ -73,9 +92,10 @@ class GatewayNode:
                     raise Conflict(
                         f"the snapshot is of epoch {epoch}, this gateway is at {current}: issue a newer one"
                     )
+                stock = await self._stock(snapshot)
                 active = await loop.run_in_executor(
                     self._loader,
-                    lambda: compile_snapshot(snapshot, home=self._home, before=before, fleet=self._fleet),
+                    lambda: compile_snapshot(snapshot, home=self._home, before=before, stock=stock),
                 )
                 self._gateway.install(active)
                 await self._keep(data)
@@ -90,10 +110,28 @@ class GatewayNode:
             self._let_go()
         return self._ack(epoch, applied=True, reason="", start_s=start_s)
 
+    async def _stock(self, snapshot: ServingSnapshot) -> Stock:
+        """Get the models of a snapshot ready."""
+        budget_bytes = self._memory_bytes // max(1, snapshot.gateways)
+        if self._residents is None:
+            self._residents = Residents(
+                shelf=Shelf(budget_bytes), loader=self._model_loader, let_go=self._stocking.let_go,
+                changed=self._gateway.resettle,
+            )  # fmt: skip
+        wants = self._stocking.wants(snapshot)
+        return Stock(await self._residents.stock(wants, budget_bytes=budget_bytes), self._residents)
+
     def _let_go(self) -> None:
-        """End the workers of models that are served no more, or were loaded for a snapshot that was refused."""
-        if self._fleet is not None:
-            self._fleet.keep(() if self._gateway.active is None else self._gateway.active.models.values())
+        """Let models go that are served no more, or were loaded for a snapshot that was refused."""
+        if self._residents is not None:
+            active = self._gateway.active
+            self._residents.adopt(() if active is None else self._stocking.wants(active.snapshot))
+
+    async def close(self) -> None:
+        """Load no more models; after the last answer."""
+        if self._residents is not None:
+            await self._residents.close()
+        self._model_loader.shutdown(wait=False)
 
     async def _keep(self, data: bytes) -> None:
         """Keep what is served for the next start. A full disk must not undo a switch that is already made."""

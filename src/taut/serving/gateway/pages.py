@@ -99,6 +99,7 @@ def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
             "name": endpoint.name,
             "ready": not why,
             "reasons": why,
+            "model": endpoint.resident.state,
             "degraded": visit.scoring.degraded(endpoint),
             "breakers": visit.scoring.breakers(endpoint),
         }

@@ -9,40 +9,52 @@ from taut.core.errors import InvalidInput
 from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.serving.errors import FeaturesLost, MissingFeature
 from taut.serving.gateway.tensors import Batch
+from taut.serving.memory import Model, Resident
 from taut.serving.predictions import FeatureRow
 from taut.serving.runtime import Feed, LoadedModel, Outputs
+from taut.serving.runtime.encode import Matrix
 from taut.serving.runtime.rows import Value
 from taut.serving.runtime.score import feature_value
 from taut.serving.snapshot import ServedModel
-from taut.serving.workers import Lane, WorkerModel
+from taut.serving.workers import Lane
 
 Features = Sequence[Sequence[FeatureRow | None]]
 """Row -> lookup -> what was found, in the order of the endpoint's lookups: those of its live version."""
 Rows = Sequence[Sequence[Value]]
-Model = LoadedModel | WorkerModel
 Found = Sequence[FeatureRow | None]
 
 
 class Scorer:
-    """One loaded version: turns rows of the endpoint's requests and features into outputs.
+    """One version: turns rows of the endpoint's requests and features into outputs.
 
     face: the signature that requests are read by, and features found by; its own, or that of the version that it
-    stands in for. key: what tells loaded models apart. lane: the workers that run the model; None where it runs in this
-    process. needs_features: whether it looks at any.
+    stands in for. resident: where the model lies while it is in memory. needs_features: whether it looks at any.
     """
 
     def __init__(
-        self, served: ServedModel, model: Model, *, key: str, face: ModelSignature | None = None
+        self, served: ServedModel, resident: Resident, *, face: ModelSignature | None = None
     ) -> None:
         face = face or served.signature
         self.served: Final = served
-        self.model: Final = model
-        self.key: Final = key
-        self.lane: Final[Lane | None] = model.lane if isinstance(model, WorkerModel) else None
+        self.resident: Final = resident
+        self.key: Final = resident.key
         self.needs_features: Final = bool(served.signature.lookups)
         self._assemble: Final = _assembler(served, face)
-        self._row_major: Final = model.row_major
-        self._matrix: Final = model.matrix
+        signature = served.signature
+        self._row_major: Final = signature.tensor == "matrix"
+        self._matrix: Final = Matrix([item.column for item in signature.inputs]) if self._row_major else None
+
+    @property
+    def model(self) -> Model:
+        """Return the model, which must be in memory."""
+        model = self.resident.model
+        assert model is not None, "a request pins its model, and waits until it is loaded"
+        return model
+
+    @property
+    def lane(self) -> Lane | None:
+        """Return the workers that run the model; None where it runs in this process, or is not in memory."""
+        return self.resident.lane
 
     @property
     def direct(self) -> bool:
@@ -54,8 +66,9 @@ class Scorer:
 
         Raises what `feed` does, and BadAnswer for nonsense.
         """
-        assert isinstance(self.model, LoadedModel), "workers are asked through their lane"
-        return self.model.run(self.feed(batch, features), batch.count)
+        model = self.resident.model
+        assert isinstance(model, LoadedModel), "workers are asked through their lane"
+        return model.run(self.feed(batch, features), batch.count)
 
     def feed(self, batch: Batch, features: Features) -> Feed:
         """Return the model's tensors.

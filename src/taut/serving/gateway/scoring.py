@@ -101,13 +101,22 @@ class Scoring:
                 way.cache.resize(way.max_bytes)
             live = endpoint.live
             watched |= {live.key, *(scorer.key for scorer in way.scorers)}
-            if way.steps or live.lane is not None:
-                way.breaker = self._breakers.of(live.key, live.served.version)
+            self.watch(endpoint)
             for step in way.steps:
                 if isinstance(step, VersionStep):
                     step.breaker = self._breakers.of(step.scorer.key, step.name)
         self._breakers.keep(watched)
         self._caches = caches
+
+    def watch(self, endpoint: Endpoint) -> None:
+        """Give the live version its breaker.
+
+        A model in this process that nothing can stand in for has none: not to try it would only refuse more.
+        """
+        way, live = endpoint.way, endpoint.live
+        if way is not None:
+            watched = bool(way.steps) or live.lane is not None
+            way.breaker = self._breakers.of(live.key, live.served.version) if watched else None
 
     def now(self, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features) -> Made:
         """Answer without waiting, by the cache or the live version, which must run in this process."""
@@ -181,7 +190,9 @@ class Scoring:
 
     def endpoint_reasons(self, endpoint: Endpoint) -> list[str]:
         """Return why an endpoint cannot answer now."""
-        way = endpoint.way
+        way, resident = endpoint.way, endpoint.resident
+        if resident.fault and resident.model is None:
+            return [f"endpoint {endpoint.name!r}: {resident.name} cannot be loaded: {resident.fault}"]
         if way is None or way.steps or way.breaker is None or not way.breaker.refuses(self._counter_ns()):
             return []
         return [_failed_often(endpoint, way.breaker)]

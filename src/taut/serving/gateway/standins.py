@@ -145,12 +145,9 @@ class Way:
 DEFAULT_CACHE_BYTES: Final = 32 * 2**20
 
 
-def needs_way(config: EndpointConfig, live: Scorer) -> bool:
-    """Whether anything but the live version answers, or anything watches it.
-
-    A model in this process that nothing can stand in for has no breaker: not to try it would only refuse more.
-    """
-    return bool(config.cache or config.fallbacks) or live.lane is not None
+def needs_way(config: EndpointConfig) -> bool:
+    """Whether anything but the live version may answer, or anything may watch it, as workers are watched."""
+    return bool(config.cache or config.fallbacks) or config.runtime != "inline"
 
 
 def head_lines(served: ServedModel, epoch: int, *, cache: str = "off", fallback: str = "") -> bytes:

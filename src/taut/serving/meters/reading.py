@@ -63,6 +63,23 @@ class TraceReading(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
 
 
+class ModelsReading(msgspec.Struct, frozen=True, kw_only=True):
+    """Models that one gateway may have in memory.
+
+    used_bytes: of the budget, what is being loaded included. known: that it serves, `loaded` of them now. evictions: that
+    left memory for others, or since the budget shrank. failures: loads that failed. load: how long loads took, in
+    nanoseconds; their number is its count.
+    """
+
+    budget_bytes: int
+    used_bytes: int
+    known: int
+    loaded: int
+    evictions: int
+    failures: int
+    load: HistogramReading
+
+
 class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     """All meters of one gateway process since its start; a new process begins at nothing.
 
@@ -80,6 +97,7 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     lanes: tuple[LaneReading, ...] = ()
     outside: tuple[Refusals, ...] = ()
     traces: TraceReading | None = None
+    models: ModelsReading | None = None
     cpu_us: int = 0
     resident_bytes: int = 0
 

@@ -91,7 +91,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     no answers. hedge_after_ms: when a second worker is asked beside a slow one; None never.
     runtime: where the model runs; `auto` measures it at load and takes a worker process where one row takes longer than
     `GatewaySettings.worker_us` or the risk is high. workers: processes of each gateway. latency_ms: what an answer may
-    take, by which batches and the line before the workers are sized.
+    take, by which batches and the line before the workers are sized. keep_loaded: True keeps the live version in memory,
+    False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
     endpoint is served without hearing from control (high risk).
     """
@@ -107,6 +108,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     runtime: Runtime = "auto"
     workers: int = 1
     latency_ms: float = 1000.0
+    keep_loaded: bool | None = None
     quota: Limit | None = None
     max_age_s: float | None = None
 

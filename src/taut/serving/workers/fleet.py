@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -28,11 +28,18 @@ _FORK_TIMEOUT_S: Final = 30.0
 class WorkerModel(ModelForm):
     """A model that lies in worker processes: `lane.run` is awaited where a loaded one's `run` would be called."""
 
-    def __init__(self, lane: Lane, signature: ModelSignature) -> None:
+    def __init__(self, lane: Lane, signature: ModelSignature, *, artifact_bytes: int = 0) -> None:
         assert lane.loaded is not None, "a lane is started before its model is used"
         super().__init__(signature, lane.loaded.inputs)
         self.lane: Final = lane
         self.cost = lane.loaded.cost
+        self._artifact_bytes: Final = artifact_bytes
+
+    @property
+    def bytes_of_all(self) -> int:
+        """Return what its workers take beside what they share, with the artifact that further ones are made from."""
+        loaded = self.lane.loaded
+        return self._artifact_bytes + (0 if loaded is None else self.lane.wanted * loaded.private_bytes)
 
 
 class Fleet:
@@ -84,14 +91,16 @@ class Fleet:
         except BaseException:
             lane.close()
             raise
-        made = self._models[key] = WorkerModel(lane, order.signature)
+        made = self._models[key] = WorkerModel(lane, order.signature, artifact_bytes=len(model))
         return made
 
-    def keep(self, models: Iterable[object]) -> None:
-        """Let every lane go that none of these models works with, once its requests are answered."""
-        kept = {id(model) for model in models}
-        for key, model in tuple(self._models.items()):
-            if id(model) not in kept:
+    def let_go(self, model: WorkerModel) -> None:
+        """Let the workers of a model go, once their requests are answered. May be called from any thread."""
+        self._loop.call_soon_threadsafe(self._let_go, model)
+
+    def _let_go(self, model: WorkerModel) -> None:
+        for key, known in tuple(self._models.items()):
+            if known is model:
                 del self._models[key]
                 task = self._loop.create_task(model.lane.retire())
                 self._retiring.add(task)

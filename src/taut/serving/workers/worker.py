@@ -25,11 +25,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says once it can serve. inputs: name -> (tensor type, rank)."""
+    """What a worker says once it can serve.
+
+    inputs: name -> (tensor type, rank). private_bytes: memory that it shares with no other process, 0 where the system
+    does not say.
+    """
 
     inputs: dict[str, tuple[str, int]]
     cost: Cost | None
-    rss_bytes: int
+    private_bytes: int
 
 
 _FAILURE_LENGTH: Final = 500
@@ -47,7 +51,7 @@ def serve(sock: socket.socket, model: bytes, order: Order) -> None:
         wire.send(sock, wire.FAILED, 0, [_said(error)])
         return
     layout = wire.Layout(loaded.tensors, matrix_width=loaded.width if loaded.row_major else None)
-    told = Loaded(inputs=loaded.tensors, cost=loaded.cost, rss_bytes=resident_bytes())
+    told = Loaded(inputs=loaded.tensors, cost=loaded.cost, private_bytes=private_bytes())
     wire.send(sock, wire.LOADED, 0, [msgspec.json.encode(told)])
     reader = wire.Reader(sock)
     while True:
@@ -70,10 +74,11 @@ def _said(error: Exception) -> bytes:
     return str(error)[:_FAILURE_LENGTH].encode()
 
 
-def resident_bytes() -> int:
-    """Return this process's resident memory, 0 where the system does not say."""
+def private_bytes() -> int:
+    """Return the memory that this process shares with no other, 0 where the system does not say."""
     try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
+        with open("/proc/self/smaps_rollup") as file:
+            lines = [line.split() for line in file]
+        return sum(int(line[1]) for line in lines if line[0] in ("Private_Clean:", "Private_Dirty:")) * 1024
     except (OSError, IndexError, ValueError):
         return 0

@@ -1,0 +1,74 @@
+"""How the models of a snapshot come into memory: verified at every load, and measured."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Final
+
+from taut.core.schema import ModelSignature
+from taut.serving.gateway.compiled import model_key, named_models, place, read_artifact
+from taut.serving.memory import Heap, Model, Want
+from taut.serving.runtime import LoadedModel, load
+from taut.serving.snapshot import EndpointConfig, GatewaySettings, ServedModel, ServingSnapshot
+from taut.serving.workers import Fleet, WorkerModel
+
+
+class Stocking:
+    """Says what a snapshot wants, and loads it. Used from several threads.
+
+    Models in this process are loaded one at a time, so that each is measured alone.
+    """
+
+    def __init__(self, *, home: Path, fleet: Fleet | None, heap: Heap) -> None:
+        self._home: Final = home
+        self._fleet: Final = fleet
+        self._heap: Final = heap
+        self._alone: Final = threading.Lock()
+
+    def wants(self, snapshot: ServingSnapshot) -> list[Want]:
+        """Return every model that a snapshot names; one that two endpoints share is named twice."""
+        return [
+            self._want(served, config, snapshot.settings, live=live)
+            for served, config, live in named_models(snapshot)
+        ]
+
+    def let_go(self, held: list[Model]) -> None:
+        """Free a model, whose only reference is in the list. Blocks."""
+        if held and isinstance(held[0], WorkerModel):
+            if self._fleet is not None:
+                self._fleet.let_go(held[0])
+            return
+        with self._alone:  # what is freed beside a load would be taken off the size of the other
+            held.clear()
+            self._heap.give_back()
+
+    def _want(
+        self, served: ServedModel, config: EndpointConfig, settings: GatewaySettings, *, live: bool
+    ) -> Want:
+        return Want(
+            key=model_key(served, config),
+            name=served.version,
+            live=live,
+            keep=config.keep_loaded if live else None,
+            load=lambda: self._load(served, config, settings),
+            check=lambda: len(read_artifact(served, self._home)),
+        )
+
+    def _load(
+        self, served: ServedModel, config: EndpointConfig, settings: GatewaySettings
+    ) -> tuple[Model, int]:
+        measured = 0
+
+        def here(data: bytes, signature: ModelSignature) -> LoadedModel:
+            nonlocal measured
+            with self._alone:
+                before = self._heap.used_bytes()
+                model = load(data, signature)
+                measured = max(len(data), self._heap.used_bytes() - before)
+            return model
+
+        model = place(served, config, settings, home=self._home, fleet=self._fleet, here=here)
+        if isinstance(model, WorkerModel):
+            return model, model.bytes_of_all
+        return model, measured
