@@ -60,8 +60,11 @@ def matrix_signature(width: int, *, nullable: bool = False) -> ModelSignature:
     )
 
 
-def matrix_model(width: int, *, bias: float = 0.0, weight: float = 1.0) -> bytes:
-    """Return ONNX of softmax((0, weight * sum(x) + bias)), with a label output beside it as skl2onnx gives."""
+def matrix_model(width: int, *, bias: float = 0.0, weight: float = 1.0, ballast: int = 0) -> bytes:
+    """Return ONNX of softmax((0, weight * sum(x) + bias)), with a label output beside it as skl2onnx gives.
+
+    ballast: width of a square of weights that comes to nothing, 4 bytes each.
+    """
     from onnx import TensorProto, helper
 
     nodes = [
@@ -75,6 +78,18 @@ def matrix_model(width: int, *, bias: float = 0.0, weight: float = 1.0) -> bytes
         helper.make_tensor("w", TensorProto.FLOAT, [width, 2], weights),
         helper.make_tensor("b", TensorProto.FLOAT, [2], [0.0, bias]),
     ]
+    if ballast:
+        zeros = {"left": [width, ballast], "square": [ballast, ballast], "right": [ballast, 2]}
+        constants += [
+            helper.make_tensor(name, TensorProto.FLOAT, shape, bytes(4 * shape[0] * shape[1]), raw=True)
+            for name, shape in zeros.items()
+        ]
+        nodes[1:2] = [
+            helper.make_node("MatMul", ["input", "left"], ["wide"]),
+            helper.make_node("MatMul", ["wide", "square"], ["still_wide"]),
+            helper.make_node("MatMul", ["still_wide", "right"], ["nothing"]),
+            helper.make_node("Sum", ["product", "nothing", "b"], ["logits"]),
+        ]
     return _onnx(
         nodes,
         inputs=[helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],

@@ -23,8 +23,8 @@ Check = Callable[[], int]
 LetGo = Callable[[list[Model]], None]
 """Takes the only reference to a model out of the list, and frees it. Blocks."""
 
-_GUESS_TIMES: Final = 4
-_GUESS_BYTES: Final = 2 * 2**20
+_GUESS_TIMES: Final = 5
+_GUESS_BYTES: Final = 5 * 2**18
 _FIRST_PAUSE_S: Final = 1.0
 _LAST_PAUSE_S: Final = 60.0
 _LOOK_S: Final = 0.05
