@@ -152,14 +152,7 @@ class Gateway:
         reasons = pages.not_ready(
             active, self._log, self._online, self._now_us(), refused=self.refused_snapshot
         )
-        reasons += self.scoring.store_reasons()
-        for endpoint in () if active is None else active.endpoints.values():
-            reasons += [
-                f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready"
-                for lane in (endpoint.live.lane,)
-                if lane is not None and not lane.alive
-            ]
-        return reasons
+        return reasons + self.scoring.store_reasons() + ([] if active is None else pages.lane_reasons(active))
 
     def answer(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
         """Answer one request; a coroutine where that takes waiting. Never raises."""
@@ -421,16 +414,8 @@ class Gateway:
         epoch = 0 if self._active is None else self._active.epoch
         try:
             visit = pages.Visit(
-                method,
-                path,
-                single_headers(headers),
-                self._active,
-                self._guard,
-                now_us,
-                self.reasons,
-                self._version,
-                self.scoring,
-            )
+                method, path, single_headers(headers), self._active, self._guard, now_us, self.reasons, self._version, self.scoring
+            )  # fmt: skip
             found = pages.find(visit)
         except TautError as error:
             return self._refuse_outside(error, request_id, epoch)

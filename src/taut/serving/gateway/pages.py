@@ -146,6 +146,16 @@ def not_ready(
     return why + _store_reasons(active, online)
 
 
+def lane_reasons(active: Active) -> list[str]:
+    """Return which live versions have workers, and none that is ready."""
+    lanes = [(endpoint, endpoint.live.lane) for endpoint in active.endpoints.values()]
+    return [
+        f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready"
+        for endpoint, lane in lanes
+        if lane is not None and not lane.alive
+    ]
+
+
 def _store_reasons(active: Active, online: OnlineReader | None) -> list[str]:
     """Read once from the feature store, as a request would."""
     for endpoint in active.endpoints.values():

@@ -53,6 +53,10 @@ class Resident:
         self.lane = model.lane if isinstance(model, WorkerModel) else None
 
     @property
+    def loaded(self) -> bool:
+        return self.model is not None
+
+    @property
     def state(self) -> str:
         """Return `loaded`, `loading` or `on demand`."""
         return "loaded" if self.model is not None else "loading" if self.loading else "on demand"

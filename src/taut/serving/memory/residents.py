@@ -160,7 +160,7 @@ class Residents:
         if entry is None:
             raise NotLoaded(f"{resident.name} was taken out of service: try again")
         until_s = self._loop.time() + timeout_s
-        while resident.model is None:
+        while not resident.loaded:
             task = self._begin(entry)
             await asyncio.wait((task,), timeout=max(0.0, until_s - self._loop.time()))
             now_s = self._loop.time()
@@ -169,7 +169,7 @@ class Residents:
                     f"{resident.name} is still being loaded: try again",
                     retry_after_s=max(1.0, resident.load_s - (now_s - entry.began_s)),
                 )
-            if resident.model is None and resident.fault:
+            if resident.fault and not resident.loaded:
                 raise NotLoaded(
                     f"{resident.name} cannot be loaded: {resident.fault}",
                     retry_after_s=max(1.0, entry.retry_s - now_s),
@@ -342,11 +342,11 @@ class Residents:
         for entry in entries:
             resident = entry.resident
             free = self._shelf.free_bytes
-            if resident.keep is False or resident.model is not None or resident.fault:
+            if resident.keep is False or resident.loaded or resident.fault:
                 continue
             if resident.keep or entry.guess_bytes <= free:
                 await asyncio.wait((self._begin(entry),))
-                if resident.model is None and not resident.fault:
+                if resident.state != "loaded" and not resident.fault:
                     return  # it was larger than it looked, and so will others be
 
     async def _stop_filling(self) -> None:
