@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.report import Report
+from benchmarks.report import Report, line
 from benchmarks.results import Run, keep, parts_of, renew_table
 
 HERE = Path(__file__).parent
@@ -30,8 +30,11 @@ def main(words: list[str]) -> int:
     if unknown:
         print(f"no benchmark {', '.join(unknown)}: there are {', '.join(known)}", file=sys.stderr)
         return 2
-    report = Report(alone=bool(names))
     console = Console(width=None if sys.stdout.isatty() else 180)
+    report = Report(
+        alone=bool(names),
+        on_row=lambda row: console.print(line(row), highlight=False, markup=False, style="dim"),
+    )
     run = Run(began=f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M} UTC", load=_load())
     if run.load > 0.5:
         console.print(

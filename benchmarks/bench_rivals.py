@@ -68,7 +68,7 @@ def run(report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="taut-bench-") as folder:
         work = Path(folder)
         (work / "model.onnx").write_bytes(train())
-        present = [rival for rival in RIVALS if _installed(report, rival)]
+        present = [rival for rival in RIVALS if installed(report, rival)]
         found = _measure(report, work, present)
     for rival in present:
         if found[rival.name]:
@@ -79,9 +79,9 @@ def _title(rival: Rival) -> str:
     return f"gateway, one row, all guards, against {rival.title}, unguarded"
 
 
-def _installed(report: Report, rival: Rival) -> bool:
+def installed(report: Report, rival: Rival, *, root: Path = ROOT) -> bool:
     """Whether a rival can be run; where not, the table says why."""
-    stamp = ROOT / ".venvs" / f"rivals-{rival.name}" / "rival.stamp"
+    stamp = root / ".venvs" / f"rivals-{rival.name}" / "rival.stamp"
     if not rival.command or stamp.exists():
         return True
     log = stamp.with_name("install.log")

@@ -47,11 +47,14 @@ class Report:
     A figure is a list of repeated measurements; the median is reported with its minimum and maximum. A ratio takes
     two lists measured alternately in one run, so that a machine that speeds up or slows down does so for both.
     bench: the benchmark whose figures come next; set by whoever runs it. alone: whether benchmarks were asked for by
-    name, so that one which takes long may take its time.
+    name, so that one which takes long may take its time. on_row: hears of each line as soon as it is there.
     """
 
-    def __init__(self, *, alone: bool = False) -> None:
+    def __init__(
+        self, *, alone: bool = False, on_row: Callable[[Figure | Missing], None] = lambda _: None
+    ) -> None:
         self.alone: Final = alone
+        self._on_row: Final = on_row
         self.rows: list[Figure | Missing] = []
         self.bench = ""
 
@@ -62,7 +65,7 @@ class Report:
         if not values:
             raise ValueError(f"{name}: nothing was measured")
         median = statistics.median(values)
-        self.rows.append(
+        self._add(
             Figure(
                 bench=self.bench, name=name, median=median, min=min(values), max=max(values), n=len(values), unit=unit,
                 wanted=wanted, missed=not meets(median, wanted) if wanted else None, note=note,
@@ -88,7 +91,11 @@ class Report:
         self.figure(name, pairs, "×", wanted=wanted, note=f"{spread}{'; ' + note if note else ''}")
 
     def missing(self, name: str, why: str) -> None:
-        self.rows.append(Missing(bench=self.bench, name=name, missing=why))
+        self._add(Missing(bench=self.bench, name=name, missing=why))
+
+    def _add(self, row: Figure | Missing) -> None:
+        self.rows.append(row)
+        self._on_row(row)
 
     def missed(self) -> list[Figure]:
         """Return the figures that are not what is wanted."""
@@ -157,3 +164,12 @@ def _digits(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def line(row: Figure | Missing) -> str:
+    """Return a row as one line of text, for whoever waits for the table."""
+    if isinstance(row, Missing):
+        return f"  – {row.name}: not measured: {row.missing}"
+    _, amount_, spread, _, wanted, note = cells(row)
+    said = f"{spread and f' ({spread})'}{wanted and f', wanted {wanted}'}"
+    return f"  {mark(row) or '·'} {row.name}: {amount_}{said}{note and f'; {note}'}"

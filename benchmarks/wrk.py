@@ -21,7 +21,7 @@ CONNECTIONS: Final = 16
 NO_WRK: Final = "wrk is not installed: apt-get install wrk, brew install wrk, or make in its source"
 _FOREIGN_MAX: Final = 0.15  # cores that others may use before a cell is measured again
 _TRIES: Final = 3
-# BODY: the file with the body; BODIES: a file with many bodies, each after a line with its length, sent in turn
+# BODY: the file with the body; BODIES: a file with many, each after a line with its length, drawn at random
 _SCRIPT: Final = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -30,13 +30,13 @@ if os.getenv("BEARER") then wrk.headers["Authorization"] = "Bearer " .. os.geten
 if os.getenv("BODY") then
   local f = io.open(os.getenv("BODY"), "rb"); wrk.body = f:read("*a"); f:close()
 else
-  local requests, at = {}, 0
+  local requests = {}
   init = function()
     local f = io.open(os.getenv("BODIES"), "rb")
     for line in f:lines() do requests[#requests + 1] = wrk.format(nil, nil, nil, f:read(tonumber(line))) end
     f:close()
   end
-  request = function() at = at % #requests + 1; return requests[at] end
+  request = function() return requests[math.random(#requests)] end
 end
 done = function(s, l, r)
   local e = s.errors
@@ -147,7 +147,7 @@ def middle(samples: Sequence[Sample], field: str) -> float:
 
 
 def write_bodies(path: Path, bodies: Sequence[bytes]) -> Path:
-    """Write bodies to be sent in turn."""
+    """Write bodies to be drawn at random, for a cell with `many`."""
     path.write_bytes(b"".join(b"%d\n%b" % (len(body), body) for body in bodies))
     return path
 
