@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from taut.bootstrap.config import Config
 from taut.core.errors import InvalidInput, TautError, Unavailable
-from taut.ports.online import OnlineReader
+from taut.ports.online import OnlineAuditor, OnlineReader
 from taut.ports.world import Random
 from taut.serving.tracing import Exporter, Send, Tracer
 
@@ -21,9 +21,13 @@ _TIMEOUT_S: Final = 10.0
 _AGAIN: Final = (408, 429, 502, 503, 504)
 
 
+class OnlineFace(OnlineReader, OnlineAuditor, Protocol):
+    """Reads for requests, and looks the store over."""
+
+
 @contextmanager
-def open_online_reader(home: Path) -> Iterator[OnlineReader]:
-    """Yield a reader of the installation's online features; nothing is opened before the first read."""
+def open_online_reader(home: Path) -> Iterator[OnlineFace]:
+    """Yield a reader and auditor of the installation's online features; nothing is opened before the first read."""
     from taut.adapters.online.sqlite import SqliteOnlineReader
 
     reader = SqliteOnlineReader(home / "online.db")

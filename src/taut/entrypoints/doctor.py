@@ -26,6 +26,7 @@ _BAD_FREE_BYTES: Final = 256 * 2**20
 _NOT_BEFORE: Final = 1_767_225_600  # 2026-01-01: a clock before this release is wrong
 _PORTS: Final = (8080, 8081, 8082)
 _TRY_S: Final = 30.0
+_ROWS: Final = 100_000  # of each feature set
 _WANTED: Final = ("netns", "pidns", "landlock", "seccomp", "no-new-privs", "rlimits")
 
 
@@ -51,6 +52,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
         ("ports", lambda: _ports(home)),
         ("isolation", _isolation),
         ("database", lambda: _database(home, environ)),
+        ("features", lambda: _features(home)),
         ("project file", _shadow),
     )
     return tuple(_looked(name, look) for name, look in checks)
@@ -236,6 +238,32 @@ def _database(home: Path, environ: Mapping[str, str]) -> Finding:
     finally:
         records.close()
     return Finding(name="database", state="ok", said=f"{records.dialect} answers, its schema fits")
+
+
+def _features(home: Path) -> Finding:
+    """Look at what endpoints look up, as gateways do, but at more of it at once."""
+    from taut.bootstrap.gateway import open_online_reader
+    from taut.serving.gateway.feature_probe import FeatureProbe
+    from taut.serving.snapshot import SnapshotStore, TrustFile, open_snapshot
+
+    trust = TrustFile(home / "serving" / "trust.json")
+    served = SnapshotStore(home / "serving", trust).newest() if (home / "serving").exists() else None
+    if served is None:
+        return Finding(name="features", state="ok", said="nothing is served yet")
+    endpoints = [one for one in open_snapshot(served, trust.read()).endpoints if one.live.signature.lookups]
+    with open_online_reader(home) as online:
+        wrong = FeatureProbe(online, rows=_ROWS).look(endpoints, time.time_ns() // 1000)
+    if not wrong:
+        return Finding(
+            name="features", state="ok", said=f"{len(endpoints)} endpoints look some up, and find them"
+        )
+    said = "; ".join(f"endpoint {name!r}: {', '.join(why)}" for name, why in sorted(wrong.items()))
+    return Finding(
+        name="features",
+        state="bad",
+        said=said,
+        mend="taut features materialize SET; a damaged online.db is moved away first",
+    )
 
 
 def _shadow() -> Finding:

@@ -26,7 +26,7 @@ from taut.bootstrap.gateway import open_online_reader, open_tracer, system_rando
 from taut.core.errors import TautError
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
 from taut.entrypoints.logs import Log, install
-from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, World, connections_within
+from taut.serving.gateway import FeatureProbe, Gateway, GatewayNode, GatewayServer, World, connections_within
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
@@ -98,7 +98,7 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         fleet = Fleet(start_zygote)
         node = GatewayNode(
             gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet,
-            model_memory_bytes=config.model_memory_bytes,
+            model_memory_bytes=config.model_memory_bytes, probe=FeatureProbe(online), now_us=_now_us,
         )  # fmt: skip
         await node.start_from_disk()
         server = GatewayServer(gateway, listener.dup(), max_connections=connections_within(descriptors))

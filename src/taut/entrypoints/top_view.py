@@ -57,6 +57,10 @@ def _gateways(samples: Sequence[Sample]) -> list[str]:
             said.append(f"  {sample.gateway}: no figures, last heard {sample.silent_s:.0f} s ago")
         elif not sample.ready:
             said.append(f"  {sample.gateway} is not ready: {'; '.join(sample.reasons)}")
+        said += [
+            f"  {name} on {sample.gateway} is not ready: {'; '.join(why)}"
+            for name, why in sorted(sample.endpoints.items())
+        ]
     return said
 
 

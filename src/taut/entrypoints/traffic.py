@@ -30,7 +30,7 @@ _NS_PER_US: Final = 1e3
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway as control heard of it last.
 
-    silent_s: since then. meters: None where it is silent, or speaks of them as control does not know.
+    silent_s: since then. reasons: why it is not ready. endpoints: why single ones are not. meters: None where it is silent, or speaks of them as control does not know.
     """
 
     gateway: str
@@ -39,6 +39,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     silent_s: float
     epoch: int
     reasons: tuple[str, ...] = ()
+    endpoints: dict[str, tuple[str, ...]] = {}
     meters: MeterReading | None = None
 
     @property
@@ -179,6 +180,7 @@ def sample_of(state: GatewayState, *, now_s: float) -> Sample:
         silent_s=round(silent_s, 3),
         epoch=state.serving,
         reasons=() if beat is None else beat.reasons,
+        endpoints={} if beat is None else beat.endpoints,
         meters=None if beat is None or silent_s > SILENT_S else decode_reading(beat.meters),
     )
 

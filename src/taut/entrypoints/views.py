@@ -373,6 +373,9 @@ def status(result: Json) -> None:
     )
     render.line("")
     listed("live", ("endpoint", "version", "release"), empty="nothing is released yet")(result)
+    for one in result.get("not_ready", []):
+        what = one["gateway"] if one["endpoint"] is None else f"{one['endpoint']} on {one['gateway']}"
+        render.line(f"{what} is not ready: {'; '.join(one['reasons'])}")
 
 
 _MARKS = {"ok": "ok  ", "warn": "note", "bad": "BAD "}

@@ -39,6 +39,31 @@ class OnlineReader(Protocol):
         ...
 
 
+class Stretch(msgspec.Struct, frozen=True):
+    """Some rows of a feature set, in the order of their keys. end: of the last key; empty where the set ends with it."""
+
+    rows: tuple[OnlineRow, ...]
+    end: bytes
+
+
+class OnlineAuditor(Protocol):
+    """Looks a store over, away from requests, which reading for them alone cannot: most rows are seldom asked for.
+
+    Guarantees: what is read is what lies in the store now, also where it was put there behind the writer's back; readers of
+    the same process go on with that too.
+
+    Errors: Unavailable when the store is not there or does not answer; Corrupt for rows that are not what was written.
+    """
+
+    def walk(self, feature_set: str, after: bytes, limit: int) -> Stretch:
+        """Read at most `limit` rows behind the key that ended the stretch before, `after`; from the first where it is empty."""
+        ...
+
+    def newest_us(self, feature_set: str) -> int | None:
+        """Return the newest event time of all rows; None where there are none. Takes time in proportion to them."""
+        ...
+
+
 class OnlineWriter(Protocol):
     """Writes packed rows.
 

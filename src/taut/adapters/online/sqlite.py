@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ import msgspec
 
 from taut.core.errors import Corrupt, InvalidInput, TautError, Unavailable
 from taut.core.evidence import Scalar
-from taut.ports.online import OnlineRow
+from taut.ports.online import OnlineRow, Stretch
 
 Key = tuple[Scalar, ...]
 
@@ -38,6 +38,10 @@ INSERT INTO online_rows VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE
 SET event_time_us = excluded.event_time_us, row = excluded.row
 WHERE excluded.event_time_us > event_time_us OR (excluded.event_time_us = event_time_us AND excluded.row <> row)
 """
+_WALK: Final = (
+    "SELECT key, row, event_time_us FROM online_rows WHERE feature_set = ? AND key > ? ORDER BY key LIMIT ?"
+)
+_NEWEST: Final = "SELECT max(event_time_us) FROM online_rows WHERE feature_set = ?"
 _BATCH: Final = 4096
 _MMAP_BYTES: Final = 2**30
 _CHECKPOINT_PAGES: Final = 4000
@@ -56,9 +60,13 @@ class SqliteOnlineReader:
         self._uri: Final = f"{path.absolute().as_uri()}?mode=ro"
         self._path: Final = path
         self._timeout_s: Final = busy_timeout_s
-        self._local: Final = threading.local()
+        self._local = threading.local()
         self._lock: Final = threading.Lock()
-        self._open: Final[list[sqlite3.Connection]] = []
+        self._open: list[sqlite3.Connection] = []
+        self._left: list[
+            sqlite3.Connection
+        ] = []  # of a file that is there no more; a request may still read one
+        self._identity: Identity | None = None
         self._closed = False
 
     async def get(self, feature_set: str, key: Key) -> OnlineRow | None:
@@ -76,13 +84,52 @@ class SqliteOnlineReader:
             raise _translate(error, self._path) from error
         return None if found is None else _unpack(feature_set, packed, found[0])
 
+    def walk(self, feature_set: str, after: bytes, limit: int) -> Stretch:
+        with self._afresh() as connection:
+            found = connection.execute(_WALK, (feature_set, after, limit)).fetchall()
+        rows = []
+        for key, stored, event_time_us in found:
+            row = _unpack(feature_set, key, stored)
+            if row.event_time_us != event_time_us:
+                raise _changed(feature_set)
+            rows.append(row)
+        return Stretch(tuple(rows), found[-1][0] if len(found) == limit else b"")
+
+    def newest_us(self, feature_set: str) -> int | None:
+        with self._afresh() as connection:
+            newest: int | None = connection.execute(_NEWEST, (feature_set,)).fetchone()[0]
+        return newest
+
+    @contextmanager
+    def _afresh(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection of its own: one that is kept may read on from memory, or from a file that was replaced."""
+        self._follow()
+        try:
+            with closing(sqlite3.connect(self._uri, uri=True, timeout=self._timeout_s)) as connection:
+                _check_version(connection, self._path)
+                yield connection
+        except sqlite3.Error as error:
+            raise _translate(error, self._path) from error
+
+    def _follow(self) -> None:
+        """Leave a file that was moved, removed or replaced, for all threads."""
+        identity = _identity(self._path)
+        with self._lock:
+            if identity == self._identity or self._closed:
+                return
+            for connection in self._left:
+                connection.close()
+            self._identity, self._local = identity, threading.local()
+            self._left, self._open = self._open, []
+
     def close(self) -> None:
         """Close the connections of all threads. Reading afterwards raises Unavailable."""
         with self._lock:
             self._closed = True
-            for connection in self._open:
+            for connection in [*self._open, *self._left]:
                 connection.close()
             self._open.clear()
+            self._left.clear()
 
     def _cursor(self) -> sqlite3.Cursor:
         with self._lock:
@@ -92,6 +139,8 @@ class SqliteOnlineReader:
                 self._uri, uri=True, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
             )
             self._open.append(connection)
+            if self._identity is None:
+                self._identity = _identity(self._path)
         connection.execute(f"PRAGMA mmap_size={_MMAP_BYTES}")
         connection.execute("PRAGMA query_only=ON")
         _check_version(connection, self._path)
@@ -101,12 +150,20 @@ class SqliteOnlineReader:
 
 
 class SqliteOnlineWriter:
-    """Writes rows in batches, each one transaction that is synchronised before it returns."""
+    """Writes rows in batches, each one transaction that is synchronised before it returns.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    A file that was removed or replaced meanwhile is left for the one that lies at `path` now, made when it is absent.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         self._path: Final = path
-        self._connection: Final = connection
+        self._timeout_s: Final = busy_timeout_s
+        self._connection, self._identity = _open_to_write(path, busy_timeout_s)
         self._lock: Final = threading.Lock()
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
 
     def put(self, feature_set: str, rows: Iterable[tuple[Key, OnlineRow]]) -> int:
         changed = 0
@@ -132,13 +189,21 @@ class SqliteOnlineWriter:
         query = "SELECT count(*) FROM online_rows WHERE feature_set = ?"
         try:
             with self._lock:
+                self._follow()
                 return int(self._connection.execute(query, (feature_set,)).fetchone()[0])
         except sqlite3.Error as error:
             raise _translate(error, self._path) from error
 
+    def _follow(self) -> None:
+        if _identity(self._path) != self._identity:
+            connection, identity = _open_to_write(self._path, self._timeout_s)
+            self._connection.close()
+            self._connection, self._identity = connection, identity
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            self._follow()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -157,6 +222,23 @@ def open_online_writer(path: Path, *, busy_timeout_s: float = 10.0) -> Iterator[
 
     Raises Unavailable when the file cannot be opened or written, Corrupt when it is no store of online features.
     """
+    with closing(SqliteOnlineWriter(path, busy_timeout_s=busy_timeout_s)) as writer:
+        yield writer
+
+
+Identity = tuple[int, int]
+
+
+def _identity(path: Path) -> Identity | None:
+    """Return what tells the file at `path` from another that took its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _open_to_write(path: Path, busy_timeout_s: float) -> tuple[sqlite3.Connection, Identity | None]:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
@@ -166,9 +248,10 @@ def open_online_writer(path: Path, *, busy_timeout_s: float = 10.0) -> Iterator[
         raise _translate(error, path) from error
     try:
         _prepare(connection, path)
-        yield SqliteOnlineWriter(path, connection)
-    finally:
+    except BaseException:
         connection.close()
+        raise
+    return connection, _identity(path)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -229,7 +312,11 @@ def _unpack(feature_set: str, packed: bytes, stored: bytes) -> OnlineRow:
             return _DECODE(content)
         except msgspec.MsgspecError:
             pass  # the sum is right, so a writer of another version wrote it: said below
-    raise Corrupt(
+    raise _changed(feature_set)
+
+
+def _changed(feature_set: str) -> Corrupt:
+    return Corrupt(
         f"the online row of {feature_set!r} is not what was written: materialise the feature set again"
     )
 

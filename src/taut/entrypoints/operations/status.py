@@ -39,8 +39,27 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "ledger": {"size": platform.ledger.size()},
         "database": platform.records.dialect,
         "data_plane": data_plane(platform.home),
+        "not_ready": _not_ready(platform),
         "processes": read_state(platform.home).get("children", []),
     }
+
+
+def _not_ready(platform: Platform) -> list[Json]:
+    """Return what is not ready, by gateway, and why; an endpoint of its own where the gateway itself is."""
+    from taut.entrypoints.traffic import newest_states
+
+    found: list[Json] = []
+    for state in newest_states(() if platform.publisher is None else platform.publisher.gateways()):
+        beat = state.beat
+        if beat is None:
+            continue
+        if beat.reasons:
+            found.append({"gateway": state.gateway, "endpoint": None, "reasons": list(beat.reasons)})
+        found += [
+            {"gateway": state.gateway, "endpoint": name, "reasons": list(why)}
+            for name, why in sorted(beat.endpoints.items())
+        ]
+    return found
 
 
 def _traffic(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:

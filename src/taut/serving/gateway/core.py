@@ -154,6 +154,10 @@ class Gateway:
         )
         return reasons + self.scoring.store_reasons() + ([] if active is None else pages.lane_reasons(active))
 
+    def endpoint_reasons(self) -> dict[str, tuple[str, ...]]:
+        """Return why endpoints are not ready, beside the reasons of the whole gateway; those that are have none."""
+        return pages.endpoints_not_ready(self._active, self.scoring, self._now_us())
+
     def answer(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
         """Answer one request; a coroutine where that takes waiting. Never raises."""
         active = self._active

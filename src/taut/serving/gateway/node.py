@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from taut.core.errors import Conflict, TautError
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import Stock, compile_snapshot
 from taut.serving.gateway.core import Gateway
+from taut.serving.gateway.feature_probe import PROBE_S, FeatureProbe, Reasons
 from taut.serving.gateway.stocking import Stocking
 from taut.serving.memory import Heap, Residents, Shelf, machine_memory_bytes
 from taut.serving.meters import encode_reading, process_usage
@@ -40,6 +41,7 @@ class GatewayNode:
     home: artifacts are read relative to it. name: of this gateway in reports. fleet: its worker processes.
     model_memory_bytes: that models may take in all gateways of this machine together; None is half of what the machine, or
     this process's control group, has.
+    probe: looks at online features every few seconds, by the clock now_us; None where there are none.
     Guarantees: epochs never go back, also over restarts; a snapshot that cannot be served whole is refused with the
     reason, and the one before it serves on.
     """
@@ -55,6 +57,8 @@ class GatewayNode:
         random: Random,
         fleet: Fleet | None = None,
         model_memory_bytes: int | None = None,
+        probe: FeatureProbe | None = None,
+        now_us: Callable[[], int] = lambda: 0,
     ) -> None:
         self._gateway: Final = gateway
         self._memory_bytes: Final = model_memory_bytes or machine_memory_bytes() // 2
@@ -66,6 +70,8 @@ class GatewayNode:
         self._store: Final = store
         self._trust: Final = trust
         self._random: Final = random
+        self._probe: Final = probe
+        self._now_us: Final = now_us
         self._loader: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshot-loader")
 
     async def start_from_disk(self) -> None:
@@ -97,7 +103,9 @@ class GatewayNode:
                     self._loader,
                     lambda: compile_snapshot(snapshot, home=self._home, before=before, stock=stock),
                 )
+                reasons = await self._look(snapshot)
                 self._gateway.install(active)
+                self._gateway.scoring.feature_reasons = reasons
                 await self._keep(data)
         except TautError as error:
             self._gateway.refused_snapshot = error.message
@@ -120,6 +128,30 @@ class GatewayNode:
             )  # fmt: skip
         wants = self._stocking.wants(snapshot)
         return Stock(await self._residents.stock(wants, budget_bytes=budget_bytes), self._residents)
+
+    async def _look(self, snapshot: ServingSnapshot) -> Reasons:
+        """Return what is wrong with features, in the thread of snapshots, so that neither keeps the loop. Never raises."""
+        if self._probe is None:
+            return {}
+        look = self._probe.look
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._loader, look, snapshot.endpoints, self._now_us())
+        except Exception as error:  # noqa: BLE001 - raised here it would end the probing, and nothing be found any more
+            said = f"its features could not be looked at ({type(error).__name__}: {error})"
+            return {config.name: (said,) for config in snapshot.endpoints if config.live.signature.lookups}
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_S)
+            active = self._gateway.active
+            if active is not None:
+                reasons = await self._look(active.snapshot)
+                now = self._gateway.active
+                if (
+                    now is not None and now.snapshot is active.snapshot
+                ):  # else what came meanwhile was looked at by itself
+                    self._gateway.scoring.feature_reasons = reasons
 
     def _let_go(self) -> None:
         """Let models go that are served no more, or were loaded for a snapshot that was refused."""
@@ -162,6 +194,7 @@ class GatewayNode:
             answers=self._gateway.answers,
             refusals=self._gateway.refusals,
             reasons=reasons,
+            endpoints=self._gateway.endpoint_reasons(),
             meters=encode_reading(meters),
         )
 
@@ -171,11 +204,12 @@ class GatewayNode:
         subscriber = Subscriber(
             path, apply=self.apply, hello=self._hello, beat=self._beat, random=self._random
         )
-        task = asyncio.create_task(subscriber.run())
+        tasks = [asyncio.create_task(subscriber.run()), asyncio.create_task(self._keep_looking())]
         try:
             yield subscriber
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             self._loader.shutdown()

@@ -94,7 +94,7 @@ def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
     if not rest:
         return Page(metadata(endpoint.name, endpoint.config.live.version, endpoint.signature))
     if rest == ["ready"]:
-        why = [*visit.reasons(), *_endpoint_reasons(visit, endpoint)]
+        why = [*visit.reasons(), *endpoint_reasons(visit.scoring, endpoint, visit.now_us)]
         document = {
             "name": endpoint.name,
             "ready": not why,
@@ -169,10 +169,20 @@ def _store_reasons(active: Active, online: OnlineReader | None) -> list[str]:
     return []
 
 
-def _endpoint_reasons(visit: Visit, endpoint: Endpoint) -> list[str]:
-    why = visit.scoring.endpoint_reasons(endpoint)
+def endpoint_reasons(scoring: Scoring, endpoint: Endpoint, now_us: int) -> list[str]:
+    """Return why one endpoint must get no traffic, beside the reasons of the whole gateway."""
+    why = scoring.endpoint_reasons(endpoint)
     try:
-        check_fresh(endpoint, visit.now_us)
+        check_fresh(endpoint, now_us)
     except TautError as error:
         why.append(error.message)
     return why
+
+
+def endpoints_not_ready(active: Active | None, scoring: Scoring, now_us: int) -> dict[str, tuple[str, ...]]:
+    """Return why endpoints are not ready, by their names; those that are have none."""
+    found = {
+        endpoint.name: tuple(endpoint_reasons(scoring, endpoint, now_us))
+        for endpoint in (() if active is None else active.endpoints.values())
+    }
+    return {name: why for name, why in found.items() if why}

@@ -18,6 +18,7 @@ from taut.serving.gateway.asking import Models, Watched, ticket_principal
 from taut.serving.gateway.breakers import Breaker, Breakers
 from taut.serving.gateway.cache import FOREVER_US, ROWS_MAX, CacheKeys, Entry, Flight, ResultCache
 from taut.serving.gateway.compiled import Active, Endpoint
+from taut.serving.gateway.feature_probe import Reasons
 from taut.serving.gateway.features import NONE, look_up
 from taut.serving.gateway.scorer import Features
 from taut.serving.gateway.standins import DefaultStep, StaleStep, Step, VersionStep, Way
@@ -86,6 +87,7 @@ class Scoring:
         self._breakers: Final = Breakers()
         self._caches: dict[str, ResultCache] = {}
         self.store: Final = Breaker(STORE)
+        self.feature_reasons: Reasons = {}  # as the probe found them last
 
     def adopt(self, active: Active) -> None:
         """Give a compiled snapshot's endpoints the caches and breakers that still hold, and forget the others."""
@@ -191,11 +193,12 @@ class Scoring:
     def endpoint_reasons(self, endpoint: Endpoint) -> list[str]:
         """Return why an endpoint cannot answer now."""
         way, resident = endpoint.way, endpoint.resident
+        why = list(self.feature_reasons.get(endpoint.name, ()))
         if resident.fault and resident.model is None:
-            return [f"endpoint {endpoint.name!r}: {resident.name} cannot be loaded: {resident.fault}"]
+            return [*why, f"endpoint {endpoint.name!r}: {resident.name} cannot be loaded: {resident.fault}"]
         if way is None or way.steps or way.breaker is None or not way.breaker.refuses(self._counter_ns()):
-            return []
-        return [_failed_often(endpoint, way.breaker)]
+            return why
+        return [*why, _failed_often(endpoint, way.breaker)]
 
     def degraded(self, endpoint: Endpoint) -> list[str]:
         """Return what is wrong with an endpoint that answers all the same."""

@@ -41,6 +41,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """A sign of life, every second or so, with counters since the gateway's start.
 
+    reasons: why it is not ready. endpoints: why single endpoints are not, of one that may be ready itself.
     meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
     its figures and not the connection.
     """
@@ -51,6 +52,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     answers: int
     refusals: int
     reasons: tuple[str, ...] = ()
+    endpoints: dict[str, tuple[str, ...]] = {}
     meters: msgspec.Raw = msgspec.Raw(b"null")
 
 
