@@ -7,18 +7,17 @@ from taut.lifecycle.registry.export import verify_export
 from taut.lifecycle.registry.registry import Registry
 from taut.lifecycle.registry.tables import metadata
 from taut.lifecycle.registry.values import (
-    MODEL_FILE,
     Approval,
     Candidate,
     Change,
     Derived,
-    File,
     GateInputs,
     Loaded,
     ModelState,
     Score,
     VersionInfo,
 )
+from taut.trust.signing.models import MODEL_FILE, File
 
 __all__ = [
     "MODEL_FILE",

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from taut.core.evidence import Outcome
-from taut.lifecycle.registry.values import MODEL_FILE, VersionInfo
+from taut.lifecycle.registry.values import VersionInfo
+from taut.trust.signing.models import MODEL_FILE
 
 
 def card_json(info: VersionInfo) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from taut.core.canonical import canonical_json, digest_bytes
 from taut.core.errors import Conflict, Corrupt, NotFound
-from taut.lifecycle.registry.manifest import Manifest, read_manifest
 from taut.ports.keys import PublicKey
+from taut.trust.signing.models import Manifest, read_manifest
 
 MANIFEST_FILE: Final = "manifest.json"
 _CARDS: Final = ("card.md", "card.json")

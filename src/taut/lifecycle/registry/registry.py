@@ -18,9 +18,8 @@ from taut.lifecycle.registry.card import card_json, card_markdown
 from taut.lifecycle.registry.decide import OPEN, People
 from taut.lifecycle.registry.export import write_export
 from taut.lifecycle.registry.gate import ModelCheck, gate_for, subject_of
-from taut.lifecycle.registry.manifest import Manifest, read_manifest, sign_manifest
+from taut.lifecycle.registry.manifest import sign_manifest
 from taut.lifecycle.registry.values import (
-    MODEL_FILE,
     Candidate,
     Change,
     GateInputs,
@@ -35,6 +34,7 @@ from taut.ports.world import Clock, Ids
 from taut.trust.identity import Principal
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
+from taut.trust.signing.models import MODEL_FILE, Manifest, read_manifest
 
 _LIVE_MAX: Final = 10_000
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,63}")
@@ -219,6 +219,11 @@ class Registry:
     def signature(self, ref: VersionRef) -> ModelSignature:
         """Return what a version takes and gives, verified. Raises as `load` does, but for the files."""
         return self._manifest(ref).signature
+
+    def signed_manifest(self, ref: VersionRef) -> bytes:
+        """Return a version's manifest as it was signed, to be carried elsewhere. Raises NotFound."""
+        with self._records.read() as tx:
+            return store.statement(tx, ref).encode()
 
     def _manifest(self, ref: VersionRef) -> Manifest:
         with self._records.read() as tx:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy.typing as npt
@@ -15,8 +15,7 @@ from taut.core.evidence import Check, Decision, Evidence, Scalar, Verdict
 from taut.core.refs import VersionRef
 from taut.core.schema import ModelSignature
 from taut.project.manifest import GateSpec
-
-MODEL_FILE: Final = "model.onnx"
+from taut.trust.signing.models import MODEL_FILE, File
 
 
 class ModelState(StrEnum):
@@ -26,13 +25,6 @@ class ModelState(StrEnum):
     APPROVED = "approved"
     LIVE = "live"
     RETIRED = "retired"
-
-
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """One file of a version, in Blobs."""
-
-    digest: str
-    size_bytes: int
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from taut.serving.gateway.compiled import Endpoint
+from taut.core.schema import ModelSignature
 from taut.serving.gateway.replies import encode_json
 from taut.serving.gateway.tensors import output_names, output_tensors, raw_output, raw_outputs
 from taut.serving.runtime import Outputs
 from taut.serving.runtime.outputs import Label
-from taut.serving.snapshot import ServedModel
+
+if TYPE_CHECKING:  # the runner at the edge has neither
+    from taut.serving.gateway.compiled import Endpoint
+    from taut.serving.snapshot import ServedModel
 
 
 class _Binary(msgspec.Struct, gc=False):
@@ -59,7 +62,9 @@ def render(
     if kind == "v2":
         tensors = output_tensors(served.signature, outputs, endpoint.label_type, wanted)
         return encode_json(_Tensors(endpoint.name, served.version.rpartition("@")[2], tensors, v2_id))
-    return encode_json(_Predictions(_rows(served, outputs), request_id, served.version, served.release))
+    return encode_json(
+        _Predictions(predictions(served.signature, outputs), request_id, served.version, served.release)
+    )
 
 
 def render_binary(
@@ -89,8 +94,8 @@ def render_binary(
     return len(document), document + raw
 
 
-def _rows(served: ServedModel, outputs: Outputs) -> list[_Binary] | list[_Multi] | list[_Value]:
-    signature = served.signature
+def predictions(signature: ModelSignature, outputs: Outputs) -> list[_Binary] | list[_Multi] | list[_Value]:
+    """Return the answers of `/v1/predict` to each row."""
     if signature.output == "value":
         return [_Value(value) for value in outputs.values]
     pairs = zip(outputs.labels, outputs.probabilities, strict=True)

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from taut.core.errors import Unavailable
 from taut.serving.errors import Malformed, TooLarge
-from taut.serving.gateway.core import Gateway
-from taut.serving.gateway.replies import STALLED_S, Reply, Stream
+from taut.serving.gateway.replies import STALLED_S, Answering, Reply, Stream
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,7 +26,7 @@ class AsgiApp:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Answering,
         *,
         stalled_s: float = STALLED_S,
         max_arriving_bytes: int = MAX_ARRIVING_BYTES,

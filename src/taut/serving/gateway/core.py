@@ -7,7 +7,7 @@ answer. What needs no waiting runs to its end without a suspension; what does co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -35,11 +35,11 @@ from taut.serving.gateway.guard import (
     Session,
     check_fresh,
     json_bytes,
-    single_headers,
     stream_rows,
 )
+from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
-from taut.serving.gateway.replies import Reply, Statuses, binary_head, refusal
+from taut.serving.gateway.replies import Headers, Pending, Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.scorer import Features
 from taut.serving.gateway.scoring import Made, Scoring
 from taut.serving.gateway.tensors import Batch
@@ -51,8 +51,6 @@ from taut.serving.predictions import LIVE, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Trace, Tracer
 
-Headers = Sequence[tuple[bytes, bytes]]
-Pending = Coroutine[Any, Any, Reply]
 LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
 

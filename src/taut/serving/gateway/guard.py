@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,12 +11,9 @@ import msgspec
 from taut.core.errors import Denied, InvalidInput, Unauthenticated, Unavailable
 from taut.serving.errors import Malformed
 from taut.serving.gateway.compiled import Active, Endpoint
+from taut.serving.gateway.headers import whole_number
 from taut.trust.identity.principals import Principal
 
-_DECIDING: Final = (
-    b"authorization", b"taut-deadline-ms", b"taut-priority", b"taut-subject", b"content-encoding", b"host",
-    b"inference-header-content-length", b"taut-stream-rows",
-)  # fmt: skip
 _JSON_BYTES: Final = b"inference-header-content-length"
 _MAX_SESSIONS: Final = 16_384
 _MAX_DEADLINE_MS: Final = 600_000
@@ -115,15 +112,9 @@ class Guard:
             return self._plain
         deadline_ms = self._plain.deadline_ms
         if deadline is not None:
-            deadline_ms = _whole(b"taut-deadline-ms", deadline, 1, _MAX_DEADLINE_MS)
-        number = DEFAULT_PRIORITY if priority is None else _whole(b"taut-priority", priority, 0, 9)
+            deadline_ms = whole_number(b"taut-deadline-ms", deadline, 1, _MAX_DEADLINE_MS)
+        number = DEFAULT_PRIORITY if priority is None else whole_number(b"taut-priority", priority, 0, 9)
         return Caller(deadline_ms, number, "" if subject is None else _subject(subject))
-
-
-def _whole(name: bytes, value: bytes, low: int, high: int) -> int:
-    if value.isdigit() and len(value) < 10 and low <= int(value) <= high:
-        return int(value)
-    raise Malformed(f"{name.decode()}: saw {value[:40]!r}, wanted a whole number from {low} to {high}")
 
 
 def _subject(value: bytes) -> str:
@@ -131,17 +122,6 @@ def _subject(value: bytes) -> str:
     if not text.isascii() or not text.isprintable() or not 0 < len(text) <= _MAX_SUBJECT:
         raise Malformed(f"taut-subject: wanted 1 to {_MAX_SUBJECT} printable ASCII characters")
     return text
-
-
-def single_headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the headers by name. Raises Malformed when one that decides something came twice: which would hold?"""
-    found = dict(headers)
-    if len(found) != len(headers):
-        names = [name for name, _ in headers]
-        twice = [name for name in _DECIDING if names.count(name) > 1]
-        if twice:
-            raise Malformed(f"header {twice[0].decode()} was sent more than once: send it once")
-    return found
 
 
 def check_fresh(endpoint: Endpoint, now_us: int) -> None:
@@ -160,7 +140,7 @@ def json_bytes(headers: Mapping[bytes, bytes], body: bytes, kind: str) -> int | 
         return None
     if kind != "v2":
         raise Malformed("inference-header-content-length is for /v2/models/NAME/infer: send JSON here")
-    return _whole(_JSON_BYTES, value, 0, len(body))
+    return whole_number(_JSON_BYTES, value, 0, len(body))
 
 
 def stream_rows(headers: Mapping[bytes, bytes]) -> int | None:
@@ -168,7 +148,7 @@ def stream_rows(headers: Mapping[bytes, bytes]) -> int | None:
     if b"text/event-stream" not in headers.get(b"accept", b""):
         return None
     value = headers.get(b"taut-stream-rows")
-    return 1 if value is None else _whole(b"taut-stream-rows", value, 1, _MAX_STREAM_ROWS)
+    return 1 if value is None else whole_number(b"taut-stream-rows", value, 1, _MAX_STREAM_ROWS)
 
 
 def check_key_parts(key: tuple[object, ...], row: int, names: tuple[str, ...]) -> None:

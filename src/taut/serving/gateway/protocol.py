@@ -16,10 +16,9 @@ from uvicorn.server import ServerState
 from taut.core.errors import TautError
 from taut.serving.errors import TooLarge
 from taut.serving.gateway.bounded import BoundedProtocol
-from taut.serving.gateway.core import Gateway, Pending
 from taut.serving.gateway.crowd import Crowd
 from taut.serving.gateway.cycles import Cycle, Late, render, render_head
-from taut.serving.gateway.replies import Reply, Stream
+from taut.serving.gateway.replies import Answering, Pending, Reply, Stream
 
 _AT_ONCE: Final = 8  # requests of one read that are answered before others get their turn
 
@@ -33,7 +32,7 @@ class GatewayProtocol(BoundedProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         *,
-        gateway: Gateway,
+        gateway: Answering,
         crowd: Crowd,
         stalled_s: float,
         _loop: asyncio.AbstractEventLoop,

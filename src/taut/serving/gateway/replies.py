@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from http import HTTPStatus
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -52,6 +52,29 @@ class Reply(NamedTuple):
         if self.close:
             headers.append((b"connection", b"close"))
         return headers
+
+
+Headers = Sequence[tuple[bytes, bytes]]
+Pending = Coroutine[Any, Any, Reply]
+
+
+class Answering(Protocol):
+    """What a server hands requests to: the gateway, or the runner of a bundle at the edge."""
+
+    @property
+    def max_body_bytes(self) -> int: ...
+
+    def answer(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
+        """Answer one request; a coroutine where that takes waiting. Never raises."""
+        ...
+
+    def turn_away(self, method: str, path: str, headers: Headers) -> Reply | None:
+        """Return the refusal of a request whose body need not be read to know it; None for all others."""
+        ...
+
+    def refuse(self, error: TautError, *, close: bool) -> Reply:
+        """Return the answer to a request that did not get as far as `answer`."""
+        ...
 
 
 def ok(document: object, *, request_id: str, epoch: int) -> Reply:

@@ -12,10 +12,9 @@ from uvicorn.server import ServerState
 
 from taut.serving.gateway.asgi import MAX_ARRIVING_BYTES, AsgiApp
 from taut.serving.gateway.bounded import ARRIVAL_S, IDLE_S, sweep
-from taut.serving.gateway.core import Gateway
 from taut.serving.gateway.crowd import MAX_CONNECTIONS, Crowd
 from taut.serving.gateway.protocol import GatewayProtocol
-from taut.serving.gateway.replies import STALLED_S
+from taut.serving.gateway.replies import STALLED_S, Answering
 
 _LINGER_S: Final = 0.3
 
@@ -30,7 +29,7 @@ class GatewayServer:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Answering,
         listener: socket.socket,
         *,
         arrival_timeout_s: float = ARRIVAL_S,
