@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 from crashes import Books, Death, assert_nothing_runs
-from installation import Installation, Json
+from installation import ORDER, Installation, Json
+from runner import document, run_alone
 
 from taut.core.refs import VersionRef
 from taut.lifecycle.training.variants import Figures, Made, Variant, make_variants
@@ -94,6 +96,30 @@ def test_trees_have_nothing_to_quantise_and_nothing_is_registered_for_it(release
         assert (tried["outcome"], "nothing to quantise" in tried["note"]) == ("not made", True)
 
 
+def assert_no_edge(shop: Installation, variant: str) -> None:
+    """A variant that nobody approved does not leave the house, and is no reason to export another in silence."""
+    words = ("model", "export", "late@2", "--edge", str(shop.folder / "early.pyz"), "--features-in-request")
+    shop.refused(*words, "--variant", "int8-dynamic", exit_code=4, code="denied")
+    shop("model", "approve", "late@2")
+    told = shop(*words)
+    assert (told["version"], told["variant"]) == ("late@2", "original")
+    assert variant in told["note"]
+
+
+def assert_edge(shop: Installation, variant: str, name: str) -> None:
+    """The kept variant is what goes to the edge, unless the original is asked for; it answers there."""
+    words = ("model", "export", "late@2", "--features-in-request", "--edge")
+    small = shop(*words, str(shop.folder / "small.pyz"))
+    whole = shop(*words, str(shop.folder / "whole.pyz"), "--variant", "original")
+    assert (small["version"], small["origin"], small["variant"]) == (variant, "late@2", name)
+    assert (whole["version"], whole["variant"]) == ("late@2", "original")
+    assert small["size_bytes"] < whole["size_bytes"]
+    data = json.dumps({**ORDER, "waiting": 40})
+    answers = [document(run_alone(Path(told["file"]), "predict", "--data", data)) for told in (small, whole)]
+    probabilities = [answer["predictions"][0]["probability"] for answer in answers]
+    assert abs(probabilities[0] - probabilities[1]) < 0.05
+
+
 def test_a_network_is_quantised_and_what_is_kept_says_where_it_is_from(network: Installation) -> None:
     told = network("model", "optimise", "late@2")
 
@@ -119,10 +145,12 @@ def test_a_faithful_variant_is_admitted_waits_for_approval_and_is_released(netwo
     assert told["verdict"] == "admit", told
     shown = network("model", "show", told["version"])
     assert shown["state"] == "candidate"
+    assert_no_edge(network, told["version"])
     assert shown["card"]["variant"]["origin"] == "late@2"
     assert "Made from **late@2**" in shown["card_markdown"]
     assert {"quality", "parity", "auc minimum"} <= {check["name"] for check in shown["card"]["checks"]}
     network("model", "approve", told["version"])
+    assert_edge(network, told["version"], "int8-dynamic")
     assert network("release", "start", "late", told["version"])["state"] == "live"
     why = str(network("why", f"model:{told['version']}"))
     assert "optimise" in why

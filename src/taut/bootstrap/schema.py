@@ -11,6 +11,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.adapters.stories.tables import metadata as stories
     from taut.lifecycle.batch.tables import metadata as batch
     from taut.lifecycle.data.tables import metadata as data
+    from taut.lifecycle.edge.tables import metadata as edge
     from taut.lifecycle.features.tables import metadata as features
     from taut.lifecycle.plans.tables import metadata as plans
     from taut.lifecycle.registry.tables import metadata as registry
@@ -35,4 +36,5 @@ def all_metadata() -> tuple[MetaData, ...]:
         registry,
         release,
         batch,
+        edge,
     )

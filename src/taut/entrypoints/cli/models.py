@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
         "reject": reject,
         "verify": verify,
         "export": export,
+        "edge": edge,
         "alias": alias,
         "optimise": optimise,
         "retire": retire,
@@ -137,23 +138,75 @@ def reject(context: typer.Context, version: Version, reason: Reason = "") -> Non
     session(context).show_only("model.reject", {"version": version, "reason": reason}, views.decided)
 
 
-def verify(context: typer.Context, version: Version) -> None:
+def verify(
+    context: typer.Context,
+    version: Version,
+    bundle: Annotated[
+        Path | None, typer.Option("--edge", help="Verify this file of `taut model export --edge` too.")
+    ] = None,
+) -> None:
     """Check a version's signature and the digests of its artifacts."""
     from taut.entrypoints import views
 
-    session(context).act("model.verify", {"version": version}, views.fields)
+    here = session(context)
+    if bundle is not None:
+        here.act("edge.verify", {"version": version, "file": str(bundle.absolute())}, views.fields)
+        return
+    here.act("model.verify", {"version": version}, views.fields)
 
 
 def export(
     context: typer.Context,
     version: Version,
-    folder: Annotated[Path, typer.Option("--to", help="A folder that is empty or not there yet.")],
+    folder: Annotated[
+        Path | None, typer.Option("--to", help="A folder that is empty or not there yet.")
+    ] = None,
+    edge: Annotated[
+        Path | None,
+        typer.Option("--edge", help="Instead: one file that verifies itself and serves, FILE.pyz."),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="For --edge: original, or a kept variant; else the smallest quantised one."),
+    ] = None,
+    features_in_request: Annotated[
+        bool, typer.Option("--features-in-request", help="For --edge: callers send what would be looked up.")
+    ] = False,
 ) -> None:
-    """Write a version, its signed manifest and its card to a folder, to be verified anywhere."""
-    from taut.entrypoints import views
+    """Write a version, its signed manifest and its card to a folder, to be verified anywhere; or as one file for the edge.
 
-    request = {"version": version, "folder": str(folder.absolute())}
-    session(context).act("model.export", request, views.fields)
+    For example: taut model export delay@3 --edge delay.pyz
+    """
+    from taut.core.errors import InvalidInput
+    from taut.entrypoints import edge_view, views
+
+    if (folder is None) == (edge is None):
+        raise InvalidInput("give either --to FOLDER or --edge FILE.pyz")
+    if edge is not None:
+        request = {
+            "version": version, "file": str(edge.absolute()), "variant": variant, "features_in_request": features_in_request,
+        }  # fmt: skip
+        session(context).act("edge.export", request, edge_view.bundle)
+    elif folder is not None:
+        if variant is not None or features_in_request:
+            raise InvalidInput("--variant and --features-in-request are for --edge FILE.pyz")
+        session(context).act(
+            "model.export", {"version": version, "folder": str(folder.absolute())}, views.fields
+        )
+
+
+def edge(
+    context: typer.Context,
+    version: Annotated[str | None, typer.Argument(help="Only devices that run it: model@number.")] = None,
+    limit: int = 100,
+) -> None:
+    """List devices at the edge: what they run, when they were last heard of, what they answered, and how it drifts.
+
+    For example: taut model edge delay@3
+    """
+    from taut.entrypoints import edge_view
+
+    session(context).act("edge.list", {"version": version, "limit": limit}, edge_view.devices)
 
 
 def optimise(context: typer.Context, version: Version) -> None:

@@ -11,7 +11,8 @@ from taut.entrypoints.cli.nouns import Verbs, add_noun
 from taut.entrypoints.cli.session import session
 
 Role = Annotated[
-    list[str], typer.Option("--role", "-r", help="admin, operator, builder, approver, predictor, auditor.")
+    list[str],
+    typer.Option("--role", "-r", help="admin, operator, builder, approver, predictor, device, auditor."),
 ]
 Principal = Annotated[str, typer.Option("--principal", "-p", help="Who it is for.")]
 Enrol = Annotated[

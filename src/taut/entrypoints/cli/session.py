@@ -20,6 +20,7 @@ _NEEDS_HOME: Final = (
     "features",
     "run",
     "model",
+    "edge",
     "release",
     "ledger",
     "why",

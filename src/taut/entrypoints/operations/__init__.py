@@ -12,6 +12,7 @@ def operation_table() -> OperationTable:
     from taut.entrypoints.operations import (
         batch,
         data,
+        edge,
         features,
         flows,
         ledger,
@@ -28,6 +29,7 @@ def operation_table() -> OperationTable:
     modules = (
         batch,
         data,
+        edge,
         features,
         flows,
         ledger,

@@ -27,6 +27,8 @@ ACTIONS: Final[dict[str, str]] = {
     "model.optimise": "try smaller and faster forms of a model version",
     "model.export": "export a model version",
     "model.import": "import a model version",
+    "edge.report": "report what a device at the edge counted",
+    "edge.read": "see devices at the edge and what they reported",
     "release.read": "see releases and their history",
     "release.start": "start a release",
     "release.pause": "pause a release",
@@ -60,7 +62,7 @@ ACTIONS: Final[dict[str, str]] = {
 }
 
 _SEE: Final = (
-    "data.list", "run.read", "model.read", "model.verify", "release.read", "plan.read", "policy.read", "fleet.read",
+    "data.list", "run.read", "model.read", "model.verify", "edge.read", "release.read", "plan.read", "policy.read", "fleet.read",
     "status.read", "explain",
 )  # fmt: skip
 
@@ -79,5 +81,6 @@ ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "approver": (*_SEE, "model.approve", "model.reject", "features.read", "ledger.read", "ledger.verify"),
     "predictor": ("predict", "feedback"),
+    "device": ("predict", "edge.report"),
     "auditor": (*_SEE, "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip

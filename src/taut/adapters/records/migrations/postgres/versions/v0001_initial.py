@@ -141,6 +141,37 @@ def upgrade() -> None:
     )
     op.create_index("data_sources_rows", "data_sources", ["dataset", "first_row_id"], unique=False)
     op.create_table(
+        "edge_bundles",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.String(length=80), nullable=False),
+        sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "edge_counts",
+        sa.Column("principal", sa.String(length=256), nullable=False),
+        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("bundle", sa.String(length=64), nullable=False),
+        sa.Column("reports", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("counts", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("principal", "device", "bundle"),
+    )
+    op.create_table(
+        "edge_devices",
+        sa.Column("principal", sa.String(length=256), nullable=False),
+        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("bundle", sa.String(length=64), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("missed", sa.BigInteger(), nullable=False),
+        sa.Column("first_us", sa.BigInteger(), nullable=False),
+        sa.Column("last_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("principal", "device"),
+    )
+    op.create_table(
         "features_materialisations",
         sa.Column("id", sa.String(length=80), nullable=False),
         sa.Column("feature_set", sa.String(length=63), nullable=False),

@@ -1,0 +1,308 @@
+"""A bundle that was changed, re-signed or asked by strangers: nothing of it runs, and nothing of it answers."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from taut.adapters.keys.file import FileKeys
+from taut.core.errors import Corrupt, Denied, InvalidInput
+from taut.entrypoints.edge.launch import Unsigned, read
+from taut.serving.edge.bundle import (
+    KEYS,
+    MANIFEST,
+    PAYLOAD_TYPE,
+    STATEMENT,
+    Contents,
+    fingerprint,
+    verify_bundle,
+)
+from taut.serving.edge.calling import Caller, read_token
+from taut.testing.edge import bundle_bytes, bundle_files, file_of, signed
+from taut.testing.serving import matrix_model
+from taut.testing.world import SeededRandom
+from taut.trust.signing import SignedStatement, verify_statement
+
+PARTS = (
+    "model.onnx",
+    "manifest.json",
+    "keys.json",
+    "requirements.txt",
+    "taut/serving/edge/core.py",
+    "taut/core/ort.py",
+)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> FileKeys:
+    return FileKeys(tmp_path_factory.mktemp("keys"), random=SeededRandom())
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> FileKeys:
+    return FileKeys(tmp_path_factory.mktemp("others"), random=SeededRandom(1))
+
+
+@pytest.fixture(scope="module")
+def whole(keys: FileKeys, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "delay.pyz"
+    path.write_bytes(bundle_bytes(bundle_files(keys, runner=True)))
+    return path
+
+
+@pytest.fixture
+def bundle(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(whole, tmp_path / "delay.pyz"))
+
+
+def run(bundle: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-I", str(bundle), *words], capture_output=True, text=True, timeout=60
+    )
+
+
+def contents_of(files: dict[str, bytes], keys: FileKeys) -> Contents:
+    statement = SignedStatement.from_json(files[STATEMENT])
+    payload = verify_statement(statement, keys.public_keys(purpose="model"), payload_type=PAYLOAD_TYPE)
+    return msgspec.convert(payload, Contents)
+
+
+def mine(keys: FileKeys) -> str:
+    return fingerprint(keys.public_keys(purpose="model")[0].pem)
+
+
+@pytest.mark.parametrize("part", [*PARTS, STATEMENT, "__main__.py"])
+def test_a_flipped_byte_in_any_part_ends_with_8_and_names_it(bundle: Path, part: str) -> None:
+    data = bytearray(bundle.read_bytes())
+    head = data.index(b"PK\x03\x04", 0)
+    while data[head + 30 : head + 30 + len(part)] != part.encode():
+        head = data.index(b"PK\x03\x04", head + 4)
+    size = int.from_bytes(data[head + 22 : head + 26], "little")
+    begin = head + 30 + len(part)
+    place = begin + (
+        data[begin : begin + size].index(b"Python's own") if part == "__main__.py" else size // 2
+    )
+    data[place] ^= 1
+    bundle.write_bytes(data)
+
+    told = run(bundle, "verify")
+
+    assert told.returncode == 8, told.stderr
+    assert told.stderr.startswith("corrupt: ")
+    assert part in told.stderr
+    assert told.stdout == ""
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_was_replaced_with_its_checksum_ends_with_8_and_names_it(
+    bundle: Path, tmp_path: Path, part: str
+) -> None:
+    """The archive is whole; only what was signed knows better. Nothing of the part is run."""
+    trace = tmp_path / "ran"
+    code = f"open({str(trace)!r}, 'w').close()\n".encode()
+    bundle.write_bytes(bundle_bytes({**read(str(bundle)), part: code}))
+
+    told = run(bundle, "verify")
+
+    assert told.returncode == 8, told.stderr
+    assert part in told.stderr
+    assert not trace.exists()
+
+
+def test_a_file_more_or_a_file_less_ends_with_8(bundle: Path) -> None:
+    files = read(str(bundle))
+    bundle.write_bytes(bundle_bytes({**files, "taut/serving/edge/extra.py": b""}))
+    more = run(bundle, "verify")
+    bundle.write_bytes(
+        bundle_bytes({name: data for name, data in files.items() if name != "taut/core/times.py"})
+    )
+    less = run(bundle, "verify")
+    bundle.write_bytes(bundle.read_bytes()[:-200_000])
+    cut = run(bundle, "verify")
+
+    assert (more.returncode, "extra.py" in more.stderr) == (8, True)
+    assert (less.returncode, "times.py" in less.stderr) == (8, True)
+    assert cut.returncode != 0
+    assert cut.stdout == ""
+
+
+def test_a_bundle_that_another_key_signed_again_is_denied_to_whoever_knows_the_right_one(
+    bundle: Path, keys: FileKeys, others: FileKeys, tmp_path: Path
+) -> None:
+    pem = tmp_path / "model.pem"
+    pem.write_text(keys.public_keys(purpose="model")[0].pem)
+    assert run(bundle, "verify", "--key", str(pem)).returncode == 0
+    assert run(bundle, "verify", "--fingerprint", mine(keys)).returncode == 0
+
+    bundle.write_bytes(bundle_bytes(bundle_files(others, model=matrix_model(2, bias=9.0), runner=True)))
+
+    by_itself = run(bundle, "verify")
+    assert by_itself.returncode == 0
+    assert "vouches only for itself" in by_itself.stderr
+    assert '"trusted": "itself"' in by_itself.stdout
+    assert run(bundle, "verify", "--key", str(pem)).returncode == 4
+    assert run(bundle, "predict", "--fingerprint", mine(keys), "--data", '{"x0": 1, "x1": 1}').returncode == 4
+
+
+def test_a_model_under_a_manifest_of_another_signature_is_refused(keys: FileKeys, others: FileKeys) -> None:
+    """The statement is by the trusted key, the model's own manifest is not."""
+    files, foreign = bundle_files(keys), bundle_files(others)
+    mixed = {**files, MANIFEST: foreign[MANIFEST]}
+    told = contents_of(files, keys)
+    told = msgspec.structs.replace(told, files={**told.files, MANIFEST: file_of(foreign[MANIFEST])})
+
+    with pytest.raises(Denied, match="no trusted key"):
+        verify_bundle(signed(keys, mixed, told), fingerprints=(mine(keys),))
+
+
+def _swap_model(files: dict[str, bytes], told: Contents) -> tuple[dict[str, bytes], Contents]:
+    other = matrix_model(2, bias=9.0)
+    return {**files, "model.onnx": other}, msgspec.structs.replace(
+        told, files={**told.files, "model.onnx": file_of(other)}
+    )
+
+
+def _swap_version(files: dict[str, bytes], told: Contents) -> tuple[dict[str, bytes], Contents]:
+    return files, msgspec.structs.replace(told, version="delay@2")
+
+
+def _drop_model(files: dict[str, bytes], told: Contents) -> tuple[dict[str, bytes], Contents]:
+    kept = {name: file for name, file in told.files.items() if name != "model.onnx"}
+    return {name: files[name] for name in files if name != "model.onnx"}, msgspec.structs.replace(
+        told, files=kept
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(_swap_model, "not the one that was signed for delay@1"), (_swap_version, "bundle's is delay@2"), (_drop_model, "no model.onnx")],
+)  # fmt: skip
+def test_a_statement_that_contradicts_the_models_own_manifest_is_refused(
+    keys: FileKeys, change: Callable[..., tuple[dict[str, bytes], Contents]], said: str
+) -> None:
+    files = bundle_files(keys)
+    changed, told = change(files, contents_of(files, keys))
+
+    with pytest.raises(Corrupt, match=said):
+        verify_bundle(signed(keys, changed, told))
+
+
+def test_keys_that_are_none_and_archives_that_are_none_are_refused(keys: FileKeys, tmp_path: Path) -> None:
+    files = bundle_files(keys)
+    with pytest.raises(Corrupt, match=KEYS):
+        verify_bundle({**files, KEYS: b'["nonsense"]'})
+    for name, data in {"empty": b"", "text": b"hello" * 99, "folder": None}.items():
+        path = tmp_path / name
+        path.mkdir() if data is None else path.write_bytes(data)
+        with pytest.raises(Unsigned):
+            read(str(path))
+
+
+def test_off_loopback_a_runner_wants_a_token_of_its_callers(bundle: Path, tmp_path: Path) -> None:
+    refused = run(bundle, "serve", "--host", "0.0.0.0", "--port", "0")
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    none = run(bundle, "serve", "--host", "0.0.0.0", "--port", "0", "--caller-token-file", str(empty))
+
+    assert (refused.returncode, "--caller-token-file" in refused.stderr) == (2, True)
+    assert (none.returncode, "holds no token" in none.stderr) == (2, True)
+
+
+def test_strangers_large_bodies_and_garbage_get_clear_answers_and_the_token_is_never_said(
+    bundle: Path, tmp_path: Path
+) -> None:
+    token, said = tmp_path / "token", tmp_path / "said"
+    token.write_text("s3cret-of-the-kiosk")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [
+        "serve",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        str(port),
+        "--caller-token-file",
+        str(token),
+        "--state",
+        str(tmp_path / "state"),
+    ]
+    with (
+        said.open("w") as log,
+        subprocess.Popen([sys.executable, "-I", str(bundle), *words], stderr=log) as process,
+    ):
+        try:
+            transport = httpx.HTTPTransport(retries=20)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, transport=transport) as http:
+                path, row = "/v1/predict/delay", {"instances": [{"x0": 1.0, "x1": 2.0}]}
+                bearer = {"authorization": "Bearer s3cret-of-the-kiosk"}
+                assert http.get("/v2/health/ready").status_code == 200
+                assert http.get("/v2/models/delay").status_code == 401
+                for headers in (
+                    {},
+                    {"authorization": "Bearer wrong"},
+                    {"authorization": "Basic s3cret-of-the-kiosk"},
+                ):
+                    answer = http.post(path, json=row, headers=headers)
+                    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated")
+                large = http.post(path, content=b" " * (8 * 2**20 + 1), headers=bearer)
+                assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
+                for body, code in ((b"{", 400), (b"[" * 100_000, 400), (b'{"instances": [{"x0": 1}]}', 422)):
+                    assert http.post(path, content=body, headers=bearer).status_code == code
+                zipped = http.post(path, content=b"x", headers={**bearer, "content-encoding": "gzip"})
+                assert zipped.status_code == 415
+                assert http.post(path, json=row, headers=bearer).status_code == 200
+                assert http.get("/v2/models/other").status_code == 404
+                assert http.get("/../../etc/passwd").status_code == 404
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+    told = said.read_text() + "".join(
+        path.read_text() for path in (tmp_path / "state").iterdir() if path.name != "lock"
+    )
+    assert "s3cret" not in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://taut.example/v1",
+        "ftp://127.0.0.1/",
+        "https://ada:pw@taut.example/",
+        "127.0.0.1:80",
+        "https://",
+    ],
+)
+def test_a_token_is_not_carried_in_clear_nor_to_what_is_no_address(url: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput):
+        Caller(url, token_file=tmp_path / "token")
+
+
+def test_a_redirect_does_not_take_the_token_elsewhere(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        caller = Caller(f"http://127.0.0.1:{server.getsockname()[1]}/x", token_file=token)
+        answer = b"HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"
+
+        def once() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        assert caller.post(b"{}", timeout_s=5.0).status == 307
+        thread.join(timeout=5)
+        caller.close()
+    assert read_token(token) == "s3cret"
