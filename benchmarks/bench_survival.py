@@ -32,7 +32,7 @@ import msgspec
 
 from benchmarks import procs, wrk
 from benchmarks.demo_run import environment, free_port, taut
-from benchmarks.planes import INFER, WIDTH, bodies, endpoint, gateway, open_plane
+from benchmarks.planes import INFER, WIDTH, bodies, endpoint, gateway, open_plane, request
 from benchmarks.wrk import Cell
 
 if TYPE_CHECKING:
@@ -219,9 +219,9 @@ class Answered(msgspec.Struct, frozen=True):
 class Clients:
     """Clients that ask without pause, each over a connection of its own, until the block ends."""
 
-    def __init__(self, port: int, request: bytes) -> None:
+    def __init__(self, port: int, asked: bytes) -> None:
         self._port: Final = port
-        self._request: Final = request
+        self._asked: Final = asked
         self._stop: Final = threading.Event()
         self._threads: Final = [threading.Thread(target=self._run) for _ in range(CLIENTS)]
         self.answered: Final[list[Answered]] = []
@@ -240,7 +240,7 @@ class Clients:
         client = socket.create_connection(("127.0.0.1", self._port), timeout=30)
         while not self._stop.is_set():
             sent_s = time.monotonic()
-            client.sendall(self._request)
+            client.sendall(self._asked)
             got = b""
             while not (got.endswith(b"}") and b"\r\n\r\n" in got):
                 piece = client.recv(65536)
@@ -256,10 +256,10 @@ class Clients:
 
 
 def _kill(report: Report, home: Path, workers: int) -> None:
-    failed, touched, back_s, in_flight = [], [], [], []
-    with _serving(home, workers) as (pid, port, request):
+    failed, touched, full_s, in_flight = [], [], [], []
+    with _serving(home, workers) as (pid, port, asked):
         for _ in range(KILLS):
-            with Clients(port, request) as clients:
+            with Clients(port, asked) as clients:
                 time.sleep(CALM_S)
                 [victim, *_] = _workers(pid)
                 at_s = time.monotonic()
@@ -272,21 +272,21 @@ def _kill(report: Report, home: Path, workers: int) -> None:
             )
             touched.append(sum(one.done_s - one.sent_s > 3 * usual_s for one in flying))
             in_flight.append(len(flying))
-            back_s.append(back_s(clients.answered, at_s))
+            full_s.append(back_s(clients.answered, at_s))
     of = "the only worker" if workers == 1 else f"one of {workers} workers"
     report.figure(
         f"kill -9 of {of} under load: requests that failed", failed, "requests", wanted="≤ 0",
         note=f"{CLIENTS} clients without pause; {statistics.median(in_flight):.0f} requests under way at the kill, "
         f"{statistics.median(touched):.0f} of them took more than three times as long as usual; tried again where lost",
     )  # fmt: skip
-    report.figure(f"kill -9 of {of} under load: back to full", back_s, "s", wanted="≤ 1 s")
+    report.figure(f"kill -9 of {of} under load: back to full", full_s, "s", wanted="≤ 1 s")
 
 
 def _cold(report: Report, home: Path) -> None:
-    failed, back_s = [], []
-    with _serving(home, 1) as (pid, port, request):
+    failed, full_s = [], []
+    with _serving(home, 1) as (pid, port, asked):
         for _ in range(max(1, KILLS // 2)):
-            with Clients(port, request) as clients:
+            with Clients(port, asked) as clients:
                 time.sleep(CALM_S)
                 zygote = _zygote(pid)
                 at_s = time.monotonic()
@@ -294,9 +294,9 @@ def _cold(report: Report, home: Path) -> None:
                     os.kill(victim, signal.SIGKILL)
                 time.sleep(2 * AFTER_S)
             failed.append(sum(not one.fine for one in clients.answered))
-            back_s.append(back_s(clients.answered, at_s))
+            full_s.append(back_s(clients.answered, at_s))
     report.figure(
-        "cold start: kill -9 of the worker and of what forks workers: back to full", back_s, "s",
+        "cold start: kill -9 of the worker and of what forks workers: back to full", full_s, "s",
         note=f"{statistics.median(failed):.0f} requests failed",
     )  # fmt: skip
 
@@ -309,14 +309,10 @@ def _serving(home: Path, workers: int) -> Iterator[tuple[int, int, bytes]]:
     plane = open_plane(home)
     model = slow_model(WIDTH, layers=LAYERS)
     plane.issue(endpoint(plane, "m", model, runtime="worker", workers=workers, latency_ms=200))
-    body = bodies(home)["v2-1"].read_bytes()
-    request = (
-        f"POST {INFER} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {plane.token(ttl_s=3600)}\r\ncontent-length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    asked = request(INFER, bodies(home)["v2-1"].read_bytes(), plane.token(ttl_s=3600))
     with gateway(plane.home) as server:
         procs.wait_until(lambda: len(_workers(server.pid)) == workers, "all workers")
-        yield server.pid, server.port, request
+        yield server.pid, server.port, asked
 
 
 def _zygote(pid: int) -> int:

@@ -102,6 +102,14 @@ def _raw(rows: int) -> bytes:
     return struct.pack(f"<{WIDTH}f", *row()) * rows
 
 
+def request(path: str, body: bytes, token: str) -> bytes:
+    """Return a whole HTTP request, ready to be written."""
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {token}\r\ncontent-length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
 def open_plane(home: Path) -> DataPlane:
     """Return an installation as control would leave it, without endpoints."""
     from taut.adapters.keys.file import FileKeys

@@ -1,25 +1,15 @@
-"""The unguarded servers that `bench_serving` measures the gateway against: a raw ASGI callable and FastAPI.
+"""The unguarded servers that `bench_serving` and `bench_rivals` measure the gateway against: a raw ASGI callable and FastAPI.
 
 Run by uvicorn as `benchmarks.serving_rivals:bare` or `:fast`, with `--factory`; the model's path is in `BENCH_MODEL`.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import msgspec
-import numpy as np
-import onnxruntime as ort
 
-
-def _model() -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession(os.environ["BENCH_MODEL"], options, providers=["CPUExecutionProvider"])
-    return lambda rows: session.run(["probabilities"], {"input": np.asarray(rows, dtype=np.float32)})[0]
+from benchmarks.rivals.shared_model import open_model
 
 
 def bare() -> Any:
@@ -28,7 +18,7 @@ def bare() -> Any:
     class Body(msgspec.Struct):
         instances: list[list[float]]
 
-    decode, encode, model = msgspec.json.Decoder(Body).decode, msgspec.json.Encoder().encode, _model()
+    decode, encode, model = msgspec.json.Decoder(Body).decode, msgspec.json.Encoder().encode, open_model()
 
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         event = await receive()
@@ -52,7 +42,7 @@ def fast() -> Any:
     class Body(BaseModel):
         instances: list[list[float]]
 
-    app, model = FastAPI(), _model()
+    app, model = FastAPI(), open_model()
 
     async def predict(body: Body) -> dict[str, Any]:
         return {"predictions": model(body.instances).tolist()}
