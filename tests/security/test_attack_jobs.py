@@ -22,7 +22,7 @@ from taut.adapters.tables.parquet import ParquetTables
 from taut.core.errors import InvalidInput, NotFound
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature, Schema
 from taut.lifecycle.features.compute import compute_in_job
-from taut.lifecycle.training import RunState, Training, TrainingData, metadata, sign_code
+from taut.lifecycle.training import RunState, Training, TrainingData, limits_of, metadata, sign_code
 from taut.ports.jobs import JobEnd, JobResult, Limits, Progress, Task
 from taut.ports.tables import ROW_ID
 from taut.project.manifest import FeaturesSpec, FunctionRef, ModelSpec, ResourcesSpec
@@ -313,13 +313,11 @@ def test_a_model_is_run_where_it_can_harm_nobody_before_control_runs_it(
     signature = ModelSignature(
         request=(ID,), inputs=(ModelInput(column=ID, feature_set=None),), output="value"
     )
-    artifact = SimpleNamespace(digest=blobs.put(model()))
-    run: Any = SimpleNamespace(
-        id="run_1", state="done", spec=SPEC, report=SimpleNamespace(signature=signature),
-        artifact=lambda _name: artifact,
-    )  # fmt: skip
     rooms: Any = SimpleNamespace(blobs=blobs, jobs=ProcessJobs(tmp_path / "jobs"), scratch=tmp_path)
 
-    fault = try_apart(rooms, run, pl.DataFrame({"id": [1, 2], "late": [True, False]}))
+    rows = pl.DataFrame({"id": [1, 2], "late": [True, False]})
+    tried = try_apart(rooms, blobs.put(model()), signature, (rows,), limits=limits_of(SPEC.resources))
 
-    assert (ends in fault) if ends else fault == ""
+    assert (ends in tried.fault) if ends else tried.fault == ""
+    if not ends:
+        assert tried.of(0).tolist() == [1.0, 2.0]

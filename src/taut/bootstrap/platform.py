@@ -285,7 +285,8 @@ class Platform:
         from taut.serving.snapshot.store import write_atomically
 
         digest = self.registry.model_digest(version)
-        target = self.home / "serving" / "models" / f"{digest.removeprefix('sha256:')}.onnx"
+        suffix = Path(self.registry.signature(version).file).suffix
+        target = self.home / "serving" / "models" / f"{digest.removeprefix('sha256:')}{suffix}"
         if not (target.exists() and digest_bytes(target.read_bytes()) == digest):
             write_atomically(target, self.registry.load(version, to_serve=True).model)
         return digest, str(target.relative_to(self.home))

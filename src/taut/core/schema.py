@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -57,6 +57,10 @@ class Schema(msgspec.Struct, frozen=True):
         raise InvalidInput(f"no column {name!r}: the schema has {', '.join(self.names)}")
 
 
+MODEL_FILES: Final = {"onnx": "model.onnx", "code": "model.taut"}
+"""The form of a model's artifact -> its name among the files of a run and of a version."""
+
+
 class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
     """One input of a model, in the model's own order.
 
@@ -82,7 +86,8 @@ class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
     request: what the caller sends. inputs: what the model gets, in its order; each is a request column or a feature.
     event_time: optional request column with the time that the question is about; features older than their lookup's
     max_age at that time are not served. Absent, the time of the request counts.
-    tensor: `columns` feeds one ONNX input a column, `matrix` one FP32 tensor [-1, n] named `input`.
+    tensor: `columns` feeds one input a column, `matrix` one FP32 tensor [-1, n] named `input`.
+    form: what the artifact is: `onnx`, or `code`, a callable of the project, which runs in workers and jobs only.
     """
 
     request: tuple[Column, ...]
@@ -92,3 +97,9 @@ class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
     output: Literal["probability", "value"]
     classes: tuple[str | int | bool, ...] = ()
     tensor: Literal["columns", "matrix"] = "matrix"
+    form: Literal["onnx", "code"] = "onnx"
+
+    @property
+    def file(self) -> str:
+        """The name of the artifact among a version's files."""
+        return MODEL_FILES[self.form]

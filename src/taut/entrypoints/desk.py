@@ -135,7 +135,7 @@ def try_(model: Model, *, rows: int | None = None, params: Mapping[str, Scalar] 
     Raises InvalidInput for everything that a run would refuse.
     """
     from taut.lifecycle.training import judge
-    from taut.lifecycle.training.convert import convert, predictions
+    from taut.lifecycle.training.convert import convert
     from taut.lifecycle.training.encode import check_inputs, serving_form
     from taut.lifecycle.training.split import split_by_time
 
@@ -166,8 +166,8 @@ def try_(model: Model, *, rows: int | None = None, params: Mapping[str, Scalar] 
     needed = [*dict.fromkeys([spec.label, *trained.inputs])]
     train = serving_form(parts.train.select(needed), columns).collect()
     test = serving_form(parts.test.select(needed), columns).collect()
-    made = convert(trained, columns, train[spec.label])
-    said = _two_columns(predictions(_session(made.onnx), test, columns, made.tensor), made.classes)
+    made = convert(trained, columns, train[spec.label], bundle=None)
+    said = _two_columns(made.served(test), made.classes)
     return Tried(
         metrics=judge.scores(judge.truth_of(test[spec.label], made.classes), said, made.classes),
         own_metrics=dict(trained.metrics),
@@ -217,15 +217,6 @@ def _inputs(trained: Trained, known: dict[str, Column]) -> list[Column]:
                 f"input {name!r} would be missing when the model is asked: inputs may be {', '.join(known)}"
             )
     return [known[name] for name in trained.inputs]
-
-
-def _session(onnx: bytes) -> Any:
-    from taut.core.ort import load_onnxruntime
-
-    ort = load_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
 def _two_columns(found: Any, classes: tuple[Any, ...]) -> Any:

@@ -26,7 +26,7 @@ def main() -> int:
     def confine_worker(order: Order) -> None:
         rules = Rules(
             memory_bytes=order.memory_bytes, file_bytes=_FILE_BYTES, cpu_seconds=_CPU_SECONDS, max_tasks=64,
-            max_files=64,
+            max_files=64, alone=True,
         )  # fmt: skip
         confine(rules, entered=entered)
 

@@ -7,11 +7,8 @@ differs between its versions), no owner, no mode. Data, state, environments and 
 from __future__ import annotations
 
 import importlib
-import io
 import os
-import stat
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -19,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from taut.core.canonical import digest_bytes
-from taut.core.errors import Corrupt, InvalidInput, NotFound
+from taut.core.errors import InvalidInput, NotFound
+from taut.project.archive import read_archive, write_archive
 from taut.project.imports import import_module
 from taut.project.manifest import FunctionRef
 
@@ -30,8 +28,6 @@ MAX_FOLDERS: Final = 10_000
 PROJECT_MODULE: Final = "taut_project"
 """Module name of a project file called `taut.py`, whose own name would hide the package."""
 
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
-_MODE: Final = (stat.S_IFREG | 0o644) << 16
 _IGNORED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
@@ -78,7 +74,7 @@ def make_bundle(root: Path, *, named: Iterable[str | Path] = (), project_file: P
             )
         files[name] = _read(path)
     _rename_project_file(files, root, project_file)
-    return _zip(files)
+    return write_archive(files)
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -95,17 +91,9 @@ def parse_bundle(data: bytes, *, what: str = "bundle") -> Bundle:
     Raises Corrupt for anything that `make_bundle` cannot have written: a broken zip, a name that leaves the folder, a
     link, a name given twice, an encrypted or compressed entry, a size beyond the bounds.
     """
-    if len(data) > 2 * MAX_BUNDLE_BYTES:
-        raise Corrupt(
-            f"{what} has {len(data):,} bytes, more than any bundle may have: apply the project again"
-        )
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            _check_entries(entries, what)
-            files = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise Corrupt(f"{what} is no readable bundle ({error}): apply the project again") from error
+    files = read_archive(
+        data, what=what, remedy="apply the project again", max_bytes=MAX_BUNDLE_BYTES, max_files=MAX_FILES
+    )
     return Bundle(digest=digest_bytes(data), files=files)
 
 
@@ -202,49 +190,3 @@ def _relative(path: Path, root: Path) -> str:
     if not resolved.is_relative_to(root):
         raise InvalidInput(f"the project file {path} lies outside the project's folder {root}")
     return resolved.relative_to(root).as_posix()
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, date_time=_EPOCH)
-            entry.create_system = 3  # Unix, on every machine
-            entry.external_attr = _MODE
-            archive.writestr(entry, files[name])
-    return buffer.getvalue()
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], what: str) -> None:
-    total = 0
-    seen: set[str] = set()
-    for entry in entries:
-        total += entry.file_size
-        problem = _entry_problem(entry, seen)
-        seen.add(entry.filename)
-        if problem:
-            raise Corrupt(f"{what}: entry {entry.filename[:80]!r} {problem}: apply the project again")
-    if total > MAX_BUNDLE_BYTES or len(entries) > MAX_FILES:
-        raise Corrupt(
-            f"{what} unpacks to {total:,} bytes in {len(entries):,} files, beyond any bundle's bounds"
-        )
-
-
-def _entry_problem(entry: zipfile.ZipInfo, seen: set[str]) -> str:
-    name = entry.filename
-    parts = name.split("/")
-    if (
-        not name
-        or name.startswith("/")
-        or "\\" in name
-        or ":" in name
-        or any(part in ("", ".", "..") for part in parts)
-    ):
-        return "would leave the folder"
-    if name in seen:
-        return "is there twice"
-    if not stat.S_ISREG(entry.external_attr >> 16):
-        return "is no plain file"
-    if entry.flag_bits & 0x1 or entry.compress_type != zipfile.ZIP_STORED:
-        return "is encrypted or compressed, which a bundle never is"
-    return ""

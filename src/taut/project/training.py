@@ -88,7 +88,9 @@ class TrainContext:
 class Trained:
     """What a training function returns.
 
-    model: a fitted scikit-learn estimator or pipeline, an ONNX model, or an XGBoost or LightGBM model. inputs: the
+    model: a fitted scikit-learn estimator or pipeline, an ONNX model, an XGBoost or LightGBM model, or a callable of the
+    project: a function at the top of a module, a `functools.partial` of one, or an instance of such a dataclass with
+    `__call__`. It gets a dictionary of arrays by input, returns `[n]` or `[n, classes]`, and runs in workers. inputs: the
     columns that it was fitted on, in that order, each a request column or a feature. metrics: the builder's own
     figures, kept beside those that taut computes itself. output: `probability` of a classifier, `value` of a regressor.
     Raises InvalidInput, naming what is wrong.

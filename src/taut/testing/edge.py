@@ -10,7 +10,7 @@ from taut.core.canonical import canonical_json, digest_bytes
 from taut.core.refs import VersionRef
 from taut.core.schema import ModelSignature
 from taut.entrypoints.edge.package import assemble, runner_files
-from taut.lifecycle.registry import MODEL_FILE, Candidate, File
+from taut.lifecycle.registry import Candidate, File
 from taut.lifecycle.registry.manifest import sign_manifest
 from taut.ports.keys import Keys
 from taut.serving.edge.bundle import KEYS, MANIFEST, PAYLOAD_TYPE, STATEMENT, Contents
@@ -36,14 +36,14 @@ def bundle_files(
     """
     data = matrix_model(2) if model is None else model
     candidate = Candidate(
-        model="delay", run="run_1", author="ada", files={MODEL_FILE: file_of(data)},
+        model="delay", run="run_1", author="ada", files={"model.onnx": file_of(data)},
         signature=matrix_signature(2) if signature is None else signature, label="late", metrics={}, snapshots={},
         bundle="sha256:b", lock="sha256:l", data="sha256:d", seed=0,
     )  # fmt: skip
     manifest = sign_manifest(keys, VersionRef("delay", 1), candidate).to_json()
     pems = [key.pem for key in keys.public_keys(purpose="model")]
     files = {
-        MODEL_FILE: data,
+        "model.onnx": data,
         MANIFEST: manifest,
         KEYS: canonical_json(pems),
         **(runner_files() if runner else {}),

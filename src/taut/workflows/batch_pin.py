@@ -12,7 +12,7 @@ from taut.core.refs import VersionRef, check_name
 from taut.core.schema import FeatureLookup, ModelSignature
 from taut.lifecycle.batch import Scored
 from taut.lifecycle.features import JoinedFeatures, Materialisation
-from taut.lifecycle.registry import MODEL_FILE, ModelState
+from taut.lifecycle.registry import ModelState
 from taut.project.declared import endpoint_of
 from taut.project.words import nearest
 from taut.serving.batch import answer_schema, needs_of
@@ -93,7 +93,7 @@ def pin_batch(rooms: Rooms, asked: Asked) -> Batch:
     return Batch(
         scored=Scored(
             name=asked.to, version=str(version), snapshot=str(info.ref), features=_features(rooms, signature),
-            artifact=rooms.registry.show(version).candidate.files[MODEL_FILE].digest,
+            artifact=rooms.registry.show(version).candidate.artifact.digest,
         ),
         rows=info.rows, endpoint=endpoint, release=release, keys=keys, event_time=needs.event_time, chunk_rows=asked.chunk_rows,
         max_rejected=asked.max_rejected, max_age_s=asked.max_age_s, actor=asked.actor,

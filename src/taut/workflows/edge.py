@@ -14,7 +14,7 @@ from taut.core.errors import Conflict, InvalidInput, NotFound
 from taut.core.refs import VersionRef
 from taut.core.schema import ModelSignature
 from taut.lifecycle.edge import BundleFacts, Devices
-from taut.lifecycle.registry import MODEL_FILE, File, VersionInfo
+from taut.lifecycle.registry import File, VersionInfo
 from taut.serving.edge.bundle import (
     KEYS,
     MANIFEST,
@@ -63,12 +63,14 @@ def export_edge(
     """
     chosen, note = choose(rooms, ref, variant)
     loaded = rooms.registry.load(chosen.ref, to_serve=True)
+    if loaded.signature.form != "onnx":
+        raise Conflict(f"{chosen.ref} is {chosen.candidate.model_kind}: a device runs ONNX models only")
     looked_up = _looked_up(loaded.signature, chosen.ref, features=features)
     signature = edge_signature(loaded.signature)
     manifest = rooms.registry.signed_manifest(chosen.ref)
     keys = rooms.keys.public_keys(purpose="model")
     pems = tuple(key.pem for key in keys if key.key_id in (keys[0].key_id, loaded.signed_by))
-    files = {**runner, MODEL_FILE: loaded.model, MANIFEST: manifest, KEYS: canonical_json(pems)}
+    files = {**runner, loaded.signature.file: loaded.model, MANIFEST: manifest, KEYS: canonical_json(pems)}
     expected = expect(rooms, chosen, loaded.signature)
     contents = Contents(
         model=ref.name, version=str(chosen.ref), origin=str(ref), manifest=digest_bytes(manifest), taut=taut,
@@ -133,7 +135,7 @@ def choose(rooms: Rooms, ref: VersionRef, variant: str | None) -> tuple[VersionI
 
 
 def _bytes(info: VersionInfo) -> int:
-    return info.candidate.files[MODEL_FILE].size_bytes
+    return info.candidate.artifact.size_bytes
 
 
 def _looked_up(signature: ModelSignature, ref: VersionRef, *, features: bool) -> tuple[str, ...]:

@@ -1,27 +1,36 @@
-"""Bring a run's model before the model gate: everything is measured again through the runtime that will answer."""
+"""Bring a run's model before the model gate: everything is measured again through the runtime that will answer.
+
+Nobody's model runs in control: it is tried in a job, and what the gate measures are the answers that the job left.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from taut.core.answers import read_answer
+from taut.core.canonical import digest_bytes
 from taut.core.errors import InvalidInput, NotFound
 from taut.core.refs import VersionRef
 from taut.core.room import room_for
 from taut.core.schema import ModelSignature
-from taut.lifecycle.registry import MODEL_FILE, Candidate, File, GateInputs, Score, VersionInfo
+from taut.lifecycle.registry import Candidate, File, GateInputs, VersionInfo
 from taut.lifecycle.training import Run, limits_of
-from taut.ports.jobs import JobEnd, Task
+from taut.ports.jobs import JobEnd, Limits, Task
 from taut.project.manifest import ModelSpec
-from taut.serving.runtime import load, score_rows
 from taut.workflows.rooms import Rooms
 
+Array = npt.NDArray[Any]
 _TRIAL_S: Final = 120.0
+_OUTPUT_BYTES: Final = 2**30
+_LATENCY_MS_MAX: Final = 1e9
 
 
 def judge_candidate(rooms: Rooms, spec: ModelSpec, run_id: str, *, actor: str) -> dict[str, Any]:
@@ -41,15 +50,7 @@ def judge_registered(
     parity: the digest of what a variant itself says about the rows of the run's parity sample.
     """
     if info.verdict is None:  # else it was judged before a crash
-        holdout, sample = rooms.training.holdout(run.id), rooms.training.parity_sample(run.id, said=parity)
-        fault = try_apart(rooms, run, holdout, sample, model=info.candidate.files[MODEL_FILE].digest)
-        inputs = GateInputs(
-            score=_refusing(fault) if fault else score,
-            holdout=holdout,
-            parity=sample,
-            live=live_version(rooms, info.candidate.model),
-        )
-        info = rooms.registry.judge(info.ref, inputs, actor=actor)
+        info = rooms.registry.judge(info.ref, _inputs(rooms, info, run, parity), actor=actor)
     verdict = info.verdict
     return {
         "version": str(info.ref),
@@ -58,22 +59,59 @@ def judge_registered(
     }
 
 
-def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame, model: str | None = None) -> str:
-    """Run a model that nobody ran yet in a job, on the rows that the gate will use; return what went wrong, or "".
+def _inputs(rooms: Rooms, info: VersionInfo, run: Run, parity: str | None) -> GateInputs:
+    holdout, sample = rooms.training.holdout(run.id), rooms.training.parity_sample(run.id, said=parity)
+    limits, candidate = limits_of(run.spec.resources), info.candidate
+    tried = try_apart(rooms, candidate.artifact.digest, candidate.signature, (holdout, sample), limits=limits)
 
-    model: its digest; None for what the run left.
-    A model of standard operators may still loop for ever or ask for any memory: control must not be who finds out.
+    def score(model: bytes, signature: ModelSignature, rows: pl.DataFrame) -> Array:
+        digest = digest_bytes(model)
+        if digest == candidate.artifact.digest:
+            for at, frame in enumerate((holdout, sample)):
+                if rows is frame:
+                    return tried.of(at)
+        return try_apart(rooms, digest, signature, (rows,), limits=limits).of(0)
+
+    return GateInputs(
+        score=score, holdout=holdout, parity=sample, live=live_version(rooms, candidate.model),
+        latency_ms=tried.latency_ms,
+    )  # fmt: skip
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model answered in its job, a tensor for each frame: probabilities `[n, classes]`, or values `[n]`.
+
+    fault: what went wrong instead, or "". latency_ms: of one row.
     """
-    report, artifact = run.report, run.artifact("model.onnx")
-    if report is None or artifact is None:
-        raise NotFound(f"run {run.id} left no model: its state is {run.state}")
-    names = wanted(report.signature)
-    limits = limits_of(run.spec.resources)
-    limits = msgspec.structs.replace(limits, timeout_s=min(limits.timeout_s, _TRIAL_S), output_bytes=2**20)
+
+    fault: str
+    answers: tuple[Array, ...] = ()
+    latency_ms: float = 0.0
+
+    def of(self, frame: int) -> Array:
+        """Return the answers to a frame. Raises InvalidInput where there are none."""
+        if self.fault:
+            raise InvalidInput(self.fault)
+        return self.answers[frame]
+
+
+def try_apart(
+    rooms: Rooms, model: str, signature: ModelSignature, frames: Sequence[pl.DataFrame], *, limits: Limits
+) -> Tried:
+    """Run a model in a job on frames of rows that the gate will use, and return what it answered.
+
+    model: the digest of its file.
+    A model of standard operators may still loop for ever or ask for any memory, and code may do anything: control must not
+    be who finds out. What the job leaves is checked for shape and finiteness, and believed no further.
+    """
+    names = wanted(signature)
+    limits = msgspec.structs.replace(
+        limits, timeout_s=min(limits.timeout_s, _TRIAL_S), output_bytes=_OUTPUT_BYTES
+    )
     with (
-        room_for(f"trying the model of {run.id}"),
+        room_for("trying a model"),
         tempfile.TemporaryDirectory(prefix="taut-trial-", dir=rooms.scratch) as folder,
-        rooms.blobs.local(model or artifact.digest) as local,
+        rooms.blobs.local(model) as local,
     ):
         inputs = {"model": str(local)}
         for at, frame in enumerate(frames):
@@ -83,26 +121,35 @@ def try_apart(rooms: Rooms, run: Run, *frames: pl.DataFrame, model: str | None =
             )
         task = Task(
             function="taut.serving.runtime.job:trial",
-            arguments={"signature": msgspec.to_builtins(report.signature)},
+            arguments={"signature": msgspec.to_builtins(signature)},
             inputs=inputs,
             limits=limits,
         )
-        result = rooms.jobs.run(task, output=Path(folder, "output"))
-    return (
-        "" if result.end is JobEnd.DONE else f"tried apart, the model ended as {result.end}: {result.error}"
-    )
+        output = Path(folder, "output")
+        result = rooms.jobs.run(task, output=output)
+        if result.end is not JobEnd.DONE:
+            return Tried(fault=f"tried apart, the model ended as {result.end}: {result.error}")
+        try:
+            answers = tuple(
+                _answer(output / f"rows-{at}.npy", frame.height, signature) for at, frame in enumerate(frames)
+            )
+            latency_ms = msgspec.convert(result.value.get("latency_ms"), float)
+        except (InvalidInput, msgspec.ValidationError) as error:
+            return Tried(fault=f"tried apart, the model left what is no answer: {error}")
+    return Tried(fault="", answers=answers, latency_ms=min(_LATENCY_MS_MAX, max(0.0, latency_ms)))
 
 
-def _refusing(fault: str) -> Score:
-    def refuse(_model: bytes, _signature: ModelSignature, _rows: pl.DataFrame) -> Any:
-        raise InvalidInput(fault)
-
-    return refuse
+def _answer(path: Path, rows: int, signature: ModelSignature) -> Array:
+    found = read_answer(path, rows)
+    shape = (rows, len(signature.classes)) if signature.output == "probability" else (rows,)
+    if rows and (found.shape != shape or not np.isfinite(found).all()):
+        raise InvalidInput(f"answers of shape {found.shape} to {rows:,} rows, wanted {shape} and finite")
+    return found.reshape(shape)
 
 
 def candidate_of(run: Run, spec: ModelSpec) -> Candidate:
     """Describe what a run made, for the registry. Raises NotFound when it made no model."""
-    report, artifact = run.report, run.artifact("model.onnx")
+    report, artifact = run.report, run.model_file
     if report is None or artifact is None:
         raise NotFound(f"run {run.id} left no model: its state is {run.state}")
     return Candidate(
@@ -123,18 +170,6 @@ def live_version(rooms: Rooms, model: str) -> VersionRef | None:
     with rooms.records.read() as tx:
         live = [route.version for route in rooms.releases.routes(tx) if route.version.name == model]
     return max(live, key=lambda ref: ref.number, default=None)
-
-
-def score(model: bytes, signature: ModelSignature, rows: pl.DataFrame) -> np.ndarray[Any, np.dtype[Any]]:
-    """Score rows from their raw request columns and looked-up features, through the path of a request.
-
-    Returns probabilities `[n, classes]` of a classifier, values `[n]` of a regressor.
-    """
-    loaded = load(model, signature)
-    outputs = score_rows(
-        loaded, rows.select([name for name in wanted(signature) if name in rows.columns]).to_dicts()
-    )
-    return np.asarray(outputs.probabilities if signature.output == "probability" else outputs.values)
 
 
 def wanted(signature: ModelSignature) -> list[str]:

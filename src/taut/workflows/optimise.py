@@ -11,7 +11,7 @@ import msgspec
 from taut.core.errors import Conflict, InvalidInput
 from taut.core.evidence import Check, Decision, Outcome
 from taut.core.refs import VersionRef
-from taut.lifecycle.registry import MODEL_FILE, Candidate, Derived, File, ModelState, VersionInfo
+from taut.lifecycle.registry import Candidate, Derived, File, ModelState, VersionInfo
 from taut.lifecycle.training.variants import Figures, Made, Variant, gain_of, make_variants
 from taut.ports.stories import Story
 from taut.project.manifest import GateSpec
@@ -83,6 +83,10 @@ def original_of(rooms: Rooms, ref: VersionRef) -> VersionInfo:
     info = rooms.registry.show(ref)
     if info.candidate.variant is not None:
         raise Conflict(f"{ref} is itself a variant: optimise {info.candidate.variant.origin}")
+    if info.candidate.signature.form != "onnx":
+        raise Conflict(
+            f"{ref} is {info.candidate.model_kind}: only ONNX models have variants; make the code itself faster"
+        )
     if info.verdict is None or info.state in (ModelState.REJECTED, ModelState.RETIRED):
         state = "not judged yet" if info.verdict is None else str(info.state)
         raise Conflict(f"{ref} is {state}: only a version that passed its gate is worth optimising")
@@ -126,7 +130,7 @@ def judge_variant(
     """
     original = original_of(rooms, ref)
     info = rooms.registry.register(variant_candidate(original, variant, made, gain=gain, actor=actor))
-    if info.verdict is None and info.candidate.files[MODEL_FILE].digest != variant.model:
+    if info.verdict is None and info.candidate.artifact.digest != variant.model:
         raise Conflict(
             f"{info.ref} is {variant.name} of {ref} from other bytes and was never judged: retire it first"
         )
@@ -155,7 +159,7 @@ def variant_candidate(
     )  # fmt: skip
     return msgspec.structs.replace(
         before, author=actor, variant=derived, metrics=figures.metrics, model_kind=f"{before.model_kind}, {variant.name}",
-        files={MODEL_FILE: File(digest=variant.model, size_bytes=figures.size_bytes)},
+        files={before.signature.file: File(digest=variant.model, size_bytes=figures.size_bytes)},
         checks=tuple(_conversion(check, original, variant) for check in before.checks),
         environment={**msgspec.to_builtins(made.environment), "isolation": list(made.isolation)},
     )  # fmt: skip

@@ -244,6 +244,7 @@ def _evidence(
             [
                 ("approved", lambda: _approved(rooms, version)),
                 ("verified", lambda: _verified(rooms, version)),
+                ("runtime", lambda: _runtime(rooms, endpoint, version)),
                 ("compatible", lambda: _compatible(rooms, endpoint, version)),
                 ("strategy", lambda: _strategy(rooms, request.strategy)),
             ]
@@ -278,6 +279,19 @@ def _verified(rooms: Rooms, version: VersionRef) -> Check:
     except TautError as error:
         return Check(name="verified", outcome=Outcome.FAILED, message=str(error))
     return Check(name="verified", outcome=Outcome.PASSED, message="signature and digests verified")
+
+
+def _runtime(rooms: Rooms, endpoint: EndpointSpec, version: VersionRef) -> Check:
+    """Code runs in workers, whatever an endpoint says; one that says otherwise is told before it is live."""
+    form = rooms.registry.signature(version).form
+    if form == "code" and endpoint.runtime == "inline":
+        said = (
+            f'{version} is code, which runs in worker processes only, and endpoint {endpoint.name} says runtime="inline": '
+            'say runtime="worker", or leave it out, and apply the project'
+        )
+        return Check(name="runtime", outcome=Outcome.FAILED, message=said)
+    where = "worker processes" if form == "code" else endpoint.runtime
+    return Check(name="runtime", outcome=Outcome.PASSED, message=f"{form}, runs: {where}")
 
 
 def _compatible(rooms: Rooms, endpoint: EndpointSpec, version: VersionRef) -> Check:

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
+from taut.core.answers import read_answer
 from taut.core.errors import Corrupt, Exhausted, InvalidInput, Unavailable
 from taut.core.refs import VersionRef
 from taut.core.room import room_for
@@ -32,7 +33,6 @@ from taut.serving.batch import (
     answer_path,
     chunk_path,
     needs_of,
-    read_answer,
     write_chunk,
 )
 from taut.workflows.rooms import Rooms
@@ -103,7 +103,7 @@ class Scoring:
         ):
             folder, output = Path(scratch, CHUNKS), Path(scratch, "output")
             folder.mkdir()
-            model = Path(scratch, "model.onnx")
+            model = Path(scratch, self._signature.file)
             # verified byte for byte here, whatever was found when the gate asked
             model.write_bytes(rooms.registry.load(self._model, to_serve=True).model)
             feeder = Feeder(folder, numbers, self._source, self._write)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, NotFound
-from taut.project import bundle
-from taut.project.bundle import make_bundle, module_name, open_bundle, parse_bundle
+from taut.project.archive import write_archive
+from taut.project.bundle import MAX_BUNDLE_BYTES, make_bundle, module_name, open_bundle, parse_bundle
 
 FILE_MODE = (stat.S_IFREG | 0o644) << 16
 
@@ -53,7 +53,7 @@ def test_the_same_code_gives_the_same_bytes_wherever_and_whenever_it_was_written
 @settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}\.py", fullmatch=True), st.text(max_size=40), max_size=5))
 def test_any_project_comes_back_from_its_bundle_as_it_was(files: dict[str, str]) -> None:
-    data = bundle._zip({name: text.encode() for name, text in files.items()})
+    data = write_archive({name: text.encode() for name, text in files.items()})
 
     opened = parse_bundle(data)
 
@@ -128,7 +128,7 @@ def test_an_absent_folder_or_named_file_is_not_found(tmp_path: Path) -> None:
 
 
 def test_too_much_code_is_refused_with_the_bound(tmp_path: Path) -> None:
-    root = project(tmp_path, {"huge.py": "#" * (bundle.MAX_BUNDLE_BYTES + 1)})
+    root = project(tmp_path, {"huge.py": "#" * (MAX_BUNDLE_BYTES + 1)})
 
     with pytest.raises(InvalidInput, match="16 MiB"):
         make_bundle(root)
@@ -144,8 +144,8 @@ def test_too_much_code_is_refused_with_the_bound(tmp_path: Path) -> None:
         (zip_of("a\\..\\evil.py"), "would leave the folder"),
         (zip_of("link.py", mode=(stat.S_IFLNK | 0o777) << 16), "no plain file"),
         (zip_of("bomb.py", b"0" * 100_000, kind=zipfile.ZIP_DEFLATED), "compressed"),
-        (b"no zip at all", "no readable bundle"),
-        (b"", "no readable bundle"),
+        (b"no zip at all", "no readable archive"),
+        (b"", "no readable archive"),
     ],
 )
 def test_a_bundle_that_taut_cannot_have_written_is_corrupt(data: bytes, match: str) -> None:
@@ -170,7 +170,7 @@ def test_a_name_given_twice_is_corrupt() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_flipped_byte_never_gives_other_code_silently(position: int, flip: int) -> None:
     """Either the bundle is refused, or its digest (which control signed) differs."""
-    data = bytearray(bundle._zip({"project.py": b"a = 1\n" * 20, "lib.py": b"b"}))
+    data = bytearray(write_archive({"project.py": b"a = 1\n" * 20, "lib.py": b"b"}))
     original = digest_bytes(bytes(data))
     data[position % len(data)] ^= flip
     with contextlib.suppress(Corrupt):
@@ -178,7 +178,7 @@ def test_a_flipped_byte_never_gives_other_code_silently(position: int, flip: int
 
 
 def test_extraction_needs_a_folder_of_its_own(tmp_path: Path) -> None:
-    opened = parse_bundle(bundle._zip({"a.py": b""}))
+    opened = parse_bundle(write_archive({"a.py": b""}))
     (tmp_path / "there").touch()
 
     with pytest.raises(InvalidInput, match="not empty"):

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from taut.core.answers import read_answer
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature, Schema
 from taut.ports.jobs import Task
@@ -29,7 +30,6 @@ from taut.serving.batch import (
     chunk_path,
     matrix,
     needs_of,
-    read_answer,
     write_chunk,
 )
 from taut.serving.runtime import Matrix, load

@@ -43,7 +43,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     readable, writable: files and folders, besides Python's own. memory_bytes, file_bytes: of one process and one
     file, the hard stop behind whoever watches the tree. cpu_seconds: of one process. max_tasks: processes and threads.
-    cpus: the processors that it may run on; empty leaves them as they are.
+    cpus: the processors that it may run on; empty leaves them as they are. alone: it makes no other process, only threads, and
+    signals and adjusts none; for who shares a process namespace with others.
     """
 
     readable: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_tasks: int = 1024
     max_files: int = 1024
     cpus: tuple[int, ...] = ()
+    alone: bool = False
 
 
 def confine(rules: Rules, *, entered: tuple[str, ...]) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ def confine(rules: Rules, *, entered: tuple[str, ...]) -> tuple[str, ...]:
         held.append(f"landlock-{version}")
     # In a network namespace of its own even the loopback interface is down, so internet sockets reach nobody.
     families = (int(socket.AF_INET), int(socket.AF_INET6)) if "netns" in entered else ()
-    if seccomp.install(families=families):
+    if seccomp.install(families=families, alone=os.getpid() if rules.alone else None):
         held.append("seccomp")
     return tuple(held)
 

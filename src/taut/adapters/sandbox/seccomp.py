@@ -29,6 +29,18 @@ _REFUSED: Final[dict[str, tuple[int | None, int]]] = {
     "sethostname": (170, 161), "setdomainname": (171, 162), "fanotify_init": (300, 262),
     "sched_setaffinity": (203, 122),
 }  # fmt: skip
+# Of a process that is to stay alone: no further process, none adjusted.
+_ALONE: Final[dict[str, tuple[int | None, int | None]]] = {
+    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "tkill": (200, 130),
+    "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "setpriority": (141, 140),
+    "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
+}  # fmt: skip
+# … and these with its own number only, the first argument of each.
+_OWN: Final[dict[str, tuple[int, int]]] = {
+    "kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
+    "prlimit64": (302, 261),
+}  # fmt: skip
+_CLONE_THREAD: Final = 0x10000
 _CLONE: Final = {"x86_64": 56, "aarch64": 220}
 _CLONE3: Final = 435
 _SOCKET: Final = {"x86_64": 41, "aarch64": 198}
@@ -52,10 +64,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction)))
 
 
-def program(architecture: str, *, families: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+def program(
+    architecture: str, *, families: tuple[int, ...], alone: int | None = None
+) -> list[tuple[int, int, int, int]]:
     """Return the filter as (code, jump_true, jump_false, k) instructions.
 
-    families: address families that socket(2) may still make; socketpair stays possible, it reaches nobody else.
+    families: address families that socket(2) may still make; socketpair stays possible, it reaches nobody else. alone: the
+    process that is to make, signal and adjust no other; None for one that may.
     """
     refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
     lines: list[tuple[int, int, int, int]] = [
@@ -73,12 +88,11 @@ def program(architecture: str, *, families: tuple[int, ...]) -> list[tuple[int, 
             lines += [(_JUMP_EQUAL, 0, 1, number), refuse]
     # clone3 hides its flags behind a pointer; ENOSYS makes the C library fall back to clone.
     lines += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    lines += [
-        (_JUMP_EQUAL, 0, 4, _CLONE[architecture]),
-        (_LOAD, 0, 0, 16),
-        (_JUMP_SET, 0, 1, _NEW_NAMESPACES),
-    ]
-    lines += [refuse, (_RETURN, 0, 0, _ALLOW)]
+    thread = [] if alone is None else [(_JUMP_SET, 1, 0, _CLONE_THREAD), refuse]
+    lines += [(_JUMP_EQUAL, 0, 4 + len(thread), _CLONE[architecture]), (_LOAD, 0, 0, 16)]
+    lines += [(_JUMP_SET, 0, 1, _NEW_NAMESPACES), refuse, *thread, (_RETURN, 0, 0, _ALLOW)]
+    if alone is not None:
+        lines += _stay_alone(column, alone, refuse)
     # A job must not undo the promise that it dies with its keeper.
     lines += [(_JUMP_EQUAL, 0, 4, _PRCTL[architecture]), (_LOAD, 0, 0, 16)]
     lines += [(_JUMP_EQUAL, 0, 1, PR_SET_PDEATHSIG), refuse, (_RETURN, 0, 0, _ALLOW)]
@@ -89,14 +103,29 @@ def program(architecture: str, *, families: tuple[int, ...]) -> list[tuple[int, 
     return lines
 
 
-def install(*, families: tuple[int, ...]) -> bool:
+def _stay_alone(column: int, pid: int, refuse: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
+    lines: list[tuple[int, int, int, int]] = []
+    for numbers in _ALONE.values():
+        number = numbers[column]
+        if number is not None:
+            lines += [(_JUMP_EQUAL, 0, 1, number), refuse]
+    allow = (_RETURN, 0, 0, _ALLOW)
+    for name, own in _OWN.items():
+        # for prlimit64 zero is the caller; for the others it is a whole group, or nobody
+        itself = [(_JUMP_EQUAL, 1, 0, 0)] if name == "prlimit64" else []
+        lines += [(_JUMP_EQUAL, 0, 4 + len(itself), own[column]), (_LOAD, 0, 0, 16), *itself]
+        lines += [(_JUMP_EQUAL, 0, 1, pid), allow, refuse]
+    return lines
+
+
+def install(*, families: tuple[int, ...], alone: int | None = None) -> bool:
     """Install the filter for this process and its children; return whether the kernel took it.
 
     Needs no_new_privs to be set, and a single thread.
     """
     if not LINUX or machine() not in _ARCH:
         return False
-    lines = program(machine(), families=families)
+    lines = program(machine(), families=families, alone=alone)
     instructions = (_Instruction * len(lines))(*[_Instruction(*line) for line in lines])
     filter_ = _Program(len(lines), ctypes.cast(instructions, ctypes.POINTER(_Instruction)))
     try:

@@ -17,10 +17,9 @@ from taut.lifecycle.registry.values import (
     Score,
     VersionInfo,
 )
-from taut.trust.signing.models import MODEL_FILE, File
+from taut.trust.signing.models import File
 
 __all__ = [
-    "MODEL_FILE",
     "Approval",
     "Candidate",
     "Change",

@@ -11,7 +11,6 @@ import msgspec
 
 from taut.core.evidence import Outcome
 from taut.lifecycle.registry.values import VersionInfo
-from taut.trust.signing.models import MODEL_FILE
 
 
 def card_json(info: VersionInfo) -> dict[str, Any]:
@@ -27,7 +26,8 @@ def card_json(info: VersionInfo) -> dict[str, Any]:
         "created_at": info.created_at.isoformat(),
         "run": candidate.run,
         "variant": None if candidate.variant is None else msgspec.to_builtins(candidate.variant),
-        "artifact": candidate.files[MODEL_FILE].digest,
+        "artifact": candidate.artifact.digest,
+        "form": candidate.signature.form,
         "data": {
             "label": candidate.label, "snapshots": candidate.snapshots, "features": candidate.features,
             "split": candidate.split, "digest": candidate.data,
@@ -59,6 +59,11 @@ def limits(info: VersionInfo) -> list[str]:
         found.append(
             f"Needs the feature sets {sets} online; rows of them that are missing or too old count as absent."
         )
+    if candidate.signature.form == "code":
+        found.append(
+            f"Is code of the project ({candidate.model_kind}), not data: it runs in confined workers and jobs only, with the "
+            "packages that it was trained with; what it does was tried, not read."
+        )
     words = [item.column.name for item in candidate.signature.inputs if item.column.dtype == "string"]
     if words:
         found.append(
@@ -79,6 +84,7 @@ def card_markdown(info: VersionInfo) -> str:
         f"State **{info.state}**, risk {candidate.risk}, {candidate.model_kind}, trained by {candidate.author} "
         f"({info.created_at:%Y-%m-%d %H:%M} UTC, run `{candidate.run}`).",
         "",
+        *_form(info),
         *_derived(info),
         "## What it takes and gives",
         "",
@@ -115,6 +121,17 @@ def card_markdown(info: VersionInfo) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _form(info: VersionInfo) -> list[str]:
+    """Of code: that it is, and which."""
+    candidate = info.candidate
+    if candidate.signature.form != "code":
+        return []
+    return [
+        f"This model is **{candidate.model_kind}** of the bundle `{candidate.bundle}`, run in confined worker processes.",
+        "",
+    ]
 
 
 def _derived(info: VersionInfo) -> list[str]:

@@ -34,7 +34,7 @@ from taut.ports.world import Clock, Ids
 from taut.trust.identity import Principal
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
-from taut.trust.signing.models import MODEL_FILE, Manifest, read_manifest
+from taut.trust.signing.models import Manifest, read_manifest
 
 _LIVE_MAX: Final = 10_000
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.\-]{0,63}")
@@ -73,8 +73,10 @@ class Registry:
         Raises InvalidInput for a name or file that is not allowed; NotFound when a file is not in Blobs.
         """
         check_name(candidate.model, what="model")
-        if MODEL_FILE not in candidate.files:
-            raise InvalidInput(f"run {candidate.run} left no {MODEL_FILE}: there is nothing to register")
+        if candidate.signature.file not in candidate.files:
+            raise InvalidInput(
+                f"run {candidate.run} left no {candidate.signature.file}: there is nothing to register"
+            )
         for name, file in candidate.files.items():
             if not _FILE_NAME.fullmatch(name):
                 raise InvalidInput(f"file name {name[:80]!r} is not allowed: use a-z, 0-9, -, _ and .")
@@ -92,10 +94,12 @@ class Registry:
         me = Ref(Kind.MODEL, str(ref))
         body: dict[str, Any] = {
             "run": candidate.run, "manifest": digest_bytes(statement.encode()),
-            "model": candidate.files[MODEL_FILE].digest, "metrics": candidate.metrics,
+            "model": candidate.artifact.digest, "metrics": candidate.metrics,
         }  # fmt: skip
         inputs, activity = [Ref(Kind.RUN, candidate.run)], "register"
-        facts: dict[str, Scalar] = {"artifact": candidate.files[MODEL_FILE].digest, "signed": True}
+        facts: dict[str, Scalar] = {
+            "artifact": candidate.artifact.digest, "form": candidate.signature.form, "signed": True,
+        }  # fmt: skip
         made = candidate.variant
         if made is not None:
             inputs.append(Ref(Kind.MODEL, made.origin))
@@ -242,7 +246,7 @@ class Registry:
             data = self._blobs.read(file.digest)
             if digest_bytes(data) != file.digest or len(data) != file.size_bytes:
                 raise Corrupt(f"{name} of {ref} is not what was signed: restore it from a backup")
-            if name == MODEL_FILE:
+            if name == manifest.signature.file:
                 model = data
         if to_serve:
             self._check_serves(ref)
@@ -256,7 +260,7 @@ class Registry:
         for the files: whoever has the model's bytes elsewhere compares them."""
         manifest = self._manifest(ref)
         self._check_serves(ref)
-        return manifest.files[MODEL_FILE].digest
+        return manifest.files[manifest.signature.file].digest
 
     def _check_serves(self, ref: VersionRef) -> None:
         state = self.show(ref).state

@@ -15,7 +15,7 @@ from taut.core.evidence import Check, Decision, Evidence, Scalar, Verdict
 from taut.core.refs import VersionRef
 from taut.core.schema import ModelSignature
 from taut.project.manifest import GateSpec
-from taut.trust.signing.models import MODEL_FILE, File
+from taut.trust.signing.models import File
 
 
 class ModelState(StrEnum):
@@ -74,6 +74,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, Any] = {}  # facts for the card: libraries, hardware, isolation
     variant: Derived | None = None
 
+    @property
+    def artifact(self) -> File:
+        """The model's own file."""
+        return self.files[self.signature.file]
+
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """One person's word. self_approved: by the author, where the installation has a single user."""
@@ -121,7 +126,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def model_digest(self) -> str:
-        return self.files[MODEL_FILE].digest
+        return self.files[self.signature.file].digest
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,10 +147,12 @@ class GateInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What the model gate measures with.
 
     holdout: held-out rows with label, request columns and features. parity: such rows with what the trained model said
-    about each in `p0`, `p1` …, as `Training.parity_sample` gives them. live: the version that answers now.
+    about each in `p0`, `p1` …, as `Training.parity_sample` gives them. live: the version that answers now. latency_ms: of one
+    row, where it was measured; else the gate measures it by asking `score`.
     """
 
     score: Score
     holdout: pl.DataFrame
     parity: pl.DataFrame
     live: VersionRef | None = None
+    latency_ms: float | None = None

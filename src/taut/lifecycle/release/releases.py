@@ -22,7 +22,9 @@ from taut.trust.lineage import Lineage
 
 ReleaseRow = Row[Any]
 
-RELEASE_GATE = Gate(name="release", required=frozenset({"approved", "verified", "compatible", "strategy"}))
+RELEASE_GATE = Gate(
+    name="release", required=frozenset({"approved", "verified", "runtime", "compatible", "strategy"})
+)
 
 
 class ReleaseState(StrEnum):

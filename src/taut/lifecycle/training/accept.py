@@ -9,10 +9,11 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from taut.core.errors import InvalidInput
+from taut.core.errors import Corrupt, InvalidInput
 from taut.core.schema import Column, DType, ModelSignature
 from taut.lifecycle.training.values import Report, Run
 from taut.ports.tables import ROW_ID
+from taut.project.code import BYTES_MAX, open_code
 
 _PREDICTION: Final = re.compile(r"p\d{1,4}")
 _PARITY_ROWS_MAX: Final = 100_000
@@ -23,7 +24,7 @@ def accept(run: Run, value: dict[str, object], output: Path) -> Report:
     """Return the job's report when it is one and is about this run.
 
     Raises InvalidInput for a report that does not fit, a signature that asks for more than the model declares, or a
-    parity sample that is not what training writes, whatever it would unpack to.
+    parity sample that is not what training writes, whatever it would unpack to, or code that is not the run's own bundle.
     """
     try:
         report = msgspec.convert(value, Report)
@@ -31,7 +32,23 @@ def accept(run: Run, value: dict[str, object], output: Path) -> Report:
         raise InvalidInput(f"the job's report does not fit: {error}") from error
     _check_signature(run, report.signature)
     _check_parity(output / "parity.parquet")
+    if report.signature.form == "code":
+        _check_code(run, output / report.signature.file)
     return report
+
+
+def _check_code(run: Run, path: Path) -> None:
+    """The code that will run is the code that was signed for this run, and nothing else; it is read here, never run."""
+    try:
+        if path.stat().st_size > BYTES_MAX:
+            raise Corrupt(f"it has more than {BYTES_MAX:,} bytes")
+        found = open_code(path.read_bytes()).bundle_digest
+    except (OSError, Corrupt) as error:
+        raise InvalidInput(f"the job left no readable model: {str(error)[:300]}") from error
+    if found != run.code.bundle:
+        raise InvalidInput(
+            f"the model's code is the bundle {found}, the run's is {run.code.bundle}: what runs must be what was signed"
+        )
 
 
 def _check_signature(run: Run, signature: ModelSignature) -> None:

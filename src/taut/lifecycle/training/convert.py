@@ -12,25 +12,50 @@ import numpy.typing as npt
 import polars as pl
 
 from taut.core.errors import InvalidInput
+from taut.core.ort import load_onnxruntime
 from taut.core.schema import Column, DType
+from taut.lifecycle.training.code_form import classes_of, from_code
+from taut.lifecycle.training.converted import Converted, Label
 from taut.lifecycle.training.encode import MATRIX, Tensor, feed, is_float
 from taut.lifecycle.training.onnx_form import normalise, rename_input
+from taut.project.code import is_code
 from taut.project.training import Trained
 
 Array = npt.NDArray[Any]
-Label = str | int | bool
 
 # Sets that skl2onnx 1.19 and later and every onnxruntime since 1.17 know.
 _OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
 
 
-class Converted(msgspec.Struct, frozen=True, kw_only=True):
-    """An ONNX model and how to ask it and the original.
+def convert(
+    trained: Trained, columns: Sequence[Column], labels: pl.Series, *, bundle: bytes | None, threads: int = 0
+) -> Converted:
+    """Convert what a training function returned.
 
-    classes: of a classifier, in the order of its probabilities. own: the predictions of what the builder trained,
-    [n, classes] or [n]; None where that was ONNX already.
+    columns: its inputs with their types, in order. labels: those of the training rows. bundle: the project's, from which a
+    callable was imported; without one a callable is asked where it is, and gives no artifact. threads: of the
+    predictions that are served; 0 as many as there are.
+    Raises InvalidInput, saying what cannot be converted and what to do instead.
     """
+    model = trained.model
+    if is_code(model):
+        return from_code(model, trained, columns, labels, bundle=bundle)
+    made = _to_onnx(trained, columns, labels)
+    return Converted(
+        artifact=made.onnx, form="onnx", tensor=made.tensor, classes=made.classes, own=made.own, kind=made.kind,
+        served=lambda frame: predictions(_session(made.onnx, threads), frame, columns, made.tensor),
+    )  # fmt: skip
 
+
+def _session(onnx: bytes, threads: int) -> Any:
+    ort = load_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    return ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+class _Onnx(msgspec.Struct, frozen=True, kw_only=True):
     onnx: bytes
     tensor: Tensor
     classes: tuple[Label, ...]
@@ -38,12 +63,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
 
 
-def convert(trained: Trained, columns: Sequence[Column], labels: pl.Series) -> Converted:
-    """Convert what a training function returned.
-
-    columns: its inputs with their types, in order. labels: those of the training rows.
-    Raises InvalidInput, saying what cannot be converted and what to do instead.
-    """
+def _to_onnx(trained: Trained, columns: Sequence[Column], labels: pl.Series) -> _Onnx:
     model = trained.model
     if isinstance(model, bytes) or type(model).__module__.split(".")[0] == "onnx":
         return _from_onnx(model, trained, columns, labels)
@@ -53,12 +73,12 @@ def convert(trained: Trained, columns: Sequence[Column], labels: pl.Series) -> C
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
         raise InvalidInput(
             f"a {type(model).__module__}.{type(model).__qualname__} cannot be converted to ONNX: return a fitted "
-            "scikit-learn estimator or pipeline, an ONNX model, or an XGBoost or LightGBM model"
+            "scikit-learn estimator or pipeline, an ONNX model, an XGBoost or LightGBM model, or a callable of the project"
         )
     return _from_sklearn(model, trained, columns)
 
 
-def _from_sklearn(model: Any, trained: Trained, columns: Sequence[Column]) -> Converted:
+def _from_sklearn(model: Any, trained: Trained, columns: Sequence[Column]) -> _Onnx:
     _check_fitted(model, trained)
     tensor: Tensor = "matrix" if _takes_matrix(model, columns) else "columns"
     classes = _classes(model) if trained.output == "probability" else ()
@@ -72,7 +92,7 @@ def _from_sklearn(model: Any, trained: Trained, columns: Sequence[Column]) -> Co
                 f"{kind_of(model)} cannot be converted to ONNX ({type(error).__name__}: {_line(error)}): "
                 "see docs/how-to/train-a-model.md for what can"
             ) from error
-    return Converted(
+    return _Onnx(
         onnx=normalise(proto),
         tensor=tensor,
         classes=classes,
@@ -153,7 +173,7 @@ def _own_predictions(model: Any, frame: pl.DataFrame, trained: Trained) -> Array
     return np.asarray(found, dtype=np.float64)
 
 
-def _from_onnx(model: Any, trained: Trained, columns: Sequence[Column], labels: pl.Series) -> Converted:
+def _from_onnx(model: Any, trained: Trained, columns: Sequence[Column], labels: pl.Series) -> _Onnx:
     import onnx
 
     try:
@@ -176,11 +196,11 @@ def _from_onnx(model: Any, trained: Trained, columns: Sequence[Column], labels: 
     copy.CopyFrom(proto)
     if tensor == "matrix":
         rename_input(copy, MATRIX)
-    classes = tuple(labels.drop_nulls().unique().sort().to_list()) if trained.output == "probability" else ()
-    return Converted(onnx=normalise(copy), tensor=tensor, classes=classes, own=None, kind="ONNX")
+    classes = classes_of(labels) if trained.output == "probability" else ()
+    return _Onnx(onnx=normalise(copy), tensor=tensor, classes=classes, own=None, kind="ONNX")
 
 
-def _from_booster(model: Any, family: str, trained: Trained, columns: Sequence[Column]) -> Converted:
+def _from_booster(model: Any, family: str, trained: Trained, columns: Sequence[Column]) -> _Onnx:
     try:
         import onnxmltools
         from onnxmltools.convert.common.data_types import FloatTensorType
@@ -199,7 +219,7 @@ def _from_booster(model: Any, family: str, trained: Trained, columns: Sequence[C
         # converters raise whatever they meet
         raise InvalidInput(f"the {family} model cannot be converted to ONNX: {_line(error)}") from error
     classes = _classes(model) if trained.output == "probability" else ()
-    return Converted(
+    return _Onnx(
         onnx=normalise(proto), tensor="matrix", classes=classes, kind=kind_of(model),
         own=lambda frame: _own_predictions(model, frame, trained),
     )  # fmt: skip

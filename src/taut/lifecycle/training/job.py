@@ -19,10 +19,10 @@ import polars as pl
 
 from taut.core.errors import InvalidInput
 from taut.core.evidence import Scalar
-from taut.core.ort import load_onnxruntime
-from taut.core.schema import Column, DType, ModelInput, ModelSignature
+from taut.core.schema import MODEL_FILES, Column, DType, ModelInput, ModelSignature
 from taut.lifecycle.training import judge
-from taut.lifecycle.training.convert import Converted, convert, predictions
+from taut.lifecycle.training.convert import convert
+from taut.lifecycle.training.converted import Converted
 from taut.lifecycle.training.encode import check_inputs, serving_form
 from taut.lifecycle.training.split import Parts, split_by_time
 from taut.lifecycle.training.values import Environment, JoinedFeatures, MetricPoint, Report
@@ -55,7 +55,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 def train(
     arguments: dict[str, object], inputs: dict[str, Path], output: Path, context: JobContext
 ) -> dict[str, object]:
-    """Train one model: `inputs` are `frame` (Parquet) and `bundle`; leaves `model.onnx` and `parity.parquet`."""
+    """Train one model: `inputs` are `frame` (Parquet) and `bundle`; leaves the model and `parity.parquet`."""
     work = msgspec.convert(arguments, Work)
     context.progress("loading the code", 0.02)
     folder = Path(tempfile.mkdtemp(prefix="code-"))
@@ -87,7 +87,9 @@ def train(
             f"{work.spec.function.qualname} returned {type(trained).__name__}: return taut.Trained(model, inputs=[…])"
         )
     context.progress("converting and checking", 0.7)
-    report = _finish(work, trained, parts, known, output, points, threads=int(context.limits.cpu))
+    report = _finish(
+        work, trained, parts, known, output, points, bundle=inputs["bundle"], threads=int(context.limits.cpu)
+    )
     context.progress("done", 1.0)
     return dict(msgspec.to_builtins(report))
 
@@ -121,27 +123,25 @@ def _finish(
     output: Path,
     points: Sequence[MetricPoint],
     *,
+    bundle: Path,
     threads: int,
 ) -> Report:
-    ort = load_onnxruntime()
     columns = _input_columns(work, trained, known)
     needed = [*dict.fromkeys([work.spec.label, *trained.inputs])]
     train = serving_form(parts.train.select(needed), columns).collect()
     test = serving_form(parts.test.select(ROW_ID, *needed), columns).collect()
-    made = convert(trained, columns, train[work.spec.label])
-    own = made.own(test) if made.own is not None else None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = max(1, threads)
-    options.log_severity_level = 4
-    session = ort.InferenceSession(made.onnx, options, providers=["CPUExecutionProvider"])
-    served = _two_columns(predictions(session, test, columns, made.tensor), made)
+    made = convert(
+        trained, columns, train[work.spec.label], bundle=bundle.read_bytes(), threads=max(1, threads)
+    )
+    own = _two_columns(made.own(test), made) if made.own is not None else None
+    served = _two_columns(made.served(test), made)
     metrics = judge.scores(judge.truth_of(test[work.spec.label], made.classes), served, made.classes)
     checks = (
         judge.leakage(train, label=work.spec.label, inputs=columns, classes=made.classes),
         judge.own_metrics_agree(trained.metrics, metrics),
-        judge.conversion_agrees(own, served),
+        judge.conversion_agrees(own, served, form=made.form),
     )
-    (output / "model.onnx").write_bytes(made.onnx)
+    (output / MODEL_FILES[made.form]).write_bytes(made.artifact)
     _write_parity(test, own if own is not None else served, columns, output / "parity.parquet")
     return Report(
         signature=_signature(work, trained, columns, made),
@@ -193,6 +193,7 @@ def _signature(work: Work, trained: Trained, columns: Sequence[Column], made: Co
         output=trained.output,
         classes=made.classes,
         tensor=made.tensor,
+        form=made.form,
     )
 
 

@@ -161,18 +161,22 @@ def own_metrics_agree(own: Mapping[str, float], found: Mapping[str, float]) -> C
     )
 
 
-def conversion_agrees(own: Array | None, onnx: Array) -> Check:
-    """Compare the estimator's predictions with those of its ONNX form on the held-out rows."""
+def conversion_agrees(own: Array | None, served: Array, *, form: str = "onnx") -> Check:
+    """Compare what was trained with the form in which it is served on the held-out rows.
+
+    form: `onnx`, or `code`: a callable that was loaded anew from its source and its state.
+    """
+    what = "its ONNX form" if form == "onnx" else "the code as workers load it"
     if own is None:
         return Check(name="conversion", outcome=Outcome.PASSED, message="the model came as ONNX")
-    if own.shape != onnx.shape:
-        said = f"the model gives the shape {own.shape}, its ONNX form {onnx.shape}"
+    if own.shape != served.shape:
+        said = f"the model gives the shape {own.shape}, {what} {served.shape}"
         return Check(name="conversion", outcome=Outcome.FAILED, message=said)
-    apart = np.abs(own - onnx) / np.maximum(1.0, np.abs(own))
+    apart = np.abs(own - served) / np.maximum(1.0, np.abs(own))
     rows = int((apart.reshape(len(apart), -1).max(axis=1) > CONVERSION_TOLERANCE).sum())
     worst = float(apart.max())
     if not rows:
-        said = f"agrees with its ONNX form on {len(own):,} rows"
+        said = f"agrees with {what} on {len(own):,} rows"
         return Check(
             name="conversion",
             outcome=Outcome.PASSED,
@@ -180,10 +184,10 @@ def conversion_agrees(own: Array | None, onnx: Array) -> Check:
             observed=worst,
             limit=CONVERSION_TOLERANCE,
         )
-    said = (
-        f"{rows:,} of {len(own):,} held-out rows are scored differently by the ONNX form: this kind of model does not "
-        "convert faithfully, or data was changed outside of it; see docs/how-to/train-a-model.md"
-    )
+    why = "this kind of model does not convert faithfully, or data was changed outside of it; see docs/how-to/train-a-model.md"
+    if form == "code":
+        why = "it keeps state outside of its bound values and fields, or answers otherwise each time; see docs/how-to/serve-code.md"
+    said = f"{rows:,} of {len(own):,} held-out rows are scored differently by {what}: {why}"
     return Check(
         name="conversion", outcome=Outcome.FAILED, message=said, observed=worst, limit=CONVERSION_TOLERANCE
     )

@@ -42,7 +42,6 @@ from taut.trust.lineage import Lineage
 
 _FUNCTION = "taut.lifecycle.training.job:train"
 PARITY_FILE = "parity.parquet"
-_ARTIFACTS = ("model.onnx", PARITY_FILE)
 _OUTPUT_BYTES = 2 * 2**30
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.5
@@ -192,7 +191,7 @@ class Training:
         if result.end is JobEnd.DONE:
             try:
                 found = accept(run, result.value, output)
-                artifacts = [self._keep(output / name) for name in _ARTIFACTS]
+                artifacts = [self._keep(output / name) for name in (found.signature.file, PARITY_FILE)]
                 report = found
             except (InvalidInput, NotFound, OSError) as fault:
                 # the builder's code runs in the same process as the job, so its word is checked

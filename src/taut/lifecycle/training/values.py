@@ -146,5 +146,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def model_digest(self) -> str | None:
-        found = self.artifact("model.onnx")
+        found = self.model_file
         return found.digest if found else None
+
+    @property
+    def model_file(self) -> Artifact | None:
+        """The model that the run left, None where it left none."""
+        return None if self.report is None else self.artifact(self.report.signature.file)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path, read_answer
+from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path
 
 if TYPE_CHECKING:
     from taut.serving.batch.answers import answer_columns, answer_schema
@@ -22,7 +22,6 @@ __all__ = [
     "chunk_path",
     "matrix",
     "needs_of",
-    "read_answer",
     "write_chunk",
 ]
 

@@ -11,11 +11,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from taut.core.answers import write_answer
 from taut.core.schema import ModelSignature
 from taut.ports.jobs import JobContext
-from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path, write_answer
+from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path
 from taut.serving.errors import BadAnswer
-from taut.serving.runtime import Feed, LoadedModel, load
+from taut.serving.runtime import Feed, LoadedModel
+from taut.serving.runtime.code import load_apart
 from taut.serving.runtime.encode import MATRIX
 
 RUN_ROWS: Final = 8192
@@ -43,7 +45,7 @@ def score(
     A row that the model fails on is NaN in its answer: the others of its chunk are scored.
     """
     work = msgspec.convert(arguments, Work)
-    model = load(inputs[MODEL], work.signature)
+    model = load_apart(inputs[MODEL], work.signature)
     done = 0
     for number, path in _arriving(inputs[CHUNKS], work.numbers):
         write_answer(answer_path(output, number), _scored(model, path))

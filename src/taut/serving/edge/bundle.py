@@ -11,12 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, Denied, InvalidInput
-from taut.core.schema import Column, ModelInput, ModelSignature
+from taut.core.schema import MODEL_FILES, Column, ModelInput, ModelSignature
 from taut.ports.keys import PublicKey
 from taut.trust.signing import SignedStatement, verify_statement
-from taut.trust.signing.models import MODEL_FILE, File, Manifest, read_manifest
+from taut.trust.signing.models import File, Manifest, read_manifest
 
 PAYLOAD_TYPE: Final = "application/vnd.taut.edge+json"
+_MODEL: Final = MODEL_FILES["onnx"]  # no device runs code
 STATEMENT: Final = "edge.json"
 MANIFEST: Final = "manifest.json"
 KEYS: Final = "keys.json"
@@ -108,9 +109,11 @@ def verify_bundle(
         raise Corrupt(
             f"{MANIFEST} is that of {manifest.ref}, the bundle's is {contents.version}: export it again"
         )
-    model = files[MODEL_FILE]
-    if digest_bytes(model) != manifest.files[MODEL_FILE].digest:
-        raise Corrupt(f"{MODEL_FILE} is not the one that was signed for {manifest.ref}: export it again")
+    if manifest.signature.form != "onnx":
+        raise Denied(f"{manifest.ref} is code, which no device runs: export an ONNX model")
+    model = files[_MODEL]
+    if digest_bytes(model) != manifest.files[_MODEL].digest:
+        raise Corrupt(f"{_MODEL} is not the one that was signed for {manifest.ref}: export it again")
     return Bundle(
         id=bundle_id(statement.payload), contents=contents, signature=edge_signature(manifest.signature),
         manifest=manifest, model=model, trusted=trusted, fingerprints=tuple(fingerprint(one.pem) for one in keys),
@@ -128,7 +131,7 @@ def check_files(files: Mapping[str, bytes], signed: Mapping[str, File]) -> None:
     strange = sorted(set(files) - {*signed, STATEMENT})
     if strange:
         raise Corrupt(f"{strange[0]!r} is in the bundle and nobody signed it: export it again")
-    for name in (MODEL_FILE, MANIFEST, KEYS):
+    for name in (_MODEL, MANIFEST, KEYS):
         _needed(signed, name)
 
 

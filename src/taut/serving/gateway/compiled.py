@@ -299,9 +299,10 @@ def place(
     here: loads in this process. Raises what `read_artifact` and loading do.
     """
     data = read_artifact(served, home)
-    if fleet is None or config.runtime == "inline":
+    code = served.signature.form == "code"  # never here, whatever the endpoint says: `load` refuses it
+    if fleet is None or (config.runtime == "inline" and not code):
         return here(data, served.signature)
-    if config.runtime == "auto" and config.risk != "high":
+    if config.runtime == "auto" and config.risk != "high" and not code:
         model = here(data, served.signature)
         if model.cost is None or model.cost.us(1) <= settings.worker_us:
             return model

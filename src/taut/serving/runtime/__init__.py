@@ -1,11 +1,12 @@
 """The runtime: loads a model, checks it against its signature, and turns columns into outputs, free of transport."""
 
 from taut.serving.runtime.encode import Feed, Matrix
-from taut.serving.runtime.form import Cost, ModelForm
+from taut.serving.runtime.form import Cost, ModelForm, code_tensors
+from taut.serving.runtime.loaded import LoadedModel
 from taut.serving.runtime.outputs import Outputs
 from taut.serving.runtime.rows import RowDecoder, Value
 from taut.serving.runtime.score import score_rows
-from taut.serving.runtime.session import LoadedModel, load
+from taut.serving.runtime.session import OnnxModel, load
 
 __all__ = [
     "Cost",
@@ -13,9 +14,11 @@ __all__ = [
     "LoadedModel",
     "Matrix",
     "ModelForm",
+    "OnnxModel",
     "Outputs",
     "RowDecoder",
     "Value",
+    "code_tensors",
     "load",
     "score_rows",
 ]

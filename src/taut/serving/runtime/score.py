@@ -10,9 +10,9 @@ from typing import Final
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType
 from taut.core.times import from_us
+from taut.serving.runtime.loaded import LoadedModel
 from taut.serving.runtime.outputs import Outputs
 from taut.serving.runtime.rows import WANTED, RowDecoder, Value
-from taut.serving.runtime.session import LoadedModel
 
 _EPOCH: Final = dt.date(1970, 1, 1)
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
 
-from taut.core.errors import Corrupt, InvalidInput
+from taut.core.errors import Corrupt, Denied, InvalidInput
 from taut.core.ort import load_onnxruntime, session_options
 from taut.core.schema import DType, ModelSignature
 from taut.serving.errors import BadAnswer
 from taut.serving.runtime.encode import ACCEPTED, MATRIX, Feed
-from taut.serving.runtime.form import Cost, ModelForm
-from taut.serving.runtime.outputs import Outputs
-from taut.serving.runtime.rows import Value
+from taut.serving.runtime.loaded import LoadedModel, check_signature
 
 ort: Final = load_onnxruntime()
 _PROBABILITY: Final = ("probability", "probabilities", "output_probability")
 _FLOAT_TENSORS: Final = ("tensor(float)", "tensor(double)")
-_MEASURED_ROWS: Final = 64
-_SLOW_US: Final = 2000.0
-_SLOW_ROWS: Final = 8
 
 
-class LoadedModel(ModelForm):
-    """A model in memory. `infer` may be called from several threads; it does no input or output."""
+class OnnxModel(LoadedModel):
+    """An ONNX model in memory. `infer` may be called from several threads."""
 
     def __init__(
         self, session: Any, signature: ModelSignature, tensors: dict[str, tuple[str, int]], *, output: str
@@ -35,31 +29,9 @@ class LoadedModel(ModelForm):
         super().__init__(signature, tensors)
         self._run: Final = session.run
         self._outputs: Final = [output]
-        self.cost = self._measure()
-
-    def infer(self, columns: Mapping[str, Sequence[Value]]) -> Outputs:
-        """Score columns by name, all of one length; others than the model's inputs are ignored.
-
-        Raises InvalidInput for a column that is absent or does not fit; BadAnswer for what the signature rules out.
-        """
-        missing = [item.column.name for item in self.signature.inputs if item.column.name not in columns]
-        if missing:
-            raise InvalidInput(f"columns {', '.join(missing)} are missing: the model needs them")
-        ordered = [columns[item.column.name] for item in self.signature.inputs]
-        counts = {len(values) for values in ordered}
-        if len(counts) != 1:
-            raise InvalidInput(
-                f"columns have {sorted(counts)} rows: send the same number of rows in each column"
-            )
-        values = list(zip(*ordered, strict=True)) if self.row_major else ordered
-        return self.run(self.encode(values), counts.pop())
-
-    def run(self, feed: Feed, count: int) -> Outputs:
-        """Run tensors made by `encode` and check what comes back."""
-        return self.check(self.raw(feed), count)
+        self.cost = self.measure()
 
     def raw(self, feed: Feed) -> npt.NDArray[Any]:
-        """Run tensors made by `encode` and return what comes back, unchecked. Raises BadAnswer."""
         try:
             tensor: npt.NDArray[Any] = self._run(self._outputs, feed)[0]
         except Exception as error:
@@ -69,44 +41,18 @@ class LoadedModel(ModelForm):
             ) from error
         return tensor
 
-    def _measure(self) -> Cost | None:
-        """Fit A + B n on neutral values; also warms the session. None when the model refuses neutral values.
 
-        A slow model is measured with a few rows only: loading must not take longer than a moment.
-        """
-        neutral = [_NEUTRAL[item.column.dtype] for item in self.signature.inputs]
-        try:
-            one_us = self._best_us([neutral])
-            rows = _MEASURED_ROWS if one_us < _SLOW_US else _SLOW_ROWS
-            many_us = self._best_us([neutral] * rows)
-        except Exception:  # noqa: BLE001 - a model may rightly refuse values that no row has; then no fit
-            return None
-        row_us = max(0.0, (many_us - one_us) / (rows - 1))
-        return Cost(base_us=max(0.0, one_us - row_us), row_us=row_us)
-
-    def _best_us(self, rows: Sequence[Sequence[Value]]) -> float:
-        feed = self.encode(rows if self.row_major else list(map(list, zip(*rows, strict=True))))
-        best_s = float("inf")
-        for _ in range(4):
-            start_s = time.perf_counter()
-            self._run(self._outputs, feed)
-            best_s = min(best_s, time.perf_counter() - start_s)
-        return best_s * 1e6
-
-
-_NEUTRAL: Final[dict[DType, Value]] = {
-    DType.BOOL: False, DType.INT: 0, DType.FLOAT: 0.0, DType.STRING: "", DType.DATE: 0, DType.DATETIME: 0,
-}  # fmt: skip
-
-
-def load(model: Path | bytes, signature: ModelSignature) -> LoadedModel:
+def load(model: Path | bytes, signature: ModelSignature) -> OnnxModel:
     """Load an ONNX model and check it against its signature.
 
     model: the file or its bytes. It is always loaded from memory, so that it cannot name other files (onnxruntime
     refuses external data then), and without registered libraries, so that custom operators are refused.
     Raises Corrupt when it is no model that this runtime can load; InvalidInput when it is one, but not that of the
-    signature; NotFound is left to whoever fetches the file.
+    signature; Denied for a model that is code, which `load_apart` runs where it can harm nobody; NotFound is left to whoever
+    fetches the file.
     """
+    if signature.form != "onnx":
+        raise Denied("the model is code, which never runs in this process: it is served by workers")
     data = model if isinstance(model, bytes) else model.read_bytes()
     try:
         session = ort.InferenceSession(data, session_options(), providers=["CPUExecutionProvider"])
@@ -115,31 +61,12 @@ def load(model: Path | bytes, signature: ModelSignature) -> LoadedModel:
         raise Corrupt(f"the model cannot be loaded: {_first_line(error)}") from error
     tensors = {item.name: (str(item.type), len(item.shape)) for item in session.get_inputs()}
     output = _output(session, signature)
-    _check_signature(signature)
+    check_signature(signature)
     if signature.tensor == "matrix":
         _check_matrix(session, signature)
     else:
         _check_columns(tensors, signature)
-    return LoadedModel(session, signature, tensors, output=output)
-
-
-def _check_signature(signature: ModelSignature) -> None:
-    request = {column.name for column in signature.request}
-    names = [item.column.name for item in signature.inputs]
-    if not names or len(set(names)) != len(names):
-        raise InvalidInput("the signature must name at least one input, and each once")
-    sets = {lookup.feature_set for lookup in signature.lookups}
-    for item in signature.inputs:
-        if item.feature_set is None and item.column.name not in request:
-            raise InvalidInput(f"input {item.column.name!r} is neither a request column nor a feature")
-        if item.feature_set is not None and item.feature_set not in sets:
-            raise InvalidInput(
-                f"input {item.column.name!r}: feature set {item.feature_set!r} has no lookup in the signature"
-            )
-    for lookup in signature.lookups:
-        unknown = sorted(set(lookup.keys) - request)
-        if unknown:
-            raise InvalidInput(f"lookup in {lookup.feature_set!r}: {unknown[0]!r} is no request column")
+    return OnnxModel(session, signature, tensors, output=output)
 
 
 def _check_matrix(session: Any, signature: ModelSignature) -> None:

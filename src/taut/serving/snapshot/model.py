@@ -25,7 +25,7 @@ feature that it needs could not be had."""
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One version of a model as an endpoint serves it.
 
-    version: `name@number`. artifact: digest of the ONNX file; what is loaded has it or is refused.
+    version: `name@number`. artifact: digest of its file; what is loaded has it or is refused.
     path: where the file lies, absolute or relative to the installation's home.
     feature_columns: feature set -> materialisation -> its columns in the order of its rows' values, for every
     materialisation whose rows may be online. A row of another is not read: nobody knows what its values mean.

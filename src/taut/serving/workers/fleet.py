@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import Unavailable
+from taut.core.errors import InvalidInput, Unavailable
 from taut.core.schema import ModelSignature
-from taut.serving.runtime import ModelForm
+from taut.serving.runtime import ModelForm, code_tensors
 from taut.serving.workers import wire, zygote
 from taut.serving.workers.lane import Lane, LaneSettings
 from taut.serving.workers.worker import Order
@@ -85,9 +85,11 @@ class Fleet:
             return await self._fork(model, order)
 
         width = len(order.signature.inputs) if order.signature.tensor == "matrix" else None
-        lane = Lane(name, hire, settings, matrix_width=width)
+        lane = Lane(name, hire, settings, matrix_width=width, answer_width=len(order.signature.classes) or 1)
         try:
-            await lane.start()
+            loaded = await lane.start()
+            if order.signature.form == "code" and loaded.inputs != code_tensors(order.signature):
+                raise InvalidInput(f"{name}: its code says in its worker that it takes other inputs")
         except BaseException:
             lane.close()
             raise

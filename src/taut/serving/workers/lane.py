@@ -29,6 +29,7 @@ _RETRY_SHARE: Final = 0.1
 _SLOW: Final = 4.0
 _NOTABLE: Final = 0.15
 _HANGS: Final = 20.0  # times as long as the fit says
+_SAID_BYTES: Final = 1000
 _CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
 
 
@@ -50,7 +51,15 @@ class Lane:
     row fails its own request only.
     """
 
-    def __init__(self, name: str, hire: Hire, settings: LaneSettings, *, matrix_width: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        hire: Hire,
+        settings: LaneSettings,
+        *,
+        matrix_width: int | None,
+        answer_width: int = wire.WIDTH_MAX,
+    ) -> None:
         self.name: Final = name
         self.loaded: Loaded | None = None
         self.sizes: Final = Histogram(BATCH_ROWS)
@@ -59,6 +68,7 @@ class Lane:
         self._hire: Final = hire
         self._settings: Final = settings
         self._width: Final = matrix_width
+        self._answer_width: Final = answer_width
         self._loop: Final = asyncio.get_running_loop()
         self._members: Final[list[Member]] = []
         self._line = Line(plan(_CAUTIOUS, workers=settings.workers, latency_s=settings.latency_s))
@@ -202,7 +212,7 @@ class Lane:
         if frame.kind == wire.LOADED and not member.ready:
             self._welcome(member, frame)
         elif frame.kind == wire.FAILED and not member.ready:
-            self._cannot_load(member, frame.body.decode("utf-8", "replace"))
+            self._cannot_load(member, frame.body[:_SAID_BYTES].decode("utf-8", "replace"))
         elif frame.kind in (wire.DONE, wire.FAILED) and member.batch:
             self._answered(member, frame)
         else:
@@ -212,7 +222,7 @@ class Lane:
     def _answered(self, member: Member, frame: wire.Frame) -> None:
         if frame.kind == wire.FAILED:
             batch = self._done(member)
-            said = frame.body.decode("utf-8", "replace")
+            said = frame.body[:_SAID_BYTES].decode("utf-8", "replace")
             for item in batch:
                 if len(batch) > 1:  # one row may be to blame: the others must not pay
                     self._again(item)
@@ -269,7 +279,11 @@ class Lane:
     # workers come and go
 
     def _welcome(self, member: Member, frame: wire.Frame) -> None:
-        loaded = msgspec.json.decode(frame.body, type=Loaded)
+        try:
+            loaded = msgspec.json.decode(frame.body, type=Loaded)
+        except msgspec.DecodeError as error:  # a builder's code may speak here too
+            self._cannot_load(member, f"its worker said what is no load ({error})")
+            return
         if self.loaded is None:
             self.loaded = loaded
             self._layout = wire.Layout(loaded.inputs, matrix_width=self._width)
@@ -338,7 +352,9 @@ class Lane:
                         Unavailable(f"{self.name}: no worker can be started ({error}): see the gateway's log")
                     )
                 continue
-            self._members.append(Member(sock, pid, on_frame=self._heard, on_gone=self._gone))
+            self._members.append(
+                Member(sock, pid, answer_width=self._answer_width, on_frame=self._heard, on_gone=self._gone)
+            )
             return
 
     # refusals

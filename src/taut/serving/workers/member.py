@@ -18,16 +18,20 @@ OnFrame = Callable[["Member", wire.Frame], None]
 OnGone = Callable[["Member", str], None]
 _SETTLING: Final = ((4, 0.25), (8, 0.5))
 _SMOOTH: Final = 0.1
+_TOLD_BYTES: Final = 2**20  # of what it says once it is loaded: its inputs by name
 
 
 class Member:
     """One worker of a lane; it works on at most one batch at a time.
 
     ready: it has loaded its model. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
+    answer_width: values of an answer's row at most: what says more is cut off unread.
     ratio: how long its batches take against what the fit says, smoothed.
     """
 
-    def __init__(self, sock: socket.socket, pid: int, *, on_frame: OnFrame, on_gone: OnGone) -> None:
+    def __init__(
+        self, sock: socket.socket, pid: int, *, answer_width: int, on_frame: OnFrame, on_gone: OnGone
+    ) -> None:
         sock.setblocking(False)
         self.pid: Final = pid
         self.ready = False
@@ -39,7 +43,8 @@ class Member:
         self.ratio = 1.0
         self.allowed_s = 0.0
         self._sock: Final = sock
-        self._reader: Final = wire.Reader(sock)
+        self._reader: Final = wire.Reader(sock, most=_TOLD_BYTES)
+        self._answer_width: Final = answer_width
         self._on_frame: Final = on_frame
         self._on_gone: Final = on_gone
         self._loop: Final = asyncio.get_running_loop()
@@ -57,6 +62,7 @@ class Member:
     def give(self, batch: list[Item], rows: int, buffers: Sequence[Any], now_s: float) -> None:
         """Send a batch. When the worker is gone, `on_gone` is told."""
         self.batch, self.rows, self.sent_s = batch, rows, now_s
+        self._reader.most = wire.answer_bytes(rows, self._answer_width)
         try:
             wire.send(self._sock, wire.RUN, rows, buffers)
         except OSError as error:

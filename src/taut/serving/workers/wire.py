@@ -26,6 +26,7 @@ INLINE_BYTES: Final = 64 * 1024
 _MOST: Final = INLINE_BYTES + HEAD.size
 _ONE_DESCRIPTOR: Final = socket.CMSG_SPACE(4)
 BODY_MAX: Final = 2**30
+WIDTH_MAX: Final = 10_000
 _MAGIC: Final = b"tw1\n"
 _IN_FILE: Final = 1
 
@@ -103,7 +104,8 @@ def read_file(descriptor: int, size: int) -> bytes:
 class Reader:
     """Puts frames together from what arrives on one socket. The other side is not trusted."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, most: int = BODY_MAX) -> None:
+        self.most = most  # bytes of a body: more is refused before it is read
         self._sock: Final = sock
         self._data = b""
         self._descriptors: list[int] = []
@@ -122,7 +124,7 @@ class Reader:
         if len(self._data) < HEAD.size:
             return None
         magic, kind, flags, _, rows, size = HEAD.unpack_from(self._data)
-        if magic != _MAGIC or size > BODY_MAX or (size > INLINE_BYTES and not flags & _IN_FILE):
+        if magic != _MAGIC or size > self.most or (size > INLINE_BYTES and not flags & _IN_FILE):
             raise Corrupt("what came over a worker's socket is no frame")
         if flags & _IN_FILE:
             return Frame(kind, rows, self._from_file(size))
@@ -204,6 +206,11 @@ def output_buffers(tensor: npt.NDArray[Any]) -> list[Any]:
         _OUTPUT_HEAD.pack(code, tensor.ndim, *shape),
         np.ascontiguousarray(tensor).reshape(-1).view(np.uint8),
     ]
+
+
+def answer_bytes(rows: int, width: int) -> int:
+    """Return how long an answer to so many rows, of so many values each, may be; or a reason why there is none."""
+    return max(INLINE_BYTES, _OUTPUT_HEAD.size + rows * width * 8)
 
 
 def output_tensor(body: bytes, rows: int) -> npt.NDArray[Any]:

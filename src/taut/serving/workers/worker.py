@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from taut.core.errors import TautError
 from taut.core.schema import ModelSignature
 from taut.serving.errors import BadAnswer
-from taut.serving.runtime import Cost, load
+from taut.serving.runtime import Cost
+from taut.serving.runtime.code import load_apart
 from taut.serving.workers import wire
 
 
@@ -33,7 +34,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     inputs: dict[str, tuple[str, int]]
     cost: Cost | None
-    private_bytes: int
+    private_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**44)]  # a builder's code may be in the process
 
 
 _FAILURE_LENGTH: Final = 500
@@ -46,7 +47,7 @@ def serve(sock: socket.socket, model: bytes, order: Order) -> None:
     the process, and the gateway sees the socket close.
     """
     try:
-        loaded = load(model, order.signature)
+        loaded = load_apart(model, order.signature)
     except TautError as error:
         wire.send(sock, wire.FAILED, 0, [_said(error)])
         return

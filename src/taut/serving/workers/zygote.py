@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from taut.serving.workers import wire
 from taut.serving.workers.worker import Order, serve
@@ -73,7 +74,10 @@ def _become_worker(
         order = msgspec.json.decode(wire.read_file(descriptors[2], order_bytes), type=Order)
         for descriptor in descriptors[1:]:
             os.close(descriptor)
+        np.random.seed()
         confine(order)
+        if order.signature.form == "code":
+            _be_quiet()
         serve(sock, model, order)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
@@ -83,6 +87,14 @@ def _become_worker(
             traceback.print_exc(file=sys.stderr)
     finally:
         os._exit(code)
+
+
+def _be_quiet() -> None:
+    """Let what a builder's code prints go nowhere: it must not fill the gateway's log, and the socket is not for it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _reap(living: set[int]) -> None:

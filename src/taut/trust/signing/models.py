@@ -13,7 +13,6 @@ from taut.ports.keys import PublicKey
 from taut.trust.signing.statement import SignedStatement, verify_statement
 
 PAYLOAD_TYPE: Final = "application/vnd.taut.model+json"
-MODEL_FILE: Final = "model.onnx"
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +48,8 @@ def read_manifest(text: str | bytes, public_keys: tuple[PublicKey, ...], ref: Ve
         raise Corrupt(f"the signed manifest lacks what a manifest has: {error}") from error
     if ref is not None and found != ref:
         raise Corrupt(f"the manifest of {ref} speaks of {found}: it was swapped; restore it")
-    if MODEL_FILE not in files:
-        raise Corrupt(f"the manifest of {found} names no {MODEL_FILE}")
+    if signature.file not in files:
+        raise Corrupt(f"the manifest of {found} names no {signature.file}")
     return Manifest(
         ref=found, files=files, signature=signature, payload=payload, signed_by=statement.signatures[0].keyid
     )

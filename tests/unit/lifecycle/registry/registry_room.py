@@ -17,7 +17,7 @@ from taut.adapters.keys.file import FileKeys
 from taut.core.evidence import Check, Outcome
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.core.scores import classification_scores
-from taut.lifecycle.registry import MODEL_FILE, Candidate, File, GateInputs, Registry, metadata
+from taut.lifecycle.registry import Candidate, File, GateInputs, Registry, metadata
 from taut.ports.tables import ROW_ID
 from taut.project.manifest import GateSpec
 from taut.serving.runtime import load, score_rows
@@ -127,7 +127,7 @@ def candidate(
     )
     values: dict[str, Any] = {
         "model": "delay", "run": run, "author": "ann", "signature": SIGNATURE, "label": "late",
-        "files": {MODEL_FILE: File(digest=house.blobs.put(data), size_bytes=len(data))},
+        "files": {"model.onnx": File(digest=house.blobs.put(data), size_bytes=len(data))},
         "metrics": classification_scores(truth, model.predict_proba(matrix(holdout))) if model else {},
         "baselines": {"constant": constant}, "snapshots": {"flights": "flights@3"},
         "bundle": "sha256:" + "b" * 64, "lock": "sha256:" + "c" * 64, "data": "sha256:" + "d" * 64, "seed": 0,

@@ -162,7 +162,7 @@ FAULTY = {
         "from sklearn.ensemble import HistGradientBoostingClassifier as H\n    return taut.Trained(H(), inputs=NUMBERS)",
         "not fitted",
     ),
-    "a_function": ("return taut.Trained(lambda row: 0.5, inputs=NUMBERS)", "cannot be converted to ONNX"),
+    "a_function": ("return taut.Trained(lambda row: 0.5, inputs=NUMBERS)", "is a lambda"),
     "nulls": (
         "from sklearn.linear_model import LogisticRegression as L\n"
         "    m = L().fit(ctx.train.select(NUMBERS).fill_null(0), ctx.train['late'])\n"
