@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from taut.adapters.jobs import ProcessJobs
 from taut.ports.jobs import JobEnd, Limits, Task
@@ -48,3 +52,45 @@ def test_a_variable_reaches_a_job_only_when_it_is_named(tmp_path: Path) -> None:
         "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS",
         "ARROW_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS",
     }  # fmt: skip
+
+
+ALONE = """
+import os, resource, subprocess
+from taut.bootstrap.sandbox import Rules, confine
+
+def tries(*acts):
+    done = 0
+    for act in acts:
+        try:
+            act()
+            done += 1
+        except (OSError, subprocess.SubprocessError):
+            pass
+    return done
+
+here = os.getppid()
+confine(Rules(memory_bytes=2**31, file_bytes=2**20, cpu_seconds=60, alone={alone}), entered=())
+said = tries(
+    lambda: os.kill(here, 0), lambda: resource.prlimit(here, resource.RLIMIT_CORE), lambda: os.pidfd_open(here),
+    lambda: os.fork() or os._exit(0), lambda: os.setpriority(os.PRIO_PROCESS, os.getpid(), 1),
+)
+os.kill(os.getpid(), 0)
+print(said)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+def test_a_process_that_is_to_stay_alone_signals_and_makes_others_where_it_is_not_told_to() -> None:
+    """A worker that is killed by number alone would else be anybody's weapon: workers share a process namespace."""
+    said = {
+        alone: subprocess.run(
+            [sys.executable, "-P", "-c", ALONE.format(alone=alone)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[-1]
+        for alone in (True, False)
+    }
+
+    assert said[True] == "0"
+    assert int(said[False]) >= 2  # the newest Landlock keeps it from signalling by itself

@@ -81,7 +81,7 @@ def _imported(source: bytes, module: str, *, package: bool) -> Iterator[str]:
             if node.level:
                 around = module.split(".")
                 kept = around[: len(around) - node.level + (1 if package else 0)]
-                base = ".".join([*kept, *([base] if base else [])])
+                base = ".".join([*kept, *([base] if base else [])]) if kept else ""
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")

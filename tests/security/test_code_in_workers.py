@@ -1,0 +1,306 @@
+"""A hostile builder's code as a model, in workers of a real gateway: what it reaches, and who pays for what it does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from taut.adapters.keys.file import FileKeys
+from taut.adapters.world import SystemRandom
+from taut.core.errors import Corrupt, Denied
+from taut.serving.gateway.compiled import compile_snapshot
+from taut.serving.runtime import load
+from taut.serving.snapshot import DefaultAnswer, EndpointConfig, GatewaySettings
+from taut.testing.code import code_model, code_signature
+from taut.testing.serving import DataPlane, GatewayProcess
+
+# What the code tries is told by numbers: x0 says what to try, the answer is how much of it was possible.
+HOSTILE = """
+import ctypes, fcntl, mmap, os, resource, signal, socket, subprocess, sys, threading, time
+import numpy as np
+
+HOME, PORT, PARENT = {home!r}, {port}, os.getppid()
+print("words of the code " * 1000)
+kept = []
+
+def tries(*acts):
+    done = 0
+    for act in acts:
+        try:
+            if act() is not False:
+                done += 1
+        except (OSError, subprocess.SubprocessError, MemoryError):
+            pass
+    return float(done)
+
+def reads():
+    files = [os.path.join(HOME, *name) for name in (("keys",), ("serving",), ("serving", "trust.json"), ("gateway-0.log",))]
+    return tries(
+        *(lambda file=file: os.listdir(file) if os.path.isdir(file) else open(file).close() for file in files),
+        lambda: os.listdir("/home"), lambda: os.listdir("/root"), lambda: os.listdir("/tmp"), lambda: open("/etc/passwd"),
+        lambda: open(f"/proc/{{PARENT}}/environ"), lambda: open("/proc/1/environ"), lambda: os.listdir("/proc"),
+        lambda: open(os.path.join(HOME, "planted"), "w"), lambda: open("/tmp/planted", "w"), lambda: open("/dev/shm/planted", "w"),
+    )
+
+def connects():
+    def to(family, address):
+        with socket.socket(family) as one:
+            one.settimeout(1)
+            one.connect(address)
+    return tries(
+        lambda: to(socket.AF_INET, ("127.0.0.1", PORT)), lambda: to(socket.AF_INET, ("192.0.2.1", 80)),
+        lambda: to(socket.AF_INET6, ("::1", PORT)), lambda: to(socket.AF_UNIX, os.path.join(HOME, "run", "gateway-0.sock")),
+        lambda: to(socket.AF_UNIX, os.path.join(HOME, "run", "stream.sock")),
+    )
+
+def secrets():
+    # an exception, or something that is there: `False` is neither
+    return tries(lambda: "TAUT_TEST_SECRET" in os.environ, lambda: len(os.environ) > 4 and False)
+
+def others():
+    libc = ctypes.CDLL(None, use_errno=True)
+    def syscall(*numbers):
+        if libc.syscall(*numbers) < 0:
+            raise OSError(ctypes.get_errno(), "")
+    limits = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    return tries(
+        lambda: os.kill(PARENT, 0), lambda: os.kill(-1, 0), lambda: os.kill(0, 0),
+        lambda: os.killpg(os.getpgid(0), 0), lambda: os.fork(), lambda: os.posix_spawn("/bin/true", ["true"], {{}}),
+        lambda: subprocess.run(["/bin/true"]), lambda: os.execv("/bin/true", ["true"]), lambda: os.pidfd_open(PARENT),
+        lambda: resource.prlimit(PARENT, resource.RLIMIT_NOFILE, (0, 0)), lambda: os.setpriority(os.PRIO_PROCESS, PARENT, 19),
+        lambda: os.sched_setscheduler(PARENT, os.SCHED_IDLE, os.sched_param(0)),
+        lambda: syscall(200, PARENT, 0),
+    )
+
+def score(columns):
+    what, rows = columns["x0"][0], len(columns["x0"])
+    sys.stderr.write("words of the code " * 1000)
+    if what == 1: return np.full(rows, reads())
+    if what == 2: return np.full(rows, connects())
+    if what == 3: return np.full(rows, secrets())
+    if what == 4: return np.full(rows, others())
+    if what == 5:
+        thread = threading.Thread(target=kept.append, args=(1,)); thread.start(); thread.join()
+        return np.full(rows, float(len(kept)))
+    if what == 10: raise RuntimeError("words of the code")
+    if what == 11: sys.exit(3)
+    if what == 12: os._exit(0)
+    if what == 13: ctypes.string_at(0)
+    if what == 14: os.kill(os.getpid(), signal.SIGKILL)
+    if what == 15:
+        while True: pass
+    if what == 16:
+        while True: kept.append(np.ones(2**23))
+    if what == 17: return np.zeros((rows, 50_000_000), dtype="f4")
+    if what == 18:
+        for number in range(3, 64):
+            try: os.write(number, b"tw1\\n" + bytes(60))
+            except OSError: pass
+    if what == 19: return np.full(rows, np.nan)
+    return columns["x0"] + columns["x1"]
+"""
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> DataPlane:
+    return DataPlane(tmp_path, FileKeys(tmp_path / "keys", random=SystemRandom()))
+
+
+class Asked:
+    """A gateway that serves the hostile model as `sum`, with an honest neighbour `fine`."""
+
+    def __init__(self, plane: DataPlane, gateway: GatewayProcess) -> None:
+        self.plane = plane
+        self._client = httpx.Client(
+            base_url=f"http://127.0.0.1:{gateway.port}", headers={"authorization": f"Bearer {plane.token()}"}, timeout=30
+        )  # fmt: skip
+
+    def ask(self, what: float, endpoint: str = "sum") -> httpx.Response:
+        return self._client.post(f"/v1/predict/{endpoint}", json={"instances": [{"x0": what, "x1": 0.25}]})
+
+    def value(self, what: float, endpoint: str = "sum") -> float:
+        answer = self.ask(what, endpoint)
+        assert answer.status_code == 200, answer.text
+        return float(answer.json()["predictions"][0]["value"])
+
+    def again(self) -> None:
+        deadline_s = time.monotonic() + 20
+        while self.ask(0.5).status_code != 200:
+            assert time.monotonic() < deadline_s, "the worker was not replaced"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@pytest.fixture
+def asked(plane: DataPlane) -> Iterator[Asked]:
+    with GatewayProcess(plane.home) as gateway:
+        text = HOSTILE.format(home=str(plane.home), port=gateway.port)
+        hostile = plane.served(code_model(text), code_signature(2), version="sum@1")
+        honest = "def score(columns):\n    return columns['x0'] + columns['x1']"
+        fine = plane.served(code_model(honest), code_signature(2), version="fine@1")
+        plane.issue(
+            EndpointConfig(name="sum", live=hostile, runtime="inline"), EndpointConfig(name="fine", live=fine),
+            settings=GatewaySettings(worker_hang_s=0.8, worker_memory_bytes=2**29),
+        )  # fmt: skip
+        os.environ["TAUT_TEST_SECRET"] = "planted"
+        try:
+            gateway.start()
+        finally:
+            del os.environ["TAUT_TEST_SECRET"]
+        made = Asked(plane, gateway)
+        yield made
+        made.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux only")
+def test_code_reads_no_file_opens_no_network_sees_no_secret_and_touches_no_other_process(
+    asked: Asked,
+) -> None:
+    (asked.plane.home / "canary").write_text("secret")
+
+    assert {name: asked.value(what) for name, what in (("reads", 1), ("connects", 2), ("secrets", 3), ("others", 4))} == {
+        "reads": 0.0, "connects": 0.0, "secrets": 0.0, "others": 0.0,
+    }  # fmt: skip
+    assert asked.value(5) == 1.0  # threads are its own affair
+    assert asked.value(0.5) == 0.75
+    assert asked.value(0.5, "fine") == 0.75
+    assert not list(asked.plane.home.glob("planted"))
+
+
+def test_what_code_prints_reaches_neither_an_answer_nor_a_log(asked: Asked) -> None:
+    answers = [asked.ask(0.5), asked.ask(10)]
+
+    assert [answer.status_code for answer in answers] == [200, 503]
+    assert "raised RuntimeError in scoring.py" in answers[1].text
+    log = (asked.plane.home / "gateway-0.log").read_text()
+    assert "words of the code" not in log + answers[0].text + answers[1].text
+
+
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [(10, 503), (11, 503), (12, 503), (13, 503), (14, 503), (15, 503), (16, 503), (17, 503), (18, 503), (19, 503)],
+    ids=["raises", "exits", "ends", "segfault", "kills itself", "endless", "eats memory", "vast answer", "forges frames",
+         "nan"],
+)  # fmt: skip
+def test_whatever_code_does_costs_its_own_request_and_nobody_elses(
+    asked: Asked, what: float, status: int
+) -> None:
+    answer = asked.ask(what)
+    neighbour = asked.value(0.5, "fine")
+
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] in ("bad_answer", "unavailable")
+    assert neighbour == 0.75
+    asked.again()
+
+
+def test_code_that_fails_gets_what_stands_in(plane: DataPlane) -> None:
+    live = plane.served(
+        code_model("def score(columns): raise ValueError"), code_signature(2), version="sum@1"
+    )
+    plane.issue(EndpointConfig(name="sum", live=live, fallbacks=(DefaultAnswer(value=7.0),)))
+    with GatewayProcess(plane.home) as gateway:
+        gateway.start()
+        asked = Asked(plane, gateway)
+        answer = asked.ask(0.5)
+        asked.close()
+
+    assert (answer.status_code, answer.headers["taut-fallback"]) == (200, "default")
+    assert answer.json()["predictions"][0]["value"] == 7.0
+
+
+def test_no_process_but_a_worker_or_a_job_loads_code(plane: DataPlane) -> None:
+    data = code_model("raise SystemExit('it ran')")
+    live = plane.served(data, code_signature(2), version="sum@1")
+    snapshot = plane.snapshot(EndpointConfig(name="sum", live=live, runtime="inline"))
+
+    with pytest.raises(Denied, match="never runs in this process"):
+        load(data, code_signature(2))
+    with pytest.raises(Denied, match="never runs in this process"):
+        compile_snapshot(snapshot, home=plane.home, before=None, fleet=None)
+
+
+def test_code_that_is_not_what_was_signed_is_refused_before_it_is_sent_to_a_worker(plane: DataPlane) -> None:
+    live = plane.served(code_model("def score(columns): ..."), code_signature(2), version="sum@1")
+    (plane.home / live.path).write_bytes(code_model("def score(columns): return evil"))
+
+    with pytest.raises(Corrupt, match="signed was"):
+        compile_snapshot(plane.snapshot(EndpointConfig(name="sum", live=live)), home=plane.home, before=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("import no_such_package", "cannot be loaded"), ("open('/etc/passwd')", "PermissionError in scoring.py, line 1"),
+     ("import os; os._exit(0)", "no worker can be started|no worker was ready|cannot")],
+)  # fmt: skip
+def test_code_that_cannot_be_loaded_keeps_its_snapshot_from_being_served_and_says_why(
+    plane: DataPlane, text: str, said: str
+) -> None:
+    plane.issue(
+        EndpointConfig(name="sum", live=plane.served(code_model(text), code_signature(2), version="sum@1"))
+    )
+    if "_exit" in text:
+        pytest.skip(
+            "a worker that ends at once is tried again until the gateway gives up, which takes a minute"
+        )
+    with GatewayProcess(plane.home) as gateway:
+        gateway.start()
+        ready = httpx.get(f"http://127.0.0.1:{gateway.port}/v2/health/ready", timeout=20)
+
+    assert ready.status_code == 503
+    assert said in ready.text
+
+
+def test_two_models_have_modules_of_one_name_and_do_not_meet(plane: DataPlane) -> None:
+    one = code_model(
+        "import part\ndef score(columns): return columns['x0'] * part.N", more={"part.py": "N = 2"}
+    )
+    two = code_model(
+        "import part\ndef score(columns): return columns['x0'] * part.N", more={"part.py": "N = 3"}
+    )
+    plane.issue(
+        EndpointConfig(name="one", live=plane.served(one, code_signature(2), version="one@1")),
+        EndpointConfig(name="two", live=plane.served(two, code_signature(2), version="two@1")),
+    )
+    with GatewayProcess(plane.home) as gateway:
+        gateway.start()
+        asked = Asked(plane, gateway)
+        found = [asked.value(1.0, "one"), asked.value(1.0, "two")]
+        asked.close()
+
+    assert found == [2.0, 3.0]
+
+
+def _sources() -> Iterator[tuple[str, str]]:
+    root = Path(load.__code__.co_filename).parents[2]
+    for path in root.rglob("*.py"):
+        yield str(path.relative_to(root)), path.read_text()
+
+
+def test_only_workers_and_jobs_name_what_loads_code() -> None:
+    """`load_apart` and `revive` run a builder's code: nobody who holds a key may call them."""
+    inside = ("project/code/", "serving/runtime/code.py", "serving/runtime/__init__.py")
+    named = {
+        name
+        for name, text in _sources()
+        if not name.startswith(inside) and ("load_apart" in text or "revive" in text)
+    }
+
+    assert named == {
+        "serving/workers/worker.py", "serving/runtime/job.py", "serving/batch/job.py", "serving/runtime/session.py",
+        "lifecycle/training/code_form.py",
+    }  # fmt: skip
+
+
+def test_a_socket_of_the_machine_is_there_to_be_reached(plane: DataPlane) -> None:
+    """What the code cannot reach, others do: the check above is not empty."""
+    with GatewayProcess(plane.home) as gateway, socket.socket() as one:
+        one.connect(("127.0.0.1", gateway.port))
