@@ -225,7 +225,7 @@ def test_no_process_but_a_worker_or_a_job_loads_code(plane: DataPlane) -> None:
     with pytest.raises(Denied, match="never runs in this process"):
         load(data, code_signature(2))
     with pytest.raises(Denied, match="never runs in this process"):
-        compile_snapshot(snapshot, home=plane.home, before=None, fleet=None)
+        compile_snapshot(snapshot, home=plane.home, before=None)
 
 
 def test_code_that_is_not_what_was_signed_is_refused_before_it_is_sent_to_a_worker(plane: DataPlane) -> None:
