@@ -287,7 +287,7 @@ def _sources() -> Iterator[tuple[str, str]]:
 
 def test_only_workers_and_jobs_name_what_loads_code() -> None:
     """`load_apart` and `revive` run a builder's code: nobody who holds a key may call them."""
-    inside = ("project/code/", "serving/runtime/code.py", "serving/runtime/__init__.py")
+    inside = ("project/code/", "serving/runtime/code.py")
     named = {
         name
         for name, text in _sources()
