@@ -121,9 +121,9 @@ class Installation:
         return Installation(folder, environ=self.environ)
 
     @contextmanager
-    def up(self, *, gateways: int = 1, port: int | None = None) -> Iterator[Up]:
+    def up(self, *, gateways: int = 1, port: int | None = None, words: Sequence[str] = ()) -> Iterator[Up]:
         """Run the platform as `taut up` until the block ends; nothing of it outlives the block."""
-        up = Up(self, port or free_ports(), gateways)
+        up = Up(self, port or free_ports(), gateways, words)
         try:
             up.start()
             yield up
@@ -134,7 +134,10 @@ class Installation:
 class Up:
     """A running platform: the process of `taut up`, its children, its planes."""
 
-    def __init__(self, installation: Installation, port: int, gateways: int) -> None:
+    def __init__(
+        self, installation: Installation, port: int, gateways: int, words: Sequence[str] = ()
+    ) -> None:
+        self.words = words
         self.installation = installation
         self.port = port
         self.gateways = gateways
@@ -158,7 +161,7 @@ class Up:
         log = (self.installation.folder / "up.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [*CLI, "up", "--port", str(self.port), "--gateways", str(self.gateways)],
+                [*CLI, "up", "--port", str(self.port), "--gateways", str(self.gateways), *self.words],
                 cwd=self.installation.folder, env=self.installation.whole_environ(), stdout=log, stderr=log,
             )  # fmt: skip
 

@@ -30,6 +30,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     otlp: URL of a collector of OpenTelemetry traces over HTTP, such as `http://127.0.0.1:4318`; empty traces nothing.
     otlp_ratio: of the requests without a `traceparent`, how many are traced, 0 to 1.
     otlp_headers: sent to the collector, `name=value,name=value`.
+    tls_cert, tls_key: PEM files with which every plane speaks TLS 1.3, and only that; without them, loopback only.
+    tls_client_ca: PEM file of authorities; with it every client must show a certificate of theirs.
     s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
     """
 
@@ -44,6 +46,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     otlp: str = ""
     otlp_ratio: str = "0.01"
     otlp_headers: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
     s3_endpoint: str = ""
     s3_region: str = "us-east-1"
     s3_access_key_id: str = ""

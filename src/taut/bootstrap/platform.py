@@ -52,6 +52,7 @@ class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
+    exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
     published: what `what_changes` said of the last snapshot; None before the first.
     """
@@ -66,6 +67,7 @@ class Platform:
         self.publisher: Publisher | None = None
         self.published: tuple[object, ...] | None = None
         self.gateways = 1
+        self.exposed = False
         self.patience_s = 60.0
         self._stack: Final = stack
         self._publishing: Final = threading.Lock()

@@ -67,6 +67,7 @@ def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailu
     for operation in table:
         _route(app, platform, table, operation, log_failure)
     _health(app, platform)
+    _metrics(app, platform)
     return app
 
 
@@ -132,8 +133,6 @@ def authenticate(platform: Platform, request: Request) -> Caller:
 
 
 def _health(app: FastAPI, platform: Platform) -> None:
-    registry = make_registry(platform)
-
     @app.get("/livez", include_in_schema=False)
     async def livez() -> dict[str, bool]:
         return {"ok": True}
@@ -143,13 +142,22 @@ def _health(app: FastAPI, platform: Platform) -> None:
         platform.records.check()
         return {"ok": True}
 
-    @app.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
         return HTMLResponse(status_page(), headers=_PAGE_HEADERS)
+
+
+def _metrics(app: FastAPI, platform: Platform) -> None:
+    """Offer the figures: to everybody on this machine; to other machines only with the right to see the status."""
+    registry = make_registry(platform)
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics(request: Request) -> Response:
+        if platform.exposed:
+            caller = authenticate(platform, request)
+            context = {"plane": "control", "local": caller.local, "now": platform.clock.now()}
+            platform.policy.require(caller.principal, "status.read", "platform:all", context)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 _PAGE_HEADERS: Final = {

@@ -16,10 +16,10 @@ _LOG_BYTES: Final = 16 * 2**20
 
 
 class Child(NamedTuple):
-    """What to run. `{listener}` and `{ready}` in the command become descriptors that the child inherits.
+    """What to run. `{ready}` and names of sockets in the command, as `{listener}`, become descriptors that it inherits.
 
-    survives: it goes on when the supervisor dies, and the next one adopts it. address: where it listens by itself, so
-    that only one that listens there is adopted.
+    survives: it goes on when the supervisor dies, and the next one adopts it. address: where it listens by itself and
+    how, so that only one that does the same is adopted.
     """
 
     name: str
@@ -66,12 +66,15 @@ class Running:
             self.ready_fd = -1
 
 
-def spawn(child: Child, listener: socket.socket, *, log: Path) -> Running:
-    """Start a child in a session of its own, so that a terminal's signals reach it through the supervisor only."""
+def spawn(child: Child, sockets: Mapping[str, socket.socket], *, log: Path) -> Running:
+    """Start a child in a session of its own, so that a terminal's signals reach it through the supervisor only.
+
+    sockets: by the name that a command calls them; it inherits those that it names.
+    """
     ready, told = os.pipe()
-    fields = {"listener": str(listener.fileno()), "ready": str(told)}
+    fields = {"ready": str(told), **{name: str(found.fileno()) for name, found in sockets.items()}}
     command = [part.format_map(fields) if part.startswith("{") else part for part in child.command]
-    passed = [told, *([listener.fileno()] if "{listener}" in child.command else [])]
+    passed = [told, *(found.fileno() for name, found in sockets.items() if f"{{{name}}}" in child.command)]
     if log.exists() and log.stat().st_size > _LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     try:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from taut.core.errors import Conflict, InvalidInput, Unavailable
 from taut.entrypoints.home import private_home
+from taut.entrypoints.reaching import address_of, advice, open_http
 
 if TYPE_CHECKING:
     import httpx
 
     from taut.entrypoints.operations import OperationTable
     from taut.entrypoints.operations.operation import Platform
+    from taut.trust.tls import ClientFiles
 
 Json = dict[str, Any]
 Progress = Callable[[str, float | None], None]
@@ -41,12 +43,13 @@ class Transport(Protocol):
 class Client:
     """Everything that an operator or builder can do, as calls.
 
-    Guarantees: the same operations, the same decisions of policy and the same errors over every transport.
+    url: where it was reached, empty for the installation here. Guarantees: the same operations, the same decisions of policy and the same errors over every transport.
     Not guaranteed: that work which was under way when the connection broke did not finish; ask for its state.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, url: str = "") -> None:
         self.transport: Final = transport
+        self.url: Final = url
 
     def call(self, name: str, request: Json | None = None, *, progress: Progress | None = None) -> Json:
         """Carry out operation `name`, such as `data.ingest`. Raises the TautError that it ended with."""
@@ -64,15 +67,22 @@ class Client:
         self.close()
 
 
-def connect(home: Path, *, url: str | None = None, token: str | None = None, break_glass: str = "") -> Client:
+def connect(
+    home: Path,
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    break_glass: str = "",
+    tls: ClientFiles | None = None,
+) -> Client:
     """Reach the control plane: at `url`, else over the socket of the installation that runs in `home`, else here.
 
-    Here means that this process takes the home's lock and runs control itself, until the client is closed.
+    tls: whom to trust at `url`, and what to show. Here means that this process takes the home's lock and runs control itself, until the client is closed.
     Raises Conflict when another process works in the home, Unavailable when nothing answers at `url` or the control of
     the platform that runs in the home is away for the moment.
     """
     if url is not None:
-        return Client(_url_transport(url, token))
+        return Client(_url_transport(url, token, tls), url=address_of(url, tls))
     path = home / SOCKET
     if answers(path):
         return Client(_socket_transport(path, token, break_glass))
@@ -226,7 +236,7 @@ class OverHttp:
         except httpx.TransportError as error:
             raise Unavailable(
                 f"the control plane at {self._where} does not answer ({str(error) or type(error).__name__}): "
-                "look at `taut status`, or start it with `taut up`"
+                f"look at `taut status`, or start it with `taut up`{advice(error, self._where)}"
             ) from error
 
     def _call(self, name: str, request: Json, progress: Progress) -> Json:
@@ -293,16 +303,10 @@ def _socket_transport(path: Path, token: str | None, break_glass: str) -> OverHt
     )
 
 
-def _url_transport(url: str, token: str | None) -> OverHttp:
-    import httpx
-
-    parsed = httpx.URL(url) if "://" in url else httpx.URL(f"http://{url}")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InvalidInput(f"--url {url!r} is no address: write for example http://127.0.0.1:8081")
+def _url_transport(url: str, token: str | None, tls: ClientFiles | None) -> OverHttp:
+    address = address_of(url, tls)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return OverHttp(
-        httpx.Client(base_url=parsed, headers=headers, timeout=_timeout(), trust_env=False), url, ExitStack()
-    )
+    return OverHttp(open_http(address, tls, headers=headers, timeout=_timeout()), address, ExitStack())
 
 
 def _timeout() -> httpx.Timeout:

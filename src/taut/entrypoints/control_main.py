@@ -13,8 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +21,16 @@ import uvicorn
 
 from taut.bootstrap.housekeeping import Housekeeper
 from taut.bootstrap.platform import Platform, open_platform
-from taut.core.errors import InvalidInput, TautError, Unavailable
+from taut.core.errors import TautError, Unavailable
+from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
+from taut.entrypoints.control_server import QuietServer, TlsServer
 from taut.entrypoints.errors import exit_code_of
+from taut.entrypoints.listening import LOOPBACK, listen_inside, require_secure
 from taut.entrypoints.logs import Log, install
+from taut.trust.tls import LiveTls
 
 _STORY_THREADS: Final = 2
 _DRAIN_S: Final = 10.0
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--gateways", type=int, default=1, help="how many share a quota")
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once the API answers")
+    add_arguments(parser)
     arguments = parser.parse_args(argv)
     log = Log("control")
     install(log)
@@ -53,9 +56,12 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
     from taut.serving.snapshot import Publisher
 
     platform.gateways = arguments.gateways
+    platform.exposed = arguments.host not in LOOPBACK
+    live = open_tls(paths_of(arguments))
+    require_secure(arguments.host, tls=live is not None, plane="control")
     with ExitStack() as stack:
         tcp = stack.enter_context(_listen_tcp(arguments.host, arguments.port))
-        own = stack.enter_context(_listen_unix(platform.home / "run" / "control.sock"))
+        own = stack.enter_context(listen_inside(platform.home / "run" / "control.sock"))
         platform.records.check()
         platform.own_database()
         platform.publisher = stack.enter_context(
@@ -70,7 +76,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
         for worker in workers:
             worker.start()
         stack.callback(_stop_stories, platform, workers)
-        asyncio.run(_serve(platform, tcp, own, log, ready_fd=arguments.ready_fd))
+        asyncio.run(_serve(platform, tcp, own, log, ready_fd=arguments.ready_fd, live=live))
     log.info("stopped")
     return 0
 
@@ -90,10 +96,6 @@ def _stop_stories(platform: Platform, workers: list[threading.Thread]) -> None:
 
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
-    if host not in _LOOPBACK:
-        raise InvalidInput(
-            f"control would listen on {host} without TLS, which is not built yet: use 127.0.0.1"
-        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,29 +111,14 @@ def _listen_tcp(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _listen_unix(path: Path) -> socket.socket:
-    from taut.serving.snapshot.wire import socket_address
-
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)  # the home's lock is held: nobody else's is there
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with socket_address(path) as address:
-        listener.bind(address)
-    path.chmod(0o600)
-    listener.listen(128)
-    return listener
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to us: two of them share this process."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _serve(
-    platform: Platform, tcp: socket.socket, own: socket.socket, log: Log, *, ready_fd: int
+    platform: Platform,
+    tcp: socket.socket,
+    own: socket.socket,
+    log: Log,
+    *,
+    ready_fd: int,
+    live: LiveTls | None,
 ) -> None:
     from taut.entrypoints.api import make_app
     from taut.entrypoints.operations import operation_table
@@ -145,8 +132,9 @@ async def _serve(
         "lifespan": "off", "access_log": False, "log_config": None, "server_header": False,
         "timeout_graceful_shutdown": int(_DRAIN_S), "proxy_headers": False,
     }  # fmt: skip
-    outer = _Server(uvicorn.Config(app, **common))
-    inner = _Server(uvicorn.Config(app, http=PeerProtocol, **common))
+    reached = uvicorn.Config(app, **common)
+    outer = QuietServer(reached) if live is None else TlsServer(reached, live)
+    inner = QuietServer(uvicorn.Config(app, http=PeerProtocol, **common))
     servers = (outer, inner)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -162,8 +150,14 @@ async def _serve(
     log.info("ready", pid=os.getpid())
     if ready_fd >= 0:
         os.write(ready_fd, b"ready\n")
-    await asyncio.gather(*tasks)
+    renewed = outer.judge_peers if isinstance(outer, TlsServer) else _nothing
+    async with kept_fresh(live, home=platform.home, name="control", log=log, on_renewed=renewed):
+        await asyncio.gather(*tasks)
     watch.cancel()
+
+
+def _nothing() -> None:
+    """There is no TLS whose clients could be judged."""
 
 
 def _stop(servers: tuple[uvicorn.Server, ...]) -> None:

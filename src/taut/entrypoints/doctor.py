@@ -13,13 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
-
-import msgspec
+from typing import Final
 
 from taut.core.errors import Conflict, TautError
-
-State = Literal["ok", "warn", "bad"]
+from taut.entrypoints.doctor_tls import certificate
+from taut.entrypoints.findings import Finding
 
 _MIN_FREE_BYTES: Final = 2 * 2**30
 _BAD_FREE_BYTES: Final = 256 * 2**20
@@ -28,15 +26,6 @@ _PORTS: Final = (8080, 8081, 8082)
 _TRY_S: Final = 30.0
 _ROWS: Final = 100_000  # of each feature set
 _WANTED: Final = ("netns", "pidns", "landlock", "seccomp", "no-new-privs", "rlimits")
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. mend: what to do, where there is something to do."""
-
-    name: str
-    state: State
-    said: str
-    mend: str = ""
 
 
 def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
@@ -53,6 +42,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
         ("isolation", _isolation),
         ("database", lambda: _database(home, environ)),
         ("features", lambda: _features(home)),
+        ("certificate", lambda: certificate(home, environ)),
         ("project file", _shadow),
     )
     return tuple(_looked(name, look) for name, look in checks)

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from taut import __version__
 from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import open_online_reader, open_tracer, system_random
 from taut.core.errors import TautError
+from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
 from taut.entrypoints.logs import Log, install
 from taut.serving.gateway import FeatureProbe, Gateway, GatewayNode, GatewayServer, World, connections_within
@@ -43,7 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--name", default="gateway-0")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
+    parser.add_argument(
+        "--inner-fd", type=int, default=-1, help="a Unix socket to listen on without TLS, inherited"
+    )
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once connections are accepted")
+    add_arguments(parser)
     parser.add_argument("--segment-bytes", type=int, default=32 * 2**20)
     arguments = parser.parse_args(argv)
     log = Log(arguments.name)
@@ -65,8 +70,8 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    listener = socket.socket(fileno=arguments.fd)
-    listener.setblocking(False)
+    listeners = [_inherited(fd) for fd in (arguments.fd, arguments.inner_fd) if fd >= 0]
+    live = open_tls(paths_of(arguments))
     random = system_random()
     with (
         ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch") as pool,
@@ -101,9 +106,16 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
             model_memory_bytes=config.model_memory_bytes, probe=FeatureProbe(online), now_us=_now_us,
         )  # fmt: skip
         await node.start_from_disk()
-        server = GatewayServer(gateway, listener.dup(), max_connections=connections_within(descriptors))
-        with _hand_over(home / "run" / f"{arguments.name}.sock", listener):
-            async with node.following(home / "run" / "stream.sock"):
+        dups = [listener.dup() for listener in listeners]
+        server = GatewayServer(
+            gateway, dups[0], tls=live, inner=dups[1] if len(dups) > 1 else None,
+            max_connections=connections_within(descriptors),
+        )  # fmt: skip
+        with _hand_over(home / "run" / f"{arguments.name}.sock", listeners):
+            async with (
+                kept_fresh(live, home=home, name=arguments.name, log=said, on_renewed=server.judge_peers),
+                node.following(home / "run" / "stream.sock"),
+            ):
                 await server.start()
                 _tell_ready(arguments.ready_fd)
                 gc.freeze()  # what is loaded now lives for long: no collection need walk it again
@@ -114,7 +126,8 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
                 await stop.wait()
                 said.info("draining")
                 turning.cancel()
-            listener.close()
+            for listener in listeners:
+                listener.close()
         finished = await server.drain(timeout_s=_DRAIN_S)
         await node.close()
         await fleet.close()
@@ -130,6 +143,12 @@ def _allow_descriptors() -> int:
     return wanted
 
 
+def _inherited(descriptor: int) -> socket.socket:
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(False)
+    return listener
+
+
 async def _turn_segments(log: PredictionLog) -> None:
     while True:
         await asyncio.sleep(_TURN_S / 10)
@@ -137,8 +156,8 @@ async def _turn_segments(log: PredictionLog) -> None:
 
 
 @contextlib.contextmanager
-def _hand_over(path: Path, listener: socket.socket) -> Iterator[None]:
-    """Pass the listening socket to whoever connects to `path` (mode 0600): how a new supervisor adopts this gateway."""
+def _hand_over(path: Path, listeners: Sequence[socket.socket]) -> Iterator[None]:
+    """Pass the listening sockets to whoever connects to `path` (mode 0600): how a new supervisor adopts this gateway."""
     loop = asyncio.get_running_loop()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.unlink(missing_ok=True)
@@ -154,7 +173,9 @@ def _hand_over(path: Path, listener: socket.socket) -> Iterator[None]:
                 caller, _ = door.accept()
                 with caller:
                     caller.settimeout(1.0)
-                    socket.send_fds(caller, [str(os.getpid()).encode()], [listener.fileno()])
+                    socket.send_fds(
+                        caller, [str(os.getpid()).encode()], [found.fileno() for found in listeners]
+                    )
 
         loop.add_reader(door, pass_on)
         try:

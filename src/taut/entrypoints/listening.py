@@ -1,11 +1,15 @@
-"""The one listening socket of a home: bound once, or taken over from gateways that outlived their supervisor."""
+"""The listening sockets of a home: bound once, or taken over from gateways that outlived their supervisor.
+
+One is everybody's; where that one speaks TLS there is another, without, on a Unix socket of the owner's.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +17,8 @@ from taut.core.errors import Conflict, InvalidInput
 from taut.entrypoints.children import adopt
 
 STATE: Final = "run/supervisor.json"
+INNER: Final = "run/gateways.sock"
+"""Where gateways that speak TLS to everybody else listen for the gRPC process and their owner's commands, in the home."""
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 PLANES: Final = 3
 """So many ports in a row a platform has: the data plane's, control's and gRPC's."""
@@ -27,15 +33,49 @@ class Address(NamedTuple):
     port: int
 
 
-def listen(address: Address) -> socket.socket:
+class TlsPaths(NamedTuple):
+    """The files of TLS as they were named, absolute. client_ca: empty where clients need no certificate."""
+
+    cert: str
+    key: str
+    client_ca: str = ""
+
+    @classmethod
+    def of(cls, cert: str, key: str, client_ca: str) -> TlsPaths | None:
+        """Return what was given; None where nothing was. Raises InvalidInput for a part of it."""
+        if not (cert or key or client_ca):
+            return None
+        if not (cert and key):
+            raise InvalidInput(
+                "TLS needs a certificate and its key: give --tls-cert and --tls-key (TAUT_TLS_CERT, TAUT_TLS_KEY)"
+            )
+        # not resolved: where a link is swung to new files, its own name has to be read again
+        absolute = [
+            str(Path(path).expanduser().absolute()) if path else "" for path in (cert, key, client_ca)
+        ]
+        return cls(*absolute)
+
+    def words(self) -> tuple[str, ...]:
+        """Return the arguments of a process."""
+        named = ("--tls-cert", self.cert, "--tls-key", self.key)
+        return (*named, "--tls-client-ca", self.client_ca) if self.client_ca else named
+
+
+def require_secure(host: str, *, tls: bool, plane: str) -> None:
+    """Raise InvalidInput where a plane would be reached from other machines without TLS."""
+    if not tls and host not in LOOPBACK:
+        raise InvalidInput(
+            f"{plane} would listen on {host} without TLS: give --tls-cert and --tls-key (`taut tls create` makes both "
+            "for a try), or use 127.0.0.1"
+        )
+
+
+def listen(address: Address, *, tls: bool = False) -> socket.socket:
     """Bind the one listening socket, alone: without SO_REUSEPORT, so that a second installation is refused.
 
-    Raises Conflict when the port is taken, InvalidInput for a host that is not loopback or does not exist.
+    Raises Conflict when the port is taken, InvalidInput for a host that does not exist, or is not loopback without TLS.
     """
-    if address.host not in LOOPBACK:
-        raise InvalidInput(
-            f"the data plane would listen on {address.host} without TLS, which is not built yet: use 127.0.0.1"
-        )
+    require_secure(address.host, tls=tls, plane="the data plane")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections in TIME_WAIT only
@@ -51,31 +91,47 @@ def listen(address: Address) -> socket.socket:
     return listener
 
 
-def listen_anywhere(host: str) -> socket.socket:
+def listen_anywhere(host: str, *, tls: bool = False) -> socket.socket:
     """Bind a port that the system chooses and beside which the other planes find theirs free.
 
     Whoever takes one of those in the meantime is met by `await_free`. Raises Conflict when none is found.
     """
     for _ in range(_ATTEMPTS):
-        listener = listen(Address(host, 0))
+        listener = listen(Address(host, 0), tls=tls)
         port = listener.getsockname()[1]
-        if port + PLANES <= _PORTS and is_free_beside(Address(host, port)):
+        if port + PLANES <= _PORTS and is_free_beside(Address(host, port), tls=tls):
             return listener
         listener.close()
     raise Conflict(f"no {PLANES} ports in a row are free on {host}: name the first of them with --port")
 
 
-def is_free_beside(address: Address) -> bool:
+def is_free_beside(address: Address, *, tls: bool = False) -> bool:
     """Return whether the ports of the other planes can be bound, beside the data plane's."""
     try:
         for port in range(address.port + 1, address.port + PLANES):
-            listen(Address(address.host, port)).close()
+            listen(Address(address.host, port), tls=tls).close()
     except Conflict:
         return False
     return True
 
 
-def await_free(address: Address, *, plane: str, data_plane_port: int, patience_s: float) -> None:
+def listen_inside(path: Path) -> socket.socket:
+    """Bind the gateways' own socket at a path that the home's lock keeps for us; for its owner alone."""
+    from taut.serving.snapshot.wire import socket_address
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with socket_address(path) as address:
+        listener.bind(address)
+    path.chmod(0o600)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def await_free(
+    address: Address, *, plane: str, data_plane_port: int, patience_s: float, tls: bool = False
+) -> None:
     """Return when a port beside the data plane's can be bound, which a former process may hold for as long as it drains.
 
     plane: what will listen there, in words. Raises Conflict when it is still taken after `patience_s`.
@@ -83,7 +139,7 @@ def await_free(address: Address, *, plane: str, data_plane_port: int, patience_s
     deadline_s = time.monotonic() + patience_s
     while True:
         try:
-            listen(address).close()
+            listen(address, tls=tls).close()
         except Conflict as error:
             if time.monotonic() >= deadline_s:
                 raise Conflict(
@@ -104,24 +160,41 @@ def read_state(home: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def take_over(home: Path, address: Address, former: Sequence[dict[str, Any]]) -> socket.socket | None:
-    """Ask living gateways of a dead supervisor for their listening socket; None when none lives.
+class Handed(NamedTuple):
+    """What a gateway hands over. inner: None where it has none, as without TLS."""
+
+    listener: socket.socket
+    inner: socket.socket | None
+
+    def close(self) -> None:
+        self.listener.close()
+        if self.inner is not None:
+            self.inner.close()
+
+
+def take_over(home: Path, address: Address, former: Sequence[dict[str, Any]]) -> Handed | None:
+    """Ask living gateways of a dead supervisor for their listening sockets; None when none lives.
 
     Raises Conflict when they serve on another address than the one that is asked for, or do not hand it over.
     """
     living = [entry for entry in former if _holds_socket(home, entry) and adopt(entry) is not None]
     for entry in living:
-        listener = _ask_for_socket(home / "run" / f"{entry['name']}.sock")
-        if listener is None:
+        handed = _ask_for_socket(home / "run" / f"{entry['name']}.sock")
+        if handed is None:
             continue
-        port = listener.getsockname()[1]
+        host, port = handed.listener.getsockname()[:2]
+        pids = " ".join(str(item["pid"]) for item in living)
         if address.port not in (0, port):
-            listener.close()
+            handed.close()
             raise Conflict(
-                f"gateways of this home still serve on port {port}: use --port {port}, or stop them first "
-                f"(kill {' '.join(str(item['pid']) for item in living)})"
+                f"gateways of this home still serve on port {port}: use --port {port}, or stop them first (kill {pids})"
             )
-        return listener
+        if host not in _numbers(address.host):  # else a plane that was for other machines could lose its TLS
+            handed.close()
+            raise Conflict(
+                f"gateways of this home still serve on {host}: use --host {host}, or stop them first (kill {pids})"
+            )
+        return handed
     if living:
         pids = " ".join(str(entry["pid"]) for entry in living)
         raise Conflict(
@@ -134,7 +207,14 @@ def _holds_socket(home: Path, entry: dict[str, Any]) -> bool:
     return (home / "run" / f"{entry.get('name')}.sock").exists()
 
 
-def _ask_for_socket(path: Path) -> socket.socket | None:
+def _numbers(host: str) -> set[str]:
+    """Return the addresses that a host's name stands for."""
+    with contextlib.suppress(OSError):
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    return {host}
+
+
+def _ask_for_socket(path: Path) -> Handed | None:
     from taut.serving.snapshot.wire import socket_address
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
@@ -142,7 +222,28 @@ def _ask_for_socket(path: Path) -> socket.socket | None:
         try:
             with socket_address(path) as address:
                 door.connect(address)
-            _, descriptors, _, _ = socket.recv_fds(door, 64, 1)
+            _, descriptors, _, _ = socket.recv_fds(door, 64, 2)
         except OSError:
             return None
-    return socket.socket(fileno=descriptors[0]) if descriptors else None
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    return Handed(sockets[0], sockets[1] if len(sockets) > 1 else None) if sockets else None
+
+
+@contextlib.contextmanager
+def open_sockets(
+    home: Path, address: Address, former: Sequence[dict[str, Any]], *, tls: bool
+) -> Iterator[tuple[socket.socket, socket.socket | None]]:
+    """Yield what gateways listen on: taken over from those that live, or bound. The second one only with TLS."""
+    handed = take_over(home, address, former)
+    with contextlib.ExitStack() as stack:
+        if handed is not None:
+            listener = handed.listener
+        else:
+            listener = listen(address, tls=tls) if address.port else listen_anywhere(address.host, tls=tls)
+        stack.enter_context(listener)
+        inner = None if handed is None or handed.inner is None else stack.enter_context(handed.inner)
+        if not tls:
+            (home / INNER).unlink(missing_ok=True)
+            yield listener, None
+        else:
+            yield listener, stack.enter_context(listen_inside(home / INNER)) if inner is None else inner

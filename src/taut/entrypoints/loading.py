@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -27,6 +27,10 @@ from taut.entrypoints.load import (
     report,
 )
 from taut.entrypoints.load.profile import Arrivals, steady
+from taut.entrypoints.reaching import address_of, advice, inside_of, open_http, seen_from, verification
+
+if TYPE_CHECKING:
+    from taut.trust.tls import ClientFiles
 
 Json = dict[str, Any]
 Progress = Callable[[str, float | None], None]
@@ -60,23 +64,30 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInput("--replay brings its own requests and times: leave --data and --profile out")
 
 
-def run_load(home: Path, plan: Plan, progress: Progress, *, url: str | None, token: str | None) -> Json:
+def run_load(
+    home: Path,
+    plan: Plan,
+    progress: Progress,
+    *,
+    url: str | None,
+    token: str | None,
+    tls: ClientFiles | None = None,
+) -> Json:
     """Drive an endpoint and return the run's document.
 
-    url: of the data plane or of the control plane; without it, the platform that runs in the home is driven.
+    url: of the data plane or of the control plane; without it, the platform that runs in the home is driven, over the
+    gateways' own Unix socket where they speak TLS to others. tls: whom to trust at the URL, and what to show.
     Raises Unavailable where no gateway listens, or nothing answered; NotFound for an endpoint that is not served.
     """
     with ExitStack() as stack:
-        where, control = _data_plane(home, url, token, stack)
+        where, control = _data_plane(home, url, token, tls, stack)
+        inside = inside_of(home) if url is None else None
         recorded = _recorded(control, plan, progress) if plan.replay else None
         profile = None if recorded is not None else _profile(plan)
         seconds = recorded[-1][0] if recorded else profile.seconds if profile is not None else 0.0
         bearer = token or _token(control, seconds)
-        metadata = _metadata(where, plan.endpoint, bearer)
+        metadata = _metadata(where, plan.endpoint, bearer, tls, inside)
     parts = urlsplit(where)
-    address = Address(
-        parts.hostname or "127.0.0.1", parts.port or (443 if parts.scheme == "https" else 80), parts.scheme == "https"
-    )  # fmt: skip
 
     def finish(body: bytes) -> bytes:
         return rendered(plan.endpoint, body, host=parts.netloc, token=bearer)
@@ -86,15 +97,31 @@ def run_load(home: Path, plan: Plan, progress: Progress, *, url: str | None, tok
     else:
         assert profile is not None, "one of the two"
         arrivals = _scheduled(plan, profile, metadata, finish)
-    driver = Driver(
-        address, arrivals, connections_max=plan.connections, timeout_s=plan.timeout_s, expected_s=seconds
-    )
-    measured = _driven(driver, progress)
-    told = report(measured, endpoint=plan.endpoint, url=where, schedule=_said(plan), schedule_s=seconds)
+    with _addressed(where, tls, inside) as address:
+        driver = Driver(
+            address, arrivals, connections_max=plan.connections, timeout_s=plan.timeout_s, expected_s=seconds
+        )
+        measured = _driven(driver, progress)
+    driven = where if inside is None else f"unix:{inside}"
+    told = report(measured, endpoint=plan.endpoint, url=driven, schedule=_said(plan), schedule_s=seconds)
     if not measured.answered:
         why = ", ".join(f"{count:,} {kind}" for kind, count in told["errors"].items()) or "nothing was sent"
         raise Unavailable(f"{where} answered none of {measured.offered:,} requests ({why})")
     return told
+
+
+@contextmanager
+def _addressed(where: str, tls: ClientFiles | None, inside: Path | None) -> Iterator[Address]:
+    from taut.serving.snapshot.wire import socket_address
+
+    parts = urlsplit(where)
+    host, port = parts.hostname or "127.0.0.1", parts.port or (443 if parts.scheme == "https" else 80)
+    if inside is not None:
+        with socket_address(inside) as path:
+            yield Address(host, port, path=path)
+        return
+    verified = verification(where, tls)
+    yield Address(host, port, None if isinstance(verified, bool) else verified)
 
 
 def _driven(driver: Driver, progress: Progress) -> Any:
@@ -130,25 +157,26 @@ def _recorded(control: Client | None, plan: Plan, progress: Progress) -> list[tu
 
 
 def _data_plane(
-    home: Path, url: str | None, token: str | None, stack: ExitStack
+    home: Path, url: str | None, token: str | None, tls: ClientFiles | None, stack: ExitStack
 ) -> tuple[str, Client | None]:
     """Return the data plane's address, and control where it was reached."""
     import httpx
 
     if url is not None:
-        base = url if "://" in url else f"http://{url}"
+        url = address_of(url, tls)
         try:
-            if httpx.get(f"{base}/v2", timeout=10.0, trust_env=False).status_code == 200:
-                return base.rstrip("/"), None
+            with open_http(url, tls, timeout=10.0) as http:
+                if http.get("/v2").status_code == 200:
+                    return url, None
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Unavailable(f"{url} does not answer ({error}): check --url") from error
+            raise Unavailable(f"{url} does not answer ({error}): check --url{advice(error, url)}") from error
     if url is None and not answers(home / SOCKET):
         raise Unavailable(f"no platform runs in {home}: start it with `taut up`, or name one with --url")
-    client = stack.enter_context(connect(home, url=url, token=token))
+    client = stack.enter_context(connect(home, url=url, token=token, tls=tls))
     where = client.call("status.show").get("data_plane")
     if not where:
         raise Unavailable("the platform runs, but no gateway of it listens: look at `taut status`")
-    return str(where), client
+    return seen_from(str(where), url or ""), client
 
 
 def _token(control: Client | None, seconds: float) -> str:
@@ -159,7 +187,7 @@ def _token(control: Client | None, seconds: float) -> str:
     return str(control.call("token.create", request)["token"])
 
 
-def _metadata(where: str, endpoint: str, token: str) -> Json:
+def _metadata(where: str, endpoint: str, token: str, tls: ClientFiles | None, inside: Path | None) -> Json:
     """Return what an endpoint takes. Raises what the data plane says where it does not serve it to this caller."""
     import httpx
 
@@ -167,9 +195,8 @@ def _metadata(where: str, endpoint: str, token: str) -> Json:
 
     headers = {"authorization": f"Bearer {token}"}
     try:
-        found = httpx.get(
-            f"{where}/v2/models/{quote(endpoint, safe='')}", headers=headers, timeout=10.0, trust_env=False
-        )
+        with open_http(where, tls, inside=inside, headers=headers, timeout=10.0) as http:
+            found = http.get(f"/v2/models/{quote(endpoint, safe='')}")
     except httpx.TransportError as error:
         raise Unavailable(f"the data plane at {where} does not answer ({error})") from error
     return answer_of(found.status_code, dict(found.headers), found.content, where)

@@ -6,7 +6,8 @@ with it. Names and units follow Prometheus' conventions: https://prometheus.io/d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -14,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from taut.core.errors import TautError
+from taut.entrypoints.certificates import told
 from taut.entrypoints.traffic import SILENT_S, newest_states
 from taut.serving.meters import BATCH_ROWS, TIME_NS, HistogramReading, MeterReading, decode_reading
 
@@ -47,6 +49,7 @@ class TautCollector(Collector):
         states = newest_states(() if publisher is None else publisher.gateways())
         yield from gateway_families(states, now_s=self._platform.clock.monotonic_s())
         yield from self._control()
+        yield from certificate_families(told(self._platform.home), now=self._platform.clock.now())
 
     def _control(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("taut_records_up", "Whether control's database answers.")
@@ -58,6 +61,24 @@ class TautCollector(Collector):
             up.add_metric([], 0)
         yield up
         yield leaves
+
+
+def certificate_families(said: Sequence[Mapping[str, Any]], *, now: datetime) -> Iterator[Metric]:
+    """Return what processes say of their certificates; nothing without TLS."""
+    if not said:
+        return
+    gauge, own = GaugeMetricFamily, ["process"]
+    until = gauge("taut_tls_certificate_not_after_seconds", "Until when the certificate that is served is valid, since 1970.", labels=own)  # fmt: skip
+    days = gauge("taut_tls_certificate_days_left", "Days until then; negative after it.", labels=own)
+    refused = gauge("taut_tls_certificate_refused", "Whether the files on disk are refused, so that older ones are served.", labels=own)  # fmt: skip
+    renewals = CounterMetricFamily("taut_tls_renewals", "Changes of the files that were taken over.", labels=own)  # fmt: skip
+    for found in said:
+        labels = [str(found["process"])]
+        until.add_metric(labels, found["not_after"])
+        days.add_metric(labels, (found["not_after"] - now.timestamp()) / 86_400)
+        refused.add_metric(labels, int(bool(found["refused"])))
+        renewals.add_metric(labels, found["renewals"])
+    yield from (until, days, refused, renewals)
 
 
 def gateway_families(states: Sequence[GatewayState], *, now_s: float) -> list[Metric]:

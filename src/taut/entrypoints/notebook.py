@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from taut.entrypoints.client import Client
     from taut.entrypoints.desk import Checked, Tried
+    from taut.trust.tls import ClientFiles
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,10 +95,13 @@ class Session:
     Where no platform runs, it holds the home's lock until it is closed.
     """
 
-    def __init__(self, client: Client, home: Path, token: str | None) -> None:
+    def __init__(
+        self, client: Client, home: Path, token: str | None, *, tls: ClientFiles | None = None
+    ) -> None:
         self._client: Final = client
         self._home: Final = home
         self._token: Final = token
+        self._tls: Final = tls
 
     def predict(self, endpoint: str, data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Ask an endpoint about one instance or several; returns the answer's JSON."""
@@ -105,7 +109,8 @@ class Session:
         from taut.entrypoints.predicting import predict
 
         plain = dict(data) if isinstance(data, Mapping) else [dict(item) for item in data]
-        return predict(self._client, self._home, endpoint, instances(plain), token=self._token)
+        rows = instances(plain)
+        return predict(self._client, self._home, endpoint, rows, token=self._token, tls=self._tls)
 
     def call(self, operation: str, **request: Any) -> dict[str, Any]:
         """Carry out an operation, such as `session.call("data.ingest", dataset="flights")`."""
@@ -128,13 +133,22 @@ class Session:
 
 
 def open(  # noqa: A001 - `taut.open` is the name of the face
-    home: str | Path = ".taut", *, url: str | None = None, token: str | None = None
+    home: str | Path = ".taut",
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    tls_ca: str | Path | None = None,
+    client_cert: str | Path | None = None,
+    client_key: str | Path | None = None,
 ) -> Session:
     """Open the installation in `home`: the platform that runs there, or else in this process.
 
-    url, token: reach the control plane of another installation instead.
+    url, token: reach the control plane of another installation instead. tls_ca: file of the authority to trust there
+    instead of the system's. client_cert, client_key: files of what to show to a server that asks who connects.
     """
     from taut.entrypoints.client import connect
+    from taut.entrypoints.reaching import client_files
 
     folder = Path(home).expanduser().absolute()
-    return Session(connect(folder, url=url, token=token), folder, token)
+    tls = client_files(tls_ca, client_cert, client_key)
+    return Session(connect(folder, url=url, token=token, tls=tls), folder, token, tls=tls)

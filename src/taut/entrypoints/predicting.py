@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -11,6 +11,10 @@ import msgspec
 from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.entrypoints import errors
 from taut.entrypoints.client import Client, InProcess, connect
+from taut.entrypoints.reaching import address_of, advice, inside_of, open_http, seen_from
+
+if TYPE_CHECKING:
+    from taut.trust.tls import ClientFiles
 
 Json = dict[str, Any]
 
@@ -26,11 +30,17 @@ _CODES: Final = {
 
 
 def predict(
-    client: Client, home: Path, endpoint: str, instances: list[Json], *, token: str | None = None
+    client: Client,
+    home: Path,
+    endpoint: str,
+    instances: list[Json],
+    *,
+    token: str | None = None,
+    tls: ClientFiles | None = None,
 ) -> Json:
-    """Ask an endpoint of the installation in `home`; without a token, as the service `command-line`.
+    """Ask an endpoint of the installation that `client` reached; without a token, as the service `command-line`.
 
-    Returns the answer's JSON. Raises what the data plane refused with.
+    tls: for a data plane that is asked over the network. Returns the answer's JSON. Raises what the data plane refused with.
     """
     bearer = (
         token
@@ -48,27 +58,41 @@ def predict(
     where = client.call("status.show", {}).get("data_plane")
     if not where:
         raise Unavailable("the platform runs, but no gateway of it listens: look at `taut status`")
-    return predict_at(where, endpoint, instances, token=bearer)
+    if client.url:
+        return predict_at(seen_from(where, client.url), endpoint, instances, token=bearer, tls=tls)
+    return predict_at(where, endpoint, instances, token=bearer, inside=inside_of(home))
 
 
-def predict_at(url: str, endpoint: str, instances: list[Json], *, token: str | None) -> Json:
-    """Ask an endpoint at the data plane's URL, or at the control plane's, which is asked where its gateways are."""
+def predict_at(
+    url: str,
+    endpoint: str,
+    instances: list[Json],
+    *,
+    token: str | None,
+    tls: ClientFiles | None = None,
+    inside: Path | None = None,
+) -> Json:
+    """Ask an endpoint at the data plane's URL, or at the control plane's, which is asked where its gateways are.
+
+    tls: whom to trust there, and what to show. inside: the gateways' own socket, which is asked in the URL's place.
+    """
     import httpx
 
+    url = address_of(url, tls)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     body = msgspec.json.encode({"instances": instances})
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=30.0, trust_env=False) as http:
+        with open_http(url, tls, inside=inside, headers=headers, timeout=30.0) as http:
             answer = http.post(_path(endpoint), content=body, headers={"content-type": "application/json"})
             if answer.status_code == 404 and http.get("/v2").status_code == 404:
-                with connect(Path(), url=url, token=token) as control:
+                with connect(Path(), url=url, token=token, tls=tls) as control:
                     where = control.call("status.show").get("data_plane")
                 if where:
-                    return predict_at(where, endpoint, instances, token=token)
+                    return predict_at(seen_from(where, url), endpoint, instances, token=token, tls=tls)
                 raise Unavailable(f"{url} is a control plane without a gateway: look at `taut status`")
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise Unavailable(
-            f"the data plane at {url} does not answer ({error}): start it with `taut up`"
+            f"the data plane at {url} does not answer ({error}): start it with `taut up`{advice(error, url)}"
         ) from error
     return answer_of(answer.status_code, dict(answer.headers), answer.content, url)
 

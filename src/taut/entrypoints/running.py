@@ -8,33 +8,37 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from taut.entrypoints.listening import Address
+from taut.entrypoints.listening import Address, TlsPaths
 from taut.entrypoints.logs import Journal, Log
 from taut.entrypoints.supervisor import supervise
 
 
-def run_platform(home: Path, *, host: str, port: int, gateways: int, json: bool) -> None:
+def run_platform(
+    home: Path, *, host: str, port: int, gateways: int, json: bool, tls: TlsPaths | None = None
+) -> None:
     """Run the platform of `home` in this process until SIGINT or SIGTERM, the drain included.
 
     json: print one document on standard output as soon as everything is ready. Events go to standard error in words,
     and as lines of JSON to `log/supervisor.log`.
-    Raises Conflict when the home or the port is taken.
+    tls: files with which every plane speaks TLS. Raises Conflict when the home or the port is taken, and what is wrong
+    with those files.
     """
-    teller = _Teller(home, json=json)
+    teller = _Teller(home, json=json, tls=tls is not None)
     log = Log("supervisor", Journal(home / "log" / "supervisor.log"))
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
         log.info(event, **fields)
         teller(event, fields)
 
-    supervise(home, Address(host, port), gateways=gateways, on_event=on_event)
+    supervise(home, Address(host, port), gateways=gateways, on_event=on_event, tls=tls)
 
 
 class _Teller:
     """Says what happens to the platform."""
 
-    def __init__(self, home: Path, *, json: bool) -> None:
+    def __init__(self, home: Path, *, json: bool, tls: bool) -> None:
         self._home: Final = home
+        self._scheme: Final = "https" if tls else "http"
         self._json: Final = json
         self._host, self._port = "", 0
         self._told = False
@@ -53,7 +57,7 @@ class _Teller:
 
     def _ready(self, seconds: float) -> None:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        data, control = f"http://{host}:{self._port}", f"http://{host}:{self._port + 1}"
+        data, control = (f"{self._scheme}://{host}:{self._port + further}" for further in (0, 1))
         rpc = f"{host}:{self._port + 2}"
         if self._json:
             document = {
@@ -82,6 +86,8 @@ class _Teller:
                 return f"{name} ended ({fields['how']}){', it is started again' if again else ''}{why}"
             case "adopted":
                 return f"{name} was still serving: adopted"
+            case "renewing":
+                return "certificates are read again"
             case "unwritten":
                 return f"{fields['path']} cannot be written ({fields['how']}): what runs goes on; free some space"
             case "draining":

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,13 +28,14 @@ from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import (
     STATE,
     Address,
+    TlsPaths,
     await_free,
-    listen,
-    listen_anywhere,
+    open_sockets,
     read_state,
-    take_over,
 )
 from taut.entrypoints.logs import Log, install
+from taut.entrypoints.planes import GRPC, default_children
+from taut.entrypoints.signalling import signals
 
 _FORMER_S: Final = 12.0
 _FREE_S: Final = 1.0
@@ -43,7 +44,6 @@ _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 10.0
 _IN_CONFLICT: Final = f"exit {exit_code_of(Conflict(''))}"
-GRPC: Final = "grpc-0"
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 """Hears what happens: `listening`, `started`, `ready`, `exited`, `adopted`, `all-ready`, `draining`, `stopped`, and
@@ -66,8 +66,8 @@ class Slot:
 class Supervisor:
     """Runs children until `stop`; see `supervise` for the whole of it.
 
-    home: the installation; its lock is held by the caller. children: what to keep alive. drain_s: how long children
-    have to end on their own after a stop.
+    home: the installation; its lock is held by the caller. children: what to keep alive. inner: the gateways' second
+    socket, which they have where they speak TLS. drain_s: how long children have to end on their own after a stop.
     """
 
     def __init__(
@@ -77,14 +77,18 @@ class Supervisor:
         children: Sequence[Child],
         *,
         on_event: OnEvent,
+        inner: socket.socket | None = None,
         drain_s: float = 30.0,
     ) -> None:
         self._home: Final = home
         self._listener: Final = listener
+        self._tls: Final = inner is not None
+        self._sockets: Final = {"listener": listener} | ({} if inner is None else {"inner": inner})
         self._slots: Final = [Slot(child) for child in children]
         self._on_event: Final = on_event
         self._drain_s: Final = drain_s
         self._stopping = False
+        self._renewing = False
         self._announced = False
         self._adopted = False
         self._unwritten = False
@@ -96,6 +100,10 @@ class Supervisor:
     def stop(self) -> None:
         """Ask for the drain; returns at once."""
         self._stopping = True
+
+    def renew(self) -> None:
+        """Have every child read its certificates again; returns at once."""
+        self._renewing = True
 
     def adopt(self, former: Sequence[dict[str, Any]]) -> None:
         """Take over children of a dead supervisor that still live; end those that this one has no place for."""
@@ -130,12 +138,22 @@ class Supervisor:
             self._reap()
             self._start_due()
             self._announce()
+            if self._renewing:
+                self._pass_on()
             if self._unwritten:
                 self._write_state()
             self._wait(wake)
         self._drain(wake)
         if self._refused:
             raise Conflict(self._refused)
+
+    def _pass_on(self) -> None:
+        """Tell the children that are ready; the others have yet to read their certificates, or just did."""
+        self._renewing = False
+        for slot in self._slots:
+            if slot.running is not None and slot.ready:
+                end(slot.running, signal.SIGHUP)
+        self._on_event("renewing", {})
 
     def _wait(self, wake: int) -> None:
         """Sleep until a signal, a child's word, or the next thing that is due."""
@@ -161,7 +179,7 @@ class Supervisor:
                 slot.ready = False
                 try:
                     slot.running = spawn(
-                        slot.child, self._listener, log=self._home / "log" / f"{slot.child.name}.log"
+                        slot.child, self._sockets, log=self._home / "log" / f"{slot.child.name}.log"
                     )
                 except OSError as error:  # no room for its log, no process to be had: that may pass
                     self._put_off(slot, now_s, f"cannot start: {error.strerror}")
@@ -204,7 +222,8 @@ class Supervisor:
     def _drain(self, wake: int) -> None:
         """Stop accepting, let every child finish, kill what does not end in time. Gateways first, then the rest."""
         self._on_event("draining", {})
-        self._listener.close()
+        for found in self._sockets.values():
+            found.close()
         deadline_s = time.monotonic() + self._drain_s
         for survives in (True, False):
             wave = [
@@ -242,6 +261,7 @@ class Supervisor:
             "started": alive(os.getpid()),
             "host": host,
             "port": port,
+            "tls": self._tls,
             "stopping": self._stopping,
             "children": [_describe(slot) for slot in self._slots],
         }
@@ -289,64 +309,6 @@ def _describe(slot: Slot) -> dict[str, Any]:
     }
 
 
-def default_children(home: Path, address: Address, *, gateways: int, control_port: int) -> list[Child]:
-    """Return control, N gateways and the gRPC process before them as this installation runs them."""
-    python = [sys.executable, "-P", "-m"]  # -P: a project file called taut.py here must not hide the package
-    control = Child(
-        name="control",
-        command=(
-            *python, "taut.entrypoints.control_main", "--home", str(home), "--host", address.host,
-            "--port", str(control_port), "--gateways", str(gateways), "--ready-fd", "{ready}",
-        ),
-        survives=False,
-    )  # fmt: skip
-    return [
-        control,
-        *[
-            Child(
-                name=f"gateway-{number}",
-                command=(
-                    *python, "taut.entrypoints.gateway_main", "--home", str(home), "--name", f"gateway-{number}",
-                    "--fd", "{listener}", "--ready-fd", "{ready}",
-                ),
-                survives=True,
-            )
-            for number in range(gateways)
-        ],
-        Child(
-            name=GRPC,
-            command=(
-                *python, "taut.entrypoints.grpc_main", "--host", address.host, "--port", str(address.port + 2),
-                "--gateways-port", str(address.port), "--ready-fd", "{ready}",
-            ),
-            survives=True,
-            address=f"{address.host}:{address.port + 2}",
-        ),
-    ]  # fmt: skip
-
-
-@contextlib.contextmanager
-def _signals(supervisor_stop: Callable[[], None]) -> Iterator[int]:
-    """Turn SIGTERM and SIGINT into `stop`, and every signal, SIGCHLD too, into a byte on the yielded descriptor."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    before_wake = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    handlers = {
-        number: signal.signal(number, lambda *_: supervisor_stop())
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
-    try:
-        yield reader
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(before_wake)
-        os.close(reader)
-        os.close(writer)
-
-
 def supervise(
     home: Path,
     address: Address,
@@ -355,30 +317,36 @@ def supervise(
     control_port: int = 0,
     on_event: OnEvent,
     children: Callable[[Address], Sequence[Child]] | None = None,
+    tls: TlsPaths | None = None,
 ) -> None:
     """Run the platform of `home` until SIGTERM or SIGINT; the drain included, nothing of it runs afterwards.
 
     control_port: 0 means the data plane's port + 1. children: other children than `default_children`, by address.
-    Raises Conflict when the home or the port is taken; the message says by whom and what to do.
+    tls: files with which every plane speaks TLS; SIGHUP then has them read again.
+    Raises Conflict when the home or the port is taken; the message says by whom and what to do. InvalidInput, Denied,
+    NotFound for files of TLS that cannot be used.
     """
     home = home.resolve()
+    if tls is not None:
+        from taut.entrypoints.certificates import check
+
+        check(tls)
     with home_lock(home):
         state = read_state(home)
         former = [entry for entry in state.get("children", []) if isinstance(entry, dict)]
-        listener = take_over(home, address, former) or (
-            listen(address) if address.port else listen_anywhere(address.host)
-        )
-        with listener:
+        with open_sockets(home, address, former, tls=tls is not None) as (listener, inner):
             host, port = listener.getsockname()[:2]
             bound = Address(str(host), int(port))
             on_event("listening", {"host": bound.host, "port": bound.port})
             made = (
-                default_children(home, bound, gateways=gateways, control_port=control_port or bound.port + 1)
+                default_children(
+                    home, bound, gateways=gateways, control_port=control_port or bound.port + 1, tls=tls
+                )
                 if children is None
                 else children(bound)
             )
-            supervisor = Supervisor(home, listener, made, on_event=on_event)
-            with _signals(supervisor.stop) as wake:
+            supervisor = Supervisor(home, listener, made, on_event=on_event, inner=inner)
+            with signals(supervisor.stop, None if tls is None else supervisor.renew) as wake:
                 supervisor.adopt(former)  # a former control is gone from its port afterwards
                 if children is None:  # a control that cannot listen would be started again for ever
                     planes = {"the control plane": control_port or bound.port + 1}
@@ -386,7 +354,13 @@ def supervise(
                         planes["gRPC"] = bound.port + 2
                     for plane, port in planes.items():
                         beside = Address(bound.host, port)
-                        await_free(beside, plane=plane, data_plane_port=bound.port, patience_s=_FREE_S)
+                        await_free(
+                            beside,
+                            plane=plane,
+                            data_plane_port=bound.port,
+                            patience_s=_FREE_S,
+                            tls=tls is not None,
+                        )
                 supervisor.run(wake)
 
 
@@ -400,6 +374,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--without-control", action="store_true", help="gateways only, from the snapshot on disk"
     )
+    parser.add_argument("--tls-cert", default="")
+    parser.add_argument("--tls-key", default="")
+    parser.add_argument("--tls-client-ca", default="")
     arguments = parser.parse_args(argv)
 
     log = Log("supervisor", _to_stdout)
@@ -408,13 +385,15 @@ def main(argv: list[str] | None = None) -> int:
     def say(event: str, fields: dict[str, Any]) -> None:
         log.info(event, **fields)
 
-    def gateways_only(address: Address) -> Sequence[Child]:
-        made = default_children(
-            arguments.home.resolve(), address, gateways=arguments.gateways, control_port=0
-        )
-        return [child for child in made if child.survives]
-
     try:
+        tls = TlsPaths.of(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
+
+        def gateways_only(address: Address) -> Sequence[Child]:
+            made = default_children(
+                arguments.home.resolve(), address, gateways=arguments.gateways, control_port=0, tls=tls
+            )
+            return [child for child in made if child.survives]
+
         if arguments.gateways < 1:
             raise InvalidInput(f"--gateways is {arguments.gateways}: give at least 1")
         supervise(
@@ -424,6 +403,7 @@ def main(argv: list[str] | None = None) -> int:
             control_port=arguments.control_port,
             on_event=say,
             children=gateways_only if arguments.without_control else None,
+            tls=tls,
         )
     except TautError as error:
         Log("supervisor").last_word(error)

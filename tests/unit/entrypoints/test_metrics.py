@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from taut.core.errors import Unavailable
-from taut.entrypoints.metrics import TautCollector, gateway_families, make_registry
+from taut.entrypoints.metrics import TautCollector, certificate_families, gateway_families, make_registry
 from taut.serving.meters import (
     BATCH_ROWS,
     LAYOUT,
@@ -29,13 +30,15 @@ from taut.serving.meters import (
 )
 from taut.serving.snapshot import Beat, GatewayState
 
+SAID = {"process": "control", "not_after": 1_780_358_400.0, "refused": "it is broken", "renewals": 2}
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 class FakePlatform:
     """Control with gateways that say what they are given; the clock stands at 100 s."""
 
-    def __init__(self, *states: GatewayState, ledger: int | None = 7) -> None:
+    def __init__(self, *states: GatewayState, ledger: int | None = 7, home: Path = Path("/nowhere")) -> None:
+        self.home = home
         self._states = states
         self._ledger = ledger
 
@@ -56,6 +59,9 @@ class FakePlatform:
 
     def monotonic_s(self) -> float:
         return 100.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 6, 1, tzinfo=UTC)
 
     def size(self) -> int:
         if self._ledger is None:
@@ -224,6 +230,7 @@ def test_every_figure_is_documented_and_the_alert_rules_name_figures_that_there_
     page = (Path(__file__).parents[3] / "docs/how-to/watch-the-path.md").read_text()
     families = [
         *gateway_families((), now_s=0.0), *(one for one in TautCollector(FakePlatform()).collect()),
+        *certificate_families([SAID], now=datetime(2026, 6, 1, tzinfo=UTC)),
     ]  # fmt: skip
     names = {one.name + ("_total" if one.type == "counter" else "") for one in families}
     suffixes = ("_bucket", "_sum", "_count")
@@ -234,3 +241,13 @@ def test_every_figure_is_documented_and_the_alert_rules_name_figures_that_there_
     assert not set(re.findall(r"\btaut_[a-z_]+", page)) - known
     for rule in rules["groups"][0]["rules"]:
         assert set(re.findall(r"taut_[a-z_]+", rule["expr"])) <= known
+
+
+def test_certificates_have_their_days_and_whether_newer_files_are_refused() -> None:
+    families = certificate_families([SAID], now=datetime(2026, 6, 1, tzinfo=UTC))
+    told = {sample.name: sample.value for family in families for sample in family.samples}
+
+    assert told == {
+        "taut_tls_certificate_not_after_seconds": 1_780_358_400.0, "taut_tls_certificate_days_left": 1.0,
+        "taut_tls_certificate_refused": 1.0, "taut_tls_renewals_total": 2.0,
+    }  # fmt: skip

@@ -19,6 +19,7 @@ from taut.entrypoints.cli import (
     releases,
     streams,
     system,
+    tls,
 )
 from taut.entrypoints.cli.session import Session
 
@@ -42,7 +43,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )  # fmt: skip
     app.callback()(_globals)
-    for module in (project, data, models, releases, batch, streams, ledger, people, system, load, demo):
+    for module in (project, data, models, releases, batch, streams, ledger, people, system, load, tls, demo):
         module.register(app)
     return app
 
@@ -67,6 +68,15 @@ def _globals(
         str | None,
         typer.Option(help="Token or API key to act with.", envvar="TAUT_TOKEN", show_default=False),
     ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="Authority to trust at --url, as PEM.", envvar="TAUT_TLS_CA")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, typer.Option(help="Certificate to show at --url, as PEM.", envvar="TAUT_CLIENT_CERT")
+    ] = None,
+    client_key: Annotated[
+        Path | None, typer.Option(help="Its private key, as PEM.", envvar="TAUT_CLIENT_KEY")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of a failure.")] = False,
     break_glass: Annotated[
@@ -80,4 +90,7 @@ def _globals(
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    context.obj = Session(home=home, url=url, token=token, json=json, debug=debug, break_glass=break_glass)
+    context.obj = Session(
+        home=home, url=url, token=token, json=json, debug=debug, break_glass=break_glass, tls_ca=tls_ca,
+        client_cert=client_cert, client_key=client_key,
+    )  # fmt: skip

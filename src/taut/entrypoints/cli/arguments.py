@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-_WITH_VALUE: Final = ("--home", "--url", "--token", "--break-glass")
+_WITH_VALUE: Final = (
+    "--home", "--url", "--token", "--break-glass", "--tls-ca", "--client-cert", "--client-key",
+)  # fmt: skip
 _FLAGS: Final = ("--json", "--debug")
 
 

@@ -54,5 +54,5 @@ def load(
         connections=connections,
     )  # fmt: skip
     with watching(sys.stderr) as progress:
-        result = run_load(here.home, plan, progress, url=here.url, token=here.token)
+        result = run_load(here.home, plan, progress, url=here.url, token=here.token, tls=here.tls)
     here.show(result, load_view.load)

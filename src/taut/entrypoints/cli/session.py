@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from taut.entrypoints.client import Client
+    from taut.trust.tls import ClientFiles
 
 Json = dict[str, Any]
 
@@ -37,8 +38,19 @@ class Session:
     """The global options of one command line."""
 
     def __init__(
-        self, *, home: Path, url: str | None, token: str | None, json: bool, debug: bool, break_glass: str
+        self,
+        *,
+        home: Path,
+        url: str | None,
+        token: str | None,
+        json: bool,
+        debug: bool,
+        break_glass: str,
+        tls_ca: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
     ) -> None:
+        self._tls: Final = (tls_ca, client_cert, client_key)
         self.home = home.expanduser().absolute()
         self.url = url
         self.token = token
@@ -57,7 +69,14 @@ class Session:
                 "begin one with `taut apply`"
             )
 
-        return connect(self.home, url=self.url, token=self.token, break_glass=self.break_glass)
+        return connect(self.home, url=self.url, token=self.token, break_glass=self.break_glass, tls=self.tls)
+
+    @property
+    def tls(self) -> ClientFiles | None:
+        """Whom to trust at `url`, and what to show there."""
+        from taut.entrypoints.reaching import client_files
+
+        return client_files(*self._tls)
 
     def act(self, operation: str, request: Json, view: View) -> None:
         """Carry out an operation, show its result, and end with the gate's exit code if a gate did not admit."""

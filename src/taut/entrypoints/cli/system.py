@@ -27,23 +27,36 @@ def up(
         int, typer.Option(help="Of the data plane; control takes the next one.", min=0, max=65534)
     ] = 8080,
     gateways: Annotated[int, typer.Option(help="How many processes answer.", min=1, max=64)] = 1,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate and its issuers, as PEM: all planes speak TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, as PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Authorities, as PEM: clients must show a certificate of theirs.")
+    ] = None,
 ) -> None:
     """Run the platform until Ctrl-C.
 
     For example: taut up --project project.py --gateways 2
+
+    On another host than loopback it needs TLS: --tls-cert and --tls-key, or TAUT_TLS_CERT and TAUT_TLS_KEY. Their files
+    may be replaced while it runs (`taut tls create` makes a pair for a try).
     """
     from taut.bootstrap.config import Config
     from taut.bootstrap.gateway import trace_settings
     from taut.entrypoints.cli.project import apply_first
+    from taut.entrypoints.listening import TlsPaths, require_secure
     from taut.entrypoints.running import run_platform
 
     here = session(context)
-    trace_settings(
-        Config.load(here.home, here.environ)
-    )  # else each process would say it, and be started for ever
+    config = Config.load(here.home, here.environ)
+    trace_settings(config)  # else each process would say it, and be started for ever
+    given = (tls_cert or config.tls_cert, tls_key or config.tls_key, tls_client_ca or config.tls_client_ca)
+    tls = TlsPaths.of(*map(str, given))
+    require_secure(host, tls=tls is not None, plane="the data plane")
     if project is not None:
         apply_first(here, project)
-    run_platform(here.home, host=host, port=port, gateways=gateways, json=here.json)
+    run_platform(here.home, host=host, port=port, gateways=gateways, json=here.json, tls=tls)
 
 
 def predict(
@@ -65,7 +78,7 @@ def predict(
     here = session(context)
     rows = instances(read_json(data))
     if here.url is not None:
-        result = predict_at(here.url, endpoint, rows, token=here.token)
+        result = predict_at(here.url, endpoint, rows, token=here.token, tls=here.tls)
     else:
         with here.connect("model.predict") as client:
             result = ask(client, here.home, endpoint, rows, token=here.token)

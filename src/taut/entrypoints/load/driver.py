@@ -25,9 +25,12 @@ _SAID_BYTES: Final = 2048
 
 
 class Address(NamedTuple):
+    """Where to drive. tls: how the server is verified, None for plain HTTP. path: a Unix socket instead of host and port."""
+
     host: str
     port: int
-    tls: bool = False
+    tls: ssl.SSLContext | None = None
+    path: str = ""
 
 
 class Measured:
@@ -97,7 +100,6 @@ class Driver:
         self._began = 0.0
         self._ended: asyncio.Event = asyncio.Event()
         self._pacer: Pacer | None = None
-        self._ssl: Final = ssl.create_default_context() if address.tls else None
 
     async def run(self, progress: Progress) -> Measured:
         """Drive to the end of the schedule and until everything is answered or given up."""
@@ -163,17 +165,19 @@ class Driver:
 
     async def _connected(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            await asyncio.wait_for(
-                loop.create_connection(
-                    lambda: Connection(self), self._address.host, self._address.port, ssl=self._ssl
-                ),
-                self._timeout_s,
-            )
+            await asyncio.wait_for(self._open_one(loop), self._timeout_s)
         except (OSError, TimeoutError) as error:
             if self._backlog:  # the oldest that waits is who this connection was for
                 self._backlog.popleft()
                 self._measured.errors[f"not connected: {type(error).__name__}"] += 1
             self._end_if_done()
+
+    async def _open_one(self, loop: asyncio.AbstractEventLoop) -> None:
+        where = self._address
+        if where.path:
+            await loop.create_unix_connection(lambda: Connection(self), where.path)
+        else:
+            await loop.create_connection(lambda: Connection(self), where.host, where.port, ssl=where.tls)
 
     def opened(self, connection: Connection) -> None:
         self._open += 1

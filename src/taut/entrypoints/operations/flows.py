@@ -17,6 +17,7 @@ from taut.entrypoints.operations.operation import (
     Platform,
     Progress,
     Request,
+    is_single_user,
     to_json,
 )
 from taut.project.declared import endpoint_of, features_of, model_of
@@ -201,7 +202,7 @@ def _abort(platform: Platform, caller: Caller, request: ReleaseAbort, _progress:
 
 
 def _approve(platform: Platform, caller: Caller, request: ModelDecision, _progress: Progress) -> Json:
-    single = platform.identity.is_single_user() and platform.plans.environment() != "production"
+    single = is_single_user(platform) and platform.plans.environment() != "production"
     info = platform.registry.approve(
         _version(request.version), caller.principal, reason=request.reason, single_user=single
     )
@@ -244,7 +245,7 @@ def _pipeline(platform: Platform, caller: Caller, request: PipelineStart, _progr
 def _require_all(platform: Platform, caller: Caller, request: PipelineStart) -> None:
     """The story ingests and releases too: it needs the right to each, not only to train."""
     context = {
-        "single_user": platform.identity.is_single_user(), "environment": platform.plans.environment(),
+        "single_user": is_single_user(platform), "environment": platform.plans.environment(),
         "plane": "control", "local": caller.local, "now": platform.clock.now(),
     }  # fmt: skip
     for name in request.ingest:

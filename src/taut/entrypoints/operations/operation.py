@@ -94,6 +94,11 @@ class OperationTable:
             raise NotFound(f"no operation {name[:80]!r}{nearest(name, self._by_name)}") from None
 
 
+def is_single_user(platform: Platform) -> bool:
+    """Whether at most one person has an account, on loopback only: what policy calls `single_user`."""
+    return not platform.exposed and bool(platform.identity.is_single_user())
+
+
 def perform(
     table: OperationTable, platform: Platform, caller: Caller, name: str, body: object, progress: Progress
 ) -> Json:
@@ -104,7 +109,7 @@ def perform(
     operation = table[name]
     request = decode(operation, body)
     context: dict[str, object] = {
-        "single_user": platform.identity.is_single_user(),
+        "single_user": is_single_user(platform),
         "plane": "control",
         "local": caller.local,
         "now": platform.clock.now(),

@@ -14,6 +14,7 @@ from taut.entrypoints.operations.operation import (
     Operation,
     Platform,
     Progress,
+    is_single_user,
     to_json,
 )
 
@@ -32,7 +33,7 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "project": None if manifest is None else manifest.project,
         "environment": platform.plans.environment(),
         "plan": None if info is None else info.plan,
-        "single_user": platform.identity.is_single_user(),
+        "single_user": is_single_user(platform),
         "datasets": to_json(platform.data.list()),
         "live": live,
         "epoch": epoch,
@@ -73,13 +74,18 @@ def _traffic(platform: Platform, _caller: Caller, _request: Nothing, _progress: 
 
 
 def data_plane(home: Path) -> str | None:
-    """Return where gateways of this home listen, as the supervisor wrote it; None where none is ready."""
+    """Return where gateways of this home listen, as the supervisor wrote it; None where none is ready.
+
+    Where they listen on every address, the host is one that stands for all of them and none can ask.
+    """
     state = read_state(home)
     ready = [child for child in state.get("children", []) if child.get("state") == "ready"]
     if not state.get("port") or not any(str(child.get("name", "")).startswith("gateway") for child in ready):
         return None
     host = state["host"]
-    return f"http://{f'[{host}]' if ':' in host else host}:{state['port']}"
+    return (
+        f"{'https' if state.get('tls') else 'http'}://{f'[{host}]' if ':' in host else host}:{state['port']}"
+    )
 
 
 OPERATIONS: Final = (

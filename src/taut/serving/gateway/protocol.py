@@ -15,16 +15,16 @@ from uvicorn.server import ServerState
 
 from taut.core.errors import TautError
 from taut.serving.errors import TooLarge
-from taut.serving.gateway.bounded import BoundedProtocol
 from taut.serving.gateway.crowd import Crowd
 from taut.serving.gateway.cycles import Cycle, Late, render, render_head
+from taut.serving.gateway.judged import JudgedProtocol, PeerUntil
 from taut.serving.gateway.replies import Answering, Pending, Reply, Stream
 
 _AT_ONCE: Final = 8  # requests of one read that are answered before others get their turn
 
 
-class GatewayProtocol(BoundedProtocol):
-    """One connection. draining: set by the server; every answer from then on closes the connection."""
+class GatewayProtocol(JudgedProtocol):
+    """One connection."""
 
     def __init__(
         self,
@@ -35,14 +35,16 @@ class GatewayProtocol(BoundedProtocol):
         gateway: Answering,
         crowd: Crowd,
         stalled_s: float,
+        peer_until_s: PeerUntil | None = None,
         _loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(config, server_state, app_state, crowd=crowd, stalled_s=stalled_s, _loop=_loop)
+        super().__init__(
+            config, server_state, app_state, crowd=crowd, stalled_s=stalled_s, peer_until_s=peer_until_s, _loop=_loop
+        )  # fmt: skip
         self._gateway: Final = gateway
         self._waiting = False  # headers are read, and what becomes of the request is not yet decided
         self._parts: list[bytes] = []
         self._at_once = 0
-        self.draining = False
 
     def refusal(self, error: TautError) -> bytes:
         self._waiting = False

@@ -13,6 +13,7 @@ from taut.core.errors import Conflict, TautError, Unavailable
 from taut.serving.errors import Malformed
 from taut.serving.rpc.convert import MAX_BODY_BYTES, infer_body, infer_response, metadata_response, model_path
 from taut.serving.rpc.messages import HEALTH, INFERENCE, Messages
+from taut.serving.rpc.secure import RpcTls
 from taut.serving.rpc.upstream import Answer, Upstream
 
 MAX_MESSAGE_BYTES: Final = MAX_BODY_BYTES + 64 * 1024
@@ -50,11 +51,19 @@ class Service:
     """Answers the calls of both services.
 
     codes: see Codes. log_failure: hears of failures that are ours. arrival_s: how long a message may take to arrive.
+    tls: of its server.
     """
 
     def __init__(
-        self, upstream: Upstream, *, codes: Codes, log_failure: LogFailure, arrival_s: float = 20.0
+        self,
+        upstream: Upstream,
+        *,
+        codes: Codes,
+        log_failure: LogFailure,
+        arrival_s: float = 20.0,
+        tls: RpcTls | None = None,
     ) -> None:
+        self._tls: Final = tls
         self._upstream: Final = upstream
         self._codes: Final = codes
         self._log_failure: Final = log_failure
@@ -98,6 +107,7 @@ class Service:
                 await self._abort(context, _Refused("unavailable", said, _retry(1.0)))
             self.under_way += 1
             try:
+                self._admit(context)
                 return await call(await self._arrived(requests), context)
             except _Refused as told:
                 refused = told
@@ -114,6 +124,12 @@ class Service:
             raise AssertionError("abort() raises")
 
         return answer
+
+    def _admit(self, context: Context) -> None:
+        if self._tls is not None and not self._tls.admits(context):
+            raise _Refused(
+                "unauthenticated", "the client's certificate is no longer trusted: renew it, connect again"
+            )
 
     async def _arrived(self, requests: AsyncIterator[bytes]) -> bytes:
         """Return the call's one message."""
@@ -219,7 +235,11 @@ class Service:
             await self._abort(context, _Refused("exhausted", full, _retry(60.0)))
             return
         try:
+            self._admit(context)
             asked = self._messages.parse("HealthCheckRequest", data)
+        except _Refused as refused:
+            await self._abort(context, refused)
+            return
         except Malformed as error:
             await self._abort(context, _Refused(error.code, error.message))
             return
@@ -271,9 +291,9 @@ def _headers(context: Context) -> tuple[list[tuple[str, str]], float]:
 
 
 class RpcServer:
-    """Both services on one port of one address."""
+    """Both services on one port of one address. tls: without it, messages go as they are."""
 
-    def __init__(self, service: Service, host: str, port: int) -> None:
+    def __init__(self, service: Service, host: str, port: int, *, tls: RpcTls | None = None) -> None:
         self._service: Final = service
         self._server: Final = grpc.aio.server(
             maximum_concurrent_rpcs=MAX_CALLS,
@@ -287,7 +307,7 @@ class RpcServer:
                 # compressed messages are refused: the bound on messages is on what is sent, not on what it inflates to
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.max_connection_idle_ms", 300_000),
-                ("grpc.server_handshake_timeout_ms", 20_000),
+                ("grpc.server_handshake_timeout_ms", 10_000),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.http2.max_ping_strikes", 2),
             ],
@@ -295,7 +315,13 @@ class RpcServer:
         self._server.add_generic_rpc_handlers(service.handlers())
         host = f"[{host}]" if ":" in host else host
         try:
-            taken: int = self._server.add_insecure_port(f"{host}:{port}")
+            where = f"{host}:{port}"
+            server = self._server
+            taken: int = (
+                server.add_insecure_port(where)
+                if tls is None
+                else server.add_secure_port(where, tls.credentials())
+            )
         except RuntimeError as error:
             raise Conflict(f"port {port} on {host} cannot be taken: stop what listens there") from error
         self.port: Final = taken

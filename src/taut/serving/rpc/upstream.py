@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from httptools import HttpParserError, HttpResponseParser
 
 from taut.core.errors import DeadlineExceeded, Unavailable
+from taut.serving.snapshot.wire import socket_address
 
 _IDLE_S: Final = 30.0  # less than a gateway's own, so that it seldom closes under a request
 
@@ -106,12 +108,14 @@ class _Connection(asyncio.Protocol):
 class Upstream:
     """Asks the gateways of one home.
 
-    host, port: where they listen. connections: at most so many at once; who comes later waits.
+    host, port: where they listen. path: the Unix socket where they listen instead; gateways that speak TLS have one,
+    which nobody but the owner reaches. connections: at most so many at once; who comes later waits.
     """
 
-    def __init__(self, host: str, port: int, *, connections: int) -> None:
+    def __init__(self, host: str, port: int, *, connections: int, path: Path | None = None) -> None:
         self._host: Final = host
         self._port: Final = port
+        self._path: Final = path
         self._slots: Final = asyncio.Semaphore(connections)
         self._idle: Final[list[tuple[_Connection, float]]] = []
 
@@ -151,7 +155,11 @@ class Upstream:
                 if lost.answered:
                     raise
         loop = asyncio.get_running_loop()
-        _, fresh = await loop.create_connection(_Connection, self._host, self._port)
+        if self._path is None:
+            _, fresh = await loop.create_connection(_Connection, self._host, self._port)
+        else:
+            with socket_address(self._path) as address:
+                _, fresh = await loop.create_unix_connection(_Connection, address)
         return await self._on(fresh, request)
 
     async def _on(self, connection: _Connection, request: bytes) -> Answer:

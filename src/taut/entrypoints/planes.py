@@ -1,0 +1,56 @@
+"""What runs in an installation: control, N gateways and the gRPC process before them, as commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from taut.entrypoints.children import Child
+from taut.entrypoints.listening import INNER, Address, TlsPaths
+
+GRPC: Final = "grpc-0"
+
+
+def default_children(
+    home: Path, address: Address, *, gateways: int, control_port: int, tls: TlsPaths | None = None
+) -> list[Child]:
+    """Return the children of one installation. Gateways with other files for TLS are not these, and not adopted as these."""
+    python = (sys.executable, "-P", "-m")  # -P: a project file called taut.py here must not hide the package
+    secured = () if tls is None else tls.words()
+    control = Child(
+        name="control",
+        command=(
+            *python, "taut.entrypoints.control_main", "--home", str(home), "--host", address.host,
+            "--port", str(control_port), "--gateways", str(gateways), "--ready-fd", "{ready}", *secured,
+        ),
+        survives=False,
+    )  # fmt: skip
+    inner = () if tls is None else ("--inner-fd", "{inner}")
+    served = [
+        Child(
+            name=f"gateway-{number}",
+            command=(
+                *python, "taut.entrypoints.gateway_main", "--home", str(home), "--name", f"gateway-{number}",
+                "--fd", "{listener}", "--ready-fd", "{ready}", *inner, *secured,
+            ),
+            survives=True,
+            address=" ".join(secured),
+        )
+        for number in range(gateways)
+    ]  # fmt: skip
+    behind = (
+        ("--gateways-port", str(address.port))
+        if tls is None
+        else ("--gateways-socket", str(home / INNER), "--home", str(home))
+    )
+    rpc = Child(
+        name=GRPC,
+        command=(
+            *python, "taut.entrypoints.grpc_main", "--host", address.host, "--port", str(address.port + 2),
+            *behind, "--ready-fd", "{ready}", *secured,
+        ),
+        survives=True,
+        address=" ".join((f"{address.host}:{address.port + 2}", *secured)),
+    )  # fmt: skip
+    return [control, *served, rpc]

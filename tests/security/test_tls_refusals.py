@@ -1,0 +1,157 @@
+"""TLS at a gateway's own socket: silent clients are let go, clients' certificates end, and so do their connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from taut.adapters.keys.file import FileKeys
+from taut.adapters.world import SystemRandom
+from taut.serving.gateway import GatewayServer, compile_snapshot
+from taut.testing.serving import DataPlane, listen_somewhere, open_gateway
+from taut.trust.tls import LiveTls, TlsFiles, create_authority, issue_client, issue_server
+
+NOW = datetime.now(UTC)
+AUTHORITY = create_authority("own", days=30, now=NOW)
+STRANGE = create_authority("strange", days=30, now=NOW)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TlsFiles:
+    issued = issue_server(AUTHORITY, ["localhost"], days=30, now=NOW)
+    found = TlsFiles(cert=tmp_path / "c", key=tmp_path / "k", client_ca=tmp_path / "ca")
+    for path, data in ((found.cert, issued.cert), (found.key, issued.key), (found.client_ca, AUTHORITY.cert)):
+        assert path is not None
+        path.write_bytes(data)
+        path.chmod(0o600)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, live: LiveTls) -> AsyncIterator[tuple[GatewayServer, int]]:
+    plane = DataPlane(folder / "home", FileKeys(folder / "keys", random=SystemRandom()))
+    with open_gateway(plane.home, SystemRandom()) as gateway:
+        gateway.install(compile_snapshot(plane.snapshot(plane.endpoint()), home=plane.home, before=None))
+        listener = listen_somewhere()
+        server = GatewayServer(gateway, listener, tls=live, handshake_timeout_s=0.5)
+        await server.start()
+        try:
+            yield server, listener.getsockname()[1]
+        finally:
+            await server.drain(timeout_s=2.0)
+            listener.close()
+
+
+def shown(folder: Path, *, days: float = 9, by: str = "own") -> ssl.SSLContext:
+    """The context of a client with a certificate of an authority, which ends after some days."""
+    authority = {"own": AUTHORITY, "strange": STRANGE}[by]
+    issued = issue_client(authority, "bob", days=10, now=NOW - timedelta(days=10 - days))
+    (folder / "bob.pem").write_bytes(issued.cert)
+    (folder / "bob.key").write_bytes(issued.key)
+    context = ssl.create_default_context(cadata=AUTHORITY.cert.decode())
+    context.load_cert_chain(folder / "bob.pem", folder / "bob.key")
+    return context
+
+
+def ask(secured: ssl.SSLSocket) -> bytes:
+    """Ask once on a connection; return how the answer begins, nothing where there is none."""
+    try:
+        secured.sendall(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n")
+        return secured.recv(4096)[:12]  # one record, read whole
+    except OSError:
+        return b""
+
+
+@contextlib.contextmanager
+def connected(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=8) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as secured,
+    ):
+        yield secured
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"\x16\x03\x01"])
+def test_a_handshake_that_never_ends_is_ended(tmp_path: Path, files: TlsFiles, said: bytes) -> None:
+    def wait(port: int) -> tuple[bytes, float]:
+        with socket.create_connection(("127.0.0.1", port), timeout=8) as silent:
+            silent.sendall(said)
+            began = time.monotonic()
+            return silent.recv(10), time.monotonic() - began
+
+    async def run() -> tuple[bytes, float]:
+        async with serving(tmp_path, LiveTls(files, now=lambda: NOW)) as (_, port):
+            return await asyncio.to_thread(wait, port)
+
+    heard, took_s = uvloop.run(run())
+    assert heard == b""
+    assert took_s < 4
+
+
+def test_strange_and_absent_certificates_of_clients_end_in_the_handshake(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    def one(port: int, context: ssl.SSLContext) -> bytes:
+        with connected(port, context) as secured:
+            return ask(secured)
+
+    async def run() -> list[bytes]:
+        async with serving(tmp_path, LiveTls(files, now=lambda: NOW)) as (_, port):
+            nobody = ssl.create_default_context(cadata=AUTHORITY.cert.decode())
+            contexts = [shown(tmp_path), shown(tmp_path, by="strange"), nobody]
+            return [await asyncio.to_thread(one, port, context) for context in contexts]
+
+    assert uvloop.run(run()) == [b"HTTP/1.1 200", b"", b""]
+
+
+def test_a_connection_ends_with_its_clients_authority_or_with_his_certificate(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    async def run() -> list[bytes]:
+        live = LiveTls(files, now=lambda: NOW)
+        async with serving(tmp_path, live) as (server, port):
+            with contextlib.ExitStack() as stack:
+                many = await asyncio.to_thread(
+                    lambda: [stack.enter_context(connected(port, shown(tmp_path))) for _ in range(2)]
+                )
+                heard = [await asyncio.to_thread(ask, one) for one in many]
+                assert files.client_ca is not None
+                files.client_ca.write_bytes(AUTHORITY.cert + STRANGE.cert)
+                assert live.look() == "renewed"
+                server.judge_peers()
+                heard.append(await asyncio.to_thread(ask, many[0]))
+                files.client_ca.write_bytes(STRANGE.cert)
+                assert live.look() == "renewed"
+                server.judge_peers()
+                return [*heard, await asyncio.to_thread(ask, many[1])]
+
+    assert uvloop.run(run()) == [b"HTTP/1.1 200", b"HTTP/1.1 200", b"HTTP/1.1 200", b""]
+
+
+def test_a_client_whose_certificate_ends_is_let_go_by_the_sweeper(tmp_path: Path, files: TlsFiles) -> None:
+    soon = (datetime.now(UTC) - NOW).total_seconds() + 2.0
+
+    async def run() -> tuple[bytes, bytes]:
+        async with serving(tmp_path, LiveTls(files, now=lambda: NOW)) as (_, port):
+            context = shown(tmp_path, days=soon / 86_400)
+
+            def talk() -> tuple[bytes, bytes]:
+                with connected(port, context) as secured:
+                    first = ask(secured)
+                    try:
+                        return first, secured.recv(1)
+                    except ConnectionError:
+                        return first, b""
+
+            return await asyncio.to_thread(talk)
+
+    assert uvloop.run(run()) == (b"HTTP/1.1 200", b"")
