@@ -32,7 +32,7 @@ def test_a_server_that_stays_slow_is_never_back() -> None:
 
 def figures(own: list[float]) -> list[Figure]:
     watch = Watch(0, Path())
-    watch.readings += [Reading(float(at), 100.0, 80.0, mib) for at, mib in enumerate(own)]
+    watch.readings += [Reading(float(at), 100.0, 80.0, mib, mib) for at, mib in enumerate(own)]
     report = Report()
     tell(report, watch, [(0.0, 0), (float(len(own)), 1000)])
     return [row for row in report.rows if isinstance(row, Figure)]
