@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ def device_environ() -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": LIBRARIES, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def run_alone(bundle: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a bundle's command to its end."""
+def run_alone(
+    bundle: Path, *words: str, stdin: str = "", within: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a bundle's command to its end. within: a program that runs it, where the machine allows that program."""
+    allowed = subprocess.run([*within, "true"], capture_output=True).returncode == 0 if within else True
     return subprocess.run(
-        [*ALONE, str(bundle), *words], cwd=bundle.parent, env=device_environ(), text=True, input=stdin,
+        [*(within if allowed else ()), *ALONE, str(bundle), *words], cwd=bundle.parent, env=device_environ(), text=True, input=stdin,
         capture_output=True, timeout=60,
     )  # fmt: skip
 

@@ -16,6 +16,8 @@ from runner import ALONE, device_environ, document, run_alone, serving
 
 from taut.serving.predictions import PredictionReader
 
+OFFLINE = ("unshare", "--user", "--map-root-user", "--net")
+"""A network of its own, with nothing in it."""
 WHERE = """
 import runpy, sys
 sys.argv = [sys.argv[1], "verify"]
@@ -54,9 +56,17 @@ def test_a_bundle_answers_alone_what_the_platform_answers(
     )
     trust = ("--fingerprint", told["fingerprints"][0])
 
-    proved = document(run_alone(bundle, "verify", *trust))
+    proved = document(run_alone(bundle, "verify", *trust, within=OFFLINE))
     answered = document(
-        run_alone(bundle, "predict", *trust, "--data", "-", stdin=json.dumps({**ORDER, "waiting": waiting}))
+        run_alone(
+            bundle,
+            "predict",
+            *trust,
+            "--data",
+            "-",
+            stdin=json.dumps({**ORDER, "waiting": waiting}),
+            within=OFFLINE,
+        )
     )
     imported = subprocess.run(
         [*ALONE, "-c", "import taut"], env=device_environ(), cwd=tmp_path, capture_output=True

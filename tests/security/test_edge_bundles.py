@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from taut.adapters.keys.file import FileKeys
+from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, Denied, InvalidInput
 from taut.entrypoints.edge.launch import Unsigned, read
 from taut.serving.edge.bundle import (
@@ -151,6 +152,32 @@ def test_a_bundle_that_another_key_signed_again_is_denied_to_whoever_knows_the_r
     assert '"trusted": "itself"' in by_itself.stdout
     assert run(bundle, "verify", "--key", str(pem)).returncode == 4
     assert run(bundle, "predict", "--fingerprint", mine(keys), "--data", '{"x0": 1, "x1": 1}').returncode == 4
+
+
+def test_after_a_rotation_both_keys_are_asked_for_and_both_are_enough(tmp_path: Path) -> None:
+    turning = FileKeys(tmp_path / "keys", random=SeededRandom(2))
+    before = bundle_files(turning)
+    turning.rotate(purpose="model")
+    new, old = turning.public_keys(purpose="model")
+    after = bundle_files(turning)
+    told = contents_of(after, turning)
+    told = msgspec.structs.replace(
+        told,
+        manifest=digest_bytes(before[MANIFEST]),
+        files={**told.files, MANIFEST: file_of(before[MANIFEST])},
+    )
+    files = signed(turning, {**after, MANIFEST: before[MANIFEST]}, told)
+
+    assert verify_bundle(files, key=new.pem + old.pem).trusted == "key"
+    assert (
+        verify_bundle(files, fingerprints=(fingerprint(new.pem), fingerprint(old.pem))).trusted
+        == "fingerprint"
+    )
+    for one in (new, old):
+        with pytest.raises(Denied):
+            verify_bundle(files, key=one.pem)
+    with pytest.raises(InvalidInput, match="no public key"):
+        verify_bundle(files, key="nonsense")
 
 
 def test_a_model_under_a_manifest_of_another_signature_is_refused(keys: FileKeys, others: FileKeys) -> None:

@@ -103,15 +103,16 @@ async def _serve(bundle: Bundle, arguments: argparse.Namespace, stack: ExitStack
         control = Caller(arguments.report_to.rstrip("/") + _REPORT_PATH, token_file=arguments.token_file)
         stack.callback(control.close)
         reporter = Reporter(
-            state, control, every_s=arguments.report_every, random=random, now_us=world.now_us
+            state,
+            control,
+            every_s=arguments.report_every,
+            random=random,
+            now_us=world.now_us,
+            log_failure=_log_failure,
         )
 
     def trouble() -> list[str]:
-        found = (
-            []
-            if reporter is None or not reporter.trouble
-            else [f"reports do not get through: {reporter.trouble}"]
-        )
+        found = [] if reporter is None else reporter.reasons()
         return found if inputs is None or not inputs.faults else [*found, f"inputs not kept: {inputs.faults}"]
 
     token = None if arguments.caller_token_file is None else read_token(arguments.caller_token_file)

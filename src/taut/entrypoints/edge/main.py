@@ -85,7 +85,10 @@ def _print(document: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     trust = argparse.ArgumentParser(add_help=False)
     trust.add_argument(
-        "--key", type=Path, metavar="FILE", help="the public key (PEM) that must have signed the bundle"
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="the public key or keys (PEM) that must have signed the bundle",
     )
     trust.add_argument(
         "--fingerprint", action="append", default=[], metavar="sha256:…",

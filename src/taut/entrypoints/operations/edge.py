@@ -10,6 +10,7 @@ import msgspec
 
 from taut.core.edge import Counts, Report
 from taut.core.errors import Conflict, Corrupt, Denied, InvalidInput, NotFound, Unavailable
+from taut.core.refs import VersionRef
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -103,7 +104,10 @@ def _report(platform: Platform, caller: Caller, request: EdgeReport, _progress: 
         report = msgspec.convert(request.report, Report, str_keys=True)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"this is no report of a device: {error}") from error
-    return {"sequence": _devices(platform).report(report, principal=caller.principal.id)}
+    devices = _devices(platform)
+    sequence = devices.report(report, principal=caller.principal.id)
+    version = devices.facts(report.bundle).version
+    return {"sequence": sequence, "state": str(platform.registry.show(VersionRef.parse(version)).state)}
 
 
 def _list(platform: Platform, _caller: Caller, request: EdgeList, _progress: Progress) -> Json:

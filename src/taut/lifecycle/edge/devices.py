@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import func, insert, select, update
 
-from taut.core.canonical import canonical_json, digest_bytes
+from taut.core.canonical import canonical_json, digest_bytes, digest_json
 from taut.core.edge import CONFIDENCE_STEPS, Counts, Report
-from taut.core.errors import Corrupt, Exhausted, InvalidInput, NotFound
+from taut.core.errors import Conflict, Corrupt, Exhausted, InvalidInput, NotFound
 from taut.core.times import from_us, to_us
 from taut.lifecycle.edge import tables as t
 from taut.ports.records import Records, Tx, transact
@@ -111,8 +111,8 @@ class Devices:
     def report(self, report: Report, *, principal: str) -> int:
         """Count a report and return the highest sequence of its device; one that was counted before changes nothing.
 
-        Raises NotFound for a bundle that was not made here, InvalidInput for counts that it cannot have, Exhausted for
-        more devices than a principal may have.
+        Raises NotFound for a bundle that was not made here, InvalidInput for counts that it cannot have, Conflict for a
+        second report of the same sequence, Exhausted for more devices than a principal may have.
         """
         if not _DEVICE.fullmatch(report.device):
             raise InvalidInput(f"{report.device[:80]!r} is no device: a runner makes its own id")
@@ -123,14 +123,20 @@ class Devices:
             _check(report, _facts(tx, report.bundle))
             row = tx.execute(select(t.devices).where(*_is(t.devices, principal, report.device))).one_or_none()
             last = 0 if row is None else int(row.sequence)
+            digest = digest_json(report)
+            if row is not None and report.sequence == last and row.digest != digest:
+                raise Conflict(
+                    f"report {last} of {report.device} is here, and is another: the device's state was copied; let each begin "
+                    "with an empty one"
+                )
             if report.sequence <= last:
                 return last
             now_us, missed = to_us(self._clock.now()), report.sequence - last - 1
             if row is None:
-                self._first(tx, report, principal, now_us, missed)
+                self._first(tx, report, digest, principal, now_us, missed)
             else:
                 values = {
-                    "bundle": report.bundle, "sequence": report.sequence, "missed": row.missed + missed, "last_us": now_us,
+                    "bundle": report.bundle, "sequence": report.sequence, "digest": digest, "missed": row.missed + missed, "last_us": now_us,
                 }  # fmt: skip
                 tx.execute(
                     update(t.devices).where(*_is(t.devices, principal, report.device)).values(**values)
@@ -140,7 +146,7 @@ class Devices:
 
         return transact(self._records, do)
 
-    def _first(self, tx: Tx, report: Report, principal: str, now_us: int, missed: int) -> None:
+    def _first(self, tx: Tx, report: Report, digest: str, principal: str, now_us: int, missed: int) -> None:
         many = tx.execute(select(func.count()).where(t.devices.c.principal == principal)).scalar() or 0
         if many >= self._devices_max:
             raise Exhausted(
@@ -148,7 +154,7 @@ class Devices:
             )
         tx.execute(
             insert(t.devices).values(
-                principal=principal, device=report.device, bundle=report.bundle, sequence=report.sequence, missed=missed,
+                principal=principal, device=report.device, bundle=report.bundle, sequence=report.sequence, digest=digest, missed=missed,
                 first_us=now_us, last_us=now_us,
             )
         )  # fmt: skip

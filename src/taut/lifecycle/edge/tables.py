@@ -25,6 +25,7 @@ devices: Final = Table(
     Column("device", String(64), primary_key=True),
     Column("bundle", String(64), nullable=False),  # of its last report
     Column("sequence", BigInteger, nullable=False),  # the highest that was received
+    Column("digest", String(80), nullable=False),  # of that report
     Column("missed", BigInteger, nullable=False),  # reports between that never came
     Column("first_us", BigInteger, nullable=False),  # by control's clock
     Column("last_us", BigInteger, nullable=False),

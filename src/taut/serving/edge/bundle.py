@@ -21,6 +21,7 @@ _MODEL: Final = MODEL_FILES["onnx"]  # no device runs code
 STATEMENT: Final = "edge.json"
 MANIFEST: Final = "manifest.json"
 KEYS: Final = "keys.json"
+_PEM_END: Final = "-----END PUBLIC KEY-----"
 Trusted = Literal["key", "fingerprint", "itself"]
 """What a bundle was verified against: a key or a fingerprint that came by another way, or only its own contents."""
 
@@ -92,7 +93,7 @@ def verify_bundle(
 ) -> Bundle:
     """Verify every file of a bundle and both of its signatures; nothing of it was loaded or run before.
 
-    key: the PEM of the key that is trusted. fingerprints: of keys that are trusted. With neither, the keys in the
+    key: the PEM of the key that is trusted, or of several. fingerprints: of keys that are trusted. With neither, the keys in the
     bundle are, and it vouches only for itself.
     Raises Corrupt naming the file that is not what was signed; Denied when nobody who is trusted signed it.
     """
@@ -139,7 +140,7 @@ def _trusted(
     files: Mapping[str, bytes], key: str | None, fingerprints: tuple[str, ...]
 ) -> tuple[tuple[PublicKey, ...], Trusted]:
     if key is not None:
-        return (key_of(key),), "key"
+        return tuple(key_of(block + _PEM_END + "\n") for block in key.split(_PEM_END)[:-1] or [key]), "key"
     try:
         found = tuple(key_of(pem) for pem in msgspec.json.decode(_needed(files, KEYS), type=tuple[str, ...]))
     except (msgspec.MsgspecError, UnicodeDecodeError, InvalidInput) as error:

@@ -71,6 +71,7 @@ class EdgeState:
         self.faults = 0
         self._folder: Final = folder
         self._waiting_max: Final = waiting_max
+        self._ids: Final = ids
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock: Final = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -87,7 +88,7 @@ class EdgeState:
         self._journal_bytes = 0
         self._save_at = JOURNAL_BYTES_MAX
         try:
-            found = self._read(bundle, now_us, ids)
+            found = self._read(bundle, now_us)
             if found.now.bundle != bundle:
                 found = self._turned(found, bundle, now_us)
             self._kept = found
@@ -158,6 +159,19 @@ class EdgeState:
             self._kept = msgspec.structs.replace(self._kept, sending=None)
             self._save_or_count()
 
+    def give_up(self, sequence: int, *, anew: bool = False) -> None:
+        """Forget a report that will never be taken: its answers are told as dropped. anew: as another device, since somebody
+        reports with a copy of this one's state."""
+        kept = self._kept
+        if kept.sending is None or kept.sending.sequence != sequence:
+            return
+        lost = kept.sending.counts.requests + kept.sending.dropped
+        kept = msgspec.structs.replace(kept, sending=None, dropped=kept.dropped + lost)
+        if anew:
+            kept = msgspec.structs.replace(kept, device=self._ids.new("device"), sequence=1)
+        self._kept = kept
+        self._save_or_count()
+
     def close(self, *, save: bool = True) -> None:
         if save:
             self._save_or_count()
@@ -213,13 +227,13 @@ class EdgeState:
     def _journal_path(self, generation: int) -> Path:
         return self._folder / f"counts.{generation}.jsonl"
 
-    def _read(self, bundle: str, now_us: int, ids: Ids) -> _Snapshot:
+    def _read(self, bundle: str, now_us: int) -> _Snapshot:
         path = self._folder / _SNAPSHOT
         try:
             kept = msgspec.json.decode(path.read_bytes(), type=_Snapshot)
         except FileNotFoundError:
             fresh = Period(bundle=bundle, began_us=now_us, ended_us=now_us, counts=Counts())
-            return _Snapshot(device=ids.new("device"), generation=0, sequence=1, now=fresh)
+            return _Snapshot(device=self._ids.new("device"), generation=0, sequence=1, now=fresh)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Corrupt(f"{path} cannot be read ({error}): move the folder away to begin anew") from error
         journal = self._journal_path(kept.generation)

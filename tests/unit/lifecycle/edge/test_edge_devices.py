@@ -11,7 +11,7 @@ import pytest
 
 from taut.adapters.keys.file import FileKeys
 from taut.core.edge import Counts, Moments, Report
-from taut.core.errors import Exhausted, InvalidInput, NotFound
+from taut.core.errors import Conflict, Exhausted, InvalidInput, NotFound
 from taut.entrypoints.operations.edge import drift
 from taut.lifecycle.edge import BundleFacts, Devices, metadata
 from taut.testing.records import memory_records
@@ -63,6 +63,15 @@ def test_the_same_report_twice_changes_nothing(room: Room) -> None:
     (after,) = room.devices.list()
     assert (after.counts, after.reports) == (COUNTS.plus(COUNTS), 2)
     assert after.last_seen > before.last_seen
+
+
+def test_a_second_report_of_one_sequence_that_says_something_else_is_a_copied_device(room: Room) -> None:
+    room.devices.report(report(1), principal="kiosk")
+
+    with pytest.raises(Conflict, match="was copied"):
+        room.devices.report(report(1, counts=Counts(requests=7)), principal="kiosk")
+    (one,) = room.devices.list()
+    assert one.counts == COUNTS
 
 
 def test_reports_that_never_came_are_counted(room: Room) -> None:
