@@ -167,7 +167,7 @@ def test_tritons_http_client_reads_pages_and_refusals(
     assert http.is_server_ready()
     assert http.is_model_ready("delay", headers=plane.bearer)
     assert not http.is_model_ready("delay", "9", headers=plane.bearer)
-    assert http.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    assert http.get_server_metadata()["extensions"] == ["binary_tensor_data", "model_repository"]
     metadata = http.get_model_metadata("words", headers=plane.bearer)
     assert [tensor["datatype"] for tensor in metadata["inputs"]] == ["BYTES", "FP64"]
     tensor = triton_http.InferInput("input", [1, 2], "FP32")

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+from tritonclient.http import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
@@ -150,3 +152,42 @@ def test_an_artifact_that_was_changed_is_found_when_it_is_loaded_again(
     (plane.home / changed.live.path).write_bytes(matrix_model(3, bias=0.0, ballast=512))
     until(lambda: right(client.ask("e0"), 0), "a restored artifact was not loaded")
     assert client.ready("e0")[0] == 200
+
+
+def test_tritons_client_sees_what_is_in_memory_and_an_operator_moves_it(
+    plane: DataPlane, gateway: GatewayProcess, client: Client
+) -> None:
+    plane.issue(
+        endpoint(plane, 0, keep_loaded=False), endpoint(plane, 1, keep_loaded=True), endpoint(plane, 2)
+    )
+    gateway.start()
+    triton = InferenceServerClient(f"127.0.0.1:{gateway.port}")
+    operator = {"authorization": f"Bearer {plane.token('olga', roles=('operator',))}"}
+
+    def states() -> dict[str, str]:
+        index = triton.get_model_repository_index(headers=operator)
+        assert [one["version"] for one in index] == ["1", "2", "3"]
+        return {one["name"]: one["state"] for one in index}
+
+    assert states() == {"e0": "UNAVAILABLE", "e1": "READY", "e2": "READY"}
+    triton.load_model("e0", headers=operator)
+    triton.unload_model("e2", headers=operator)
+    assert states() == {"e0": "READY", "e1": "READY", "e2": "UNAVAILABLE"}
+    assert right(client.ask("e2"), 2)  # unloaded is on demand, not out of service
+    with pytest.raises(InferenceServerException) as kept:
+        triton.unload_model("e1", headers=operator)
+    with pytest.raises(InferenceServerException) as configured:
+        triton.load_model("e0", headers=operator, config="{}")
+    assert "keep_loaded" in str(kept.value.message())
+    assert "leave out parameters" in str(configured.value.message())
+    triton.close()
+
+    index = client.post("/v2/repository/index", {"ready": True})
+    assert {one["name"] for one in index.json()} == {"e0", "e1", "e2"}
+    refused = client.post("/v2/repository/models/e0/unload")
+    assert (refused.status_code, "role operator" in refused.text) == (403, True)
+    stranger = httpx.post(f"http://127.0.0.1:{gateway.port}/v2/repository/index")
+    assert stranger.status_code == 401
+    paths = ("models/e9/load", "models/e0/move", "models/e0", "", "index/e0")
+    assert [client.post(f"/v2/repository/{path}").status_code for path in paths] == [404] * 5
+    assert client.post("/v2/repository/index", [1]).status_code == 400

@@ -17,7 +17,14 @@ from prometheus_client.registry import Collector
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import told
 from taut.entrypoints.traffic import SILENT_S, newest_states
-from taut.serving.meters import BATCH_ROWS, TIME_NS, HistogramReading, MeterReading, decode_reading
+from taut.serving.meters import (
+    BATCH_ROWS,
+    TIME_NS,
+    HistogramReading,
+    MeterReading,
+    ModelsReading,
+    decode_reading,
+)
 
 if TYPE_CHECKING:
     from taut.serving.snapshot import GatewayState
@@ -26,6 +33,7 @@ _SHOWN_NS: Final = frozenset(mantissa * 10**decade for decade in range(3, 11) fo
 """Every second bucket is enough for a graph; a cumulative histogram stays exact when bounds are left out."""
 _GUARD_NS: Final = (10**3, 10**7)
 _REQUEST_NS: Final = (5 * 10**4, 5 * 10**10)
+_LOAD_NS: Final = (10**6, 5 * 10**10)
 _SERIES: Final = ("gateway", "endpoint", "version")
 
 
@@ -125,6 +133,12 @@ class _Families:
         self.lost = counter("taut_workers_lost", "Worker processes that died.", labels=series)
         self.waiting = gauge("taut_queue_rows", "Rows that wait for a worker.", labels=series)
         self.shed = counter("taut_shed_requests", "Requests turned away from a full line.", labels=series)
+        self.models = gauge("taut_models", "Models that the gateway serves, by whether they are in memory.", labels=["gateway", "state"])  # fmt: skip
+        self.models_bytes = gauge("taut_models_bytes", "Memory that models take.", labels=own)
+        self.models_limit = gauge("taut_models_limit_bytes", "Memory that models may take.", labels=own)
+        self.evictions = counter("taut_model_evictions", "Models that left memory for others.", labels=own)
+        self.failures = counter("taut_model_load_failures", "Loads of models that failed.", labels=own)
+        self.loads = histogram("taut_model_load_duration_seconds", "Time that the load of a model took.", labels=own)  # fmt: skip
         self.batch = histogram("taut_batch_rows", "Rows of a batch that a worker got.", labels=series)
 
     def all(self) -> list[Metric]:
@@ -142,6 +156,8 @@ class _Families:
         if reading.traces is not None:
             for result in ("exported", "dropped", "failed"):
                 self.spans.add_metric([gateway, result], getattr(reading.traces, result))
+        if reading.models is not None:
+            self._models(gateway, reading.models)
         self._endpoints(gateway, reading)
         for lane in reading.lanes:
             labels = [gateway, lane.endpoints, lane.version]
@@ -152,6 +168,15 @@ class _Families:
             self.shed.add_metric(labels, lane.shed)
             rows = [(float(bound), bound) for bound in BATCH_ROWS]
             self.batch.add_metric(labels, _buckets(rows, BATCH_ROWS, lane.batch_rows), lane.batch_rows.total)
+
+    def _models(self, gateway: str, models: ModelsReading) -> None:
+        self.models.add_metric([gateway, "loaded"], models.loaded)
+        self.models.add_metric([gateway, "on demand"], models.known - models.loaded)
+        self.models_bytes.add_metric([gateway], models.used_bytes)
+        self.models_limit.add_metric([gateway], models.budget_bytes)
+        self.evictions.add_metric([gateway], models.evictions)
+        self.failures.add_metric([gateway], models.failures)
+        self.loads.add_metric([gateway], *_seconds(models.load, _LOAD_NS))
 
     def _endpoints(self, gateway: str, reading: MeterReading) -> None:
         for found in reading.endpoints:

@@ -15,6 +15,7 @@ _COLUMNS: Final = (
     "endpoint", "gateway", "version", "req/s", "p50 ms", "p99 ms", "4xx/s", "5xx/s", "shed/s", "queue", "batch",
     "workers", "guard µs", "cache",
 )  # fmt: skip
+_MIB: Final = 2**20
 _EMPTY: Final = "no endpoint is served yet: release a model"
 
 
@@ -52,6 +53,7 @@ def _gateways(samples: Sequence[Sample]) -> list[str]:
         return ["no gateway is connected to control"]
     ready = sum(1 for sample in samples if sample.ready and sample.meters is not None)
     said = [f"{ready} of {len(samples)} gateways ready, epoch {max(sample.epoch for sample in samples)}"]
+    said += _memory(samples)
     for sample in samples:
         if sample.meters is None:
             said.append(f"  {sample.gateway}: no figures, last heard {sample.silent_s:.0f} s ago")
@@ -62,6 +64,22 @@ def _gateways(samples: Sequence[Sample]) -> list[str]:
             for name, why in sorted(sample.endpoints.items())
         ]
     return said
+
+
+def _memory(samples: Sequence[Sample]) -> list[str]:
+    """Return a line on models in memory, where some are not, or had to leave it."""
+    read = [one.meters.models for one in samples if one.meters is not None and one.meters.models is not None]
+    known, loaded = sum(one.known for one in read), sum(one.loaded for one in read)
+    evictions, failures = sum(one.evictions for one in read), sum(one.failures for one in read)
+    if known <= loaded and not evictions and not failures:
+        return []
+    used, budget = sum(one.used_bytes for one in read), sum(one.budget_bytes for one in read)
+    loads = sum(one.load.count for one in read)
+    said = (
+        f"{loaded} of {known} models in memory, {used / _MIB:,.0f} of {budget / _MIB:,.0f} MiB; {loads} loads"
+    )
+    mean_ms = sum(one.load.total for one in read) / loads / 1e6 if loads else 0.0
+    return [f"{said} of {mean_ms:.0f} ms, {evictions} evictions, {failures} failed"]
 
 
 def _cells(row: Row) -> list[str]:

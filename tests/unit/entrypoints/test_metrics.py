@@ -25,6 +25,7 @@ from taut.serving.meters import (
     Histogram,
     LaneReading,
     MeterReading,
+    ModelsReading,
     TraceReading,
     encode_reading,
 )
@@ -99,6 +100,22 @@ def scrape(*states: GatewayState, ledger: int | None = 7) -> Series:
 def pick(series: Series, name: str, **labels: str) -> float:
     (found,) = [value for (one, has), value in series.items() if one == name and set(labels.items()) <= has]
     return found
+
+
+def test_models_are_counted_by_whether_they_are_in_memory() -> None:
+    load = Histogram(TIME_NS)
+    load.observe(3 * 10**6)
+    models = ModelsReading(
+        budget_bytes=100, used_bytes=60, known=5, loaded=2, evictions=4, failures=1, load=load.reading()
+    )
+    series = scrape(state(meter(), models=models))
+
+    found = {said: pick(series, "taut_models", state=said) for said in ("loaded", "on demand")}
+    assert found == {"loaded": 2, "on demand": 3}
+    assert (pick(series, "taut_models_bytes"), pick(series, "taut_models_limit_bytes")) == (60, 100)
+    assert pick(series, "taut_model_evictions_total") == 4
+    assert pick(series, "taut_model_load_failures_total") == 1
+    assert pick(series, "taut_model_load_duration_seconds_sum") == 0.003
 
 
 LATE = {"gateway": "gateway-0", "endpoint": "late", "version": "late@1"}

@@ -22,7 +22,7 @@ from taut.core.errors import (
 )
 from taut.ports.online import OnlineReader
 from taut.serving.errors import Internal
-from taut.serving.gateway import pages
+from taut.serving.gateway import pages, repository
 from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.bodies import inflated
 from taut.serving.gateway.cache import CacheKeys
@@ -39,14 +39,16 @@ from taut.serving.gateway.guard import (
 )
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
+from taut.serving.gateway.reading import read_gateway
 from taut.serving.gateway.replies import Headers, Pending, Reply, Statuses, binary_head, refusal
+from taut.serving.gateway.repository import REPOSITORY
 from taut.serving.gateway.scorer import Features
 from taut.serving.gateway.scoring import Made, Scoring
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, World, check_deadline
 from taut.serving.gateway.traced import request_span
 from taut.serving.memory import Resident
-from taut.serving.meters import LAYOUT, MeterReading, Meters, read_lanes
+from taut.serving.meters import MeterReading, Meters
 from taut.serving.predictions import LIVE, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Trace, Tracer
@@ -99,8 +101,7 @@ class Gateway:
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
         self.refused_snapshot = ""
-        self.answers = 0
-        self.refusals = 0
+        self.answers = self.refusals = 0
 
     @property
     def active(self) -> Active | None:
@@ -129,28 +130,20 @@ class Gateway:
 
     def meters(self) -> MeterReading:
         """Return what was counted since this gateway began."""
-        active = self._active
-        endpoints = () if active is None else active.endpoints.values()
-        return MeterReading(
-            layout=LAYOUT,
+        return read_gateway(
+            self._active,
+            self._meters,
             started_us=self._started_us,
-            up_us=int((self._monotonic_s() - self._started_s) * 1e6),
+            up_s=self._monotonic_s() - self._started_s,
             in_flight=self._in_flight,
-            slots=0 if active is None else active.settings.max_in_flight,
-            endpoints=self._meters.reading(),
-            lanes=read_lanes((endpoint.name, lane) for endpoint in endpoints for lane in endpoint.lanes),
-            outside=self._meters.outside.reading(),
-            models=None if active is None or active.residents is None else active.residents.reading(),
             traces=None if self._tracer is None else self._tracer.reading(),
         )
 
     def reasons(self) -> list[str]:
         """Return why this gateway is not ready; nothing when it is."""
-        active = self._active
-        reasons = pages.not_ready(
-            active, self._log, self._online, self._now_us(), refused=self.refused_snapshot
-        )
-        return reasons + self.scoring.store_reasons() + ([] if active is None else pages.lane_reasons(active))
+        active, refused = self._active, self.refused_snapshot
+        reasons = pages.not_ready(active, self._log, self._online, self._now_us(), refused=refused)
+        return reasons + self.scoring.store_reasons() + pages.lane_reasons(active)
 
     def endpoint_reasons(self) -> dict[str, tuple[str, ...]]:
         """Return why endpoints are not ready, beside the reasons of the whole gateway; those that are have none."""
@@ -161,7 +154,7 @@ class Gateway:
         active = self._active
         route = None if active is None else active.routes.get(path)
         if route is None or active is None or method != "POST":
-            return self._page(method, path, headers)
+            return self._page(method, path, headers, body)
         now_us = self._now_us()
         ticket = Ticket(self._ids.next(now_us), now_us, self._counter_ns(), active, route)
         try:
@@ -409,7 +402,7 @@ class Gateway:
         epoch = 0 if self._active is None else self._active.epoch
         return refusal(Internal(), statuses=self._statuses, request_id=request_id, epoch=epoch)
 
-    def _page(self, method: str, path: str, headers: Headers) -> Reply:
+    def _page(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
         """Answer everything that is no inference."""
         now_us = self._now_us()
         request_id = self._ids.next(now_us)
@@ -418,20 +411,29 @@ class Gateway:
             visit = pages.Visit(
                 method, path, single_headers(headers), self._active, self._guard, now_us, self.reasons, self._version, self.scoring
             )  # fmt: skip
-            found = pages.find(visit)
-        except TautError as error:
-            return self._refuse_outside(error, request_id, epoch)
+            if method == "POST" and path.startswith(REPOSITORY):
+                return self._operate(visit, body, request_id, epoch)
+            return pages.reply(pages.find(visit), request_id=request_id, epoch=epoch)
         except Exception as error:  # noqa: BLE001 - as in `answer`
-            return self._failed(request_id, error)
-        return pages.reply(found, request_id=request_id, epoch=epoch)
+            return self._refuse_outside(error, request_id, epoch)
+
+    async def _operate(self, visit: pages.Visit, body: bytes, request_id: str, epoch: int) -> Reply:
+        try:
+            return pages.reply(await repository.answer(visit, body), request_id=request_id, epoch=epoch)
+        except Exception as error:  # noqa: BLE001 - as in `answer`
+            return self._refuse_outside(error, request_id, epoch)
 
     def turn_away(self, method: str, path: str, headers: Headers) -> Reply | None:
         """Answer a request whose body is not worth waiting for: of nobody, or for what takes none. None for all others."""
         active = self._active
-        if method != "POST" or active is None or path not in active.routes:
-            return self._page(method, path, headers)._replace(close=True)
-        assert self._guard is not None
+        known = path.startswith(REPOSITORY) or (active is not None and path in active.routes)
+        if method != "POST" or not known:
+            reply = self._page(method, path, headers, b"")
+            assert isinstance(reply, Reply), "only what takes a body takes waiting"
+            return reply._replace(close=True)
         try:
+            if self._guard is None:
+                raise Unavailable("the gateway is not ready: it has no snapshot")
             self._guard.identify(single_headers(headers).get(b"authorization"), self._now_us())
         except TautError as error:
             return self.refuse(error, close=True)
@@ -442,7 +444,9 @@ class Gateway:
         epoch = 0 if self._active is None else self._active.epoch
         return self._refuse_outside(error, self._ids.next(self._now_us()), epoch, close=close)
 
-    def _refuse_outside(self, error: TautError, request_id: str, epoch: int, *, close: bool = False) -> Reply:
+    def _refuse_outside(self, error: Exception, request_id: str, epoch: int, *, close: bool = False) -> Reply:
+        if not isinstance(error, TautError):
+            return self._failed(request_id, error)
         self.refusals += 1
         self._meters.outside.add(self._statuses.get(error.code, 500), error.code)
         return refusal(error, statuses=self._statuses, request_id=request_id, epoch=epoch, close=close)

@@ -50,13 +50,15 @@ def find(visit: Visit) -> Page:
     parts = visit.path.strip("/").split("/")
     page: Page | None = None
     if visit.path in ("/v2", "/v2/health/live", "/v2/health/ready"):
-        _need(visit.method, ("GET", "HEAD"))
+        need_method(visit.method, ("GET", "HEAD"))
         page = _open_page(visit)
     elif parts[:2] == ["v2", "models"] and 3 <= len(parts) <= 6:
         page = _model_page(visit, parts[2], parts[3:])
     elif parts[:2] == ["v1", "predict"] and len(parts) == 3:
-        _endpoint(visit, parts[2])
-        _need(visit.method, ("POST",))
+        open_endpoint(visit, parts[2])
+        need_method(visit.method, ("POST",))
+    elif parts[:2] == ["v2", "repository"]:
+        need_method(visit.method, ("POST",))
     if page is None:
         raise NotFound(f"{visit.path[:200]!r} is no path of the data plane: see /v2")
     return page
@@ -64,7 +66,13 @@ def find(visit: Visit) -> Page:
 
 def _open_page(visit: Visit) -> Page:
     if visit.path == "/v2":
-        return Page({"name": "taut", "version": visit.version, "extensions": ["binary_tensor_data"]})
+        return Page(
+            {
+                "name": "taut",
+                "version": visit.version,
+                "extensions": ["binary_tensor_data", "model_repository"],
+            }
+        )
     if visit.path == "/v2/health/live":
         return Page({"live": True})
     why = visit.reasons()
@@ -80,7 +88,7 @@ def _open_page(visit: Visit) -> Page:
 
 
 def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
-    endpoint = _endpoint(visit, name)
+    endpoint = open_endpoint(visit, name)
     if rest[:1] == ["versions"] and len(rest) >= 2:
         if rest[1] != endpoint.number:
             raise NotFound(
@@ -88,9 +96,9 @@ def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
             )
         rest = rest[2:]
     if rest == ["infer"]:
-        _need(visit.method, ("POST",))
+        need_method(visit.method, ("POST",))
         return None
-    _need(visit.method, ("GET", "HEAD"))
+    need_method(visit.method, ("GET", "HEAD"))
     if not rest:
         return Page(metadata(endpoint.name, endpoint.config.live.version, endpoint.signature))
     if rest == ["ready"]:
@@ -107,7 +115,7 @@ def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
     return None
 
 
-def _endpoint(visit: Visit, name: str) -> Endpoint:
+def open_endpoint(visit: Visit, name: str) -> Endpoint:
     """Return an endpoint that the caller may use. Identity comes first, so that strangers cannot list names."""
     active, guard = visit.active, visit.guard
     if active is None or guard is None:
@@ -124,7 +132,7 @@ def _endpoint(visit: Visit, name: str) -> Endpoint:
     return endpoint
 
 
-def _need(method: str, allowed: tuple[str, ...]) -> None:
+def need_method(method: str, allowed: tuple[str, ...]) -> None:
     if method not in allowed:
         raise MethodNotAllowed(f"{method[:20]} is not for this path: use {' or '.join(allowed)}")
 
@@ -146,9 +154,10 @@ def not_ready(
     return why + _store_reasons(active, online)
 
 
-def lane_reasons(active: Active) -> list[str]:
+def lane_reasons(active: Active | None) -> list[str]:
     """Return which live versions have workers, and none that is ready."""
-    lanes = [(endpoint, endpoint.live.lane) for endpoint in active.endpoints.values()]
+    endpoints = () if active is None else active.endpoints.values()
+    lanes = [(endpoint, endpoint.live.lane) for endpoint in endpoints]
     return [
         f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready"
         for endpoint, lane in lanes

@@ -192,7 +192,7 @@ class Service:
             "ServerMetadataResponse",
             name=found["name"],
             version=found["version"],
-            extensions=found["extensions"],
+            extensions=[one for one in found["extensions"] if one != "model_repository"],  # over REST only
         )
 
     async def _model_metadata(self, data: bytes, context: Context) -> bytes:

@@ -182,7 +182,8 @@ async def test_as_many_models_as_there_is_room_for_are_loaded_ahead_kept_ones_fi
 async def test_the_least_valuable_goes_when_another_is_asked_for() -> None:
     house = House(36)
     found = await house.serve(*(house.want(name, keep=None) for name in "abcd"))
-    found["a"].used_ns, found["b"].used_ns, found["c"].used_ns = 3, 1, 2
+    for name, used_ns in {"a": 3, "b": 1, "c": 2}.items():
+        found[name].load_s, found[name].used_ns = 0.1, used_ns
 
     assert await house.ask(found["d"]) == "d"
 
