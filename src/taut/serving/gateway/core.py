@@ -130,14 +130,11 @@ class Gateway:
 
     def meters(self) -> MeterReading:
         """Return what was counted since this gateway began."""
+        up_s = self._monotonic_s() - self._started_s
         return read_gateway(
-            self._active,
-            self._meters,
-            started_us=self._started_us,
-            up_s=self._monotonic_s() - self._started_s,
-            in_flight=self._in_flight,
+            self._active, self._meters, started_us=self._started_us, up_s=up_s, in_flight=self._in_flight,
             traces=None if self._tracer is None else self._tracer.reading(),
-        )
+        )  # fmt: skip
 
     def reasons(self) -> list[str]:
         """Return why this gateway is not ready; nothing when it is."""

@@ -147,7 +147,8 @@ DEFAULT_CACHE_BYTES: Final = 32 * 2**20
 
 def needs_way(config: EndpointConfig) -> bool:
     """Whether anything but the live version may answer, or anything may watch it, as workers are watched."""
-    return bool(config.cache or config.fallbacks) or config.runtime != "inline"
+    apart = config.runtime != "inline" or config.live.signature.form == "code"
+    return bool(config.cache or config.fallbacks) or apart
 
 
 def head_lines(served: ServedModel, epoch: int, *, cache: str = "off", fallback: str = "") -> bytes:
