@@ -2,9 +2,10 @@
 
 Each rival runs from an environment of its own (`.venvs/rivals-NAME`, made from its hash lock by `make bench`), as its
 documentation says, with one process that answers; of the forms that were tried the fastest is here. Servers run one at a
-time beside the gateway: the gateway is measured, the rival started, checked to give the same probabilities, warmed,
-measured and ended; all rivals in a shuffled order, and all of it again. A ratio is of such neighbours in time. CPU is of
-the whole process tree, since some rivals answer from several processes.
+time beside the gateway: a rival is started, checked to give the same probabilities, warmed, measured right before or right
+after the gateway, and ended; all rivals in a shuffled order, and all of it again. A ratio is of such neighbours in time,
+since machines speed up and slow down within seconds. CPU is of the whole process tree, since some rivals answer from
+several processes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 from benchmarks import procs, wrk
 from benchmarks.demo_run import free_port
 from benchmarks.planes import INFER, Server, bodies, gateway, on_uvicorn, plane_of, row, train
-from benchmarks.wrk import Sample, middle
+from benchmarks.wrk import Cell, Sample, middle
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
@@ -90,45 +91,55 @@ def installed(report: Report, rival: Rival, *, root: Path = ROOT) -> bool:
     return False
 
 
-def _measure(
-    report: Report, work: Path, rivals: list[Rival]
-) -> dict[str, list[tuple[Sample, Sample, list[str]]]]:
+def _measure(report: Report, work: Path, rivals: list[Rival]) -> dict[str, list[tuple[Sample, Sample, int]]]:
     """Return, by rival, pairs of neighbours in time: the gateway's sample and the rival's."""
     files, plane = bodies(work), plane_of(work / "home", train())
     order, dice = list(rivals), random.Random(1)
-    found: dict[str, list[tuple[Sample, Sample, list[str]]]] = {rival.name: [] for rival in rivals}
+    found: dict[str, list[tuple[Sample, Sample, int]]] = {rival.name: [] for rival in rivals}
     with gateway(plane.home) as ours:
         cell = ours.cell(INFER, files["v2-1"], bearer=plane.token(ttl_s=7200))
         cell.measure(seconds=2)
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS):
             dice.shuffle(order)
             for rival in order:
-                mine = cell.quietly(seconds=SECONDS)
                 body = files[rival.body]
                 try:
                     with _running(rival, work, body.read_bytes()) as server:
-                        theirs = server.cell(rival.path, body)
-                        theirs.measure(seconds=2)
-                        processes = [str(len(procs.tree(server.pid)))]
-                        other = theirs.quietly(seconds=SECONDS)
-                    found[rival.name].append((mine, other, processes))
-                    print(
-                        f"  {rival.title}: {mine.per_s:,.0f} against {other.per_s:,.0f} req/s, CPU {mine.cpu_us:.0f} and "
-                        f"{other.cpu_us:.0f} µs, others {mine.foreign:.2f} and {other.foreign:.2f} core",
-                        flush=True,
-                    )
+                        other = server.cell(rival.path, body)
+                        pair = _side_by_side(cell, other, turn)
+                        processes = len(procs.tree(server.pid))
                 except AssertionError as error:  # a rival that does not come up, or fails, stops no other
                     report.missing(_title(rival), f"in one round: {str(error)[:300]}")
+                    continue
+                found[rival.name].append((*pair, processes))
+                print(f"  {rival.title}: {_said(*pair)}", flush=True)
     return found
 
 
-def _tell(report: Report, rival: Rival, found: list[tuple[Sample, Sample, list[str]]]) -> None:
+def _side_by_side(mine: Cell, theirs: Cell, turn: int) -> tuple[Sample, Sample]:
+    """Measure one right after the other, the first of them in turn; both are warm."""
+    theirs.measure(seconds=1)
+    mine.measure(seconds=1)
+    if turn % 2:
+        other = theirs.quietly(seconds=SECONDS)
+        return mine.quietly(seconds=SECONDS), other
+    return mine.quietly(seconds=SECONDS), theirs.quietly(seconds=SECONDS)
+
+
+def _said(mine: Sample, theirs: Sample) -> str:
+    return (
+        f"{mine.per_s:,.0f} against {theirs.per_s:,.0f} req/s, CPU {mine.cpu_us:.0f} and {theirs.cpu_us:,.0f} µs, "
+        f"others {mine.foreign:.2f} and {theirs.foreign:.2f} core"
+    )
+
+
+def _tell(report: Report, rival: Rival, found: list[tuple[Sample, Sample, int]]) -> None:
     mine, theirs = [pair[0] for pair in found], [pair[1] for pair in found]
-    processes = found[-1][2][0]
+    processes = found[-1][2]
     foreign = max(one.foreign for one in (*mine, *theirs))
     own = f"{rival.note}; " if rival.note else ""
     note = (
-        f"{own}{processes} process{'' if processes == '1' else 'es'}, {wrk.CONNECTIONS} connections; CPU {middle(mine, 'cpu_us'):.0f} and "
+        f"{own}{processes} process{'' if processes == 1 else 'es'}, {wrk.CONNECTIONS} connections; CPU {middle(mine, 'cpu_us'):.0f} and "
         f"{middle(theirs, 'cpu_us'):,.0f} µs a request; p50 {middle(mine, 'p50_us') / 1e3:.2f} and "
         f"{middle(theirs, 'p50_us') / 1e3:.2f} ms; others used up to {foreign:.2f} core meanwhile"
     )
