@@ -8,6 +8,7 @@ _HOMES = {
     "taut.entrypoints.notebook": ("Dataset", "features", "model", "open"),
     "taut.project.datasets": ("Contract", "column", "files", "rule"),
     "taut.project.endpoints": ("Endpoint", "Project", "simpler_model"),
+    "taut.project.graphs": ("Graph", "average", "first_confident", "node", "vote"),
     "taut.project.rules": (
         "SLO", "Cache", "Canary", "Direct", "Resources", "approval", "by_time", "cached_answer", "cron", "default_answer",
         "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift",
@@ -25,11 +26,13 @@ __all__ = [
     "Dataset",
     "Direct",
     "Endpoint",
+    "Graph",
     "Project",
     "Resources",
     "TrainContext",
     "Trained",
     "approval",
+    "average",
     "by_time",
     "cached_answer",
     "column",
@@ -38,10 +41,12 @@ __all__ = [
     "errors",
     "features",
     "files",
+    "first_confident",
     "latency",
     "metric",
     "model",
     "no_regression",
+    "node",
     "on_drift",
     "on_new_data",
     "open",
@@ -50,6 +55,7 @@ __all__ = [
     "previous_version",
     "rule",
     "simpler_model",
+    "vote",
 ]
 
 

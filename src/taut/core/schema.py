@@ -57,7 +57,7 @@ class Schema(msgspec.Struct, frozen=True):
         raise InvalidInput(f"no column {name!r}: the schema has {', '.join(self.names)}")
 
 
-MODEL_FILES: Final = {"onnx": "model.onnx", "code": "model.taut"}
+MODEL_FILES: Final = {"onnx": "model.onnx", "code": "model.taut", "graph": "graph.json"}
 """The form of a model's artifact -> its name among the files of a run and of a version."""
 
 
@@ -87,7 +87,8 @@ class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
     event_time: optional request column with the time that the question is about; features older than their lookup's
     max_age at that time are not served. Absent, the time of the request counts.
     tensor: `columns` feeds one input a column, `matrix` one FP32 tensor [-1, n] named `input`.
-    form: what the artifact is: `onnx`, or `code`, a callable of the project, which runs in workers and jobs only.
+    form: what the artifact is: `onnx`; `code`, a callable of the project, which runs in workers and jobs only; `graph`, a plan that
+    names versions of other models.
     """
 
     request: tuple[Column, ...]
@@ -97,7 +98,7 @@ class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
     output: Literal["probability", "value"]
     classes: tuple[str | int | bool, ...] = ()
     tensor: Literal["columns", "matrix"] = "matrix"
-    form: Literal["onnx", "code"] = "onnx"
+    form: Literal["onnx", "code", "graph"] = "onnx"
 
     @property
     def file(self) -> str:

@@ -68,6 +68,19 @@ def parameters(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def node_versions(words: Sequence[str]) -> dict[str, str]:
+    """Read `NODE=MODEL@NUMBER` words."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, sign, version = word.partition("=")
+        if not sign or not name or not version or name in found:
+            raise InvalidInput(
+                f"--node {word!r} is not understood: write NODE=MODEL@NUMBER, each node once, for example trees=late-trees@3"
+            )
+        found[name] = version
+    return found
+
+
 def key_values(words: Sequence[str]) -> dict[str, str]:
     """Read `name=value` words; a value alone stands under "", for a result with one key column."""
     found: dict[str, str] = {}

@@ -126,6 +126,9 @@ class _Families:
         self.requests = counter("taut_requests", "Requests by HTTP status and error code.", labels=[*series, "status", "code"])  # fmt: skip
         self.duration = histogram("taut_request_duration_seconds", "Time from the request to its answer, of those answered.", labels=series)  # fmt: skip
         self.stage = histogram("taut_stage_duration_seconds", "Part of it that a stage took.", labels=[*series, "stage"])  # fmt: skip
+        self.nodes = histogram("taut_node_duration_seconds", "Time that a node of a graph took.", labels=[*series, "node"])  # fmt: skip
+        self.node_failures = counter("taut_node_failures", "Times that a node of a graph failed.", labels=[*series, "node"])  # fmt: skip
+        self.left_out = counter("taut_node_left_out", "Answers of a graph without this node.", labels=[*series, "node"])  # fmt: skip
         self.fallbacks = counter("taut_fallbacks", "Answers of the fallback.", labels=series)
         self.cache = counter("taut_cache_requests", "Answers by what the result cache had.", labels=[*series, "result"])  # fmt: skip
         self.workers = gauge("taut_workers", "Worker processes that are ready.", labels=series)
@@ -191,6 +194,10 @@ class _Families:
                 if stage != "total":
                     span = _GUARD_NS if stage == "guard" else _REQUEST_NS
                     self.stage.add_metric([*labels, stage], *_seconds(times, span))
+            for node in found.nodes:
+                self.nodes.add_metric([*labels, node.node], *_seconds(node.times, _REQUEST_NS))
+                self.node_failures.add_metric([*labels, node.node], node.failed)
+                self.left_out.add_metric([*labels, node.node], node.left_out)
             self.fallbacks.add_metric(labels, found.fallbacks)
             if found.cache_hits or found.cache_misses:
                 self.cache.add_metric([*labels, "hit"], found.cache_hits)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from taut.core.errors import NotFound
-from taut.project.manifest import DatasetSpec, EndpointSpec, FeaturesSpec, Manifest, ModelSpec
+from taut.project.manifest import (
+    DatasetSpec,
+    EndpointSpec,
+    FeaturesSpec,
+    GraphSpec,
+    Manifest,
+    ModelSpec,
+)
 from taut.project.words import nearest
 
 T = TypeVar("T")
@@ -22,6 +29,21 @@ def features_of(manifest: Manifest, name: str) -> FeaturesSpec:
 
 def model_of(manifest: Manifest, name: str) -> ModelSpec:
     return _named(manifest.models, name, "model")
+
+
+def graph_of(manifest: Manifest, name: str) -> GraphSpec:
+    return _named(manifest.graphs, name, "graph")
+
+
+def judged_of(manifest: Manifest, name: str) -> ModelSpec | GraphSpec | None:
+    """Return what is versioned and released under a name: a model or a graph; None where nothing is."""
+    return next((spec for spec in judged_specs(manifest) if spec.name == name), None)
+
+
+def judged_specs(manifest: Manifest) -> tuple[ModelSpec | GraphSpec, ...]:
+    """Return all that is versioned, judged and released: models and graphs."""
+    found: tuple[ModelSpec | GraphSpec, ...] = (*manifest.models, *manifest.graphs)
+    return found
 
 
 def endpoint_of(manifest: Manifest, name: str) -> EndpointSpec:

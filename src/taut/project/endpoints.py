@@ -8,6 +8,7 @@ from typing import Any
 from taut.core.errors import InvalidInput
 from taut.project import words
 from taut.project.declare import declare
+from taut.project.graphs import Graph
 from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, SLOSpec, StrategySpec
 from taut.project.pipelines import Model, declaration_of
 from taut.project.words import worded
@@ -35,7 +36,7 @@ class Endpoint:
         quota_per_s: float | None = None,
         description: str = "",
     ) -> None:
-        """model: the function that `@taut.model` decorates. release: `taut.Direct()` or `taut.Canary(...)`.
+        """model: the function that `@taut.model` decorates, or a `taut.Graph`. release: `taut.Direct()` or `taut.Canary(...)`.
 
         fallback: what answers when the model cannot, in the order in which they are tried; fallback_when: on what
         occasions: the model or its worker `failed`, it would be too `late`, there was so much to do that the request was
@@ -50,11 +51,11 @@ class Endpoint:
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
-        found = declaration_of(model)
-        if not isinstance(found, Model):
+        found = model if isinstance(model, Graph) else declaration_of(model)
+        if not isinstance(found, Model | Graph):
             shown = getattr(model, "__name__", repr(model))
             raise InvalidInput(
-                f"{what}: model is {shown}: name the function that @taut.model decorates, as an object"
+                f"{what}: model is {shown}: name the function that @taut.model decorates, or a taut.Graph, as an object"
             )
         for value, kind, word in (
             (release, StrategySpec, "release"),

@@ -14,6 +14,8 @@ from taut.project.contract import dataset_faults
 from taut.project.datasets import Dataset
 from taut.project.declare import Collection, Declaration
 from taut.project.endpoints import Endpoint, Project
+from taut.project.graph_check import Answering, answering, graph_faults
+from taut.project.graphs import Graph
 from taut.project.manifest import (
     ContractSpec,
     DatasetSpec,
@@ -45,6 +47,7 @@ def freeze(
     ]
     features = [cast(FeatureSet, item.thing).spec for item in collection.of("feature set")]
     models = [cast(Model, item.thing).spec for item in collection.of("model")]
+    graphs = [cast(Graph, item.thing).spec for item in collection.of("graph")]
     endpoints = [cast(Endpoint, item.thing).spec for item in collection.of("endpoint")]
     settings = [cast(Project, item.thing) for item in collection.of("project")]
     stage = environment or (settings[0].environment if settings else "development")
@@ -54,6 +57,7 @@ def freeze(
         datasets=tuple(sorted(datasets, key=_by_name)),
         features=tuple(sorted(features, key=_by_name)),
         models=tuple(sorted(models, key=_by_name)),
+        graphs=tuple(sorted(graphs, key=_by_name)),
         endpoints=tuple(sorted(endpoints, key=_by_name)),
         bundle=bundle,
         root=str(root),
@@ -88,7 +92,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     endpoints = {spec.name: spec for spec in manifest.endpoints}
     for kind, specs in (
         ("dataset", manifest.datasets), ("feature set", manifest.features),
-        ("model", manifest.models), ("endpoint", manifest.endpoints),
+        ("model", manifest.models), ("graph", manifest.graphs), ("endpoint", manifest.endpoints),
     ):  # fmt: skip
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -104,8 +108,12 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     for model in manifest.models:
         for said in _check_model(model, datasets, features):
             yield "model", model.name, f"model {model.name!r}: {said}"
+    for graph in manifest.graphs:
+        for said in graph_faults(graph, models):
+            yield "graph", graph.name, f"graph {graph.name!r}: {said}"
+    answers, graphs = answering(manifest), {spec.name for spec in manifest.graphs}
     for endpoint in manifest.endpoints:
-        for said in _check_endpoint(endpoint, models, endpoints):
+        for said in _check_endpoint(endpoint, answers, endpoints, graphs):
             yield "endpoint", endpoint.name, f"endpoint {endpoint.name!r}: {said}"
 
 
@@ -157,7 +165,10 @@ def _check_joins(spec: ModelSpec, features: dict[str, FeaturesSpec]) -> Iterator
 
 
 def _check_endpoint(
-    spec: EndpointSpec, models: dict[str, ModelSpec], endpoints: dict[str, EndpointSpec]
+    spec: EndpointSpec,
+    models: dict[str, Answering],
+    endpoints: dict[str, EndpointSpec],
+    graphs: set[str],
 ) -> Iterator[str]:
     model = models.get(spec.model)
     if model is None:
@@ -167,6 +178,8 @@ def _check_endpoint(
         yield f'audit="off" is for low risk only, and model {model.name!r} is of {model.risk} risk'
     if spec.hedge_after is not None and (spec.workers < 2 or spec.runtime == "inline"):
         yield 'hedge_after asks a second worker: give it workers=2 or more, and no runtime="inline"'
+    if spec.hedge_after is not None and spec.model in graphs:
+        yield "hedge_after asks a second worker of one model, and this is a graph: remove it"
     for fallback in spec.fallback:
         if fallback.endpoint is not None:
             yield from _check_simpler(
@@ -175,7 +188,7 @@ def _check_endpoint(
 
 
 def _check_simpler(
-    spec: EndpointSpec, model: ModelSpec, other: EndpointSpec | None, name: str, models: dict[str, ModelSpec]
+    spec: EndpointSpec, model: Answering, other: EndpointSpec | None, name: str, models: dict[str, Answering]
 ) -> Iterator[str]:
     """Yield why the model of endpoint `name` cannot stand in, as far as that can be said before it is trained."""
     said = f"fallback simpler_model names endpoint {name!r}"
@@ -225,7 +238,9 @@ def _undeclared(collection: Collection) -> Iterator[str]:
         elif isinstance(item.thing, Model):
             used = [("dataset", item.thing.dataset), *(("feature set", each) for each in item.thing.features)]
         elif isinstance(item.thing, Endpoint):
-            used = [("model", item.thing.model)]
+            used = [("graph" if isinstance(item.thing.model, Graph) else "model", item.thing.model)]
+        elif isinstance(item.thing, Graph):
+            used = [("model", model) for model in item.thing.models]
         for kind, thing in used:
             if id(thing) not in declared:
                 yield (

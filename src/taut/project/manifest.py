@@ -12,6 +12,7 @@ import msgspec
 
 from taut.core.canonical import digest_json
 from taut.core.evidence import Scalar
+from taut.core.graphs import Node
 from taut.core.schema import DType
 
 PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
@@ -159,6 +160,18 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     description: str = ""
 
 
+class GraphSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Models of the project composed into one that is versioned, judged, approved and released like a model."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    output: str  # the node whose answer is the graph's
+    gates: tuple[GateSpec, ...] = ()
+    approvals: int = 0
+    risk: Literal["low", "medium", "high"] = "medium"
+    description: str = ""
+
+
 class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Literal["direct", "canary"] = "direct"
     steps: tuple[float, ...] = ()
@@ -217,6 +230,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     datasets: tuple[DatasetSpec, ...] = ()
     features: tuple[FeaturesSpec, ...] = ()
     models: tuple[ModelSpec, ...] = ()
+    graphs: tuple[GraphSpec, ...] = ()
     endpoints: tuple[EndpointSpec, ...] = ()
     bundle: str = ""  # digest of the code bundle
     root: str = (

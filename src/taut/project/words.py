@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from taut.core.errors import InvalidInput
 from taut.core.refs import check_name
 from taut.core.units import parse_duration, parse_size
+from taut.core.words import nearest as nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Return `: did you mean 'x'?` for the nearest of `words`, or a list of them when none is near."""
-    import difflib  # 5 ms that only an error should cost
-
-    known = sorted({str(each) for each in words})
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f": did you mean {near[0]!r}?"
-    return f": there is {', '.join(known[:20])}" if known else ": there is none"
 
 
 def worded(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

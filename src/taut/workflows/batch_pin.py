@@ -79,6 +79,10 @@ def pin_batch(rooms: Rooms, asked: Asked) -> Batch:
         raise InvalidInput(f"max_rejected is {asked.max_rejected}: it is a share of the rows, from 0 to 1")
     endpoint, release, version = _target(rooms, asked.target)
     signature = rooms.registry.signature(version)
+    if signature.form == "graph":
+        raise InvalidInput(
+            f"{version} is a graph, and batches score with single models: score with its nodes"
+        )
     info = _snapshot(rooms, asked.dataset)
     spec = rooms.data.spec(info.ref)
     needs = needs_of(signature, event_time=spec.event_time)

@@ -58,9 +58,14 @@ def export_edge(
 
     variant: None for the smallest quantised one that may serve, else the version itself. features: callers send what
     would be looked up. runner: the files that answer on a device; assemble: makes one file of all.
-    Raises Denied for a version that may not serve, InvalidInput for a model with features without `features`, NotFound
+    Raises Denied for a version that may not serve, InvalidInput for one that is no ONNX model, or has features without `features`, NotFound
     for a variant that there is not, Corrupt when a byte of the model is not what was signed.
     """
+    form = rooms.registry.signature(ref).form
+    if form != "onnx":
+        raise InvalidInput(
+            f"{ref} is a {form} model: devices run single ONNX models, export one of its nodes"
+        )
     chosen, note = choose(rooms, ref, variant)
     loaded = rooms.registry.load(chosen.ref, to_serve=True)
     if loaded.signature.form != "onnx":

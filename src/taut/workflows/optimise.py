@@ -85,7 +85,7 @@ def original_of(rooms: Rooms, ref: VersionRef) -> VersionInfo:
         raise Conflict(f"{ref} is itself a variant: optimise {info.candidate.variant.origin}")
     if info.candidate.signature.form != "onnx":
         raise Conflict(
-            f"{ref} is {info.candidate.model_kind}: only ONNX models have variants; make the code itself faster"
+            f"{ref} is {info.candidate.model_kind}: only ONNX models have variants; make the code itself faster, or optimise the nodes of a graph"
         )
     if info.verdict is None or info.state in (ModelState.REJECTED, ModelState.RETIRED):
         state = "not judged yet" if info.verdict is None else str(info.state)

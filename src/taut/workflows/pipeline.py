@@ -13,6 +13,7 @@ from taut.core.evidence import Scalar
 from taut.core.refs import VersionRef
 from taut.ports.stories import Story
 from taut.project.declared import dataset_of
+from taut.workflows.compose import ComposeRequest, compose
 from taut.workflows.decisions import decision_signal
 from taut.workflows.release import ReleaseRequest, ReleaseResult, release
 from taut.workflows.rooms import Rooms
@@ -49,8 +50,7 @@ def train_and_release(rooms: Rooms, story: Story, request: TrainAndRelease) -> T
         ingested.append(result)
         if result["rejected"]:
             return TrainAndReleaseResult(ingested=tuple(ingested), decision="data rejected")
-    told = TrainRequest(model=request.model, actor=request.actor, params=request.params)
-    trained = train(rooms, story, told)
+    trained = _trained(rooms, story, request)
     if trained.verdict == "reject":
         return TrainAndReleaseResult(ingested=tuple(ingested), training=trained, decision="rejected")
     decision = "admitted"
@@ -69,6 +69,16 @@ def train_and_release(rooms: Rooms, story: Story, request: TrainAndRelease) -> T
     return TrainAndReleaseResult(
         ingested=tuple(ingested), training=trained, decision=decision, release=released
     )
+
+
+def _trained(rooms: Rooms, story: Story, request: TrainAndRelease) -> TrainResult:
+    if story.step("graph or model", lambda: is_graph(rooms, request.model)):
+        return compose(rooms, story, ComposeRequest(graph=request.model, actor=request.actor))
+    return train(rooms, story, TrainRequest(model=request.model, actor=request.actor, params=request.params))
+
+
+def is_graph(rooms: Rooms, name: str) -> bool:
+    return any(spec.name == name for spec in rooms.plans.require().graphs)
 
 
 def _ingest(rooms: Rooms, name: str, actor: str, *, key: str) -> Any:

@@ -10,7 +10,7 @@ from taut.core.times import to_us
 from taut.core.units import parse_duration, parse_size
 from taut.lifecycle.release import Route
 from taut.ports.records import transact
-from taut.project.declared import endpoint_of
+from taut.project.declared import endpoint_of, judged_of
 from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, Manifest
 from taut.serving.snapshot import (
     CacheConfig,
@@ -89,6 +89,7 @@ def outcome(epoch: int, states: Sequence[GatewayState]) -> Published:
 
 def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str, Route]) -> EndpointConfig:
     spec = endpoint_of(manifest, route.endpoint)
+    judged = judged_of(manifest, spec.model)
     return EndpointConfig(
         name=route.endpoint,
         live=_model(rooms, route.version, route.release),
@@ -99,7 +100,7 @@ def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str,
         if spec.hedge_after is None
         else parse_duration(spec.hedge_after).total_seconds() * 1e3,
         audit=spec.audit,
-        risk=next((model.risk for model in manifest.models if model.name == spec.model), "medium"),
+        risk="medium" if judged is None else judged.risk,
         runtime=spec.runtime,
         workers=spec.workers,
         keep_loaded=spec.keep_loaded,
@@ -147,9 +148,11 @@ def _stand_in(rooms: Rooms, spec: FallbackSpec, route: Route, live: Mapping[str,
 def _model(rooms: Rooms, version: VersionRef, release: str) -> ServedModel:
     digest, path = rooms.place_model(version)
     signature = rooms.registry.signature(version)
+    nodes = rooms.registry.show(version).candidate.nodes
     return ServedModel(
         version=str(version), release=release, artifact=digest, path=path, signature=signature,
         feature_columns={
             lookup.feature_set: rooms.features.online_columns(lookup.feature_set) for lookup in signature.lookups
         },
+        nodes={name: _model(rooms, VersionRef.parse(one), release) for name, one in nodes.items()},
     )  # fmt: skip

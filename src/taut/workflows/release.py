@@ -14,7 +14,7 @@ from taut.core.schema import ModelSignature
 from taut.lifecycle.release import ReleaseInfo
 from taut.ports.records import Tx, transact
 from taut.ports.stories import Story
-from taut.project.declared import endpoint_of, features_of
+from taut.project.declared import endpoint_of, features_of, judged_of
 from taut.project.manifest import EndpointSpec
 from taut.workflows.rooms import Published, Rooms
 
@@ -259,7 +259,8 @@ def _approved(rooms: Rooms, version: VersionRef) -> Check:
     if not info.releasable:
         message = f"{version} is {info.state}: `taut model approve {version}` first"
         return Check(name="approved", outcome=Outcome.FAILED, message=message)
-    declared = next((model.approvals for model in manifest.models if model.name == version.name), 0)
+    spec = judged_of(manifest, version.name)
+    declared = 0 if spec is None else spec.approvals
     needed = max(declared, 1 if manifest.environment == "production" else 0)
     given = len({word.principal for word in info.approvals if word.approved})
     return Check(

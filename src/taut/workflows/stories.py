@@ -21,6 +21,11 @@ def stories(rooms: Rooms) -> StoryTable:
 
         return msgspec.to_builtins(train(rooms, story, msgspec.convert(arguments, TrainRequest)))
 
+    def compose_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.compose import ComposeRequest, compose
+
+        return msgspec.to_builtins(compose(rooms, story, msgspec.convert(arguments, ComposeRequest)))
+
     def release_story(story: Story, arguments: Any) -> Any:
         from taut.workflows.release import ReleaseRequest, release
 
@@ -46,5 +51,5 @@ def stories(rooms: Rooms) -> StoryTable:
 
     return {
         "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
-        "batch": batch_story, "optimise": optimise_story,
+        "batch": batch_story, "optimise": optimise_story, "compose": compose_story,
     }  # fmt: skip

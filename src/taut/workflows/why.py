@@ -57,6 +57,7 @@ def _asked(record: PredictionRecord) -> dict[str, Any]:
         "principal": record.principal, "status": record.status, "at": from_us(record.time_us).isoformat(),
         "instances": record.requests(), "labels": list(record.answer.labels),
         "probabilities": [list(row) for row in record.answer.probabilities], "values": list(record.answer.values),
+        **({"nodes": list(record.nodes)} if record.nodes else {}),
     }  # fmt: skip
 
 
@@ -64,6 +65,8 @@ def _answer(record: PredictionRecord) -> dict[str, Scalar]:
     facts: dict[str, Scalar] = {"status": record.status, "guard_us": record.guard_us}
     if record.fallback:
         facts["fallback"] = record.fallback
+    if record.nodes:
+        facts["nodes"] = ", ".join(record.nodes)
     if record.age_us:
         facts["age_us"] = record.age_us
     if record.answer.labels:

@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
         "edge": edge,
         "alias": alias,
         "optimise": optimise,
+        "compose": compose,
         "retire": retire,
     }
     add_noun(app, "model", "Model versions.", versions)
@@ -45,7 +46,7 @@ def train(
         list[str] | None, typer.Option("--param", "-p", help="name=value, over the declared ones.")
     ] = None,
 ) -> None:
-    """Train a model on the current snapshots and judge it by the model gate.
+    """Train a model on the current snapshots, or compose a graph of approved versions, and judge it by the model gate.
 
     For example: taut train delay -p depth=8
     """
@@ -217,6 +218,25 @@ def optimise(context: typer.Context, version: Version) -> None:
     from taut.entrypoints import views
 
     session(context).act("model.optimise", {"version": version}, views.optimised)
+
+
+def compose(
+    context: typer.Context,
+    graph: str,
+    node: Annotated[
+        list[str] | None,
+        typer.Option("--node", help="NODE=MODEL@NUMBER, instead of the live or newest approved version."),
+    ] = None,
+) -> None:
+    """Compose a graph of approved versions and judge it by the model gate, as a version of its own.
+
+    For example: taut model compose late-blend --node trees=late-trees@3
+    """
+    from taut.entrypoints import views
+    from taut.entrypoints.inputs import node_versions
+
+    request = {"graph": graph, "versions": node_versions(node or [])}
+    session(context).act("model.compose", request, views.trained)
 
 
 def retire(context: typer.Context, version: Version, reason: Reason = "") -> None:

@@ -20,7 +20,7 @@ from taut.entrypoints.operations.operation import (
     is_single_user,
     to_json,
 )
-from taut.project.declared import endpoint_of, features_of, model_of
+from taut.project.declared import endpoint_of, features_of, graph_of, model_of
 
 
 class RunStart(Request, frozen=True):
@@ -81,6 +81,14 @@ class ModelOptimise(Request, frozen=True):
     key: str = ""
 
 
+class ModelCompose(Request, frozen=True):
+    """versions: node -> `model@number`, instead of the live or newest approved ones. key: as of `run.start`."""
+
+    graph: str
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+    key: str = ""
+
+
 class PipelineStart(Request, frozen=True):
     """The whole story: ingest, train, wait for a decision, release. wait: until it ends or asks for a decision."""
 
@@ -98,11 +106,25 @@ def _story(platform: Platform, name: str, arguments: Json, key: str, progress: P
 
 
 def _train(platform: Platform, caller: Caller, request: RunStart, progress: Progress) -> Json:
-    model_of(platform.plans.require(), request.model)
+    manifest = platform.plans.require()
+    if any(spec.name == request.model for spec in manifest.graphs):
+        if request.params or request.seed is not None:
+            raise InvalidInput(
+                f"{request.model} is a graph: parameters and seeds belong to the models that are its nodes"
+            )
+        told = ModelCompose(graph=request.model, key=request.key)
+        return _compose(platform, caller, told, progress)
+    model_of(manifest, request.model)
     arguments: Json = {"model": request.model, "actor": caller.principal.id, "params": request.params}
     if request.seed is not None:
         arguments["seed"] = request.seed
     return _story(platform, "train", arguments, request.key, progress)
+
+
+def _compose(platform: Platform, caller: Caller, request: ModelCompose, progress: Progress) -> Json:
+    graph_of(platform.plans.require(), request.graph)
+    arguments: Json = {"graph": request.graph, "actor": caller.principal.id, "versions": request.versions}
+    return _story(platform, "compose", arguments, request.key, progress)
 
 
 def _optimise(platform: Platform, caller: Caller, request: ModelOptimise, progress: Progress) -> Json:
@@ -276,6 +298,7 @@ def _author_facts(platform: Platform, request: ModelDecision) -> Json:
 OPERATIONS: Final = (
     Operation(name="run.start", action="train", request=RunStart, handle=_train, resource=lambda request: f"model:{request.model}", story=True, summary="Train a model and judge it by the model gate"),
     Operation(name="model.optimise", action="model.optimise", request=ModelOptimise, handle=_optimise, resource=lambda request: f"model:{request.version}", story=True, summary="Try smaller and faster forms of a version, and bring what gains before the gate"),
+    Operation(name="model.compose", action="train", request=ModelCompose, handle=_compose, resource=lambda request: f"model:{request.graph}", story=True, summary="Compose a graph of approved versions and judge it by the model gate"),
     Operation(name="run.reproduce", action="run.reproduce", request=RunReproduce, handle=_reproduce, resource=lambda request: f"run:{request.run}", summary="Train a run again and say whether the same model comes out"),
     Operation(name="features.build", action="features.build", request=FeaturesBuild, handle=_build, resource=lambda request: f"features:{request.features}", summary="Compute a feature set from the current snapshots"),
     Operation(name="features.materialize", action="features.materialize", request=FeaturesMaterialize, handle=_materialize, resource=lambda request: f"features:{request.features}", summary="Write a feature set online"),

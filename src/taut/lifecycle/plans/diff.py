@@ -13,10 +13,11 @@ _KINDS: Final = (
     ("datasets", "dataset"),
     ("features", "feature set"),
     ("models", "model"),
+    ("graphs", "graph"),
     ("endpoints", "endpoint"),
 )
 _LISTS: Final = (list, tuple)
-_NAMED: Final = frozenset({"columns", "rules"})  # lists of named things, compared by name
+_NAMED: Final = frozenset({"columns", "rules", "nodes"})  # lists of named things, compared by name
 
 
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True):

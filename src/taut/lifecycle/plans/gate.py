@@ -12,6 +12,7 @@ from taut.core.evidence import Check, Evidence, Gate, Outcome, Scalar, run_check
 from taut.core.refs import Kind, Ref
 from taut.lifecycle.plans.diff import Change
 from taut.project.bundle import parse_bundle
+from taut.project.declared import judged_specs
 from taut.project.freeze import Problem, check_contracts, check_references
 from taut.project.manifest import FunctionRef, Manifest
 
@@ -106,10 +107,10 @@ def _environment(manifest: Manifest) -> Check:
     """Production asks for people, steps and records; development and staging do not."""
     if manifest.environment != "production":
         return _check("environment", ())
-    models = {spec.name: spec for spec in manifest.models}
+    models = {spec.name: spec for spec in judged_specs(manifest)}
     said = [
         f"model {spec.name!r} needs nobody's approval: production needs approval=taut.approval(1) or more"
-        for spec in manifest.models
+        for spec in judged_specs(manifest)
         if spec.approvals < 1
     ]
     for endpoint in manifest.endpoints:

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from taut.core.canonical import parse_digest
+from taut.core.canonical import digest_bytes, parse_digest
 from taut.core.errors import Corrupt, InvalidInput
 from taut.core.evidence import Check, Evidence, Gate, Outcome, Scalar, run_checks
+from taut.core.graphs import graph_signature, read_plan
 from taut.core.refs import Kind, Ref
 from taut.core.schema import ModelSignature
 from taut.core.scores import GREATER_IS_BETTER, classification_scores, regression_scores
@@ -93,6 +94,8 @@ class ModelCheck:
         try:
             if self._model().signature.form == "code":
                 return self._code(self._model().model)
+            if self._model().signature.form == "graph":
+                return self._graph(self._model())
             self._scan = scan(self._model().model)
         except (InvalidInput, Corrupt) as error:
             return Check(name="artifact", outcome=Outcome.FAILED, message=str(error))
@@ -109,6 +112,31 @@ class ModelCheck:
         needs = ", ".join(f"{name} {version}" for name, version in found.document.requires.items())
         said = f"code {found.entry} of the run's own bundle, with {needs or 'no package'}; it runs in workers and jobs only"
         return Check(name="artifact", outcome=Outcome.PASSED, message=said, observed=len(data))
+
+    def _graph(self, loaded: Loaded) -> Check:
+        """The plan names the very artifacts that are signed with it, and each node's was looked into."""
+        plan, size = read_plan(loaded.model), len(loaded.model)
+        pinned = {name: pin.version for name, pin in plan.pins.items()}
+        given = graph_signature(
+            plan.nodes, plan.output, {name: pin.signature for name, pin in plan.pins.items()}
+        )
+        if pinned != self._candidate.nodes or given != loaded.signature:
+            said = "the plan is not that of the nodes that were recorded: compose the graph anew"
+            return Check(name="artifact", outcome=Outcome.FAILED, message=said)
+        nodes = 0
+        for name, pin in plan.pins.items():
+            data = loaded.parts.get(plan.file(name), b"")
+            if digest_bytes(data) != pin.artifact:
+                said = (
+                    f"node {name!r}: the file {plan.file(name)} is not {pin.artifact}, which the plan names"
+                )
+                return Check(name="artifact", outcome=Outcome.FAILED, message=said)
+            size += len(data)
+            if pin.signature.form == "onnx":
+                nodes += scan(data).nodes
+        self._scan = Scan(size_bytes=size, nodes=nodes, operators=(), opsets={})
+        said = f"a graph of {', '.join(f'{name} ({version})' for name, version in pinned.items())}"
+        return Check(name="artifact", outcome=Outcome.PASSED, message=said, observed=size)
 
     def _schema(self) -> Check:
         faults = list(signature_faults(self._model().signature, label=self._candidate.label))

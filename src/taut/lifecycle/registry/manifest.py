@@ -31,5 +31,7 @@ def sign_manifest(keys: Keys, ref: VersionRef, candidate: Candidate) -> SignedSt
     if candidate.variant is not None:
         made = candidate.variant
         payload["variant"] = {"name": made.name, "origin": made.origin, "tolerances": made.tolerances}
+    if candidate.nodes:
+        payload["nodes"] = candidate.nodes
     body = msgspec.to_builtins(payload)
     return sign_statement(keys, purpose="model", payload_type=PAYLOAD_TYPE, payload=body)

@@ -101,6 +101,11 @@ class Registry:
             "artifact": candidate.artifact.digest, "form": candidate.signature.form, "signed": True,
         }  # fmt: skip
         made = candidate.variant
+        if candidate.nodes:
+            inputs = [Ref(Kind.MODEL, version) for version in dict.fromkeys(candidate.nodes.values())]
+            activity = "compose"
+            facts |= {f"node {name}": version for name, version in candidate.nodes.items()}
+            body["nodes"] = candidate.nodes
         if made is not None:
             inputs.append(Ref(Kind.MODEL, made.origin))
             activity, facts["variant"] = "optimise", made.name
@@ -183,13 +188,18 @@ class Registry:
     def retire(self, ref: VersionRef, *, actor: str, reason: str) -> VersionInfo:
         """Take a version out of use for ever: it cannot be loaded to serve; its history stays.
 
-        Raises Conflict while it is live.
+        Raises Conflict while it, or a graph with it, is live.
         """
 
         def do(tx: Tx) -> VersionInfo:
             now = store.info(tx, ref)
             if now.state is ModelState.LIVE:
                 raise Conflict(f"{ref} is live: release another version first")
+            for graph in store.listed(tx, model=None, state=ModelState.LIVE, limit=_LIVE_MAX):
+                if str(ref) in graph.candidate.nodes.values():
+                    raise Conflict(
+                        f"{ref} is a node of {graph.ref}, which is live: release another version first"
+                    )
             if now.state is not ModelState.RETIRED:
                 store.set_state(tx, ref, ModelState.RETIRED, at=self._clock.now(), actor=actor, reason=reason)
                 entry = Entry("model.retired", subject_of(ref), actor, {}, {"reason": reason})
@@ -241,18 +251,20 @@ class Registry:
         Raises NotFound; Denied when no trusted key signed it, or it may not serve; Corrupt when a byte differs.
         """
         manifest = self._manifest(ref)
-        model = b""
+        model, parts = b"", {}
         for name, file in manifest.files.items():
             data = self._blobs.read(file.digest)
             if digest_bytes(data) != file.digest or len(data) != file.size_bytes:
                 raise Corrupt(f"{name} of {ref} is not what was signed: restore it from a backup")
             if name == manifest.signature.file:
                 model = data
+            else:
+                parts[name] = data
         if to_serve:
             self._check_serves(ref)
         return Loaded(
             ref=ref, files=manifest.files, signature=manifest.signature, manifest=manifest.payload, model=model,
-            signed_by=manifest.signed_by,
+            signed_by=manifest.signed_by, parts=parts,
         )  # fmt: skip
 
     def model_digest(self, ref: VersionRef) -> str:
@@ -263,9 +275,13 @@ class Registry:
         return manifest.files[manifest.signature.file].digest
 
     def _check_serves(self, ref: VersionRef) -> None:
-        state = self.show(ref).state
-        if state not in (ModelState.APPROVED, ModelState.LIVE):
-            raise Denied(f"{ref} is {state}: only an approved version may serve")
+        info = self.show(ref)
+        if not info.releasable:
+            raise Denied(f"{ref} is {info.state}: only an approved version may serve")
+        for node, version in info.candidate.nodes.items():
+            state = self.show(VersionRef.parse(version)).state
+            if state not in (ModelState.APPROVED, ModelState.LIVE):
+                raise Denied(f"{ref}: its node {node!r}, {version}, is {state}: compose the graph anew")
 
     @contextmanager
     def files(self, ref: VersionRef) -> Iterator[Mapping[str, Path]]:

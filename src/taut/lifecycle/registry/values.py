@@ -73,6 +73,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     split: dict[str, Any] = {}  # facts for the card: times and counts
     environment: dict[str, Any] = {}  # facts for the card: libraries, hardware, isolation
     variant: Derived | None = None
+    nodes: dict[str, str] = {}  # of a graph: node -> the version that it is
 
     @property
     def artifact(self) -> File:
@@ -115,7 +116,10 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A version whose signature and every byte were verified just now. manifest: the signed payload."""
+    """A version whose signature and every byte were verified just now.
+
+    manifest: the signed payload. model: its artifact. parts: its other files by name, those of a graph's nodes.
+    """
 
     ref: VersionRef
     files: dict[str, File]
@@ -123,6 +127,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     manifest: dict[str, Any]
     model: bytes
     signed_by: str
+    parts: dict[str, bytes] = {}
 
     @property
     def model_digest(self) -> str:

@@ -304,6 +304,15 @@ class Training:
         columns = [column for column in run.data.table.schema.columns if column.name in _known(run)]
         return serving_form(parts.test, columns).collect()
 
+    def known_labels(self, run_id: str) -> pl.Series:
+        """Return the labels of the rows that a run learned from. Erased rows are gone."""
+        run = self.get(run_id)
+        parts = split_by_time(
+            self._tables.scan(run.data.table, row_ids=True), event_time=run.data.event_time,
+            label=run.spec.label, label_at=run.spec.label_at, spec=run.spec.split,
+        )  # fmt: skip
+        return parts.train.select(run.spec.label).collect()[run.spec.label]
+
     def parity_sample(self, run_id: str, *, said: str | None = None) -> pl.DataFrame:
         """Return held-out rows as a request would bring them, with what the trained model itself said about each.
 

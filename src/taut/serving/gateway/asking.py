@@ -17,6 +17,7 @@ from taut.serving.gateway.hedging import hedged
 from taut.serving.gateway.scorer import Features, Scorer
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket
+from taut.serving.graphs import RESERVE, GraphModel, GraphRun, NodeWork
 from taut.serving.runtime import Outputs
 from taut.serving.workers import Lane, Wait
 from taut.trust.identity.principals import Principal
@@ -112,6 +113,8 @@ class Models:
         features: Features,
         deadline_ns: int,
     ) -> Outputs:
+        if scorer.served.nodes:
+            return await self._graph(scorer, ticket, endpoint, batch, features, deadline_ns)
         if scorer.lane is not None:
             return await self._ask(scorer.lane, scorer, ticket, endpoint, batch, features, deadline_ns)
         if batch.count <= scorer.model.rows_within(endpoint.inline_us):
@@ -122,6 +125,42 @@ class Models:
             return await asyncio.wait_for(scored, (deadline_ns - self._counter_ns()) / 1e9)
         except TimeoutError:
             raise DeadlineExceeded("the answer was not ready in time: allow more time or send less") from None
+
+    def graph_now(
+        self, scorer: Scorer, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features
+    ) -> Outputs:
+        """Score by a graph that runs in this process whole, without waiting."""
+        model, work = scorer.graph, self._work(ticket, endpoint)
+        assert model.local is not None, "workers are asked through their lanes"
+        columns = scorer.feed(batch, features)
+        return work.done(model.local.outcome(columns, batch.count, timed=work), model.versions)
+
+    async def _graph(
+        self,
+        scorer: Scorer,
+        ticket: Ticket,
+        endpoint: Endpoint,
+        batch: Batch,
+        features: Features,
+        deadline_ns: int,
+    ) -> Outputs:
+        """Score by a graph; what can be left out is waited for no longer than leaves time to answer without it."""
+        model, work, caller = scorer.graph, self._work(ticket, endpoint), ticket.caller
+        if model.graph.tolerant:
+            deadline_ns -= int((deadline_ns - ticket.started_ns) * RESERVE)
+        run = GraphRun(
+            model, work, pool=self._pool, counter_ns=self._counter_ns, deadline_ns=deadline_ns,
+            priority=0 if caller is None else caller.priority, caller=ticket_principal(ticket).id,
+            observe=endpoint.meter.queue.observe,
+        )  # fmt: skip
+        return work.done(await run.outcome(scorer.feed(batch, features), batch.count), model.versions)
+
+    def _work(self, ticket: Ticket, endpoint: Endpoint) -> NodeWork:
+        work = NodeWork(endpoint.meter, self._counter_ns)
+        if ticket.nodes is not None:
+            work.marks += ticket.nodes.marks  # of the version that this one stands in for
+        ticket.nodes = work
+        return work
 
     async def _ask(
         self,
@@ -158,4 +197,6 @@ class Models:
             ticket.waited_ns += waited_ns
             ticket.scored_ns += waited_ns
         endpoint.meter.queue.observe(waited_ns)
-        return scorer.model.check(tensor, batch.count)
+        model = scorer.model
+        assert not isinstance(model, GraphModel), "its nodes are asked instead"
+        return model.check(tensor, batch.count)

@@ -14,6 +14,7 @@ from taut.core.schema import FeatureLookup, ModelSignature
 from taut.serving.gateway.scorer import Scorer
 from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
 from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
+from taut.serving.graphs import GraphModel, checked_plan
 from taut.serving.memory import Model, Resident, Residents
 from taut.serving.meters import EndpointMeter
 from taut.serving.predictions import Lookup, RecordHead, encode_head
@@ -27,7 +28,7 @@ from taut.serving.snapshot import (
     ServingSnapshot,
     StandIn,
 )
-from taut.serving.workers import Fleet, Lane, LaneSettings, Order
+from taut.serving.workers import Fleet, Lane, LaneSettings, Order, WorkerModel
 from taut.trust.identity.verifier import TokenVerifier
 from taut.trust.policy import Policy
 from taut.trust.quota import Quota
@@ -111,12 +112,12 @@ class Endpoint:
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """Return the workers of every version that may answer."""
-        return tuple(dict.fromkeys(one.lane for one in self.scorers if one.lane is not None))
+        return tuple(dict.fromkeys(lane for one in self.scorers for lane in one.lanes))
 
     def settle(self) -> None:
         """Lay out the short way anew, after a model came into memory or left it."""
         config, resident = self.config, self.resident
-        self.plain = not (config.cache or config.fallbacks) and resident.lane is None
+        self.plain = not (config.cache or config.fallbacks or config.live.nodes) and resident.lane is None
         here = resident.model is not None and not self.lanes
         self.short_rows = self.live.model.rows_within(self.inline_us) if here else -1
 
@@ -294,10 +295,48 @@ def place(
     fleet: Fleet | None,
     here: LoadHere = load,
 ) -> Model:
-    """Load a model in this process or in workers, as its endpoint says or as it was measured.
+    """Load a model in this process or in workers, as its endpoint says or as it was measured; of a graph, every node so.
 
     here: loads in this process. Raises what `read_artifact` and loading do.
     """
+    if served.nodes:
+        return _place_graph(served, config, settings, home=home, fleet=fleet, here=here)
+    return _place(served, config, settings, home=home, fleet=fleet, here=here, of="")
+
+
+def _place_graph(
+    served: ServedModel,
+    config: EndpointConfig,
+    settings: GatewaySettings,
+    *,
+    home: Path,
+    fleet: Fleet | None,
+    here: LoadHere,
+) -> GraphModel:
+    plan = checked_plan(served, read_artifact(served, home))
+    of = f"{model_key(served, config)} "  # its nodes come and go with it, whoever else serves the same versions
+    nodes: dict[str, LoadedModel | WorkerModel] = {}
+    try:
+        for name, node in served.nodes.items():
+            nodes[name] = _place(node, config, settings, home=home, fleet=fleet, here=here, of=f"{of}{name} ")
+        return GraphModel(plan, nodes, inline_us=settings.inline_us)
+    except BaseException:
+        for model in nodes.values():
+            if fleet is not None and isinstance(model, WorkerModel):
+                fleet.let_go(model)
+        raise
+
+
+def _place(
+    served: ServedModel,
+    config: EndpointConfig,
+    settings: GatewaySettings,
+    *,
+    home: Path,
+    fleet: Fleet | None,
+    here: LoadHere,
+    of: str,
+) -> LoadedModel | WorkerModel:
     data = read_artifact(served, home)
     code = served.signature.form == "code"  # never here, whatever the endpoint says: `load` refuses it
     if fleet is None or (config.runtime == "inline" and not code):
@@ -307,7 +346,7 @@ def place(
         if model.cost is None or model.cost.us(1) <= settings.worker_us:
             return model
     return fleet.open(
-        model_key(served, config),
+        of + model_key(served, config),
         served.version,
         data,
         Order(signature=served.signature, memory_bytes=settings.worker_memory_bytes),
@@ -316,6 +355,14 @@ def place(
         ),
         timeout_s=_OPEN_TIMEOUT_S,
     )
+
+
+def check_artifacts(served: ServedModel, home: Path) -> int:
+    """Return the bytes of all artifacts of a version. Raises Corrupt when they are not those that were signed."""
+    data = read_artifact(served, home)
+    if served.nodes:
+        checked_plan(served, data)
+    return len(data) + sum(len(read_artifact(node, home)) for node in served.nodes.values())
 
 
 def read_artifact(served: ServedModel, home: Path) -> bytes:

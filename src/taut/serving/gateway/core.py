@@ -39,11 +39,12 @@ from taut.serving.gateway.guard import (
 )
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
+from taut.serving.gateway.made import Made
 from taut.serving.gateway.reading import read_gateway
 from taut.serving.gateway.replies import Headers, Pending, Reply, Statuses, binary_head, refusal
 from taut.serving.gateway.repository import REPOSITORY
 from taut.serving.gateway.scorer import Features
-from taut.serving.gateway.scoring import Made, Scoring
+from taut.serving.gateway.scoring import Scoring
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, World, check_deadline
 from taut.serving.gateway.traced import request_span
@@ -336,16 +337,9 @@ class Gateway:
             if not first:
                 now_us, start_ns = self._now_us(), self._counter_ns()
                 part = msgspec.structs.replace(
-                    ticket,
-                    request_id=self._ids.next(now_us),
-                    now_us=now_us,
-                    started_ns=start_ns,
-                    guard_ns=0,
-                    looked_ns=0,
-                    waited_ns=0,
-                    scored_ns=0,
-                    model_ns=0,
-                )
+                    ticket, request_id=self._ids.next(now_us), now_us=now_us, started_ns=start_ns, guard_ns=0, looked_ns=0,
+                    waited_ns=0, scored_ns=0, model_ns=0, nodes=None,
+                )  # fmt: skip
             return self._slowly(part, endpoint, Batch(rows, len(rows)), caller)
 
         done = Done(ticket.request_id, live.version, live.release, batch.count)

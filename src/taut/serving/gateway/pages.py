@@ -157,11 +157,11 @@ def not_ready(
 def lane_reasons(active: Active | None) -> list[str]:
     """Return which live versions have workers, and none that is ready."""
     endpoints = () if active is None else active.endpoints.values()
-    lanes = [(endpoint, endpoint.live.lane) for endpoint in endpoints]
+    lanes = [(endpoint, lane) for endpoint in endpoints for lane in endpoint.resident.required_lanes]
     return [
         f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready"
         for endpoint, lane in lanes
-        if lane is not None and not lane.alive
+        if not lane.alive
     ]
 
 

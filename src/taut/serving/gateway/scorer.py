@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.serving.errors import FeaturesLost, MissingFeature
 from taut.serving.gateway.tensors import Batch
+from taut.serving.graphs import GraphModel
 from taut.serving.memory import Model, Resident
 from taut.serving.predictions import FeatureRow
-from taut.serving.runtime import Feed, LoadedModel, Outputs
+from taut.serving.runtime import LoadedModel, Outputs
 from taut.serving.runtime.encode import Matrix
 from taut.serving.runtime.rows import Value
 from taut.serving.runtime.score import feature_value
@@ -52,9 +53,21 @@ class Scorer:
         return model
 
     @property
+    def graph(self) -> GraphModel:
+        """Return the graph, which must be in memory."""
+        model = self.model
+        assert isinstance(model, GraphModel), "its version has nodes"
+        return model
+
+    @property
     def lane(self) -> Lane | None:
         """Return the workers that run the model; None where it runs in this process, or is not in memory."""
         return self.resident.lane
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Return the workers of the model, or of a graph's nodes."""
+        return self.resident.lanes
 
     @property
     def direct(self) -> bool:
@@ -70,8 +83,8 @@ class Scorer:
         assert isinstance(model, LoadedModel), "workers are asked through their lane"
         return model.run(self.feed(batch, features), batch.count)
 
-    def feed(self, batch: Batch, features: Features) -> Feed:
-        """Return the model's tensors.
+    def feed(self, batch: Batch, features: Features) -> Any:
+        """Return the model's tensors; of a graph, its columns by name.
 
         Raises MissingFeature for a feature without a value, FeaturesLost for one that is just being rewritten,
         InvalidInput for a value that the model cannot take.

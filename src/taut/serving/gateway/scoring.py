@@ -9,8 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final
 
-import msgspec
-
 from taut.core.errors import Corrupt, DeadlineExceeded, TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.errors import BadAnswer, BreakerOpen, FeaturesLost, MissingFeature, Shed, WorkerLost
@@ -20,43 +18,16 @@ from taut.serving.gateway.cache import FOREVER_US, ROWS_MAX, CacheKeys, Entry, F
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.feature_probe import Reasons
 from taut.serving.gateway.features import NONE, look_up
+from taut.serving.gateway.made import Made
 from taut.serving.gateway.scorer import Features
 from taut.serving.gateway.standins import DefaultStep, StaleStep, Step, VersionStep, Way
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, check_deadline
-from taut.serving.meters import EndpointMeter
 from taut.serving.runtime import Outputs
-from taut.serving.snapshot import ServedModel
 
 STORE: Final = "the online store"
 _RESERVE: Final = 0.1  # of a request's time, kept for stand-ins
 _SHARED_FAILURES: Final = (BadAnswer, WorkerLost, BreakerOpen)
-
-
-class Made(msgspec.Struct, gc=False):
-    """An answer and what it came from.
-
-    features: those that it was made from, or nothing where they are not known. head: its header lines. fallback: what
-    stood in, for the record. age_ns: of an answer from the cache; -1 where it was computed for this request.
-    """
-
-    features: Features
-    outputs: Outputs
-    served: ServedModel
-    head: bytes
-    fallback: str = ""
-    age_ns: int = -1
-
-    @property
-    def origin(self) -> tuple[str, int]:
-        """Return what the prediction log is told."""
-        return self.fallback, 0 if self.age_ns < 0 else max(1, self.age_ns // 1000)
-
-    def count(self, meter: EndpointMeter) -> None:
-        if self.fallback:
-            meter.fallbacks += 1
-        elif self.age_ns >= 0:
-            meter.cache_hits += 1
 
 
 class Scoring:
@@ -117,7 +88,7 @@ class Scoring:
         """
         way, live = endpoint.way, endpoint.live
         if way is not None:
-            watched = bool(way.steps) or live.lane is not None
+            watched = bool(way.steps or live.lanes)
             way.breaker = self._breakers.of(live.key, live.served.version) if watched else None
 
     def now(self, ticket: Ticket, endpoint: Endpoint, batch: Batch, features: Features) -> Made:
@@ -130,7 +101,11 @@ class Scoring:
             if hit is not None:
                 return hit
         with Watched(way.breaker, ticket, self._counter_ns):
-            outputs = endpoint.live.score(batch, features)
+            outputs = (
+                endpoint.live.score(batch, features)
+                if not endpoint.config.live.nodes
+                else self._models.graph_now(endpoint.live, ticket, endpoint, batch, features)
+            )
         return self._fresh(way, endpoint, ticket, batch, features, key, outputs)
 
     async def later(self, ticket: Ticket, endpoint: Endpoint, batch: Batch) -> Made:
@@ -206,9 +181,15 @@ class Scoring:
         if way is None:
             return []
         found = [
-            f"endpoint {endpoint.name!r}: no worker of {scorer.lane.name} is ready to stand in"
+            f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready to stand in"
             for scorer in way.scorers
-            if scorer.lane is not None and not scorer.lane.alive
+            for lane in scorer.resident.required_lanes
+            if not lane.alive
+        ]
+        found += [
+            f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready, it answers without that node"
+            for lane in endpoint.resident.lanes
+            if lane not in endpoint.resident.required_lanes and not lane.alive
         ]
         if way.steps and way.breaker is not None and way.breaker.state != "closed":
             found.append(_failed_often(endpoint, way.breaker))
@@ -301,7 +282,7 @@ class Scoring:
         try:
             outputs = await self._live(way, endpoint, ticket, batch, features)
             made = self._fresh(way, endpoint, ticket, batch, features, key, outputs)
-            flight.settle(outputs)
+            flight.settle(None if made.fallback else outputs)  # who waits may find the missing node back
             return made
         except _SHARED_FAILURES as error:
             flight.settle(error)
@@ -335,8 +316,15 @@ class Scoring:
         key: bytes | None,
         outputs: Outputs,
     ) -> Made:
-        """Keep what the live version answered, and return it."""
-        cache = way.cache
+        """Keep what the live version answered, and return it; not what it answered without some of its nodes."""
+        cache, nodes = way.cache, ticket.nodes
+        if nodes is not None and nodes.without:
+            head = b"%btaut-fallback: %b\r\n" % (
+                way.off if key is None else way.miss,
+                nodes.fallback.encode(),
+            )
+            return Made(features, outputs, endpoint.live.served, head, nodes.fallback, nodes=nodes.answered)
+        answered = () if nodes is None else nodes.answered
         if cache is not None and batch.count <= ROWS_MAX:
             now_ns = self._counter_ns()
             if key is not None:
@@ -345,9 +333,9 @@ class Scoring:
                 stale = self._keys.stale(ticket_principal(ticket), batch.rows, personal=way.personal)
                 cache.put(stale, outputs, now_ns, _until_us(endpoint, features))
         if key is None:
-            return Made(features, outputs, endpoint.live.served, way.off)
+            return Made(features, outputs, endpoint.live.served, way.off, nodes=answered)
         endpoint.meter.cache_misses += 1
-        return Made(features, outputs, endpoint.live.served, way.miss)
+        return Made(features, outputs, endpoint.live.served, way.miss, nodes=answered)
 
     def _fresh_key(self, way: Way, ticket: Ticket, batch: Batch, features: Features) -> bytes | None:
         """Return the key of a request; None where its answer is not cached."""
@@ -393,7 +381,8 @@ class Scoring:
                     outputs = await self._models.run(
                         scorer, ticket, endpoint, batch, given, ticket.deadline_ns
                     )
-                return Made(given, outputs, scorer.served, step.head, step.name)
+                nodes = ticket.nodes.answered if ticket.nodes and scorer.served.nodes else ()
+                return Made(given, outputs, scorer.served, step.head, step.name, nodes=nodes)
 
     def _stale(
         self, step: StaleStep, way: Way, endpoint: Endpoint, ticket: Ticket, batch: Batch

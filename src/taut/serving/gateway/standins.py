@@ -147,7 +147,7 @@ DEFAULT_CACHE_BYTES: Final = 32 * 2**20
 
 def needs_way(config: EndpointConfig) -> bool:
     """Whether anything but the live version may answer, or anything may watch it, as workers are watched."""
-    apart = config.runtime != "inline" or config.live.signature.form == "code"
+    apart = config.runtime != "inline" or config.live.signature.form != "onnx"
     return bool(config.cache or config.fallbacks) or apart
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from taut.core.schema import ModelSignature
-from taut.serving.gateway.compiled import model_key, named_models, place, read_artifact
+from taut.serving.gateway.compiled import check_artifacts, model_key, named_models, place
+from taut.serving.graphs import GraphModel
 from taut.serving.memory import Heap, Model, Want
 from taut.serving.runtime import LoadedModel, load
 from taut.serving.snapshot import EndpointConfig, GatewaySettings, ServedModel, ServingSnapshot
@@ -35,10 +36,13 @@ class Stocking:
 
     def let_go(self, held: list[Model]) -> None:
         """Free a model, whose only reference is in the list. Blocks."""
-        if held and isinstance(held[0], WorkerModel):
-            if self._fleet is not None:
-                self._fleet.let_go(held[0])
-            return
+        if held and isinstance(held[0], WorkerModel | GraphModel):
+            workers = [held[0]] if isinstance(held[0], WorkerModel) else held[0].workers
+            for model in workers:
+                assert self._fleet is not None, "workers are nobody's but the fleet's"
+                self._fleet.let_go(model)
+            if isinstance(held[0], WorkerModel):
+                return
         with self._alone:  # what is freed beside a load would be taken off the size of the other
             held.clear()
             self._heap.give_back()
@@ -52,7 +56,7 @@ class Stocking:
             live=live,
             keep=config.keep_loaded if live else None,
             load=lambda: self._load(served, config, settings),
-            check=lambda: len(read_artifact(served, self._home)),
+            check=lambda: check_artifacts(served, self._home),
         )
 
     def _load(
@@ -65,10 +69,12 @@ class Stocking:
             with self._alone:
                 before = self._heap.used_bytes()
                 model = load(data, signature)
-                measured = max(len(data), self._heap.used_bytes() - before)
+                measured += max(len(data), self._heap.used_bytes() - before)
             return model
 
         model = place(served, config, settings, home=self._home, fleet=self._fleet, here=here)
         if isinstance(model, WorkerModel):
             return model, model.bytes_of_all
+        if isinstance(model, GraphModel):
+            measured += sum(node.bytes_of_all for node in model.workers)
         return model, measured

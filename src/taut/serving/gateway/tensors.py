@@ -333,6 +333,9 @@ def raw_output(name: str, outputs: Outputs, label_type: str) -> bytes:
     return pack("FP64", values)
 
 
+_PLATFORMS: Final = {"onnx": "onnx_onnxv1", "code": "python", "graph": "ensemble"}
+
+
 def metadata(endpoint: str, version: str, signature: ModelSignature) -> dict[str, object]:
     """Return the v2 metadata of an endpoint: one input tensor a request column."""
     if signature.output == "value":
@@ -356,7 +359,7 @@ def metadata(endpoint: str, version: str, signature: ModelSignature) -> dict[str
     return {
         "name": endpoint,
         "versions": [version.rpartition("@")[2]],
-        "platform": "onnx_onnxv1",
+        "platform": _PLATFORMS[signature.form],
         "inputs": inputs,
         "outputs": outputs,
         "parameters": {"model_version": version},

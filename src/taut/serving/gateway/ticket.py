@@ -10,6 +10,7 @@ from taut.core.errors import DeadlineExceeded
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import Active, Route
 from taut.serving.gateway.guard import Caller, Session
+from taut.serving.graphs import NodeWork
 from taut.serving.tracing import Trace
 
 
@@ -18,7 +19,7 @@ class Ticket(msgspec.Struct, gc=False):
 
     guarded_ns, looked_ns, scored_ns: when the guard was passed, features were asked for, the model began. waited_ns: for a
     worker, before that. model_ns: how long the model took, 0 where the cache answered. guard_ns: spent on guarding, the record included.
-    trace: under which it is recorded; None for most.
+    trace: under which it is recorded; None for most. nodes: what those of a graph did; None where a model answers.
     """
 
     request_id: str
@@ -41,6 +42,7 @@ class Ticket(msgspec.Struct, gc=False):
     v2_binary: tuple[str, ...] = ()
     json_bytes: int | None = None
     recorded: bool = False
+    nodes: NodeWork | None = None
 
 
 class World(msgspec.Struct, frozen=True):

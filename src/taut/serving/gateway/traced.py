@@ -23,8 +23,15 @@ def request_span(ticket: Ticket, trace: Trace, *, status: int, code: str, ended_
         start_us=ticket.now_us,
         started_ns=ticket.started_ns,
         ended_ns=ended_ns,
-        stages=tuple(_stages(ticket, ended_ns, answered=not code)),
+        stages=(*_stages(ticket, ended_ns, answered=not code), *_nodes(ticket)),
     )
+
+
+def _nodes(ticket: Ticket) -> list[tuple[str, int, int]]:
+    """Return what the nodes of a graph did, one span each time that one was asked; they lie within `model`."""
+    if ticket.nodes is None:
+        return []
+    return [(f"node {name}", began_ns, ended_ns) for name, began_ns, ended_ns in ticket.nodes.marks]
 
 
 def _stages(ticket: Ticket, ended_ns: int, *, answered: bool) -> list[tuple[str, int, int]]:

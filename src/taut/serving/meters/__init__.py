@@ -1,13 +1,14 @@
 """Meters: what a gateway counts of its requests, cheaply, and the readings that control shows of it."""
 
 from taut.serving.meters.histogram import BATCH_ROWS, TIME_NS, Histogram, HistogramReading, quantile
-from taut.serving.meters.meter import EndpointMeter, Meters
+from taut.serving.meters.meter import EndpointMeter, Meters, NodeMeter
 from taut.serving.meters.reading import (
     LAYOUT,
     EndpointReading,
     LaneReading,
     MeterReading,
     ModelsReading,
+    NodeReading,
     Refusals,
     TraceReading,
     decode_reading,
@@ -28,6 +29,8 @@ __all__ = [
     "MeterReading",
     "Meters",
     "ModelsReading",
+    "NodeMeter",
+    "NodeReading",
     "Refusals",
     "TraceReading",
     "decode_reading",

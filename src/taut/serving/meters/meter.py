@@ -6,7 +6,7 @@ from bisect import bisect_left
 from typing import Final
 
 from taut.serving.meters.histogram import TIME_NS, Histogram
-from taut.serving.meters.reading import EndpointReading, Refusals
+from taut.serving.meters.reading import EndpointReading, NodeReading, Refusals
 
 _VERSIONS: Final = 8  # of an endpoint; older ones were rolled over long ago, and every series costs
 _STAGES: Final = ("guard", "features", "queue", "model", "total")
@@ -30,6 +30,21 @@ class RefusalCounter:
         return tuple(Refusals(status, code, count) for (status, code), count in self._counts.items())
 
 
+class NodeMeter:
+    """Counts what one node of a graph does. left_out: answers that were given without it."""
+
+    __slots__ = ("failed", "left_out", "times")
+
+    def __init__(self) -> None:
+        self.times: Final = Histogram(TIME_NS)
+        self.failed = 0
+        self.left_out = 0
+
+    def observe(self, elapsed_ns: int, *, failed: bool) -> None:
+        self.times.observe(elapsed_ns)
+        self.failed += failed
+
+
 class EndpointMeter:
     """Counts the requests of one endpoint while one version is live on it.
 
@@ -38,7 +53,7 @@ class EndpointMeter:
 
     __slots__ = (
         "_counts_guard", "_counts_model", "_counts_total", "_told", "cache_hits", "cache_misses", "fallbacks", "features",
-        "guard", "model", "queue", "refusals", "total",
+        "guard", "model", "nodes", "queue", "refusals", "total",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -48,6 +63,7 @@ class EndpointMeter:
         self.model: Final = Histogram(TIME_NS)
         self.total: Final = Histogram(TIME_NS)
         self.refusals: Final = RefusalCounter()
+        self.nodes: Final[dict[str, NodeMeter]] = {}
         self.fallbacks = 0
         self.cache_hits = 0
         self.cache_misses = 0
@@ -55,6 +71,13 @@ class EndpointMeter:
         self._counts_guard: Final = self.guard.counts
         self._counts_model: Final = self.model.counts
         self._counts_total: Final = self.total.counts
+
+    def node(self, name: str) -> NodeMeter:
+        """Return the meter of a node of the graph that is live: as many as its plan has, no more."""
+        meter = self.nodes.get(name)
+        if meter is None:
+            meter = self.nodes[name] = NodeMeter()
+        return meter
 
     def answered(self, guard_ns: int, model_ns: int, total_ns: int) -> None:
         """Count an answer; three `observe` in one call, since every request passes here.
@@ -74,6 +97,7 @@ class EndpointMeter:
         state = (
             self.guard.total, self.features.total, self.queue.total, self.model.total, self.total.total,
             self.refusals.total, self.fallbacks, self.cache_hits, self.cache_misses,
+            *[node.times.total for node in self.nodes.values()],
         )  # fmt: skip
         if self._told is None or self._told[0] != state:
             self._told = state, self._read(endpoint, version)
@@ -89,6 +113,10 @@ class EndpointMeter:
             fallbacks=self.fallbacks,
             cache_hits=self.cache_hits,
             cache_misses=self.cache_misses,
+            nodes=tuple(
+                NodeReading(name, node.times.reading(), node.failed, node.left_out)
+                for name, node in self.nodes.items()
+            ),
         )
 
 

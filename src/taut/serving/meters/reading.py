@@ -21,12 +21,24 @@ class Refusals(msgspec.Struct, frozen=True):
     count: int
 
 
+class NodeReading(msgspec.Struct, frozen=True):
+    """One node of a graph: how long it took each time that it was asked, and how often it failed or was left out.
+
+    times: in nanoseconds, failures included. left_out: answers that were given without it.
+    """
+
+    node: str
+    times: HistogramReading
+    failed: int
+    left_out: int
+
+
 class EndpointReading(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint while one version was live on it.
 
     stages: `guard`, `features`, `queue`, `model` and `total` of answered requests, in nanoseconds; those that an
     endpoint does not have are absent. Its answered requests are the count of `total`. fallbacks: of those answered, how
-    many by the fallback. cache_hits, cache_misses: of those answered; both 0 where there is no cache.
+    many by the fallback. cache_hits, cache_misses: of those answered; both 0 where there is no cache. nodes: of a graph.
     """
 
     endpoint: str
@@ -36,6 +48,7 @@ class EndpointReading(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
+    nodes: tuple[NodeReading, ...] = ()
 
 
 class LaneReading(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,9 @@ ID_BYTES: Final = 30  # `req_` and 26 characters; fixed, so that an id lies at a
 ID_OFFSET: Final = 2  # after the array's and the string's one-byte headers
 CACHED: Final = "cached"
 DEFAULT: Final = "default"
-LIVE: Final = ("", 0)
+WITHOUT: Final = "without="
+Origin = tuple[str, int] | tuple[str, int, tuple[str, ...]]
+LIVE: Final[Origin] = ("", 0)
 """The origin of an answer that the live version computed for this very request."""
 
 
@@ -63,7 +65,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     values; bytes where the request was one FP32 tensor: its values, row-major, little-endian. features: row -> lookup -> what was found, in the head's order; empty without lookups. guard_us: the time
     that identity, policy, quota, validation and the response gate took. error: code and message of a refusal.
     fallback: what answered in the live version's place: another version, `cached` or `default`. age_us: how long ago an
-    answer from the cache was computed, at least 1; 0 for one that was computed for this request.
+    answer from the cache was computed, at least 1; 0 for one that was computed for this request. nodes: of a graph, those
+    that answered, each as `NODE=MODEL@NUMBER`; a fallback of `without=NODE,…` names those that it was answered without.
     """
 
     request_id: str
@@ -79,11 +82,12 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     error: str = ""
     fallback: str = ""
     age_us: int = 0
+    nodes: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
         """Return the version that made the answer; nothing where none did."""
-        if self.fallback in (CACHED, ""):
+        if self.fallback in (CACHED, "") or self.fallback.startswith(WITHOUT):
             return self.head.version
         return "" if self.fallback == DEFAULT else self.fallback
 
@@ -121,11 +125,11 @@ def encode_record(
     features: Sequence[Sequence[FeatureRow | None]] = (),
     answer: object = _NO_ANSWER,
     error: str = "",
-    origin: tuple[str, int] = ("", 0),
+    origin: Origin = LIVE,
 ) -> bytes:
     """Return the bytes of a PredictionRecord, without building one: this runs on every request.
 
-    answer: an Answer, or a Struct that encodes as one (the runtime's Outputs). origin: fallback and age_us.
+    answer: an Answer, or a Struct that encodes as one (the runtime's Outputs). origin: fallback and age_us, and of a graph nodes.
     """
     assert len(request_id) == ID_BYTES
     return _encode(

@@ -2,6 +2,7 @@
 
 from taut.serving.runtime.encode import Feed, Matrix
 from taut.serving.runtime.form import Cost, ModelForm, code_tensors
+from taut.serving.runtime.graph import Graph, LoadedGraph, Outcome, load_graph
 from taut.serving.runtime.loaded import LoadedModel
 from taut.serving.runtime.outputs import Outputs
 from taut.serving.runtime.rows import RowDecoder, Value
@@ -11,14 +12,18 @@ from taut.serving.runtime.session import OnnxModel, load
 __all__ = [
     "Cost",
     "Feed",
+    "Graph",
+    "LoadedGraph",
     "LoadedModel",
     "Matrix",
     "ModelForm",
     "OnnxModel",
+    "Outcome",
     "Outputs",
     "RowDecoder",
     "Value",
     "code_tensors",
     "load",
+    "load_graph",
     "score_rows",
 ]

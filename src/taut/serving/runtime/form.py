@@ -14,7 +14,7 @@ from taut.serving.runtime.encode import Feed, Matrix, columns_encoder
 from taut.serving.runtime.outputs import Outputs, output_checker
 from taut.serving.runtime.rows import Value
 
-_CAUTIOUS_ROWS: Final = 16
+CAUTIOUS_ROWS: Final = 16
 
 TensorForms = dict[str, tuple[str, int]]
 """Input name -> (tensor type as ONNX names it, rank)."""
@@ -71,7 +71,7 @@ class ModelForm:
 
     def rows_within(self, budget_us: float) -> int:
         """Return the largest batch that answers within the budget; a cautious one when the cost is not known."""
-        return _CAUTIOUS_ROWS if self.cost is None else self.cost.rows_within(budget_us)
+        return CAUTIOUS_ROWS if self.cost is None else self.cost.rows_within(budget_us)
 
 
 def code_tensors(signature: ModelSignature) -> TensorForms:

@@ -16,8 +16,9 @@ from taut.core.answers import write_answer
 from taut.core.schema import ModelSignature
 from taut.ports.jobs import JobContext
 from taut.serving.runtime.code import load_apart
-from taut.serving.runtime.loaded import LoadedModel
-from taut.serving.runtime.score import score_rows
+from taut.serving.runtime.graph import load_graph
+from taut.serving.runtime.graph_trial import reference
+from taut.serving.runtime.score import Scored, score_rows
 
 _CHUNK_ROWS: Final = 10_000
 _TIMED: Final = 5
@@ -44,13 +45,13 @@ def trial(
     return {"rows": scored, "latency_ms": latency_ms}
 
 
-def _answers(loaded: LoadedModel, rows: pl.DataFrame) -> npt.NDArray[Any]:
+def _answers(loaded: Scored, rows: pl.DataFrame) -> npt.NDArray[Any]:
     outputs = score_rows(loaded, rows.to_dicts())
     said = outputs.probabilities if loaded.signature.output == "probability" else outputs.values
     return np.asarray(said, dtype=np.float64)
 
 
-def _latency_ms(loaded: LoadedModel, row: pl.DataFrame) -> float:
+def _latency_ms(loaded: Scored, row: pl.DataFrame) -> float:
     """Return what one row takes from JSON to outputs, the best of a few: a figure for people, not a limit."""
     if row.height == 0:
         return 0.0
@@ -60,3 +61,32 @@ def _latency_ms(loaded: LoadedModel, row: pl.DataFrame) -> float:
         _answers(loaded, row)
         times.append(time.perf_counter() - began_s)
     return round(min(times) * 1000, 3)
+
+
+def compose(
+    arguments: dict[str, object], inputs: dict[str, Path], output: Path, context: JobContext
+) -> dict[str, object]:
+    """Score the rows of Parquet files `rows-0`, `rows-1` … by a graph, as gateways will, and leave an answer a file.
+
+    inputs: `plan`, and `node-NAME` for the artifact of each node. With the argument `reference`, what the nodes say by
+    themselves is left too, put together by other code: `graph-0.npy`, `reference-0.npy` …
+    Returns `latency_ms` of one row. Raises what loading and scoring raise.
+    """
+    artifacts = {
+        name.removeprefix("node-"): path.read_bytes()
+        for name, path in inputs.items()
+        if name.startswith("node-")
+    }
+    graph = load_graph(inputs["plan"].read_bytes(), artifacts, load=load_apart)
+    latency_ms = 0.0
+    for name in sorted(name for name in inputs if name.startswith("rows-")):
+        frame, number = pl.read_parquet(inputs[name]), name.removeprefix("rows-")
+        chunks = list(frame.iter_slices(_CHUNK_ROWS))
+        write_answer(
+            output / f"graph-{number}.npy", np.concatenate([_answers(graph, chunk) for chunk in chunks])
+        )
+        if arguments.get("reference"):
+            found = [reference(graph.plan, graph.models, chunk.to_dicts()) for chunk in chunks]
+            write_answer(output / f"reference-{number}.npy", np.concatenate(found))
+        latency_ms = latency_ms or _latency_ms(graph, frame.head(1))
+    return {"latency_ms": latency_ms}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from taut.core.errors import InvalidInput
-from taut.core.schema import Column, DType
+from taut.core.schema import Column, DType, ModelSignature
 from taut.core.times import from_us
-from taut.serving.runtime.loaded import LoadedModel
 from taut.serving.runtime.outputs import Outputs
 from taut.serving.runtime.rows import WANTED, RowDecoder, Value
 
@@ -75,7 +74,16 @@ _CONVERT: Final = {
 }  # fmt: skip
 
 
-def score_rows(model: LoadedModel, rows: Sequence[Mapping[str, object]]) -> Outputs:
+class Scored(Protocol):
+    """A model or a graph of models in this process."""
+
+    @property
+    def signature(self) -> ModelSignature: ...
+
+    def infer(self, columns: Mapping[str, Sequence[Value]]) -> Outputs: ...
+
+
+def score_rows(model: Scored, rows: Sequence[Mapping[str, object]]) -> Outputs:
     """Score rows through the very path of a request: JSON, typed decoding, features, tensors, response gate.
 
     rows: request columns and feature values by name; a float NaN means null. Other keys are ignored, the event time
