@@ -216,7 +216,7 @@ def sample(operation: Any, project: dict[str, Any]) -> dict[str, Any]:
         if field.required:
             request[field.encode_name] = {
                 "manifest": project["manifest"], "bundle": project["bundle"], "values": {}, "records": ["x"],
-                "roles": ["predictor"], "key": {"a": 1},
+                "roles": ["predictor"], "key": {"a": 1}, "report": {},
             }.get(field.encode_name, "x@1")  # fmt: skip
     return request
 

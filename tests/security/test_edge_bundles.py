@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taut.adapters.keys.file import FileKeys
 from taut.core.canonical import digest_bytes
@@ -117,6 +120,42 @@ def test_a_part_that_was_replaced_with_its_checksum_ends_with_8_and_names_it(
     assert told.returncode == 8, told.stderr
     assert part in told.stderr
     assert not trace.exists()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=4)
+)
+def test_whatever_is_flipped_either_everything_is_as_signed_or_the_bundle_is_refused(
+    whole: Path, places: list[tuple[float, int]]
+) -> None:
+    """Bits that say nothing of the contents, such as a date, may change; no content may."""
+    data, expected = bytearray(whole.read_bytes()), read(str(whole))
+    for share, bit in places:
+        data[int(share * len(data))] ^= 1 << bit
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "flipped.pyz")
+        path.write_bytes(data)
+        try:
+            found = read(str(path))
+            verify_bundle(found)
+        except (Unsigned, Corrupt, Denied):
+            return
+    assert found == expected
+
+
+def test_a_part_that_claims_to_be_compressed_is_refused(bundle: Path) -> None:
+    """One bit of the archive's directory makes stored bytes deflated ones."""
+    data = bytearray(bundle.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    while data[entry + 46 : entry + 56] != b"model.onnx":
+        entry = data.index(b"PK\x01\x02", entry + 4)
+    data[entry + 10] = 8
+    bundle.write_bytes(data)
+
+    told = run(bundle, "verify")
+
+    assert (told.returncode, told.stdout) == (8, ""), told.stderr
 
 
 def test_a_file_more_or_a_file_less_ends_with_8(bundle: Path) -> None:

@@ -79,15 +79,15 @@ def read(path: str) -> dict[str, bytes]:
         with open(path, "rb") as file, zipfile.ZipFile(io.BytesIO(file.read())) as archive:
             names = archive.namelist()
             files = {name: archive.read(name) for name in names}
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        named = getattr(error, "args", ("",))
-        raise Unsigned(f"{path} is no whole bundle ({str(named[0])[:200]}): export it again") from error
+    except Exception as error:
+        said = str(error)[:200] or type(error).__name__
+        raise Unsigned(f"{path} is no whole bundle ({said}): export it again") from error
     if len(set(names)) != len(names):
         raise Unsigned(f"{path} holds a file twice: export it again")
     try:
         payload = json.loads(base64.b64decode(json.loads(files[_STATEMENT])["payload"], validate=True))
         signed = {str(name): str(file["digest"]) for name, file in payload["files"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise Unsigned(
             f"{_STATEMENT} cannot be read ({type(error).__name__}): export the bundle again"
         ) from error

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from taut.adapters.keys.file import FileKeys
+from taut.core.edge import Moments
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature
 from taut.serving.edge import verify_bundle
@@ -34,6 +35,44 @@ from taut.testing.world import SeededRandom, SequenceIds
 
 ROOT = Path(__file__).parents[4]
 SURE, UNSURE = {"x0": 4.0, "x1": 4.0}, {"x0": 0.1, "x1": 0.1}
+
+
+def sum_model(width: int) -> bytes:
+    """Return ONNX of the sum of a row."""
+    from onnx import TensorProto, helper
+
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [width, 1], [1.0] * width)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["input", "w"], ["value"])], "sum",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT, [None, 1])], [weights],
+    )  # fmt: skip
+    return _bytes(graph)
+
+
+def ignoring_model() -> bytes:
+    """Return ONNX of a classifier that looks for what is no number, and takes it as 0."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("IsNaN", ["input"], ["absent"]),
+        helper.make_node("Where", ["absent", "zero", "input"], ["known"]),
+        helper.make_node("Softmax", ["known"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "ignoring", [helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])],
+    )  # fmt: skip
+    return _bytes(graph)
+
+
+def _bytes(graph: Any) -> bytes:
+    from onnx import helper
+
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    found: bytes = model.SerializeToString()
+    return found
 
 
 class CloudAt:
@@ -214,6 +253,29 @@ def test_what_is_counted_names_who_how_fast_how_sure_and_what_was_strange(make: 
     assert (found.errors, found.outside, found.nulls) == ({"invalid_input": 1}, {"x0": 1}, {})
     assert (sum(found.latency.values()), found.labels) == (1, {"1": 2})
     assert sum(found.confidence.values()) == 2
+
+
+def test_a_regressors_values_and_absent_inputs_are_counted(make: Make) -> None:
+    columns = tuple(Column(f"x{at}", DType.FLOAT, nullable=True) for at in range(2))
+    signature = ModelSignature(
+        request=columns, inputs=tuple(ModelInput(column=one) for one in columns), output="value"
+    )
+    gateway = make(signature=signature, model=sum_model(2))
+    answer = ask(gateway, {"x0": 1.0, "x1": 2.0}, {"x0": 3.0, "x1": 4.0})
+    refused = ask(gateway, {"x0": 1.0})  # null becomes NaN, and so does this model's answer
+
+    assert [row["value"] for row in said(answer)["predictions"]] == [3.0, 7.0]
+    assert said(refused)["error"]["code"] == "bad_answer"
+    found = counts(gateway)
+    assert found.values == Moments(count=2, total=10.0, squares=58.0, minimum=3.0, maximum=7.0)
+    assert (found.labels, found.confidence, found.errors) == ({}, {}, {"bad_answer": 1})
+
+
+def test_nulls_are_counted_by_input(make: Make) -> None:
+    gateway = make(signature=matrix_signature(2, nullable=True), model=ignoring_model())
+    ask(gateway, {"x0": 1.0}, {"x0": 1.0, "x1": None}, {"x1": 2.0})
+
+    assert counts(gateway).nulls == {"x0": 1, "x1": 2}
 
 
 def test_only_unsure_rows_are_asked_again_and_each_says_by_whom(make: Make, cloud: CloudAt) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from taut.core.edge import Counts, Report
 from taut.core.errors import Conflict, Corrupt
 from taut.serving.edge import state as module
 from taut.serving.edge.inputs import Inputs
-from taut.serving.edge.state import EdgeState
+from taut.serving.edge.state import EdgeState, Period
 from taut.testing.world import SequenceIds
 
 Open = Callable[..., EdgeState]
@@ -171,6 +172,46 @@ def test_a_disk_that_takes_nothing_keeps_no_answer_from_being_given(open_state: 
     assert state.faults == 1
     moved.rename(folder)
     assert sum(report.counts.requests for report in told(state)) == 2
+
+
+class Forgetful(EdgeState):
+    """A planted fault: what was sent is not frozen, and grows with what comes after."""
+
+    def next_report(self) -> Report | None:
+        report = super().next_report()
+        if report is not None:
+            kept = self._kept
+            first = Period(
+                bundle=report.bundle, began_us=report.began_us, ended_us=report.ended_us, counts=report.counts
+            )
+            self._kept = msgspec.structs.replace(
+                kept, sending=None, sequence=report.sequence, waiting=(first, *kept.waiting)
+            )
+        return report
+
+
+@pytest.mark.parametrize("kind", [EdgeState, Forgetful])
+def test_the_books_show_a_state_that_lets_sent_reports_grow(tmp_path: Path, kind: type[EdgeState]) -> None:
+    """Shown by the planted fault: the same books balance with the real one."""
+    state = kind(tmp_path / "state", bundle="edge_a", now_us=1, ids=SequenceIds(), waiting_max=1)
+    control: dict[int, int] = {}
+    for _ in range(4):
+        state.count(ONE, 2)
+        state.turn(3)
+        report = state.next_report()  # received each time, and the answer is lost
+        assert report is not None
+        control.setdefault(report.sequence, report.counts.requests)
+    told_last: set[int] = set()
+    for _ in range(9):
+        report = state.next_report()
+        if report is None or report.sequence in told_last:
+            break
+        control.setdefault(report.sequence, report.counts.requests)
+        state.acknowledge(report.sequence)
+        told_last.add(report.sequence)
+    state.close()
+
+    assert (sum(control.values()) == 4) == (kind is EdgeState)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
