@@ -46,6 +46,8 @@ def hear(client: socket.socket, quiet_s: float = 0.3) -> Heard:
             data += part
     except TimeoutError:
         return Heard(data, ended=False)
+    except ConnectionError:
+        pass
     return Heard(data, ended=True)
 
 
@@ -92,6 +94,15 @@ def resident_bytes(pid: int) -> int:
 
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process has open; databases open files of their own as they please."""
+    found = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed while we look
+            found += os.readlink(entry).startswith("socket:")
+    return found
 
 
 def until(condition: Callable[[], bool], *, within_s: float = 20.0) -> None:

@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from taut import __version__
 from taut.core.errors import InvalidInput, NotFound, TautError, Unauthenticated
@@ -104,11 +105,14 @@ async def _body(request: Request, operation: Operation) -> object:
         return msgspec.to_builtins(fields)
     size = 0
     parts: list[bytes] = []
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise errors.TooLarge(f"the body passes {MAX_BODY_BYTES // 2**20} MiB: send less")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise errors.TooLarge(f"the body passes {MAX_BODY_BYTES // 2**20} MiB: send less")
+            parts.append(part)
+    except ClientDisconnect:
+        raise InvalidInput("the connection ended before the body did: send it whole") from None
     try:
         return msgspec.json.decode(b"".join(parts) or b"{}")
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

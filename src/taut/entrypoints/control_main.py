@@ -121,8 +121,9 @@ async def _serve(
     live: LiveTls | None,
 ) -> None:
     from taut.entrypoints.api import make_app
+    from taut.entrypoints.bounded import ARRIVAL_S, IDLE_S, protocols
     from taut.entrypoints.operations import operation_table
-    from taut.entrypoints.peers import PeerProtocol
+    from taut.serving.gateway.bounded import sweep
 
     def failed(request_id: str, error: BaseException) -> None:
         log.failure("request failed", error, request_id=request_id)
@@ -132,9 +133,10 @@ async def _serve(
         "lifespan": "off", "access_log": False, "log_config": None, "server_header": False,
         "timeout_graceful_shutdown": int(_DRAIN_S), "proxy_headers": False,
     }  # fmt: skip
-    reached = uvicorn.Config(app, **common)
+    outer_protocol, inner_protocol = protocols(platform.ids.new)
+    reached = uvicorn.Config(app, http=outer_protocol, **common)
     outer = QuietServer(reached) if live is None else TlsServer(reached, live)
-    inner = QuietServer(uvicorn.Config(app, http=PeerProtocol, **common))
+    inner = QuietServer(uvicorn.Config(app, http=inner_protocol, **common))
     servers = (outer, inner)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -144,7 +146,13 @@ async def _serve(
         asyncio.create_task(outer.serve(sockets=[tcp])),
         asyncio.create_task(inner.serve(sockets=[own])),
     ]
-    watch = asyncio.create_task(_stop_with_parent(servers, parent))
+    watches = [
+        asyncio.create_task(_stop_with_parent(servers, parent)),
+        *(
+            asyncio.create_task(sweep(server.server_state.connections, arrival_s=ARRIVAL_S, idle_s=IDLE_S))
+            for server in servers
+        ),
+    ]
     while not all(server.started for server in servers) and not any(task.done() for task in tasks):
         await asyncio.sleep(0.01)
     log.info("ready", pid=os.getpid())
@@ -153,7 +161,8 @@ async def _serve(
     renewed = outer.judge_peers if isinstance(outer, TlsServer) else _nothing
     async with kept_fresh(live, home=platform.home, name="control", log=log, on_renewed=renewed):
         await asyncio.gather(*tasks)
-    watch.cancel()
+    for watch in watches:
+        watch.cancel()
 
 
 def _nothing() -> None:
