@@ -78,6 +78,10 @@ def read(path: str) -> dict[str, bytes]:
     try:
         with open(path, "rb") as file, zipfile.ZipFile(io.BytesIO(file.read())) as archive:
             names = archive.namelist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise Unsigned(
+                    "a part of it is compressed, which none of a bundle is"
+                )  # nor can it unpack to any size
             files = {name: archive.read(name) for name in names}
     except Exception as error:
         said = str(error)[:200] or type(error).__name__

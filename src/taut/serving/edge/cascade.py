@@ -21,6 +21,10 @@ from taut.serving.runtime.rows import Value
 THREADS: Final = 8
 BREAKER: Final = BreakerSettings(window_s=30.0, requests=3, share=0.5, cool_down_s=2.0, cool_down_max_s=60.0)
 _CALLER: Final = "edge"
+_LEAST_S: Final = 0.005
+"""Nobody far away answers sooner, and an answer takes so long to leave."""
+_LONGER_S: Final = 1.0
+"""So much later a thread gives its socket up: whose patience ended first is then no matter of chance."""
 _SLACK: Final = 1e-3
 
 
@@ -84,10 +88,13 @@ class Cloud:
         self, rows: Sequence[Sequence[Value]], *, within_s: float | None = None
     ) -> CloudAnswer | None:
         """Ask about rows; None where no answer came in time, or nobody was asked since nobody has answered of late."""
-        permit = self.breaker.enter(self._counter_ns()) if self._busy < THREADS else 0
+        timeout_s = self._timeout_s if within_s is None else min(self._timeout_s, within_s - _LEAST_S)
+        hurried = timeout_s < self._timeout_s / 2
+        if timeout_s < _LEAST_S or self._busy >= THREADS:
+            return None
+        permit = self.breaker.enter(self._counter_ns())
         if not permit:
             return None
-        timeout_s = self._timeout_s if within_s is None else min(self._timeout_s, within_s)
         body = msgspec.json.encode(
             {
                 "instances": [
@@ -97,12 +104,15 @@ class Cloud:
         )
         self._busy += 1
         loop = asyncio.get_running_loop()
-        future = self._pool.submit(self._call, body, len(rows), timeout_s)
+        future = self._pool.submit(self._call, body, len(rows), timeout_s + _LONGER_S)
         future.add_done_callback(lambda _: _in_loop(loop, self._freed))
         try:
             async with asyncio.timeout(timeout_s):
                 found = await asyncio.wrap_future(future)
         except TimeoutError:
+            if hurried:  # the caller's own haste says nothing of the cloud
+                self.breaker.left(permit, self._counter_ns())
+                return None
             self._failed(permit, f"no answer within {timeout_s * 1000:.0f} ms")
             return None
         except InvalidInput as error:  # it does not take these rows; it is there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import subprocess
@@ -20,6 +21,8 @@ from taut.adapters.keys.file import FileKeys
 from taut.core.edge import Moments
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature
+from taut.entrypoints.edge.package import runner_files
+from taut.serving import gateway as gateway_face
 from taut.serving.edge import verify_bundle
 from taut.serving.edge.bundle import edge_signature
 from taut.serving.edge.calling import Caller
@@ -311,6 +314,17 @@ def test_the_callers_deadline_bounds_the_wait_for_the_cloud(make: Make, cloud: C
     assert said(ask(gateway, UNSURE, taut_deadline_ms="100"))["answered_by"] == "edge"
 
 
+def test_callers_in_a_hurry_do_not_keep_the_others_from_the_cloud(make: Make, cloud: CloudAt) -> None:
+    cloud.mode = "late"
+    gateway = make(threshold=0.9, timeout_s=60.0)
+    hurried = [ask(gateway, UNSURE, taut_deadline_ms=limit) for limit in ("20", "20", "20", "20", "1", "1")]
+    assert {said(answer)["answered_by"] for answer in hurried} == {"edge"}
+    assert len(cloud.asked) <= 4
+    cloud.mode = "answer"
+
+    assert said(ask(gateway, UNSURE))["answered_by"] == "cloud"
+
+
 def test_a_dead_cloud_is_left_alone_and_does_not_cost_every_request_its_time_out(
     make: Make, cloud: CloudAt
 ) -> None:
@@ -368,6 +382,28 @@ def test_features_become_columns_of_the_request_and_the_event_time_stays_last() 
     twice = msgspec.structs.replace(signature, request=(Column("wind", DType.FLOAT), *asked))
     with pytest.raises(InvalidInput, match="'wind' is a request column and a feature"):
         edge_signature(twice)
+
+
+def test_the_runner_imports_nothing_that_a_device_lacks() -> None:
+    """Whoever lets a module that the runner shares with the gateway import more finds out here."""
+    libraries = {"cryptography", "httptools", "msgspec", "numpy", "onnxruntime", "uvicorn"}
+    found: dict[str, set[str]] = {}
+    for name, source in runner_files().items():
+        for node in ast.walk(ast.parse(source)) if name.endswith(".py") else ():
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            for module in modules:
+                found.setdefault(module.partition(".")[0], set()).add(name)
+    foreign = {name: files for name, files in found.items() if name not in sys.stdlib_module_names}
+
+    assert set(foreign) == {*libraries, "taut"}, foreign
+
+
+def test_every_name_of_the_gateways_face_is_there() -> None:
+    assert {name for name in gateway_face.__all__ if getattr(gateway_face, name, None) is not None} == set(
+        gateway_face.__all__
+    )
 
 
 def test_the_requirements_of_a_bundle_are_those_of_the_lock() -> None:
