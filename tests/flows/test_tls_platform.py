@@ -8,14 +8,17 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
-from certs import TlsLoad, served
+from certs import Certs, TlsLoad, replace, served
 from installation import ORDER, Installation, Up, alive, until
+
+from taut.trust.tls import issue_server
 
 pytestmark = pytest.mark.xdist_group("tls-platform")
 
@@ -77,10 +80,25 @@ def token(it: Secured) -> str:
     return it.up.token()
 
 
-def test_without_tls_other_addresses_stay_refused(it: Secured) -> None:
-    told = it.shop.refused("up", "--host", "0.0.0.0", "--port", "0", exit_code=2, code="invalid_input")
+def test_without_tls_other_addresses_stay_refused_and_so_do_unfit_files(it: Secured, tmp_path: Path) -> None:
+    old = Certs(tmp_path / "old")
+    replace(
+        old.cert, issue_server(old.authority, ["a"], days=1, now=datetime.now(UTC) - timedelta(days=2)).cert
+    )
 
-    assert "--tls-cert" in told
+    def refused(*words: str, exit_code: int = 2, code: str = "invalid_input") -> str:
+        words = ("up", "--host", "0.0.0.0", "--port", "0", *words)
+        return it.shop.refused(*words, exit_code=exit_code, code=code)
+
+    assert "--tls-cert" in refused()
+    assert "--tls-key" in refused("--tls-cert", str(old.cert))
+    assert "is not that of" in refused(*old.words())
+    replace(old.key, (it.folder / "server.key").read_bytes())
+    old.key.chmod(0o644)
+    assert "chmod 600" in refused(*old.words(), exit_code=4, code="denied")
+    old.renew()
+    old.cert.unlink()
+    assert "not there" in refused(*old.words(), exit_code=3, code="not_found")
 
 
 def test_every_plane_is_reached_from_another_address_by_tls_1_3_alone(it: Secured, token: str) -> None:

@@ -10,13 +10,20 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+import uvicorn
 import uvloop
 
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
+from taut.entrypoints.control_server import TlsServer
+from taut.entrypoints.errors import GRPC
 from taut.serving.gateway import GatewayServer, compile_snapshot
+from taut.serving.rpc import RpcServer, RpcTls, Service, Upstream
+from taut.serving.rpc.upstream import Answer
 from taut.testing.serving import DataPlane, listen_somewhere, open_gateway
 from taut.trust.tls import LiveTls, TlsFiles, create_authority, issue_client, issue_server
 
@@ -37,12 +44,12 @@ def files(tmp_path: Path) -> TlsFiles:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, live: LiveTls) -> AsyncIterator[tuple[GatewayServer, int]]:
+async def serving(folder: Path, live: LiveTls, **more: Any) -> AsyncIterator[tuple[GatewayServer, int]]:
     plane = DataPlane(folder / "home", FileKeys(folder / "keys", random=SystemRandom()))
     with open_gateway(plane.home, SystemRandom()) as gateway:
         gateway.install(compile_snapshot(plane.snapshot(plane.endpoint()), home=plane.home, before=None))
         listener = listen_somewhere()
-        server = GatewayServer(gateway, listener, tls=live, handshake_timeout_s=0.5)
+        server = GatewayServer(gateway, listener, tls=live, handshake_timeout_s=0.5, **more)
         await server.start()
         try:
             yield server, listener.getsockname()[1]
@@ -155,3 +162,127 @@ def test_a_client_whose_certificate_ends_is_let_go_by_the_sweeper(tmp_path: Path
             return await asyncio.to_thread(talk)
 
     assert uvloop.run(run()) == (b"HTTP/1.1 200", b"")
+
+
+def test_idle_clients_that_never_say_goodbye_make_room_for_others(tmp_path: Path, files: TlsFiles) -> None:
+    def crowd(port: int, context: ssl.SSLContext) -> list[bytes]:
+        with contextlib.ExitStack() as stack:
+            idle = [stack.enter_context(connected(port, context)) for _ in range(6)]
+            assert {ask(one) for one in idle} == {b"HTTP/1.1 200"}
+            time.sleep(1.2)  # so that they count as idle
+            heard = []
+            for _ in range(8):
+                time.sleep(0.1)  # those that were closed have a moment to say goodbye
+                with connected(port, context) as one:
+                    heard.append(ask(one))
+            time.sleep(0.6)
+            gone = 0
+            for one in idle:
+                one.settimeout(0.1)
+                with contextlib.suppress(TimeoutError):
+                    gone += one.recv(1) == b""
+            return [*heard, str(gone).encode()]
+
+    async def run() -> tuple[list[bytes], int]:
+        async with serving(tmp_path, LiveTls(files, now=lambda: NOW), max_connections=6) as (server, port):
+            heard = await asyncio.to_thread(crowd, port, shown(tmp_path))
+            return heard, len(server._state.connections)
+
+    heard, open_now = uvloop.run(run())
+    assert set(heard[:-1]) == {b"HTTP/1.1 200"}
+    assert int(heard[-1]) >= 1
+    assert open_now <= 6
+
+
+def test_a_grpc_call_of_a_client_whose_authority_is_removed_is_refused_on_its_open_channel(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    async def run() -> list[grpc.StatusCode]:
+        live = LiveTls(files, now=lambda: NOW)
+        tls = RpcTls(live, now=lambda: NOW)
+        service = Service(Ready(), codes=GRPC, log_failure=print, tls=tls)
+        server = RpcServer(service, "127.0.0.1", 0, tls=tls)
+        await server.start()
+        shown(tmp_path)
+        credentials = grpc.ssl_channel_credentials(
+            AUTHORITY.cert, (tmp_path / "bob.key").read_bytes(), (tmp_path / "bob.pem").read_bytes()
+        )
+
+        async def call(channel: grpc.aio.Channel) -> grpc.StatusCode:
+            found: grpc.StatusCode = await channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(
+                b"", timeout=5
+            ).code()
+            return found
+
+        async with (
+            grpc.aio.secure_channel(f"localhost:{server.port}", credentials) as kept,
+            grpc.aio.secure_channel(
+                f"localhost:{server.port}", grpc.ssl_channel_credentials(AUTHORITY.cert)
+            ) as bare,
+        ):
+            codes = [await call(kept), await call(bare)]
+            assert files.client_ca is not None
+            files.client_ca.write_bytes(STRANGE.cert + AUTHORITY.cert)
+            assert live.look() == "renewed"
+            codes.append(await call(kept))
+            files.client_ca.write_bytes(STRANGE.cert)
+            assert live.look() == "renewed"
+            codes.append(await call(kept))
+            async with grpc.aio.secure_channel(
+                f"127.0.0.1:{server.port}", credentials, options=NAMED
+            ) as fresh:
+                codes.append(await call(fresh))
+        await server.drain(timeout_s=1.0)
+        return codes
+
+    code = grpc.StatusCode
+    assert asyncio.run(run()) == [
+        code.OK, code.UNAVAILABLE, code.OK, code.UNAUTHENTICATED, code.UNAVAILABLE,
+    ]  # fmt: skip
+
+
+NAMED = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+
+
+class Ready(Upstream):
+    """Gateways that are ready, whoever asks."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1", 1, connections=1)
+
+    async def ask(
+        self, method: str, path: str, headers: Any = (), body: bytes = b"", *, timeout_s: float
+    ) -> Answer:
+        return Answer(200, {}, b'{"ready":true}')
+
+
+def test_control_lets_go_of_a_client_whose_authority_is_removed_and_of_one_that_never_greets(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run() -> list[bytes]:
+        live = LiveTls(files, now=lambda: NOW)
+        config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=5)
+        server = TlsServer(config, live, handshake_s=0.5)
+        listener = listen_somewhere()
+        port = listener.getsockname()[1]
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        with contextlib.ExitStack() as stack:
+            one = await asyncio.to_thread(stack.enter_context, connected(port, shown(tmp_path)))
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=8))
+            heard = [await asyncio.to_thread(ask, one), await asyncio.to_thread(silent.recv, 10)]
+            assert files.client_ca is not None
+            files.client_ca.write_bytes(STRANGE.cert)
+            assert live.look() == "renewed"
+            server.judge_peers()
+            heard.append(await asyncio.to_thread(ask, one))
+        server.should_exit = True
+        await serving
+        return heard
+
+    assert asyncio.run(run()) == [b"HTTP/1.1 200", b"", b""]

@@ -29,11 +29,12 @@ class QuietServer(uvicorn.Server):
 class TlsServer(QuietServer):
     """A server that speaks TLS, with bounds on handshakes and goodbyes that uvicorn does not pass on.
 
-    live: what it shows, asked anew at each handshake.
+    live: what it shows, asked anew at each handshake, which may take `handshake_s`.
     """
 
-    def __init__(self, config: uvicorn.Config, live: LiveTls) -> None:
+    def __init__(self, config: uvicorn.Config, live: LiveTls, *, handshake_s: float = _HANDSHAKE_S) -> None:
         super().__init__(config)
+        self._handshake_s: Final = handshake_s
         self._live: Final = live
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -41,7 +42,7 @@ class TlsServer(QuietServer):
         self.servers = [
             await loop.create_server(
                 self._protocol, sock=found, backlog=self.config.backlog, ssl=self._live.context,
-                ssl_handshake_timeout=_HANDSHAKE_S, ssl_shutdown_timeout=_GOODBYE_S,
+                ssl_handshake_timeout=self._handshake_s, ssl_shutdown_timeout=_GOODBYE_S,
             )
             for found in sockets or []
         ]  # fmt: skip

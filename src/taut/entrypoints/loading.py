@@ -27,7 +27,15 @@ from taut.entrypoints.load import (
     report,
 )
 from taut.entrypoints.load.profile import Arrivals, steady
-from taut.entrypoints.reaching import address_of, advice, inside_of, open_http, seen_from, verification
+from taut.entrypoints.reaching import (
+    address_of,
+    advice,
+    asking,
+    inside_of,
+    open_http,
+    seen_from,
+    verification,
+)
 
 if TYPE_CHECKING:
     from taut.trust.tls import ClientFiles
@@ -195,7 +203,7 @@ def _metadata(where: str, endpoint: str, token: str, tls: ClientFiles | None, in
 
     headers = {"authorization": f"Bearer {token}"}
     try:
-        with open_http(where, tls, inside=inside, headers=headers, timeout=10.0) as http:
+        with asking(where, tls, inside=inside, headers=headers, timeout=10.0) as http:
             found = http.get(f"/v2/models/{quote(endpoint, safe='')}")
     except httpx.TransportError as error:
         raise Unavailable(f"the data plane at {where} does not answer ({error})") from error

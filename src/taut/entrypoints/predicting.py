@@ -11,7 +11,7 @@ import msgspec
 from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.entrypoints import errors
 from taut.entrypoints.client import Client, InProcess, connect
-from taut.entrypoints.reaching import address_of, advice, inside_of, open_http, seen_from
+from taut.entrypoints.reaching import address_of, advice, asking, inside_of, seen_from
 
 if TYPE_CHECKING:
     from taut.trust.tls import ClientFiles
@@ -82,7 +82,7 @@ def predict_at(
     headers = {"authorization": f"Bearer {token}"} if token else {}
     body = msgspec.json.encode({"instances": instances})
     try:
-        with open_http(url, tls, inside=inside, headers=headers, timeout=30.0) as http:
+        with asking(url, tls, inside=inside, headers=headers, timeout=30.0) as http:
             answer = http.post(_path(endpoint), content=body, headers={"content-type": "application/json"})
             if answer.status_code == 404 and http.get("/v2").status_code == 404:
                 with connect(Path(), url=url, token=token, tls=tls) as control:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -52,21 +54,30 @@ def verification(url: str, tls: ClientFiles | None) -> ssl.SSLContext | bool:
     return client_context(tls or ClientFiles())
 
 
-def open_http(url: str, tls: ClientFiles | None = None, *, inside: Path | None = None, **more: Any) -> Any:
-    """Return an `httpx.Client` for a URL, which ignores the environment's proxies.
-
-    inside: the Unix socket of gateways that is asked in the URL's place.
-    """
+def open_http(url: str, tls: ClientFiles | None = None, **more: Any) -> Any:
+    """Return an `httpx.Client` for a URL, which ignores the environment's proxies."""
     import httpx
 
-    if inside is not None:
-        return httpx.Client(
-            base_url="http://gateways",
-            transport=httpx.HTTPTransport(uds=str(inside)),
-            trust_env=False,
-            **more,
-        )
     return httpx.Client(base_url=url, verify=verification(url, tls), trust_env=False, **more)
+
+
+@contextmanager
+def asking(
+    url: str, tls: ClientFiles | None = None, *, inside: Path | None = None, **more: Any
+) -> Iterator[Any]:
+    """Yield an `httpx.Client` for a URL, or for the Unix socket of gateways that is asked in its place."""
+    import httpx
+
+    from taut.serving.snapshot.wire import socket_address
+
+    if inside is None:
+        with open_http(url, tls, **more) as http:
+            yield http
+        return
+    with socket_address(inside) as path:
+        carrier = httpx.HTTPTransport(uds=path)
+        with httpx.Client(base_url="http://gateways", transport=carrier, trust_env=False, **more) as http:
+            yield http
 
 
 def inside_of(home: Path) -> Path | None:

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from taut.core.errors import TautError
 from taut.serving.errors import Malformed, TooLarge
-from taut.serving.gateway.crowd import Crowd
+from taut.serving.gateway.crowd import Crowd, leave
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 128
@@ -282,7 +282,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if now_s - self.began_s > arrival_s and not self._owes():
                 self.refuse(Malformed(f"the request did not arrive within {arrival_s:g} s: send it faster"))
         elif self.idle_s is not None and now_s - self.idle_s > idle_s and not self._owes():
-            self.transport.close()
+            leave(self)
 
     def _stalled(self, now_s: float) -> bool:
         """Whether nothing of what waits to be sent was taken for too long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import Collection
 from typing import Any, Final, Protocol
@@ -12,6 +13,7 @@ MAX_CONNECTIONS: Final = 16_384
 _AT_ONCE: Final = 64  # so many are let go at once, since looking for them takes a walk over all
 _REST_S: Final = 1.0  # whoever was active within it is not idle: his next request may be on its way
 _RETRY_S: Final = 2.0
+_GOODBYE_S: Final = 0.3
 _MARGIN: Final = 1.1
 _RESERVE: Final = (
     512  # descriptors for everything else: log, snapshots, workers, sockets within the installation
@@ -62,7 +64,7 @@ class Crowd:
                 retry_after_s=_RETRY_S,
             )
         for _, one in heapq.nsmallest(min(_AT_ONCE, 1 + self._bound // 16), since, key=lambda pair: pair[0]):
-            one.transport.close()
+            leave(one)
         return None
 
 
@@ -70,3 +72,12 @@ def _idle_since(one: Guest) -> float | None:
     if one.idle_s is not None:
         return one.idle_s
     return None if one.heard else one.began_s
+
+
+def leave(one: Guest) -> None:
+    """Close while nothing is due. Over TLS the other side's goodbye, which may never come, is waited for only shortly."""
+    one.idle_s = one.began_s = None
+    one.heard = True
+    one.transport.close()
+    if one.transport.get_extra_info("ssl_object") is not None:
+        asyncio.get_running_loop().call_later(_GOODBYE_S, one.transport.abort)
