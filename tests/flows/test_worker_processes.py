@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import msgspec
 import pytest
 from processes import children, family, workers
 
+from taut.serving.meters import decode_reading
 from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import GatewaySettings, PreviousVersion, Publisher
 from taut.testing.serving import DataPlane, GatewayProcess, greedy_model, matrix_model, matrix_signature
@@ -206,6 +208,35 @@ def test_a_dead_zygote_is_started_again_when_a_worker_is_wanted(
     assert client.ask().status_code == 200  # the worker lives on
     os.kill(worker, signal.SIGKILL)
     until(lambda: client.ask(deadline_ms=300).status_code == 200, "no worker came")
+    client.close()
+
+
+def test_a_spare_takes_the_place_of_a_worker_that_ends(plane: DataPlane, gateway: GatewayProcess) -> None:
+    plane.issue(plane.endpoint(runtime="worker", spares=1))
+    gateway.start()
+    client = Client(plane, gateway)
+    assert gateway.process is not None
+    (zygote,) = children(gateway.process.pid)
+    with Publisher(plane.store, plane.home / "run" / "stream.sock") as publisher:
+
+        def whole(killed: int) -> bool:
+            beats = [state.beat for state in publisher.gateways() if state.beat is not None]
+            readings = [decode_reading(beat.meters) for beat in beats]
+            lanes = [lane for reading in readings if reading is not None for lane in reading.lanes]
+            return [(lane.workers, lane.spares, lane.lost) for lane in lanes] == [(1, 1, killed)]
+
+        def kill_the_oldest() -> None:
+            old = next(pid for pid in children(zygote) if _runs(pid))
+            os.kill(zygote, signal.SIGSTOP)  # so that none can be forked: who answers now was there before
+            os.kill(old, signal.SIGKILL)
+            until(lambda: not _runs(old), "it lives on")
+
+        for turn in range(2):  # the one that works, and the one that took its place
+            until(functools.partial(whole, turn), "the spare was not replaced")
+            kill_the_oldest()
+            assert client.ask(deadline_ms=2000).status_code == 200
+            assert client.ready()
+            os.kill(zygote, signal.SIGCONT)
     client.close()
 
 

@@ -133,6 +133,7 @@ class _Families:
         self.cache = counter("taut_cache_requests", "Answers by what the result cache had.", labels=[*series, "result"])  # fmt: skip
         self.workers = gauge("taut_workers", "Worker processes that are ready.", labels=series)
         self.wanted = gauge("taut_workers_wanted", "Worker processes that should be.", labels=series)
+        self.spares = gauge("taut_workers_spare", "Worker processes that wait for one to end.", labels=series)
         self.lost = counter("taut_workers_lost", "Worker processes that died.", labels=series)
         self.waiting = gauge("taut_queue_rows", "Rows that wait for a worker.", labels=series)
         self.shed = counter("taut_shed_requests", "Requests turned away from a full line.", labels=series)
@@ -166,6 +167,7 @@ class _Families:
             labels = [gateway, lane.endpoints, lane.version]
             self.workers.add_metric(labels, lane.workers)
             self.wanted.add_metric(labels, lane.wanted)
+            self.spares.add_metric(labels, lane.spares)
             self.lost.add_metric(labels, lane.lost)
             self.waiting.add_metric(labels, lane.waiting_rows)
             self.shed.add_metric(labels, lane.shed)

@@ -32,6 +32,7 @@ class Endpoint:
         audit: str = "crash-safe",
         runtime: str = "auto",
         workers: int = 1,
+        spares: int = 0,
         keep_loaded: bool | None = None,
         quota_per_s: float | None = None,
         description: str = "",
@@ -45,7 +46,7 @@ class Endpoint:
         audit: what a prediction's record survives before the answer leaves: `crash-safe` the death of any process,
         `power-safe` the loss of power, `off` nothing (low risk only). runtime: where the model runs: `inline` in the
         gateway, `worker` in processes of its own, `auto` by its measured cost and its risk. workers: how many such
-        processes each gateway keeps. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
+        processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
         quota_per_s: requests a second for a principal.
         """
@@ -79,6 +80,7 @@ class Endpoint:
             hedge_after=words.optional_duration(hedge_after, f"{what}: hedge_after"),
             runtime=words.one_of(runtime, ("auto", "inline", "worker"), f"{what}: runtime"),  # type: ignore[arg-type]  # as for audit
             workers=words.whole(workers, f"{what}: workers", low=1, high=64),
+            spares=words.whole(spares, f"{what}: spares", low=0, high=8),
             keep_loaded=words.optional_flag(keep_loaded, f"{what}: keep_loaded"),
             audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
             quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),

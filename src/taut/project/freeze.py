@@ -180,6 +180,8 @@ def _check_endpoint(
         yield 'hedge_after asks a second worker: give it workers=2 or more, and no runtime="inline"'
     if spec.hedge_after is not None and spec.model in graphs:
         yield "hedge_after asks a second worker of one model, and this is a graph: remove it"
+    if spec.spares and spec.runtime == "inline":
+        yield 'spares wait for workers, and runtime="inline" has none: leave one of them out'
     for fallback in spec.fallback:
         if fallback.endpoint is not None:
             yield from _check_simpler(

@@ -52,6 +52,13 @@ def declared(folder: Path, more: str, *, risk: str = "medium", **replaced: str) 
     return next(one for one in endpoints if one.name == "late")
 
 
+def test_spares_are_declared_for_workers_only(tmp_path: Path) -> None:
+    assert declared(tmp_path, "workers=2, spares=1").spares == 1
+
+    with pytest.raises(InvalidInput, match="spares wait for workers"):
+        declared(tmp_path, 'runtime="inline", spares=1')
+
+
 @pytest.mark.parametrize("said", ["True", "False", "None"])
 def test_whether_a_model_is_kept_in_memory_is_declared_in_three_ways(tmp_path: Path, said: str) -> None:
     assert repr(declared(tmp_path, f"keep_loaded={said}").keep_loaded) == said

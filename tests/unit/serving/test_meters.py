@@ -160,7 +160,7 @@ def test_a_reading_survives_the_wire_and_one_of_another_layout_is_none() -> None
 
 
 class FakeLane:
-    name, shed, lost, alive, wanted, waiting_rows = "late@1", 1, 2, 3, 4, 5
+    name, shed, lost, alive, wanted, waiting_rows, spares = "late@1", 1, 2, 3, 4, 5, 1
 
     def __init__(self) -> None:
         self.sizes = Histogram(BATCH_ROWS)

@@ -54,7 +54,8 @@ class EndpointReading(msgspec.Struct, frozen=True, kw_only=True):
 class LaneReading(msgspec.Struct, frozen=True, kw_only=True):
     """The workers of one model and the line before them.
 
-    endpoints: that it works for, joined by `+`; as a rule one. workers: that are ready, of those `wanted`.
+    endpoints: that it works for, joined by `+`; as a rule one. workers: that are ready, of those `wanted`. spares: that
+    are ready beside them.
     shed, lost: requests turned away from the full line, and workers that died.
     """
 
@@ -66,6 +67,7 @@ class LaneReading(msgspec.Struct, frozen=True, kw_only=True):
     shed: int
     lost: int
     batch_rows: HistogramReading
+    spares: int = 0
 
 
 class TraceReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +161,9 @@ class Lane(Protocol):
     def wanted(self) -> int: ...
 
     @property
+    def spares(self) -> int: ...
+
+    @property
     def waiting_rows(self) -> int: ...
 
 
@@ -173,7 +178,7 @@ def read_lanes(lanes: Iterable[tuple[str, Lane]]) -> tuple[LaneReading, ...]:
         LaneReading(
             endpoints="+".join(dict.fromkeys(endpoints[key])), version=lane.name, workers=lane.alive,
             wanted=lane.wanted, waiting_rows=lane.waiting_rows, shed=lane.shed, lost=lane.lost,
-            batch_rows=lane.sizes.reading(),
+            batch_rows=lane.sizes.reading(), spares=lane.spares,
         )
         for key, lane in found.items()
     )  # fmt: skip

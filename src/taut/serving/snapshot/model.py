@@ -92,7 +92,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     where it can score the same request and gives the same classes. fallback_when: on what occasions. cache: None keeps
     no answers. hedge_after_ms: when a second worker is asked beside a slow one; None never.
     runtime: where the model runs; `auto` measures it at load and takes a worker process where one row takes longer than
-    `GatewaySettings.worker_us` or the risk is high. workers: processes of each gateway. latency_ms: what an answer may
+    `GatewaySettings.worker_us` or the risk is high. workers: processes of each gateway. spares: processes beside them that wait for one
+    to end. latency_ms: what an answer may
     take, by which batches and the line before the workers are sized. keep_loaded: True keeps the live version in memory,
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
@@ -109,6 +110,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     risk: Literal["low", "medium", "high"] = "medium"
     runtime: Runtime = "auto"
     workers: int = 1
+    spares: int = 0
     latency_ms: float = 1000.0
     keep_loaded: bool | None = None
     quota: Limit | None = None

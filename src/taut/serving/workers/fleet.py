@@ -39,7 +39,7 @@ class WorkerModel(ModelForm):
     def bytes_of_all(self) -> int:
         """Return what its workers take beside what they share, with the artifact that further ones are made from."""
         loaded = self.lane.loaded
-        return self._artifact_bytes + (0 if loaded is None else self.lane.wanted * loaded.private_bytes)
+        return self._artifact_bytes + (0 if loaded is None else self.lane.processes * loaded.private_bytes)
 
 
 class Fleet:

@@ -34,11 +34,12 @@ _CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
 
 
 class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """workers: processes. latency_s: what an answer may take, by which batches are sized. hang_s: a worker that takes
+    """workers: processes that take batches. spares: that wait, loaded, for one of them to end. latency_s: what an answer may take, by which batches are sized. hang_s: a worker that takes
     longer over a batch, and twenty times longer than its fit says, is killed and replaced.
     """
 
     workers: int = 1
+    spares: int = 0
     latency_s: float = 1.0
     hang_s: float = 10.0
 
@@ -91,7 +92,7 @@ class Lane:
         Raises Corrupt or InvalidInput for a model that no worker can load, Unavailable when none can be started.
         """
         self._look_for_hanging()
-        for _ in range(self._settings.workers):
+        for _ in range(self._settings.workers + self._settings.spares):
             self._replace(pause_s=0.0)
         await asyncio.shield(self._first)
         assert self.loaded is not None
@@ -159,25 +160,41 @@ class Lane:
 
     @property
     def wanted(self) -> int:
-        """Return how many workers there should be."""
+        """Return how many workers there should be, without spares."""
         return self._settings.workers
+
+    @property
+    def processes(self) -> int:
+        """Return how many processes there should be, with spares."""
+        return self._settings.workers + self._settings.spares
+
+    @property
+    def spares(self) -> int:
+        """Return how many spares are ready."""
+        return sum(1 for member in self._members if member.ready) - self.alive
 
     @property
     def alive(self) -> int:
         """Return how many workers are ready."""
-        return sum(1 for member in self._members if member.ready)
+        return sum(1 for member in self._working() if member.ready)
 
     @property
     def idle(self) -> int:
         """Return how many workers have nothing to do."""
-        return sum(1 for member in self._members if member.idle)
+        return sum(1 for member in self._working() if member.idle)
 
     # batches
 
     def _idle_member(self) -> Member | None:
         """Return the fastest worker that has nothing to do."""
-        idle = [member for member in self._members if member.idle]
+        idle = [member for member in self._working() if member.idle]
         return min(idle, key=lambda one: one.ratio) if idle else None
+
+    def _working(self) -> list[Member]:
+        """Return the workers that take batches; those that came after them are spares, until one of these is gone."""
+        if not self._settings.spares:
+            return self._members
+        return [member for member in self._members if member.ready][: self._settings.workers]
 
     def _at_once(self, member: Member, item: Item) -> None:
         now_s = self._loop.time()
