@@ -94,6 +94,8 @@ class Residents:
         self._loop: Final = asyncio.get_running_loop()
         self._entries: dict[str, _Entry] = {}
         self._of: Final[dict[int, _Entry]] = {}
+        self._dropped: Final[dict[str, _Entry]] = {}
+        self._leaving: Final[dict[str, asyncio.Future[None]]] = {}
         self._freed: Final = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
         self._load_ns: Final = Histogram(TIME_NS)
@@ -131,6 +133,7 @@ class Residents:
             if key not in merged:
                 del self._entries[key]
                 entry.dropped = True
+                self._dropped[key] = entry
                 self._look_at_dropped(entry)
             else:
                 entry.resident.keep = merged[key].keep
@@ -221,6 +224,11 @@ class Residents:
 
     def _entry(self, want: Want) -> _Entry:
         entry = self._entries.get(want.key)
+        if (
+            entry is None and want.key in self._dropped
+        ):  # it comes back before the last request of its time is answered
+            entry = self._entries[want.key] = self._dropped.pop(want.key)
+            entry.dropped = False
         if entry is None:
             resident = Resident(want.key, want.name, keep=want.keep, on_free=self._on_free)
             entry = self._entries[want.key] = self._of[id(resident)] = _Entry(resident, want)
@@ -264,6 +272,10 @@ class Residents:
         try:
             while True:
                 await self._make_room(resident, min(entry.guess_bytes, self._most(resident)))
+                if (
+                    resident.key in self._leaving
+                ):  # or the workers that are let go might be taken for new ones
+                    await asyncio.wait((self._leaving[resident.key],))
                 start_s = self._loop.time()
                 model, size_bytes = await self._loop.run_in_executor(self._loader, entry.want.load)
                 resident.load_s = self._loop.time() - start_s
@@ -277,7 +289,7 @@ class Residents:
                     self._in(entry, model)
                     return
                 # larger than it looked: others are in use, or would have to go for one that nobody asked for
-                self._loop.run_in_executor(self._loader, self._let_go, [model])
+                self._free(resident.key, [model])
                 del model
                 if not wanted:
                     shelf.leave(resident)
@@ -372,6 +384,7 @@ class Residents:
         if not entry.dropped or resident.pins or entry.task is not None:
             return
         self._of.pop(id(resident), None)
+        self._dropped.pop(resident.key, None)
         if resident.model is not None:
             self._shelf.leave(resident)
             self._out(resident)
@@ -386,7 +399,17 @@ class Residents:
         resident.set(None)
         self._changed(resident)
         self._freed.set()
-        self._loop.run_in_executor(self._loader, self._let_go, held)
+        self._free(resident.key, held)
+
+    def _free(self, key: str, held: list[Model]) -> None:
+        leaving = self._leaving[key] = self._loop.run_in_executor(self._loader, self._let_go, held)
+        leaving.add_done_callback(lambda done: self._left(key, done))
+
+    def _left(self, key: str, done: asyncio.Future[None]) -> None:
+        if self._leaving.get(key) is done:
+            del self._leaving[key]
+        if not done.cancelled():
+            done.result()  # what fails here is a fault of ours: let the loop say it
 
 
 async def _nothing() -> None:

@@ -40,7 +40,7 @@ class ByHand(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
         future: Future[Any] = Future()
         if getattr(fn, "by_hand", False):
-            self.waiting.append((future, fn))
+            self.waiting.append((future, lambda: fn(*args)))
         else:
             _run(future, lambda: fn(*args))
         return future
@@ -66,7 +66,9 @@ class Model:
 class House:
     """Models with the sizes that a test gives them, and what became of them."""
 
-    def __init__(self, budget_mib: int, *, by_hand: bool = False, shelf: type[Shelf] = Shelf) -> None:
+    def __init__(
+        self, budget_mib: int, *, by_hand: bool = False, slow_to_go: bool = False, shelf: type[Shelf] = Shelf
+    ) -> None:
         self.loader = ByHand()
         self.by_hand = by_hand
         self.loads: list[str] = []
@@ -78,9 +80,17 @@ class House:
         self.residents = Residents(
             shelf=shelf(self.budget_bytes),
             loader=self.loader,
-            let_go=lambda held: self.gone.append(cast(Any, held.pop()).name),
+            let_go=self._let_go_by_hand if slow_to_go else self._let_go,
             changed=self._changed,
         )
+
+    def _let_go(self, held: list[Any]) -> None:
+        self.gone.append(held.pop().name)
+
+    def _let_go_by_hand(self, held: list[Any]) -> None:
+        self._let_go(held)
+
+    _let_go_by_hand.by_hand = True  # type: ignore[attr-defined]  # read by the executor above
 
     def _changed(self, resident: Resident) -> None:
         self.changes.append(resident.name)
@@ -300,6 +310,40 @@ async def test_models_of_the_snapshot_before_go_once_their_requests_are_answered
     assert house.gone == ["a"]
     with pytest.raises(NotLoaded, match="taken out of service"):
         await house.ask(before["a"])
+
+
+@on_loop
+async def test_a_model_that_comes_back_before_it_is_gone_is_the_same_one() -> None:
+    house = House(40)
+    before = await house.serve(house.want("a"), house.want("b"))
+    done = asyncio.Event()
+    under_way = asyncio.create_task(house.ask(before["a"], during=done.wait()))
+    await settled()
+
+    await house.serve(house.want("b"))
+    again = await house.serve(house.want("a"), house.want("b"))
+    done.set()
+
+    assert await under_way == "a"
+    assert again["a"] is before["a"]
+    assert await house.ask(again["a"]) == "a"
+    assert (house.loads, house.gone) == (["a"], [])
+
+
+@on_loop
+async def test_a_model_is_not_loaded_again_before_it_was_let_go() -> None:
+    house = House(40, slow_to_go=True)
+    found = await house.serve(house.want("a"))
+    await house.ask(found["a"])
+    await house.residents.unload(found["a"], timeout_s=1.0)
+    asked = asyncio.create_task(house.ask(found["a"]))
+    await settled()
+    assert house.loads == ["a"]
+
+    house.loader.run_one()
+
+    assert await asked == "a"
+    assert (house.loads, house.gone) == (["a", "a"], ["a"])
 
 
 @on_loop
