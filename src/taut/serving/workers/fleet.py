@@ -28,18 +28,21 @@ _FORK_TIMEOUT_S: Final = 30.0
 class WorkerModel(ModelForm):
     """A model that lies in worker processes: `lane.run` is awaited where a loaded one's `run` would be called."""
 
-    def __init__(self, lane: Lane, signature: ModelSignature, *, artifact_bytes: int = 0) -> None:
+    def __init__(
+        self, lane: Lane, signature: ModelSignature, *, artifact_bytes: int = 0, processes: int = 1
+    ) -> None:
         assert lane.loaded is not None, "a lane is started before its model is used"
         super().__init__(signature, lane.loaded.inputs)
         self.lane: Final = lane
         self.cost = lane.loaded.cost
         self._artifact_bytes: Final = artifact_bytes
+        self._processes: Final = processes
 
     @property
     def bytes_of_all(self) -> int:
         """Return what its workers take beside what they share, with the artifact that further ones are made from."""
         loaded = self.lane.loaded
-        return self._artifact_bytes + (0 if loaded is None else self.lane.processes * loaded.private_bytes)
+        return self._artifact_bytes + (0 if loaded is None else self._processes * loaded.private_bytes)
 
 
 class Fleet:
@@ -93,7 +96,10 @@ class Fleet:
         except BaseException:
             lane.close()
             raise
-        made = self._models[key] = WorkerModel(lane, order.signature, artifact_bytes=len(model))
+        processes = settings.workers + settings.spares
+        made = self._models[key] = WorkerModel(
+            lane, order.signature, artifact_bytes=len(model), processes=processes
+        )
         return made
 
     def let_go(self, model: WorkerModel) -> None:

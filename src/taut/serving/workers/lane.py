@@ -164,11 +164,6 @@ class Lane:
         return self._settings.workers
 
     @property
-    def processes(self) -> int:
-        """Return how many processes there should be, with spares."""
-        return self._settings.workers + self._settings.spares
-
-    @property
     def spares(self) -> int:
         """Return how many spares are ready."""
         return sum(1 for member in self._members if member.ready) - self.alive
@@ -200,7 +195,7 @@ class Lane:
         now_s = self._loop.time()
         if now_s + self._line.plan.seconds(item.rows) > item.deadline_s:
             _fail(item, _too_late())
-            self._nothing_in_time()
+            self._plan_anew(doubting=True)
         else:
             self._give(member, [item], now_s)
 
@@ -213,7 +208,7 @@ class Lane:
             if batch:
                 self._give(member, batch, now_s)
             elif late:
-                self._nothing_in_time()
+                self._plan_anew(doubting=True)
 
     def _give(self, member: Member, batch: list[Item], now_s: float) -> None:
         assert self._layout is not None
@@ -267,18 +262,18 @@ class Lane:
         self._plan_anew()
         return member.done(expected_s, now_s)
 
-    def _plan_anew(self) -> None:
-        """Fit the line to what batches take now, where that has changed by more than a little."""
+    def _plan_anew(self, *, doubting: bool = False) -> None:
+        """Fit the line to what batches take now, where that has changed by more than a little.
+
+        doubting: the estimate, by which everything would be too late: only a batch that is tried can correct it.
+        """
+        if doubting:
+            self._pace.relax()
         factor = self._pace.factor
         if abs(factor - self._planned_for) > _NOTABLE * self._planned_for:
             self._planned_for = factor
             cost = Cost(base_us=self._cost.base_us * factor, row_us=self._cost.row_us * factor)
             self._line.plan = plan(cost, workers=self._settings.workers, latency_s=self._settings.latency_s)
-
-    def _nothing_in_time(self) -> None:
-        """Doubt the estimate by which everything would be too late: only a batch that is tried can correct it."""
-        self._pace.relax()
-        self._plan_anew()
 
     def _again(self, item: Item) -> None:
         if not item.answer.done():
