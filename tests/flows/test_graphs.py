@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from installation import ORDER, Installation, Json, Up
+from installation import ORDER, Installation, Json, Up, until
 
 MORE = """
 
@@ -43,8 +45,38 @@ stacked = taut.Graph(
     "stacked", nodes={"trees": TREES, "straight": taut.node(straight, inputs={"distance_km": "trees.probability"}),
     "first": taut.first_confident(["trees", "straight"], at=0.8)}, output="first",
 )
+@taut.model(
+    "guess", dataset=orders, request=["items", "distance_km"], label="late", label_at="arrived_at",
+    split=taut.by_time(test="20d", gap="1d"), resources=taut.Resources(cpu=1, memory="2GiB", timeout="5m"),
+)
+def guess(ctx: taut.TrainContext) -> taut.Trained:
+    from guessing import Guess
+
+    return taut.Trained(Guess(float(ctx.train["late"].mean())), inputs=["items", "distance_km"], output="probability")
+
+
+mixed = taut.Graph(
+    "mixed", nodes={"trees": TREES, "guess": taut.node(guess), "both": taut.average("trees", "guess", tolerate=1)},
+    output="both",
+)
+mingled = taut.Endpoint("mingled", model=mixed, release=taut.Direct())
 blended = taut.Endpoint("blended", model=blend, release=taut.Direct())
 plain = taut.Endpoint("plain", model=straight, release=taut.Direct())
+"""
+
+
+GUESSING = """
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Guess:
+    share: float
+
+    def __call__(self, columns):
+        return np.clip(self.share + 0.001 * columns["distance_km"], 0.0, 1.0)
 """
 
 
@@ -54,8 +86,10 @@ def template(released_template: Installation, tmp_path_factory: pytest.TempPathF
     shop = released_template.copy_to(tmp_path_factory.mktemp("graphs") / "shop")
     project = shop.folder / "project.py"
     project.write_text(project.read_text() + MORE)
+    shop.write("guessing.py", GUESSING)
     shop("apply")
     assert shop("train", "straight")["verdict"] == "admit"
+    assert shop("train", "guess")["verdict"] == "admit"
     shop("model", "approve", "straight@1")
     shop("release", "start", "plain", "1")
     return shop
@@ -164,3 +198,49 @@ def test_what_does_not_fit_together_is_refused(shop: Installation) -> None:
     assert "is of model late" in said
     said = shop.refused("train", "blend", "-p", "depth=3", exit_code=2, code="invalid_input")
     assert "is a graph" in said
+
+
+def workers(up: Up) -> list[int]:
+    """Return the processes below the gateway's zygote."""
+    return [worker for zygote in children(up.pid("gateway-0")) for worker in children(zygote)]
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in listed.read_text().split()]
+    return found
+
+
+def test_code_is_a_node_whose_killed_worker_costs_no_answer(shop: Installation) -> None:
+    assert shop("train", "mixed")["version"] == "mixed@1"
+    shop("release", "start", "mingled", "1")
+    scored = shop("batch", "mingled", "--from", "orders", "--to", "scores")
+    assert (scored["version"], scored["rejected_rows"]) == ("mixed@1", 0)
+    shares = {}
+    for name, result in (("mingled", "scores"), ("late", "trees"), ("guess", "guesses")):
+        shop("batch", name, "--from", "orders", "--to", result)
+        (row,) = shop("batch", "get", result, "--key", "17")["rows"]
+        shares[name] = row["probability"]
+    assert shares["mingled"] == pytest.approx((shares["late"] + shares["guess"]) / 2, abs=1e-6)
+
+    with shop.up() as up:
+        bearer = up.token()
+        url, headers = f"{up.data}/v1/predict/mingled", {"authorization": f"Bearer {bearer}"}
+
+        def ask() -> httpx.Response:
+            return httpx.post(url, json={"instances": [ORDER]}, headers=headers, timeout=20.0)
+
+        whole, alone = ask().json()["predictions"][0]["probability"], share(up, bearer, "late", ORDER)
+        assert whole != pytest.approx(alone)
+        (worker,) = workers(up)  # trees run in the gateway, code never does
+        os.kill(worker, signal.SIGKILL)
+        answers = [ask()]
+        until(lambda: answers.append(ask()) is None and "taut-fallback" not in answers[-1].headers)
+
+        assert {one.status_code for one in answers} == {200}
+        assert {one.headers.get("taut-fallback") for one in answers} <= {None, "without=guess"}
+        for one in answers:
+            found = one.json()["predictions"][0]["probability"]
+            assert found == pytest.approx(alone if "taut-fallback" in one.headers else whole, abs=1e-6)

@@ -13,7 +13,7 @@ from taut.core.schema import FeatureLookup, ModelSignature
 from taut.lifecycle.batch import Scored
 from taut.lifecycle.features import JoinedFeatures, Materialisation
 from taut.lifecycle.registry import ModelState
-from taut.project.declared import endpoint_of
+from taut.project.declared import endpoint_of, judged_specs
 from taut.project.words import nearest
 from taut.serving.batch import answer_schema, needs_of
 from taut.workflows.rooms import Rooms
@@ -79,10 +79,6 @@ def pin_batch(rooms: Rooms, asked: Asked) -> Batch:
         raise InvalidInput(f"max_rejected is {asked.max_rejected}: it is a share of the rows, from 0 to 1")
     endpoint, release, version = _target(rooms, asked.target)
     signature = rooms.registry.signature(version)
-    if signature.form == "graph":
-        raise InvalidInput(
-            f"{version} is a graph, and batches score with single models: score with its nodes"
-        )
     info = _snapshot(rooms, asked.dataset)
     spec = rooms.data.spec(info.ref)
     needs = needs_of(signature, event_time=spec.event_time)
@@ -109,7 +105,7 @@ def _target(rooms: Rooms, target: str) -> tuple[str | None, str | None, VersionR
     name, at, _ = target.partition("@")
     manifest = rooms.plans.require()
     endpoints = {spec.name: spec.model for spec in manifest.endpoints}
-    models = {spec.name for spec in manifest.models}
+    models = {spec.name for spec in judged_specs(manifest)}
     if name not in endpoints and name not in models:
         raise NotFound(
             f"the project has no endpoint or model {name[:80]!r}{nearest(name, {*endpoints, *models})}"

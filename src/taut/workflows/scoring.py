@@ -16,6 +16,7 @@ import polars as pl
 
 from taut.core.answers import read_answer
 from taut.core.errors import Corrupt, Exhausted, InvalidInput, Unavailable
+from taut.core.graphs import read_plan
 from taut.core.refs import VersionRef
 from taut.core.room import room_for
 from taut.core.schema import Schema
@@ -27,6 +28,7 @@ from taut.serving.batch import (
     CHUNKS,
     MODEL,
     NO_ANSWER,
+    NODE,
     REASONS,
     STOP,
     answer_columns,
@@ -103,9 +105,7 @@ class Scoring:
         ):
             folder, output = Path(scratch, CHUNKS), Path(scratch, "output")
             folder.mkdir()
-            model = Path(scratch, self._signature.file)
-            # verified byte for byte here, whatever was found when the gate asked
-            model.write_bytes(rooms.registry.load(self._model, to_serve=True).model)
+            models = self._models(Path(scratch))
             feeder = Feeder(folder, numbers, self._source, self._write)
             stack.callback(feeder.close)
             feeder.start()
@@ -124,13 +124,26 @@ class Scoring:
             task = Task(
                 function=_FUNCTION,
                 arguments={"signature": msgspec.to_builtins(self._signature), "numbers": numbers},
-                inputs={CHUNKS: str(folder), MODEL: str(model)},
+                inputs={CHUNKS: str(folder), **models},
                 limits=_LIMITS,
             )
             result = rooms.jobs.run(task, output=output, progress=absorb)
             absorb()
             feeder.raise_fault()
         return result
+
+    def _models(self, scratch: Path) -> dict[str, str]:
+        """Write the model, and a graph's nodes, for the job; return where they lie by the names that it knows them by."""
+        # verified byte for byte here, whatever was found when the gate asked
+        loaded = self._rooms.registry.load(self._model, to_serve=True)
+        found = {MODEL: scratch / self._signature.file}
+        found[MODEL].write_bytes(loaded.model)
+        if self._signature.form == "graph":
+            plan = read_plan(loaded.model)
+            for name in plan.pins:
+                found[f"{NODE}{name}"] = scratch / plan.file(name)
+                found[f"{NODE}{name}"].write_bytes(loaded.parts[plan.file(name)])
+        return {name: str(path) for name, path in found.items()}
 
     def _source(self) -> Callable[[int], Prepared]:
         """Open the snapshot and the feature sets, each verified, and return what prepares a chunk of them.

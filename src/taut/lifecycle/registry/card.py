@@ -28,6 +28,7 @@ def card_json(info: VersionInfo) -> dict[str, Any]:
         "variant": None if candidate.variant is None else msgspec.to_builtins(candidate.variant),
         "artifact": candidate.artifact.digest,
         "form": candidate.signature.form,
+        "nodes": candidate.nodes,
         "data": {
             "label": candidate.label, "snapshots": candidate.snapshots, "features": candidate.features,
             "split": candidate.split, "digest": candidate.data,
@@ -124,8 +125,11 @@ def card_markdown(info: VersionInfo) -> str:
 
 
 def _form(info: VersionInfo) -> list[str]:
-    """Of code: that it is, and which."""
+    """Of code: that it is, and which. Of a graph: the versions that it is made of."""
     candidate = info.candidate
+    if candidate.nodes:
+        nodes = "; ".join(f"`{name}` is {version}" for name, version in candidate.nodes.items())
+        return [f"Composed of {nodes}. What holds for them holds for it.", ""]
     if candidate.signature.form != "code":
         return []
     return [

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path
+from taut.serving.batch.chunks import CHUNKS, MODEL, NODE, STOP, answer_path, chunk_path
 
 if TYPE_CHECKING:
     from taut.serving.batch.answers import answer_columns, answer_schema
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNKS",
     "MODEL",
+    "NODE",
     "NO_ANSWER",
     "REASONS",
     "STOP",

@@ -7,8 +7,9 @@ from typing import Final
 
 CHUNKS: Final = "chunks"
 MODEL: Final = "model"
+NODE: Final = "node-"
 STOP: Final = "stop"
-"""Names of the job's inputs, and of the file that says that no further chunk will come."""
+"""Names of the job's inputs, with what stands before those of a graph's nodes, and of the file that says that no further chunk will come."""
 
 
 def chunk_path(folder: Path, number: int) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +14,9 @@ import numpy.typing as npt
 from taut.core.answers import write_answer
 from taut.core.schema import ModelSignature
 from taut.ports.jobs import JobContext
-from taut.serving.batch.chunks import CHUNKS, MODEL, STOP, answer_path, chunk_path
+from taut.serving.batch.chunks import CHUNKS, MODEL, NODE, STOP, answer_path, chunk_path
 from taut.serving.errors import BadAnswer
-from taut.serving.runtime import Feed, LoadedModel
+from taut.serving.runtime import Feed, LoadedModel, load_graph
 from taut.serving.runtime.code import load_apart
 from taut.serving.runtime.encode import MATRIX
 
@@ -39,19 +39,33 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 def score(
     arguments: dict[str, object], inputs: dict[str, Path], output: Path, context: JobContext
 ) -> dict[str, object]:
-    """Score the chunks of the folder `chunks` with `model`, leaving an answer a chunk, and say which are done.
+    """Score the chunks of the folder `chunks` with `model`, of a graph with its nodes' `node-NAME` too, leaving an answer a chunk, and say which are done.
 
     Chunks may be written while the job runs; it ends early when the folder holds `stop`, or none came for ten minutes.
     A row that the model fails on is NaN in its answer: the others of its chunk are scored.
     """
     work = msgspec.convert(arguments, Work)
-    model = load_apart(inputs[MODEL], work.signature)
+    scored = _scoring(inputs, work.signature)
     done = 0
     for number, path in _arriving(inputs[CHUNKS], work.numbers):
-        write_answer(answer_path(output, number), _scored(model, path))
+        write_answer(answer_path(output, number), scored(path))
         done += 1
         context.progress(str(number), done / len(work.numbers))
     return {"chunks": done}
+
+
+def _scoring(inputs: dict[str, Path], signature: ModelSignature) -> Callable[[Path], Array]:
+    """Load what scores, and return what answers a chunk."""
+    if signature.form != "graph":
+        model = load_apart(inputs[MODEL], signature)
+        return lambda path: _scored(model, path)
+    from taut.serving.batch.graph import score_chunk  # with Polars, as below
+
+    artifacts = {
+        name.removeprefix(NODE): path.read_bytes() for name, path in inputs.items() if name.startswith(NODE)
+    }
+    graph = load_graph(inputs[MODEL].read_bytes(), artifacts, load=load_apart)
+    return lambda path: score_chunk(graph, path)
 
 
 def _arriving(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[int, Path]]:
