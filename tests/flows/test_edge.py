@@ -113,6 +113,7 @@ def test_a_device_asks_the_cloud_when_unsure_answers_alone_when_it_is_gone_and_r
     row = {**ORDER, "waiting": 40}
 
     def counted() -> list[Json]:
+        time.sleep(0.1)
         found: list[Json] = shop("model", "edge", "late@1")["devices"]
         return found
 
@@ -144,13 +145,12 @@ def test_a_device_asks_the_cloud_when_unsure_answers_alone_when_it_is_gone_and_r
             assert httpx.get(f"{runner.url}/v2/health/ready").json()["degraded"]
             assert runner.ask({"warehouse": 3}).status_code == 422
             runner.kill()  # with everything since the last report untold
-    with serving(bundle, *settings) as runner:
+    with shop.up(port=up.port), serving(bundle, *settings) as runner:
         runner.ask(row)
         assert (runner.ask({**row, "distance_km": 1e7})).status_code == 200
-        with shop.up(port=up.port):
-            until(lambda: sum(one["answers"] for one in counted()) == 9, within_s=30, said=runner.said)
-            time.sleep(1.2)  # as long as two further reports take
-            (device,) = counted()
+        until(lambda: sum(one["answers"] for one in counted()) == 9, within_s=30, said=runner.said)
+        time.sleep(1.2)  # as long as two further reports take
+        (device,) = counted()
     assert device["answers"] == 9
     assert (device["by_cloud"] + device["by_edge"], device["errors_by_code"]) == (9, {"invalid_input": 1})
     assert device["cloud_silent"] >= 6
