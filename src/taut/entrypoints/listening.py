@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,9 @@ INNER: Final = "run/gateways.sock"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 PLANES: Final = 3
 """So many ports in a row a platform has: the data plane's, control's and gRPC's."""
-_PORTS: Final = 2**16
-_ATTEMPTS: Final = 20
+_FIRST_PORT: Final = 20_000
+_OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_ATTEMPTS: Final = 50
 _BACKLOG: Final = 2048
 _HANDOVER_S: Final = 2.0
 
@@ -92,17 +94,31 @@ def listen(address: Address, *, tls: bool = False) -> socket.socket:
 
 
 def listen_anywhere(host: str, *, tls: bool = False) -> socket.socket:
-    """Bind a port that the system chooses and beside which the other planes find theirs free.
+    """Bind a port that is free, and beside which the other planes find theirs free.
 
-    Whoever takes one of those in the meantime is met by `await_free`. Raises Conflict when none is found.
+    It is none of those that the system gives to connections to outside: one of them may take control's port for as long
+    as control is being started again. Starts are `PLANES` apart, so that platforms started at once do not meet.
+    Raises Conflict when none is found.
     """
+    starts = range(_FIRST_PORT, _outgoing_from() - PLANES, PLANES)
     for _ in range(_ATTEMPTS):
-        listener = listen(Address(host, 0), tls=tls)
-        port = listener.getsockname()[1]
-        if port + PLANES <= _PORTS and is_free_beside(Address(host, port), tls=tls):
+        here = Address(host, secrets.choice(starts))
+        try:
+            listener = listen(here, tls=tls)
+        except Conflict:
+            continue
+        if is_free_beside(here, tls=tls):
             return listener
         listener.close()
     raise Conflict(f"no {PLANES} ports in a row are free on {host}: name the first of them with --port")
+
+
+def _outgoing_from() -> int:
+    """Return the first port that the system gives to connections to outside; IANA's where it does not say."""
+    try:
+        return max(_FIRST_PORT + 100 * PLANES, int(_OUTGOING.read_text().split()[0]))
+    except (OSError, ValueError, IndexError):
+        return 49_152
 
 
 def is_free_beside(address: Address, *, tls: bool = False) -> bool:

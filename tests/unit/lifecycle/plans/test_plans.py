@@ -22,7 +22,7 @@ from taut.lifecycle.plans import metadata as plans_metadata
 from taut.lifecycle.plans.plans import BUNDLE_TYPE
 from taut.lifecycle.plans.tables import applied
 from taut.ports.keys import Keys
-from taut.project.bundle import _zip
+from taut.project.archive import write_archive
 from taut.project.manifest import (
     ColumnSpec,
     ContractSpec,
@@ -43,7 +43,7 @@ from taut.trust.lineage import metadata as lineage_metadata
 from taut.trust.signing import sign_statement
 
 NOWHERE = Surroundings()
-BUNDLE = _zip({"project.py": b"def train(ctx): ...\n"})
+BUNDLE = write_archive({"project.py": b"def train(ctx): ...\n"})
 
 
 def manifest(bundle: bytes = BUNDLE, **changes: object) -> Manifest:
@@ -162,7 +162,7 @@ def test_a_manifest_that_does_not_hold_together_is_rejected(broken: Manifest, sa
 
 
 def test_a_function_that_the_bundle_lacks_is_named() -> None:
-    other = _zip({"elsewhere.py": b""})
+    other = write_archive({"elsewhere.py": b""})
 
     assert "function 'train' of module 'project', which the bundle lacks" in reasons(manifest(other), other)
 
@@ -200,7 +200,7 @@ def test_two_operators_at_once_cannot_overwrite_each_other(house: House) -> None
 
 
 def test_every_plan_can_be_returned_to_code_and_all(house: House) -> None:
-    other = _zip({"project.py": b"def train(ctx): return 2\n"})
+    other = write_archive({"project.py": b"def train(ctx): return 2\n"})
     first = house.plans.apply(manifest(), BUNDLE, actor="ada", surroundings=NOWHERE)
     house.plans.apply(manifest(other), other, actor="ada", surroundings=NOWHERE)
 
