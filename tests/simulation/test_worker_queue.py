@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 import pytest
@@ -36,11 +36,13 @@ class Fifo:
         return [self._items.popleft() for _ in range(min(len(self._items), self.plan.batch_rows))], []
 
 
-def arrivals(rate: float, seed: int, *, caller: str, priority: int = 5) -> Iterator[tuple[float, Item]]:
+def arrivals(
+    rate: float, seed: int, *, caller: str, priority: int = 5, rows: int = 1
+) -> Iterator[tuple[float, Item]]:
     dice, now_s = random.Random(seed), 0.0
     while now_s < SECONDS:
         now_s += dice.expovariate(rate)
-        yield now_s, Item(1, now_s + LATENCY_S, priority, caller)
+        yield now_s, Item(rows, now_s + LATENCY_S, priority, caller)
 
 
 def simulate(
@@ -104,6 +106,52 @@ def test_below_its_capacity_nobody_waits_for_a_batch_to_fill() -> None:
     answered = simulate(Line(made), arrivals(50, 2, caller="a"))["a"]
 
     assert sorted(answered)[len(answered) // 2] == pytest.approx(made.seconds(1), rel=0.01)
+
+
+class TurnsByRequest(Line):
+    """A planted fault, as it was: a turn is a request, however many rows it has."""
+
+    def _next(self, level: OrderedDict[str, deque[Item]]) -> str:
+        return next(iter(level))
+
+
+def kept(line: Line, capacity: float, *, rows: int, times: float) -> float:
+    """Return the share of what a caller of a fifth of the capacity is answered that he keeps beside a flood."""
+    small = list(arrivals(0.2 * capacity, 4, caller="small"))
+    alone = len(simulate(Line(line.plan), iter(small))["small"])
+    flood = arrivals(times * capacity / rows, 3, caller="flood", rows=rows)
+    return len(simulate(line, flood, iter(small)).get("small", [])) / alone
+
+
+@pytest.mark.parametrize(("rows", "times"), [(8, 3.0), (16, 10.0)])
+@pytest.mark.parametrize("kind", ["1 ms a request, nothing gained by batching", "1 ms a batch"])
+def test_a_flood_of_large_requests_costs_another_caller_less_than_a_tenth(
+    kind: str, rows: int, times: float
+) -> None:
+    made = plan(COSTS[kind], workers=1, latency_s=LATENCY_S)
+    capacity = made.batch_rows / made.seconds(made.batch_rows)
+
+    assert kept(Line(made), capacity, rows=rows, times=times) >= 0.97
+
+
+def test_turns_by_request_would_let_large_requests_starve_small_ones() -> None:
+    made = plan(COSTS["1 ms a batch"], workers=1, latency_s=LATENCY_S)
+    capacity = made.batch_rows / made.seconds(made.batch_rows)
+
+    assert kept(TurnsByRequest(made), capacity, rows=16, times=3.0) < 0.5
+
+
+def test_a_flood_of_many_callers_leaves_each_his_share() -> None:
+    made = plan(COSTS["1 ms a request, nothing gained by batching"], workers=1, latency_s=LATENCY_S)
+    capacity = 1 / made.seconds(1)
+    floods = [arrivals(capacity / 2, seed, caller=f"flood{seed}", rows=2) for seed in range(10, 14)]
+    small = list(arrivals(0.15 * capacity, 4, caller="small"))
+
+    both = simulate(Line(made), *floods, iter(small))
+
+    assert len(both["small"]) >= 0.9 * len(small)
+    answered = [len(both[f"flood{seed}"]) for seed in range(10, 14)]
+    assert max(answered) <= 1.1 * min(answered)
 
 
 def test_one_caller_s_flood_does_not_starve_another() -> None:
