@@ -16,7 +16,7 @@ import grpc
 import httpx
 import pytest
 from certs import Certs, TlsLoad, replace, served
-from installation import ORDER, Installation, Up, alive, until
+from installation import ORDER, Installation, Up, alive, logged_ids, until
 
 from taut.trust.tls import issue_server
 
@@ -211,6 +211,21 @@ def test_kill_9_of_each_process_under_tls_load_breaks_only_what_was_under_way(
 
 
 @pytest.mark.crash
+def test_sigterm_of_each_process_under_tls_load_fails_no_request(it: Secured, token: str) -> None:
+    with TlsLoad(it.up.port, token, it.context, BODY, PATH, kept=2, fresh=2) as load:
+        load.more(20)
+        pids = {name: it.up.pid(name) for name in ("control", "grpc-0", "gateway-1")}
+        for pid in pids.values():
+            os.kill(pid, signal.SIGTERM)
+        until(lambda: all(_again(it.up, name, pid) for name, pid in pids.items()), within_s=30)
+        load.more(20)
+    assert (load.refused, load.broken) == ([], [])
+    assert it.grpc_live()
+    exits = {child["name"]: child["last_exit"] for child in it.up.state()["children"]}
+    assert {exits[name] for name in pids} == {"exit 0"}
+
+
+@pytest.mark.crash
 def test_a_killed_supervisor_leaves_tls_gateways_that_the_next_one_adopts_and_a_stop_drains(
     it: Secured, token: str
 ) -> None:
@@ -228,10 +243,12 @@ def test_a_killed_supervisor_leaves_tls_gateways_that_the_next_one_adopts_and_a_
         assert {name: it.up.pid(name) for name in before} == before
         assert it.grpc_live()
         assert (load.refused, load.broken) == ([], [])
-    process = it.up.process
-    assert process is not None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=40) == 0
+        process = it.up.process
+        assert process is not None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=40) == 0
+    assert load.refused == []
+    assert set(load.answered) <= logged_ids(it.shop.home)
     assert not any(alive(pid) for pid in before.values())
 
 

@@ -286,3 +286,39 @@ def test_control_lets_go_of_a_client_whose_authority_is_removed_and_of_one_that_
         return heard
 
     assert asyncio.run(run()) == [b"HTTP/1.1 200", b"", b""]
+
+
+def test_a_handshake_that_is_under_way_when_the_drain_begins_is_finished_and_answered(
+    tmp_path: Path, files: TlsFiles
+) -> None:
+    def ended(one: ssl.SSLObject, coming: ssl.MemoryBIO) -> bytes:
+        try:
+            return one.read(4096)
+        except ssl.SSLWantReadError:
+            return b""
+
+    async def run() -> bytes:
+        async with serving(tmp_path, LiveTls(files, now=lambda: NOW)) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            coming, going = ssl.MemoryBIO(), ssl.MemoryBIO()
+            one = shown(tmp_path).wrap_bio(coming, going, server_hostname="localhost")
+            with contextlib.suppress(ssl.SSLWantReadError):
+                one.do_handshake()
+            writer.write(going.read())
+            coming.write(await reader.read(65_536))
+            drain = asyncio.create_task(server.drain(timeout_s=3.0))
+            await asyncio.sleep(0.1)
+            one.do_handshake()
+            one.write(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n")
+            writer.write(going.read())
+            heard = b""
+            while not heard and (data := await reader.read(65_536)):
+                coming.write(data)
+                heard = ended(one, coming)
+            writer.close()
+            assert await drain
+            return heard
+
+    heard = uvloop.run(run())
+    assert heard.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in heard

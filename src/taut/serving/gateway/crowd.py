@@ -35,11 +35,15 @@ class Guest(Protocol):
 
 
 class Crowd:
-    """At most `bound` of `connections`, the server's own set of those that are open."""
+    """At most `bound` of `connections`, the server's own set of those that are open.
+
+    leaving: set when the server drains; connections that are made yet, having been accepted before, end with one answer.
+    """
 
     def __init__(self, connections: Collection[Any], *, bound: int = MAX_CONNECTIONS) -> None:
         self._connections: Final = connections
         self._bound: Final = bound
+        self.leaving = False
 
     @property
     def full(self) -> bool:

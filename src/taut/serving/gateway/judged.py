@@ -44,6 +44,7 @@ class JudgedProtocol(BoundedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        self.draining = self._crowd.leaving
         if self._judge is not None:
             self.judge_peer()
 

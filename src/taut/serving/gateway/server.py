@@ -119,10 +119,12 @@ class GatewayServer:
                 await self._sweeper
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
+        self._crowd.leaving = True
         for connection in self._connections():
             connection.draining = True
         linger = min(loop.time() + _LINGER_S, deadline)
-        while self._state.connections and loop.time() < linger:
+        # over TLS a connection that was accepted may still be in its handshake
+        while (self._state.connections or self._tls is not None) and loop.time() < linger:
             await asyncio.sleep(0.01)
         idle = [connection for connection in self._connections() if connection.idle]
         for connection in self._connections():
