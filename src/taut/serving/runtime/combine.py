@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from taut.serving.runtime.outputs import Label, Outputs, output_checker
 
 Array = npt.NDArray[Any]
 _NO_COLUMNS: Final = ()
+_FEW_ROWS: Final = 32
 
 
 class Combiner:
@@ -25,24 +26,49 @@ class Combiner:
     """
 
     def __init__(self, node: Node, face: Face, members: Sequence[Face]) -> None:
-        self._node: Final = node
+        self._votes: Final = node.kind == "vote"
         self._classes: Final = face.classes
         self._orders: Final = [_order(face, member) for member in members]
-        weights = node.weights or (1.0,) * len(node.of)
-        self._weights: Final = np.array(weights, dtype=np.float64)
+        self._weights: Final = node.weights or (1.0,) * len(node.of)
         self.check: Final = checker(face)
 
     def combine(self, said: Sequence[Outputs | None]) -> Outputs:
         """Return one answer a row. said: of each of `of`, None for one that is left out; one at least is there."""
-        there = [at for at, one in enumerate(said) if one is not None]
-        answers = [one for one in said if one is not None]
-        weights = self._weights[there] / self._weights[there].sum()
+        there = [(at, one) for at, one in enumerate(said) if one is not None]
+        total = sum(self._weights[at] for at, _ in there)
+        weighed = [(self._weights[at] / total, one, at) for at, one in there]
+        count = len(weighed[0][1].values) or len(weighed[0][1].probabilities)
+        return self._few(weighed) if count <= _FEW_ROWS else self._many(weighed)
+
+    def _few(self, weighed: Sequence[tuple[float, Outputs, int]]) -> Outputs:
+        """Combine in plain Python, which for a few rows takes a fraction of what numpy does.
+
+        Means of what was checked are finite and sum to 1 as what they were made from, so they are not checked again.
+        """
         if not self._classes:
-            values = np.array([one.values for one in answers], dtype=np.float64)
-            return self.check(weights @ values, values.shape[1])
-        take = self._votes if self._node.kind == "vote" else self._shares
-        total = sum(weight * take(one, at) for weight, one, at in zip(weights, answers, there, strict=True))
-        assert isinstance(total, np.ndarray)
+            columns = zip(
+                *[[weight * value for value in one.values] for weight, one, _ in weighed], strict=True
+            )
+            return Outputs(values=[sum(column) for column in columns])
+        told = []
+        for weight, one, at in weighed:
+            rows = self.aligned(one, at)
+            told.append(
+                [[weight * share for share in row] for row in (_ballots(rows) if self._votes else rows)]
+            )
+        rows = [[sum(shares) for shares in zip(*row, strict=True)] for row in zip(*told, strict=True)]
+        return Outputs(labels=[self._classes[row.index(max(row))] for row in rows], probabilities=rows)
+
+    def _many(self, weighed: Sequence[tuple[float, Outputs, int]]) -> Outputs:
+        if not self._classes:
+            values = sum(weight * np.array(one.values, dtype=np.float64) for weight, one, _ in weighed)
+            return self.check(np.asarray(values), len(weighed[0][1].values))
+        total = np.zeros((len(weighed[0][1].probabilities), len(self._classes)))
+        for weight, one, at in weighed:
+            shares = np.array(self.aligned(one, at), dtype=np.float64)
+            if self._votes:
+                shares = np.eye(shares.shape[1])[shares.argmax(axis=1)]
+            total += weight * shares
         return self.check(total, len(total))
 
     def aligned(self, said: Outputs, at: int) -> Sequence[Sequence[float]]:
@@ -52,16 +78,12 @@ class Combiner:
             return said.probabilities
         return [[row[index] for index in order] for row in said.probabilities]
 
-    def _shares(self, said: Outputs, at: int) -> Array:
-        shares = np.array(said.probabilities, dtype=np.float64)
-        order = self._orders[at]
-        return shares if order is None else shares[:, order]
 
-    def _votes(self, said: Outputs, at: int) -> Array:
-        shares = self._shares(said, at)
-        votes = np.zeros_like(shares)
-        votes[np.arange(len(shares)), shares.argmax(axis=1)] = 1.0
-        return votes
+def _ballots(rows: Sequence[Sequence[float]]) -> Iterator[list[float]]:
+    """Yield 1 for the likeliest class of each row, the first of equals, and 0 for the others."""
+    for row in rows:
+        best = row.index(max(row))
+        yield [1.0 if at == best else 0.0 for at in range(len(row))]
 
 
 def _order(face: Face, member: Face) -> list[int] | None:

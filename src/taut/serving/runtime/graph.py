@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, Exhausted, InvalidInput, TautError, Unavailable
 from taut.core.graphs import (
+    Face,
     GraphPlan,
     Node,
     Pin,
@@ -96,6 +97,22 @@ def _part(said: Outputs, rows: Sequence[int]) -> Outputs:
     )
 
 
+def _take(node: Node, column: str, known: Mapping[str, Face]) -> Callable[[_Frame], Sequence[Value]]:
+    """Return what finds the values of a node's input: what the caller sent or was looked up, or what another node gave."""
+    reference = node.inputs.get(column)
+    if reference is None:
+        return lambda frame: frame.columns[column]
+    source, _, output = reference.partition(".")
+    face = known[source]
+
+    def take(frame: _Frame) -> Sequence[Value]:
+        said = frame.said[source]
+        assert isinstance(said, Outputs), "a node whose source failed is not asked"
+        return fed(said, output, face)
+
+    return take
+
+
 class Graph:
     """A plan with the forms of its models.
 
@@ -117,6 +134,11 @@ class Graph:
         self._surely: Final = {node.name for layer in self._always for node in layer}
         self._layers: Final = {node.name: layers(plan.nodes, [node.name]) for node in plan.nodes}
         self._shared: Final = {name: self._surely_needed(found) for name, found in self._layers.items()}
+        self._needs: Final = {node.name: needs(node) for node in plan.nodes}
+        self._takes: Final = {
+            name: [_take(plan.node(name), item.column.name, self._faces) for item in form.signature.inputs]
+            for name, form in forms.items()
+        }
         self._combiners: Final = {
             node.name: Combiner(node, self._faces[node.name], [self._faces[name] for name in node.of])
             for node in plan.nodes
@@ -177,7 +199,11 @@ class Graph:
             for node in layer:
                 if node.kind == "model" and node.name not in frame.said:
                     lost = next(
-                        (one for name in needs(node) if isinstance(one := frame.said[name], Unavailable)),
+                        (
+                            one
+                            for name in self._needs[node.name]
+                            if isinstance(one := frame.said[name], Unavailable)
+                        ),
                         None,
                     )
                     if lost is None:
@@ -196,16 +222,8 @@ class Graph:
                     frame.said[node.name] = self._combined(frame, node)
 
     def _ask(self, frame: _Frame, node: Node) -> Ask:
-        form, given = self.forms[node.name], []
-        for item in form.signature.inputs:
-            reference = node.inputs.get(item.column.name)
-            if reference is None:
-                given.append(frame.columns[item.column.name])
-                continue
-            source, _, output = reference.partition(".")
-            said = frame.said[source]
-            assert isinstance(said, Outputs), "a node whose source failed is not asked"
-            given.append(fed(said, output, self._faces[source]))
+        form = self.forms[node.name]
+        given = [take(frame) for take in self._takes[node.name]]
         try:
             feed = form.encode(list(zip(*given, strict=True)) if form.row_major else given)
         except InvalidInput as error:
