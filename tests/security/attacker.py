@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+PATIENCE_S = 15.0
 BODY = b'{"instances":[{"x0":1.0,"x1":0.5,"x2":-0.25}]}'
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -37,22 +38,27 @@ def connect(port: int, timeout_s: float = 10.0) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
 
 
-def hear(client: socket.socket, quiet_s: float = 0.3) -> Heard:
-    """Read until the other side closes, or says nothing for `quiet_s`."""
-    client.settimeout(quiet_s)
+def hear(client: socket.socket, answers: int | None = 1, *, quiet_s: float = 0.2) -> Heard:
+    """Read until the other side closes, or says nothing more for `quiet_s` after so many answers; None reads to the end."""
     data = b""
-    try:
-        while part := client.recv(65_536):
-            data += part
-    except TimeoutError:
-        return Heard(data, ended=False)
-    except ConnectionError:
-        pass
-    return Heard(data, ended=True)
+    while True:
+        enough = answers is not None and data.count(b"HTTP/1.1 ") >= answers
+        client.settimeout(quiet_s if enough else PATIENCE_S)
+        try:
+            part = client.recv(65_536)
+        except TimeoutError:
+            return Heard(data, ended=False)
+        except ConnectionError:
+            return Heard(data, ended=True)
+        if not part:
+            return Heard(data, ended=True)
+        data += part
 
 
-def say(port: int, *parts: bytes, pause_s: float = 0.0, hang_up: bool = False, quiet_s: float = 0.3) -> Heard:
-    """Send, and read what comes. hang_up: end our direction of the connection after it."""
+def say(
+    port: int, *parts: bytes, answers: int | None = 1, pause_s: float = 0.0, hang_up: bool = False
+) -> Heard:
+    """Send, and read what comes; see `hear`. hang_up: end our direction of the connection after it."""
     with connect(port) as client:
         with contextlib.suppress(ConnectionError):
             for part in parts:
@@ -60,7 +66,13 @@ def say(port: int, *parts: bytes, pause_s: float = 0.0, hang_up: bool = False, q
                 time.sleep(pause_s)
             if hang_up:
                 client.shutdown(socket.SHUT_WR)
-        return hear(client, quiet_s)
+        return hear(client, answers)
+
+
+def says_well(port: int, request: bytes) -> bool:
+    """Whether a fresh caller is answered. request: one that asks for the connection to be kept."""
+    closing = request.replace(b"host: x", b"host: x\r\nconnection: close", 1)
+    return say(port, closing, answers=None).statuses == [200]
 
 
 def push(client: socket.socket, part: bytes, *, most_bytes: int) -> int:
@@ -105,7 +117,7 @@ def sockets(pid: int) -> int:
     return found
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 20.0) -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 40.0) -> None:
     deadline_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline_s, "did not happen in time"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from attacker import connect, hear, push, resident_bytes, say, sockets, until
+from attacker import connect, hear, push, resident_bytes, say, says_well, sockets, until
 
 pytestmark = [
     pytest.mark.xdist_group("hostile-control"),
@@ -33,7 +33,7 @@ class Control(NamedTuple):
     log: Path
 
     def is_well(self) -> bool:
-        return say(self.port, LIVE).statuses == [200]
+        return says_well(self.port, LIVE)
 
 
 def free_port() -> int:
@@ -100,7 +100,7 @@ NO_REQUEST = {
 def test_what_is_no_request_gets_one_400_in_our_shape_and_nothing_after_it(
     control: Control, shape: str
 ) -> None:
-    heard = say(control.port, NO_REQUEST[shape] + LIVE, hang_up=True, quiet_s=5.0)
+    heard = say(control.port, NO_REQUEST[shape] + LIVE, hang_up=True, answers=None)
 
     assert heard.statuses == [400], heard.data
     assert heard.ended
@@ -114,7 +114,7 @@ def test_what_is_no_request_gets_one_400_in_our_shape_and_nothing_after_it(
     ids=["a value", "100,000"],
 )  # fmt: skip
 def test_a_bomb_of_headers_is_a_413(control: Control, sent: bytes) -> None:
-    heard = say(control.port, sent, quiet_s=5.0)
+    heard = say(control.port, sent, answers=None)
 
     assert heard.statuses == [413]
     assert heard.error()["code"] == "too_large"
@@ -130,7 +130,7 @@ def test_an_identity_among_the_trailers_is_nobodys(control: Control) -> None:
 
 
 def test_pipelined_requests_around_a_bad_one_are_answered_in_order_up_to_it(control: Control) -> None:
-    heard = say(control.port, LIVE * 20 + b"nonsense\r\n\r\n" + LIVE, quiet_s=5.0)
+    heard = say(control.port, LIVE * 20 + b"nonsense\r\n\r\n" + LIVE, answers=None)
 
     assert heard.statuses == [200] * 20 + [400]
     assert heard.ended
@@ -151,7 +151,7 @@ def test_a_flood_of_pipelined_requests_costs_little_and_stalls_nobody(control: C
 
 @pytest.mark.parametrize("cut", [10, 60, len(post(body=b"{     }")) - 3])
 def test_a_request_that_ends_midway_is_no_failure_of_ours(control: Control, cut: int) -> None:
-    heard = say(control.port, post(body=b"{     }")[:cut], hang_up=True, quiet_s=5.0)
+    heard = say(control.port, post(body=b"{     }")[:cut], hang_up=True, answers=None)
 
     assert heard.statuses in ([400], [401])
 
@@ -163,11 +163,10 @@ def test_more_connections_than_control_holds_leave_it_open_to_others(control: Co
             client = stack.enter_context(connect(control.port))
             if number % 2:
                 client.sendall(LIVE)
-        until(lambda: sockets(control.pid) > before + 300)
-        held = sockets(control.pid) - before
         until(control.is_well)
+        # what is accepted in one turn of the loop is let go of in the next
+        until(lambda: before + 300 < sockets(control.pid) < before + 600)
 
-    assert held < 600
     until(lambda: sockets(control.pid) <= before + 2)
 
 
@@ -181,7 +180,7 @@ def test_busy_connections_beyond_the_bound_are_told_so_and_those_there_are_serve
             busy.append(client)
         until(lambda: sockets(control.pid) >= before + 500)
 
-        refused = [say(control.port, quiet_s=5.0) for _ in range(3)]
+        refused = [say(control.port, answers=None) for _ in range(3)]
         busy[0].sendall(LIVE[-2:])
 
         assert [one.statuses for one in refused] == [[503]] * 3
