@@ -102,6 +102,17 @@ def test_a_worker_answers_what_the_gateway_itself_would(plane: DataPlane, gatewa
     client.close()
 
 
+def test_workers_stand_back_for_their_gateway(plane: DataPlane, gateway: GatewayProcess) -> None:
+    plane.issue(plane.endpoint(runtime="worker"))
+    gateway.start()
+    (worker,) = workers(gateway)
+    assert gateway.process is not None
+
+    own, its = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (gateway.process.pid, worker))
+
+    assert (its, own) == (min(19, own + 5), os.getpriority(os.PRIO_PROCESS, 0))
+
+
 def test_a_worker_holds_no_secret_no_file_and_no_network(plane: DataPlane, gateway: GatewayProcess) -> None:
     plane.issue(plane.endpoint(runtime="worker"))
     os.environ["TAUT_TEST_SECRET"] = "planted"

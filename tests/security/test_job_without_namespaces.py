@@ -54,7 +54,7 @@ def test_files_and_network_are_still_out_of_reach_and_the_result_says_how(tmp_pa
 
     assert result["end"] == "done", result
     assert not {"userns", "netns", "pidns", "mountns"} & set(result["isolation"])
-    assert "seccomp" in result["isolation"]
+    assert {"seccomp", "nice"} <= set(result["isolation"])
     refused = {name for name, why in result["value"]["refused"].items() if why}
     assert {"connect_tcp", "connect_unix", "send_udp", "ptrace", "new_user_namespace"} <= refused
     if any(name.startswith("landlock") for name in result["isolation"]):

@@ -23,6 +23,7 @@ from taut.core.errors import InvalidInput, Unavailable
 from taut.ports.jobs import JobResult, Progress, Task
 
 _SCRATCH: Final = "job-"
+_NICE: Final = 10  # whatever answers requests on this machine goes first
 _FUNCTION: Final = re.compile(r"taut(\.[a-z][a-z0-9_]*)*\.job:[a-z][a-z0-9_]*")
 _THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "ARROW_NUM_THREADS",
@@ -115,6 +116,7 @@ class ProcessJobs:
                 "cpu_seconds": math.ceil(limits.timeout_s * cores) + 5,
                 "max_tasks": MAX_TASKS,
                 "cpus": self._cpus(cores),
+                "nice": _NICE,
             },
         }
         line = _encode(order)

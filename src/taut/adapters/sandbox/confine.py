@@ -44,7 +44,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     readable, writable: files and folders, besides Python's own. memory_bytes, file_bytes: of one process and one
     file, the hard stop behind whoever watches the tree. cpu_seconds: of one process. max_tasks: processes and threads.
     cpus: the processors that it may run on; empty leaves them as they are. alone: it makes no other process, only threads, and
-    signals and adjusts none; for who shares a process namespace with others.
+    signals and adjusts none; for who shares a process namespace with others. nice: how far it stands back for others that
+    want the same processor, 0 to 19.
     """
 
     readable: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_files: int = 1024
     cpus: tuple[int, ...] = ()
     alone: bool = False
+    nice: int = 0
 
 
 def confine(rules: Rules, *, entered: tuple[str, ...]) -> tuple[str, ...]:
@@ -70,6 +72,9 @@ def confine(rules: Rules, *, entered: tuple[str, ...]) -> tuple[str, ...]:
         with suppress(OSError):
             os.sched_setaffinity(0, rules.cpus)
             held.append("cpu-affinity")
+    if rules.nice:
+        os.nice(rules.nice)
+        held.append("nice")
     if not LINUX:
         return tuple(held)
     with suppress(OSError):  # the first to go when the machine itself runs out
