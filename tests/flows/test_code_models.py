@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 import httpx
 import pytest
 from installation import ORDER, Installation, Up, until
+
+from taut.adapters.bus.records import RecordsBus
+from taut.adapters.records import open_sqlite
+from taut.adapters.world import SystemClock, SystemRandom
+from taut.bootstrap.platform import open_platform
+from taut.core.cloudevents import Event
+from taut.lifecycle.registry import verify_export
 
 pytestmark = pytest.mark.xdist_group("code")
 
@@ -136,9 +144,7 @@ def test_the_card_and_why_say_that_a_model_is_code(shop: Installation) -> None:
     assert {check["outcome"] for check in checks.values()} == {"passed"}
 
 
-def test_an_endpoint_that_wants_code_inline_is_told_before_it_is_live(
-    shop: Installation, tmp_path: Path
-) -> None:
+def test_who_wants_code_where_it_never_runs_is_told_so(shop: Installation, tmp_path: Path) -> None:
     other = shop.copy_to(tmp_path / "shop")
     other.write(
         "project.py", (other.folder / "project.py").read_text().replace("workers=2", 'runtime="inline"')
@@ -155,6 +161,8 @@ def test_an_endpoint_that_wants_code_inline_is_told_before_it_is_live(
     assert "only ONNX models have variants" in other.refused(
         "model", "optimise", "late@1", exit_code=5, code="conflict"
     )
+    edge = ("model", "export", "late@1", "--edge", str(tmp_path / "late.pyz"), "--features")
+    assert "a device runs ONNX models only" in other.refused(*edge, exit_code=5, code="conflict")
 
 
 def test_code_answers_over_every_face_from_workers(live: Up, bearer: str) -> None:
@@ -246,3 +254,40 @@ def test_a_function_whose_state_lies_elsewhere_is_told_so(shop: Installation, tm
     told = other("train", "late", expect=10)
 
     assert "scoring.py, line" in str(told), told
+
+
+def test_a_stream_is_answered_by_code_in_workers_of_its_own(shop: Installation, tmp_path: Path) -> None:
+    other = shop.copy_to(tmp_path / "shop")
+    other("release", "start", "late", "1")
+    records = open_sqlite(other.home / "taut.db")
+    bus = RecordsBus(records, SystemClock(), SystemRandom())
+    rows = [ORDER, {**ORDER, "distance_km": 401}, {**ORDER, "items": 5}]
+    bus.publish(
+        "orders",
+        [
+            Event(id=f"o{at}", source="shop", type="order", data=json.dumps(row).encode())
+            for at, row in enumerate(rows)
+        ],
+    )
+    records.close()
+
+    counts = other("stream", "run", "late", "--from", "orders", "--to", "answers", "--until-empty")
+
+    assert (counts["received"], counts["answered"], counts["dead"]) == (3, 2, 1)
+    (letter,) = other("stream", "dead-letters", "late", "--from", "orders")["dead_letters"]
+    assert (letter["id"], letter["code"]) == ("o1", "bad_answer")
+    assert "raised RuntimeError in scoring.py" in letter["reason"]
+
+
+def test_code_is_reproduced_to_the_byte_exported_and_verified(shop: Installation, tmp_path: Path) -> None:
+    other = shop.copy_to(tmp_path / "shop")
+    run = other("model", "show", "late@1")["run"]
+
+    again = other("run", "reproduce", run)
+    out = other("model", "export", "late@1", "--to", str(tmp_path / "out"))
+
+    assert again["same"] is True, again
+    assert {"manifest.json", "model.taut"} <= set(out["files"])
+    with open_platform(other.home, environ={}) as platform:
+        keys = platform.keys.public_keys(purpose="model")
+    assert verify_export(tmp_path / "out", keys).signature.form == "code"

@@ -355,6 +355,7 @@ def _place(
             spares=config.spares,
             latency_s=config.latency_ms / 1e3,
             hang_s=settings.worker_hang_s,
+            memory_bytes=settings.worker_memory_bytes,
         ),
         timeout_s=_OPEN_TIMEOUT_S,
     )

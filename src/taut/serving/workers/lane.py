@@ -30,18 +30,24 @@ _SLOW: Final = 4.0
 _NOTABLE: Final = 0.15
 _HANGS: Final = 20.0  # times as long as the fit says
 _SAID_BYTES: Final = 1000
+_STILLBORN_MAX: Final = 3
+_LOAD_S: Final = 60.0
+_MEMORY_SLACK: Final = 2**26  # pages that it shares with the process that forked it
 _CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
 
 
 class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """workers: processes that take batches. spares: that wait, loaded, for one of them to end. latency_s: what an answer may take, by which batches are sized. hang_s: a worker that takes
-    longer over a batch, and twenty times longer than its fit says, is killed and replaced.
+    """workers: processes that take batches. spares: that wait, loaded, for one of them to end. latency_s: what an answer may
+    take, by which batches are sized. hang_s: a worker that takes longer over a batch, and twenty times longer than its fit
+    says, is killed and replaced. memory_bytes: of one worker; one that takes clearly more is killed and replaced. 0 leaves
+    it to the limit that the worker itself was given.
     """
 
     workers: int = 1
     spares: int = 0
     latency_s: float = 1.0
     hang_s: float = 10.0
+    memory_bytes: int = 0
 
 
 class Lane:
@@ -78,6 +84,7 @@ class Lane:
         self._retries = _RETRIES_SAVED
         self._pause_s = _FIRST_PAUSE_S
         self._hiring: Final[set[asyncio.Task[None]]] = set()
+        self._stillborn = 0
         self._retired = False
         self._sweep: asyncio.TimerHandle | None = None
         self._cost = _CAUTIOUS
@@ -316,6 +323,14 @@ class Lane:
     def _gone(self, member: Member, why: str) -> None:
         self._members.remove(member)
         batch, member.batch = member.batch, []
+        if not self._first.done():
+            self._stillborn += 1
+            if self._stillborn >= _STILLBORN_MAX * self._settings.workers:
+                said = f"{self.name}: {self._stillborn} workers {why} before they had loaded it"
+                self._first.set_exception(
+                    Unavailable(f"{said}: it may want more memory than they have, or crash")
+                )
+                self._retired = True
         if not self._retired:
             self.lost += 1
             self._replace(pause_s=0.0 if member.answered else self._pause_s)
@@ -336,10 +351,14 @@ class Lane:
         self._again(item)
 
     def _look_for_hanging(self) -> None:
-        """Kill workers that do not answer; looked for at intervals, since a timer a batch would cost each of them."""
-        now_s = self._loop.time()
+        """Kill workers that do not answer, or take too much; looked for at intervals, since a timer a batch would cost each of them."""
+        now_s, most = self._loop.time(), self._settings.memory_bytes
         for member in tuple(self._members):
-            if member.batch and now_s > member.sent_s + member.allowed_s:
+            if not member.ready and now_s > member.born_s + _LOAD_S:
+                member.end(f"did not load the model within {_LOAD_S:g} s")
+            elif most and member.memory_bytes() > most + _MEMORY_SLACK:
+                member.end(f"took more than {most / 2**20:,.0f} MiB of memory")
+            elif member.batch and now_s > member.sent_s + member.allowed_s:
                 for item in member.batch:
                     item.attempts = max(
                         item.attempts, 1

@@ -24,7 +24,7 @@ _TOLD_BYTES: Final = 2**20  # of what it says once it is loaded: its inputs by n
 class Member:
     """One worker of a lane; it works on at most one batch at a time.
 
-    ready: it has loaded its model. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
+    ready: it has loaded its model; born_s: since when it is to do so. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
     answer_width: values of an answer's row at most: what says more is cut off unread.
     ratio: how long its batches take against what the fit says, smoothed.
     """
@@ -40,6 +40,7 @@ class Member:
         self.rows = 0
         self.sent_s = 0.0
         self.answered = 0
+        self.born_s: Final = asyncio.get_running_loop().time()
         self.ratio = 1.0
         self.allowed_s = 0.0
         self._sock: Final = sock
@@ -58,6 +59,16 @@ class Member:
     def share(self) -> float:
         """Return how much of a whole batch it gets: a fresh worker has to show first that it is well."""
         return next((share for until, share in _SETTLING if self.answered < until), 1.0)
+
+    def memory_bytes(self) -> int:
+        """Return the memory that the process itself takes, what it shares with itself included; 0 where the system does
+        not say, or it is gone. The kernel's own limit counts private memory only."""
+        try:
+            with open(f"/proc/{self.pid}/status") as file:
+                lines = [line.split() for line in file if line.startswith(("RssAnon:", "RssShmem:"))]
+            return sum(int(line[1]) for line in lines) * 1024
+        except (OSError, IndexError, ValueError):
+            return 0
 
     def give(self, batch: list[Item], rows: int, buffers: Sequence[Any], now_s: float) -> None:
         """Send a batch. When the worker is gone, `on_gone` is told."""
