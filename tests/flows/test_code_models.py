@@ -161,7 +161,7 @@ def test_who_wants_code_where_it_never_runs_is_told_so(shop: Installation, tmp_p
     assert "only ONNX models have variants" in other.refused(
         "model", "optimise", "late@1", exit_code=5, code="conflict"
     )
-    edge = ("model", "export", "late@1", "--edge", str(tmp_path / "late.pyz"), "--features")
+    edge = ("model", "export", "late@1", "--edge", str(tmp_path / "late.pyz"), "--features-in-request")
     assert "a device runs ONNX models only" in other.refused(*edge, exit_code=5, code="conflict")
 
 

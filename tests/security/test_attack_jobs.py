@@ -19,13 +19,17 @@ from taut.adapters.blobs.local import LocalBlobs
 from taut.adapters.jobs import ProcessJobs
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.tables.parquet import ParquetTables
+from taut.core.canonical import digest_bytes
 from taut.core.errors import InvalidInput, NotFound
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature, Schema
 from taut.lifecycle.features.compute import compute_in_job
 from taut.lifecycle.training import RunState, Training, TrainingData, limits_of, metadata, sign_code
 from taut.ports.jobs import JobEnd, JobResult, Limits, Progress, Task
 from taut.ports.tables import ROW_ID
+from taut.project.archive import write_archive
+from taut.project.code import open_code
 from taut.project.manifest import FeaturesSpec, FunctionRef, ModelSpec, ResourcesSpec
+from taut.testing.code import code_model
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock, SeededRandom, SequenceIds
 from taut.trust.ledger import Ledger
@@ -117,6 +121,7 @@ def leave_honest(output: Path) -> None:
 
 
 class Room(NamedTuple):
+    blobs: LocalBlobs
     training: Training
     jobs: HostileJobs
     data: TrainingData
@@ -147,7 +152,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
         table=tables.write([frame], schema=SCHEMA, first_row_id=0), event_time="at",
         snapshots={"orders": "orders@1"}, features=(),
     )  # fmt: skip
-    yield Room(training, jobs, data, blobs.put(b"bundle"), keys)
+    yield Room(blobs, training, jobs, data, blobs.put(b"bundle"), keys)
     tables.close()
     records.close()
 
@@ -228,6 +233,42 @@ def test_what_a_job_leaves_is_looked_at_before_it_is_read(room: Room, leave: Cal
     assert "not accepted" in run.error
     with pytest.raises(NotFound):
         room.training.parity_sample(run.id)
+
+
+CODE_SIGNATURE = msgspec.structs.replace(SIGNATURE, form="code", tensor="columns")
+SIGNED = "def score(columns): return columns['id'] * 0.5"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (code_model(SIGNED), ""),
+        (code_model(SIGNED, kwargs={"state": b"its own"}), ""),
+        (code_model(SIGNED + " + 0"), "what runs must be what was signed"),
+        (code_model(SIGNED, more={"late.py": ""}), "what runs must be what was signed"),
+        (b"\x80\x04\x95 a pickle", "no readable model"),
+        (write_archive({"../model.json": b"{}"}), "no readable model"),
+    ],
+    ids=["honest", "own state", "other code", "more code", "a pickle", "zip slip"],
+)
+def test_a_job_cannot_leave_code_that_is_not_the_bundle_of_its_run(
+    room: Room, model: bytes, said: str
+) -> None:
+    """Else what a person approved by its bundle would be something else in the workers."""
+
+    def leave(output: Path) -> None:
+        leave_honest(output)
+        (output / "model.taut").write_bytes(model)
+
+    signed = open_code(code_model(SIGNED)).bundle
+    room.jobs.value, room.jobs.leave = report(signature=msgspec.to_builtins(CODE_SIGNATURE)), leave
+    room = room._replace(bundle=room.blobs.put(signed))
+
+    run = room.train()
+
+    assert run.state is (RunState.FAILED if said else RunState.DONE), run.error
+    assert said in run.error
+    assert run.model_digest == (None if said else digest_bytes(model))
 
 
 def test_a_folder_in_the_way_of_the_log_does_not_keep_a_run_from_ending(room: Room) -> None:
