@@ -395,6 +395,27 @@ def test_code_that_cannot_be_loaded_says_where_and_why(case: str) -> None:
     assert "scoring" not in sys.modules
 
 
+def test_two_models_of_one_process_have_their_own_modules_whenever_they_import_them() -> None:
+    """As the nodes of a graph in a job: the second would else answer by the code of the first."""
+    text = "import early\ndef score(columns):\n    from pkg import late\n    return [early.N, late.N]"
+    told = document(python=f"{sys.version_info.major}.{sys.version_info.minor}")
+
+    def model(n: int) -> Any:
+        files = {"scoring.py": text, "early.py": f"N = {n}", "pkg/late.py": f"N = {10 * n}"}
+        code = write_archive({name: body.encode() for name, body in files.items()})
+        return revive(open_code(archive(code=code, told=told)))
+
+    one, two = model(1), model(2)
+    try:
+        said = [found(X, 2).tolist() for found in (two, one, two, one)]
+    finally:
+        one.close()
+        two.close()
+
+    assert said == [[2.0, 20.0], [1.0, 10.0], [2.0, 20.0], [1.0, 10.0]]
+    assert not {"scoring", "early", "pkg", "pkg.late"} & set(sys.modules)
+
+
 def test_a_projects_module_hides_neither_python_nor_taut(tmp_path: Path) -> None:
     files = {"scoring.py": b"import json, taut.core.errors\ndef score(columns): return [hasattr(json, 'evil'), 0]",
              "json.py": b"evil = 1", "taut/__init__.py": b"evil = 1", "taut/core/errors.py": b"evil = 1"}  # fmt: skip

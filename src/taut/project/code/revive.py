@@ -37,6 +37,7 @@ class Revived:
         Raises CodeFailed for whatever the code raises, exits included, and for another shape or type; MemoryError as it is,
         since what holds the memory would hold it for ever.
         """
+        self._sources.activate()
         given = {name: _view(values) for name, values in columns.items()}
         return answer_of(self._call, given, count)
 
@@ -69,7 +70,7 @@ def _view(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def revive(artifact: CodeArtifact) -> Revived:
     """Import the model's code from memory and make its callable.
 
-    Its modules stay importable for as long as the process lives, or until `close`: a process has one code model.
+    Its modules stay importable to it for as long as the process lives, or until `close`.
     Raises InvalidInput when the environment is another, the code cannot be imported, or the callable is not there;
     Corrupt for state that cannot be read.
     """
@@ -80,7 +81,7 @@ def revive(artifact: CodeArtifact) -> Revived:
     if path_of(files, document.module) is None:
         raise Corrupt(f"the model's code has no module {document.module!r}: train it again")
     sources = Sources(files)
-    sources.install()
+    sources.activate()
     try:
         __import__(document.module)
         target = getattr(sys.modules[document.module], document.name)

@@ -26,19 +26,35 @@ def is_hidden(module: str) -> bool:
 
 
 class Sources(MetaPathFinder, InspectLoader):
-    """Finds and loads the modules of a bundle, ahead of what is installed, as where the model was trained."""
+    """Finds and loads the modules of a bundle, ahead of what is installed, as where the model was trained.
+
+    Of several bundles in one process one is active: its modules are those that an import finds, at whatever time. So two
+    models that have modules of one name do not meet. One thread at a time.
+    """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files: Final = files
+        self._aside: Final[dict[str, ModuleType]] = {}
 
-    def install(self) -> None:
+    def activate(self) -> None:
+        """Let imports find this bundle's modules, and put those of others aside."""
+        if sys.meta_path and sys.meta_path[0] is self:
+            return
+        for other in [finder for finder in sys.meta_path if isinstance(finder, Sources)]:
+            other.put_aside()
         sys.meta_path.insert(0, self)
+        sys.modules.update(self._aside)
+        self._aside.clear()
+
+    def put_aside(self) -> None:
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+        for name in [name for name, module in list(sys.modules.items()) if self._loaded(module)]:
+            self._aside[name] = sys.modules.pop(name)
 
     def remove(self) -> None:
-        """Forget the finder and what it has loaded."""
-        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
-        for name in [name for name, module in sys.modules.items() if self._loaded(module)]:
-            del sys.modules[name]
+        """Forget what was loaded."""
+        self.put_aside()
+        self._aside.clear()
 
     def _loaded(self, module: ModuleType) -> bool:
         spec = getattr(module, "__spec__", None)

@@ -325,7 +325,7 @@ class Lane:
         batch, member.batch = member.batch, []
         if not self._first.done():
             self._stillborn += 1
-            if self._stillborn >= _STILLBORN_MAX * self._settings.workers:
+            if self._stillborn >= _STILLBORN_MAX * self.wanted:
                 said = f"{self.name}: {self._stillborn} workers {why} before they had loaded it"
                 self._first.set_exception(
                     Unavailable(f"{said}: it may want more memory than they have, or crash")

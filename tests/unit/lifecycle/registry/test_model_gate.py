@@ -9,12 +9,14 @@ import numpy as np
 import onnx
 import polars as pl
 import pytest
-from registry_room import SIGNATURE, House, as_onnx, candidate, fitted, gate_inputs, score
+from registry_room import SIGNATURE, House, as_onnx, candidate, fitted, gate_inputs, matrix, score
 
 from taut.core.evidence import Check, Decision, Outcome
 from taut.core.schema import Column, DType, ModelInput
-from taut.lifecycle.registry import GateInputs, ModelState, VersionInfo
+from taut.lifecycle.registry import File, GateInputs, ModelState, VersionInfo
+from taut.project.code import open_code
 from taut.project.manifest import GateSpec
+from taut.testing.code import code_model
 
 
 def judged(house: House, model: Any, *, inputs: dict[str, Any] | None = None, **changes: Any) -> VersionInfo:
@@ -310,3 +312,37 @@ def test_held_out_labels_that_are_no_numbers_reject_a_regressor_with_a_verdict(
 
     assert after.state is ModelState.REJECTED
     assert "NaN or infinite" in outcome(after, "holdout").message
+
+
+@pytest.mark.parametrize(
+    ("own", "data", "said"),
+    [
+        (True, None, "of the run's own bundle"),
+        (False, None, "the run recorded sha256:bbb"),
+        (True, b"\x80\x04 a pickle", "no readable archive"),
+    ],
+    ids=["own bundle", "another bundle", "a pickle"],
+)
+def test_code_is_read_and_compared_with_the_bundle_of_its_run_and_never_run(
+    house: House, model: Any, own: bool, data: bytes | None, said: str
+) -> None:
+    code = code_model("raise SystemExit('it ran in control')")
+    changes: dict[str, Any] = {"bundle": open_code(code).bundle_digest} if own else {}
+    signature = msgspec.structs.replace(SIGNATURE, form="code", tensor="columns")
+    stored = code if data is None else data
+    entered = candidate(house, model, signature=signature, **changes)
+    file = File(digest=house.blobs.put(stored), size_bytes=len(stored))
+    info = house.registry.register(msgspec.structs.replace(entered, files={"model.taut": file}))
+    gate = gate_inputs(model)
+    answers = model.predict_proba(matrix(gate.holdout))  # as a job left them
+
+    after = house.registry.judge(
+        info.ref, msgspec.structs.replace(gate, score=lambda *_: answers, latency_ms=0.5), actor="system"
+    )
+
+    assert said in outcome(after, "artifact").message
+    assert outcome(after, "artifact").outcome is (Outcome.PASSED if own and data is None else Outcome.FAILED)
+    assert outcome(after, "holdout").outcome is outcome(after, "parity").outcome is Outcome.PASSED
+    assert outcome(after, "latency").observed == 0.5
+    assert after.state is (ModelState.CANDIDATE if own and data is None else ModelState.REJECTED)
+    assert house.registry.card(info.ref)[1]["form"] == "code"
