@@ -14,7 +14,7 @@ import pytest
 from graphs import MODELS, ROW, model, plan_of, served_graph
 
 from taut.adapters.world import SystemRandom
-from taut.core.errors import Corrupt
+from taut.core.errors import Corrupt, InvalidInput
 from taut.core.graphs import GraphPlan, Node
 from taut.serving.errors import BadAnswer, WorkerLost
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
@@ -211,6 +211,15 @@ def test_a_node_that_cannot_be_left_out_fails_the_answer_in_its_name(
     assert message in found["error"]["message"]
 
 
+def test_what_is_the_requests_own_fault_is_told_and_never_tolerated(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    flat = Lane(failing(InvalidInput("it takes no such value")))
+    install(gateway, plane, blend(tolerate=1), fleet=Fleet(steep=Lane(), flat=flat))
+    status, _, found = ask(gateway, plane)
+    assert (status, found["error"]["code"]) == (422, "invalid_input")
+
+
 @pytest.mark.parametrize("lane", [Lane(failing(BadAnswer("it gave NaN"))), Lane(alive=0)])
 def test_a_node_that_is_left_out_is_named_counted_recorded_and_not_cached(
     gateway: Gateway, plane: DataPlane, lane: Lane
@@ -317,3 +326,24 @@ def test_a_graph_whose_bytes_or_nodes_are_not_those_of_its_plan_is_not_loaded(
     config = changed(plane, EndpointConfig(name="late", live=served_graph(plane, blend())), how)
     with pytest.raises(Corrupt):
         compile_snapshot(plane.snapshot(config), home=plane.home, before=None)
+
+
+def test_a_node_that_keeps_failing_is_left_alone_and_shows_it(gateway: Gateway, plane: DataPlane) -> None:
+    flat = Lane(failing(BadAnswer("it gave NaN")))
+    install(gateway, plane, blend(tolerate=1), fleet=Fleet(steep=Lane(), flat=flat))
+
+    answers = [ask(gateway, plane) for _ in range(40)]
+
+    assert {(status, headers.get("taut-fallback")) for status, headers, _ in answers} == {
+        (200, "without=flat")
+    }
+    asked = flat.asked
+    assert asked < 40
+    assert ask(gateway, plane)[0] == 200
+    assert flat.asked == asked
+    page = ask(gateway, plane, path="/v2/models/late/ready", method="GET")[2]
+    assert page["ready"]
+    assert any("node 'flat', flat@1, failed too often" in said for said in page["degraded"])
+    states = {one["of"]: one["state"] for one in page["breakers"]}
+    assert states["node 'flat', flat@1,"] == "open"
+    assert states["node 'steep', steep@1,"] == "closed"

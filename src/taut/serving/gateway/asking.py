@@ -152,6 +152,7 @@ class Models:
             model, work, pool=self._pool, counter_ns=self._counter_ns, deadline_ns=deadline_ns,
             priority=0 if caller is None else caller.priority, caller=ticket_principal(ticket).id,
             observe=endpoint.meter.queue.observe,
+            watch=lambda node: Watched(scorer.node_breakers.get(node), ticket, self._counter_ns),
         )  # fmt: skip
         return work.done(await run.outcome(scorer.feed(batch, features), batch.count), model.versions)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -163,6 +164,17 @@ class Breakers:
             found = self._all[key] = Breaker(name, self._settings)
         return found
 
+    def of_nodes(self, key: str, versions: Mapping[str, str]) -> dict[str, Breaker]:
+        """Return a breaker for each node of a graph. key: of the graph. versions: of its nodes by name."""
+        return {
+            name: self.of(node_key(key, name), f"node {name!r}, {version},")
+            for name, version in versions.items()
+        }
+
     def keep(self, keys: set[str]) -> None:
         """Forget all others."""
         self._all = {key: breaker for key, breaker in self._all.items() if key in keys}
+
+
+def node_key(key: str, node: str) -> str:
+    return f"{key} {node}"

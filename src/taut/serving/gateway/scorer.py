@@ -8,6 +8,7 @@ from typing import Any, Final
 from taut.core.errors import InvalidInput
 from taut.core.schema import Column, FeatureLookup, ModelSignature
 from taut.serving.errors import FeaturesLost, MissingFeature
+from taut.serving.gateway.breakers import Breaker
 from taut.serving.gateway.tensors import Batch
 from taut.serving.graphs import GraphModel
 from taut.serving.memory import Model, Resident
@@ -29,7 +30,8 @@ class Scorer:
     """One version: turns rows of the endpoint's requests and features into outputs.
 
     face: the signature that requests are read by, and features found by; its own, or that of the version that it
-    stands in for. resident: where the model lies while it is in memory. needs_features: whether it looks at any.
+    stands in for. resident: where the model lies while it is in memory. node_breakers: of a graph's
+    nodes, set by the gateway when it begins to serve this. needs_features: whether it looks at any.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Scorer:
         self.served: Final = served
         self.resident: Final = resident
         self.key: Final = resident.key
+        self.node_breakers: Final[dict[str, Breaker]] = {}
         self.needs_features: Final = bool(served.signature.lookups)
         self._assemble: Final = _assembler(served, face)
         signature = served.signature

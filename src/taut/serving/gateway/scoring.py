@@ -13,7 +13,7 @@ from taut.core.errors import Corrupt, DeadlineExceeded, TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.errors import BadAnswer, BreakerOpen, FeaturesLost, MissingFeature, Shed, WorkerLost
 from taut.serving.gateway.asking import Models, Watched, ticket_principal
-from taut.serving.gateway.breakers import Breaker, Breakers
+from taut.serving.gateway.breakers import Breaker, Breakers, node_key
 from taut.serving.gateway.cache import FOREVER_US, ROWS_MAX, CacheKeys, Entry, Flight, ResultCache
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.feature_probe import Reasons
@@ -72,8 +72,10 @@ class Scoring:
                 slot = self._keys.slot(endpoint.config, active.snapshot)
                 way.cache = caches[slot] = self._caches.get(slot) or ResultCache(way.max_bytes)
                 way.cache.resize(way.max_bytes)
-            live = endpoint.live
-            watched |= {live.key, *(scorer.key for scorer in way.scorers)}
+            for scorer in endpoint.scorers:
+                nodes = {name: node.version for name, node in scorer.served.nodes.items()}
+                scorer.node_breakers.update(self._breakers.of_nodes(scorer.key, nodes))
+                watched |= {scorer.key, *(node_key(scorer.key, name) for name in nodes)}
             self.watch(endpoint)
             for step in way.steps:
                 if isinstance(step, VersionStep):
@@ -191,8 +193,9 @@ class Scoring:
             for lane in endpoint.resident.lanes
             if lane not in endpoint.resident.required_lanes and not lane.alive
         ]
-        if way.steps and way.breaker is not None and way.breaker.state != "closed":
-            found.append(_failed_often(endpoint, way.breaker))
+        watched = [way.breaker] if way.steps and way.breaker is not None else []
+        watched += endpoint.live.node_breakers.values()
+        found += [_failed_often(endpoint, breaker) for breaker in watched if breaker.state != "closed"]
         return [*way.unfit, *found]
 
     def breakers(self, endpoint: Endpoint) -> list[dict[str, object]]:
@@ -200,6 +203,7 @@ class Scoring:
         found = [] if endpoint.way is None else [endpoint.way.breaker]
         if endpoint.way is not None:
             found += [step.breaker for step in endpoint.way.steps if isinstance(step, VersionStep)]
+        found += [breaker for scorer in endpoint.scorers for breaker in scorer.node_breakers.values()]
         if endpoint.lookups:
             found.append(self.store)
         return [breaker.reading(self._counter_ns()) for breaker in found if breaker is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from typing import Final
 
 from taut.core.errors import DeadlineExceeded, Unavailable
@@ -15,6 +16,7 @@ from taut.serving.runtime import Outcome, Outputs
 from taut.serving.runtime.graph import Ask, Columns, Said, attempt, named
 from taut.serving.workers import Wait, WorkerModel
 
+Watch = Callable[[str], AbstractContextManager[None]]
 RESERVE: Final = 0.1
 """Of a request's time, kept for an answer without the node that did not come."""
 
@@ -22,7 +24,8 @@ RESERVE: Final = 0.1
 class GraphRun:
     """Drives the steps of one request: nodes of one step side by side, those in this process after the others were sent off.
 
-    deadline_ns: by the gateway's counter. work: told what each node did. observe: told how long a node waited for a worker.
+    deadline_ns: by the gateway's counter. work: told what each node did. observe: told how long a node waited for a worker. watch: lets a node's breaker
+    know how asking its workers ends, and raises BreakerOpen instead of beginning while it is open.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class GraphRun:
         priority: int,
         caller: str,
         observe: Callable[[int], None],
+        watch: Watch,
     ) -> None:
         self._model: Final = model
         self._work: Final = work
@@ -44,6 +48,7 @@ class GraphRun:
         self._priority: Final = priority
         self._caller: Final = caller
         self._observe: Final = observe
+        self._watch: Final = watch
         self._deadline_ns: Final = deadline_ns
 
     async def outcome(self, columns: Columns, count: int) -> Outcome:
@@ -59,14 +64,17 @@ class GraphRun:
             return outcome
 
     async def _together(self, asks: list[Ask]) -> list[Said]:
-        async with asyncio.TaskGroup() as group:  # cancelled whole with whoever asked
-            sent = {
-                ask.node: group.create_task(self._node(ask))
-                for ask in asks
-                if isinstance(self._model.nodes[ask.node], WorkerModel)
-            }
-            await asyncio.sleep(0)  # they are on their way before this loop is busy with the others
-            here = {ask.node: await self._node(ask) for ask in asks if ask.node not in sent}
+        try:
+            async with asyncio.TaskGroup() as group:  # cancelled whole with whoever asked
+                sent = {
+                    ask.node: group.create_task(self._node(ask))
+                    for ask in asks
+                    if isinstance(self._model.nodes[ask.node], WorkerModel)
+                }
+                await asyncio.sleep(0)  # they are on their way before this loop is busy with the others
+                here = {ask.node: await self._node(ask) for ask in asks if ask.node not in sent}
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
         return [here[ask.node] if ask.node in here else sent[ask.node].result() for ask in asks]
 
     async def _node(self, ask: Ask) -> Said:
@@ -95,14 +103,13 @@ class GraphRun:
         wait = Wait()
         deadline_s = asyncio.get_running_loop().time() + (self._deadline_ns - self._counter_ns()) / 1e9
         try:
-            tensor = await lane.run(
-                ask.feed,
-                ask.rows,
-                deadline_s=deadline_s,
-                priority=self._priority,
-                caller=self._caller,
-                wait=wait,
-            )
+            with self._watch(ask.node):
+                return await self._asked(ask, model, deadline_s, wait)
         finally:
             self._observe(int(wait.seconds * 1e9))
+
+    async def _asked(self, ask: Ask, model: WorkerModel, deadline_s: float, wait: Wait) -> Outputs:
+        tensor = await model.lane.run(
+            ask.feed, ask.rows, deadline_s=deadline_s, priority=self._priority, caller=self._caller, wait=wait
+        )
         return model.check(tensor, ask.rows)
