@@ -103,6 +103,7 @@ def advice(error: BaseException, url: str) -> str:
         return "; show a certificate of an authority that it trusts with --client-cert and --client-key"
     if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER" in said:
         return "; it does not speak TLS: write http://"
-    if urlsplit(url).scheme == "http" and "disconnected" in said:
-        return "; if it speaks TLS, write https://"
+    if "disconnected" in said:
+        asks = "if it asks clients for certificates, show one with --client-cert and --client-key"
+        return "; if it speaks TLS, write https://" if urlsplit(url).scheme == "http" else f"; {asks}"
     return ""

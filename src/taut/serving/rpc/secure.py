@@ -34,7 +34,8 @@ class RpcTls:
         """Whether a call's client is still one of the clients' authorities', which its connection may have outlived."""
         if not self._live.mutual:
             return True
-        shown = context.auth_context().get("x509_pem_cert")
+        told = context.auth_context()
+        shown = told.get("x509_pem_cert_chain") or told.get("x509_pem_cert")
         return bool(shown) and self._trusts(shown[0])
 
     def _trusts(self, pem: bytes) -> bool:

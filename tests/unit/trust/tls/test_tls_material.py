@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from authorities import authority_with
 from taut.core.errors import Denied, InvalidInput, NotFound, TautError
 from taut.trust.tls import (
     ClientFiles,
@@ -206,6 +207,25 @@ def test_a_client_is_judged_by_the_authorities_of_now(tmp_path: Path) -> None:
     for authority in (other, same_name):
         only = read_material(written(tmp_path, client_ca=authority.cert), now=NOW)
         assert not is_trusted(client, only, now=NOW)
+
+
+def test_a_client_behind_an_intermediate_is_judged_by_the_whole_chain(tmp_path: Path) -> None:
+    root = authority_with("root", now=NOW)
+    between = authority_with("between", above=root, now=NOW)
+    other = authority_with("other", now=NOW)
+    client = issue_client(between, "bob", days=3, now=NOW)
+    chain = peer_of_pem(client.cert + between.cert)
+    impostor = peer_of_pem(issue_client(SERVER_AS_AUTHORITY, "bob", days=3, now=NOW).cert + SERVER.cert)
+    for known, trusted in ((root, True), (between, True), (other, False)):
+        material = read_material(written(tmp_path, client_ca=known.cert), now=NOW)
+        assert is_trusted(chain, material, now=NOW) is trusted
+    material = read_material(written(tmp_path, client_ca=root.cert), now=NOW)
+    assert not is_trusted(peer_of_pem(client.cert), material, now=NOW)  # not known whole
+    own = read_material(written(tmp_path, client_ca=AUTHORITY.cert), now=NOW)
+    assert not is_trusted(impostor, own, now=NOW)  # a server's certificate issues nothing
+
+
+SERVER_AS_AUTHORITY = Issued(cert=SERVER.cert, key=SERVER.key)
 
 
 def test_a_clients_own_files_are_judged_too(tmp_path: Path) -> None:
