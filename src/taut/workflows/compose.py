@@ -38,13 +38,14 @@ class ComposeRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Composed(msgspec.Struct, frozen=True, kw_only=True):
     """A graph with its nodes pinned: nothing that is trained, approved or declared meanwhile changes it.
 
-    plan: digest of its bytes, in Blobs. versions: of each node that is a model.
+    plan: digest of its bytes, in Blobs. versions: of each node that is a model. lock: the environment that measures it.
     """
 
     spec: GraphSpec
     plan: str
     versions: dict[str, str]
     bundle: str
+    lock: str
 
     @property
     def id(self) -> str:
@@ -93,7 +94,11 @@ def pin_graph(rooms: Rooms, request: ComposeRequest) -> Composed:
     graph_signature(ordered, spec.output, {name: pin.signature for name, pin in pins.items()})
     plan = GraphPlan(nodes=tuple(ordered), pins=pins, output=spec.output)
     return Composed(
-        spec=spec, plan=rooms.blobs.put(plan.to_bytes()), versions=versions, bundle=manifest.bundle
+        spec=spec,
+        plan=rooms.blobs.put(plan.to_bytes()),
+        versions=versions,
+        bundle=manifest.bundle,
+        lock=rooms.environment_lock,
     )
 
 
@@ -180,7 +185,7 @@ def _candidate(
     return Candidate(
         model=spec.name, run=composed.id, author=actor, files=files, signature=signature, label=rows.label,
         metrics=metrics, baselines={"constant": dict(constant_baseline(rows, signature))}, snapshots=snapshots,
-        features=features, bundle=composed.bundle, lock=next(iter(infos.values())).candidate.lock,
+        features=features, bundle=composed.bundle, lock=composed.lock,
         data=digest_json([info.candidate.data for info in infos.values()]), seed=0, rules=spec.gates,
         approvals=spec.approvals, checks=tuple(_of_nodes(name, infos) for name in _OF_NODES), risk=spec.risk,
         description=spec.description, nodes=composed.versions, environment={"nodes": composed.versions},

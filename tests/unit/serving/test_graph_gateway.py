@@ -14,7 +14,7 @@ import pytest
 from graphs import MODELS, ROW, model, plan_of, served_graph
 
 from taut.adapters.world import SystemRandom
-from taut.core.errors import Corrupt, InvalidInput
+from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput
 from taut.core.graphs import GraphPlan, Node
 from taut.serving.errors import BadAnswer, WorkerLost
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
@@ -54,10 +54,14 @@ class Lane:
         self.wanted, self.waiting_rows, self.shed, self.lost, self.spares = 1, 0, 0, 0, 0
         self.sizes = Histogram(BATCH_ROWS)
 
-    async def run(self, _feed: Any, rows: int, **_more: Any) -> Any:
+    async def run(self, _feed: Any, rows: int, *, deadline_s: float, **_more: Any) -> Any:
         self.asked += 1
         if self.play is not None:
-            await self.play()
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    await self.play()
+            except TimeoutError:
+                raise DeadlineExceeded("not done in time") from None
         return np.array(SHARES[:1].tolist() * rows, dtype=np.float32)
 
 
@@ -246,6 +250,20 @@ def test_a_node_that_is_left_out_is_named_counted_recorded_and_not_cached(
         ready = ask(gateway, plane, path="/v2/health/ready", method="GET")[2]
         assert ready["ready"]
         assert "answers without that node" in ready["degraded"][0]
+
+
+def test_a_node_that_is_late_is_left_out_while_there_is_time_to_answer(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    hanging = Lane(lambda: asyncio.sleep(60))
+    install(gateway, plane, blend(tolerate=1), fleet=Fleet(steep=Lane(), flat=hanging))
+    status, headers, _ = ask(gateway, plane, taut_deadline_ms="400")
+    assert (status, headers.get("taut-fallback")) == (200, "without=flat")
+
+    install(gateway, plane, blend(), fleet=Fleet(steep=Lane(), flat=hanging))
+    status, _, found = ask(gateway, plane, taut_deadline_ms="100")
+    assert (status, found["error"]["code"]) == (504, "deadline_exceeded")
+    assert "node 'flat'" in found["error"]["message"]
 
 
 def test_a_gateway_without_a_needed_node_is_not_ready(gateway: Gateway, plane: DataPlane) -> None:

@@ -171,14 +171,16 @@ class Graph:
         return CAUTIOUS_ROWS if cost is None else cost.rows_within(budget_us)
 
     def required(self) -> set[str]:
-        """Return the nodes without which there is no answer."""
-        return {name for name in self.plan.pins if self._fails(self.plan.output, {name})}
+        """Return the models without which there is no answer."""
+        return {name for name in self.plan.pins if self._fails_without(name)}
 
-    def _fails(self, name: str, dead: set[str]) -> bool:
-        node = self.plan.node(name)
-        if node.kind == "model":
-            return name in dead or any(self._fails(one, dead) for one in needs(node))
-        return sum(self._fails(one, dead) for one in node.of) > node.tolerate
+    def _fails_without(self, dead: str) -> bool:
+        lost: set[str] = set()
+        for node in self.plan.nodes:  # each after those that it needs
+            gone = sum(one in lost for one in self._needs[node.name])
+            if node.name == dead or gone > node.tolerate:
+                lost.add(node.name)
+        return self.plan.output in lost
 
     def steps(self, columns: Columns, count: int) -> Steps:
         """Yield which nodes to ask at once; send what each said, or the Unavailable that kept it from it.
