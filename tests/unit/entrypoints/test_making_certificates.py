@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from taut.bootstrap.config import Config
 from taut.core.errors import Conflict, InvalidInput
 from taut.entrypoints.listening import TlsPaths, require_secure
 from taut.entrypoints.making import make_certificates
@@ -90,3 +91,13 @@ def test_addresses_of_clients() -> None:
     for odd in ("ftp://x", "http://", "https://x:99999", "http://x:0"):
         with pytest.raises(InvalidInput, match="no address"):
             address_of(odd)
+
+
+def test_settings_of_clients_are_not_taken_for_misspelt_ones_of_a_server() -> None:
+    named = ("TAUT_TLS_CERT", "TAUT_TLS_KEY", "TAUT_TLS_CLIENT_CA")
+    config = Config.load(Path("home"), {name: name[5:].lower() for name in named})
+
+    assert (config.tls_cert, config.tls_key, config.tls_client_ca) == ("tls_cert", "tls_key", "tls_client_ca")
+    Config.load(Path("home"), dict.fromkeys(("TAUT_TLS_CA", "TAUT_CLIENT_CERT", "TAUT_CLIENT_KEY"), "x"))
+    with pytest.raises(InvalidInput, match="TAUT_TLS_CERT"):
+        Config.load(Path("home"), {"TAUT_TLS_CRT": "x"})
