@@ -162,7 +162,8 @@ def test_who_wants_code_where_it_never_runs_is_told_so(shop: Installation, tmp_p
         "model", "optimise", "late@1", exit_code=5, code="conflict"
     )
     edge = ("model", "export", "late@1", "--edge", str(tmp_path / "late.pyz"), "--features-in-request")
-    assert "a device runs ONNX models only" in other.refused(*edge, exit_code=5, code="conflict")
+    told = other.refused(*edge, exit_code=2, code="invalid_input")
+    assert "late@1 is a code model: devices run single ONNX models" in told
 
 
 def test_code_answers_over_every_face_from_workers(live: Up, bearer: str) -> None:

@@ -63,13 +63,10 @@ def export_edge(
     """
     form = rooms.registry.signature(ref).form
     if form != "onnx":
-        raise InvalidInput(
-            f"{ref} is a {form} model: devices run single ONNX models, export one of its nodes"
-        )
+        more = ", export one of its nodes" if form == "graph" else ""
+        raise InvalidInput(f"{ref} is a {form} model: devices run single ONNX models{more}")
     chosen, note = choose(rooms, ref, variant)
     loaded = rooms.registry.load(chosen.ref, to_serve=True)
-    if loaded.signature.form != "onnx":
-        raise Conflict(f"{chosen.ref} is {chosen.candidate.model_kind}: a device runs ONNX models only")
     looked_up = _looked_up(loaded.signature, chosen.ref, features=features)
     signature = edge_signature(loaded.signature)
     manifest = rooms.registry.signed_manifest(chosen.ref)
