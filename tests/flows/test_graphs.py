@@ -187,6 +187,14 @@ def test_the_gate_measures_the_whole_graph_and_refuses_one_below_its_minimum(sho
     assert set(outcomes.values()) == {"passed"}, outcomes
 
 
+def test_a_graph_that_a_person_rejected_is_not_composed_another_time(shop: Installation) -> None:
+    assert shop("train", "blend")["verdict"] == "admit"
+    shop("model", "reject", "blend@1")
+    told = shop("train", "blend", expect=10)
+    assert (told["version"], told["verdict"]) == ("blend@1", "reject")
+    assert "was rejected before" in told["reasons"][0]
+
+
 def test_what_does_not_fit_together_is_refused(shop: Installation) -> None:
     said = shop.refused(
         "model", "compose", "blend", "--node", "tree=late@1", exit_code=2, code="invalid_input"

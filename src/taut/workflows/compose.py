@@ -9,10 +9,10 @@ import msgspec
 
 from taut.core.canonical import digest_bytes, digest_json
 from taut.core.errors import Conflict, InvalidInput, NotFound
-from taut.core.evidence import Check, Outcome
+from taut.core.evidence import Check, Decision, Outcome
 from taut.core.graphs import GraphPlan, Pin, check_shape, graph_signature
 from taut.core.refs import VersionRef
-from taut.lifecycle.registry import Candidate, File, GateInputs, VersionInfo
+from taut.lifecycle.registry import Candidate, File, GateInputs, ModelState, VersionInfo
 from taut.ports.stories import Story
 from taut.project.declared import graph_of
 from taut.project.manifest import GraphSpec
@@ -145,8 +145,14 @@ def judge_graph(rooms: Rooms, composed: Composed, *, actor: str) -> dict[str, An
         known = rooms.registry.judge(info.ref, inputs, actor=actor).ref
     info = rooms.registry.show(known)
     assert info.verdict is not None, "it was judged just now, or before"
+    decision, reasons = info.verdict.decision, list(info.verdict.reasons)
+    if info.state in (ModelState.REJECTED, ModelState.RETIRED) and decision is not Decision.REJECT:
+        decision, reasons = (
+            Decision.REJECT,
+            [f"{info.ref}, of the same versions and rules, was {info.state} before"],
+        )
     return {
-        "version": str(info.ref), "verdict": str(info.verdict.decision), "reasons": list(info.verdict.reasons),
+        "version": str(info.ref), "verdict": str(decision), "reasons": reasons,
         "metrics": info.candidate.metrics, "baselines": info.candidate.baselines,
     }  # fmt: skip
 
