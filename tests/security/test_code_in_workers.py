@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("code-workers")
 
 # What the code tries is told by numbers: x0 says what to try, the answer is how much of it was possible.
 HOSTILE = """
-import ctypes, fcntl, mmap, os, resource, signal, socket, subprocess, sys, threading, time
+import ctypes, fcntl, mmap, os, resource, signal, socket, struct, subprocess, sys, threading, time
 import numpy as np
 
 HOME, PORT, PARENT = {home!r}, {port}, os.getppid()
@@ -77,7 +77,8 @@ def others():
         lambda: subprocess.run(["/bin/true"]), lambda: os.execv("/bin/true", ["true"]), lambda: os.pidfd_open(PARENT),
         lambda: resource.prlimit(PARENT, resource.RLIMIT_NOFILE, (0, 0)), lambda: os.setpriority(os.PRIO_PROCESS, PARENT, 19),
         lambda: os.sched_setscheduler(PARENT, os.SCHED_IDLE, os.sched_param(0)),
-        lambda: syscall(200, PARENT, 0),
+        lambda: syscall(200, PARENT, 0), lambda: fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, PARENT),
+        lambda: fcntl.ioctl(socket.socketpair()[0], 0x8901, struct.pack("i", PARENT)), lambda: syscall(29, 0, 2**20, 0o1600),
     )
 
 def score(columns):

@@ -29,16 +29,21 @@ _REFUSED: Final[dict[str, tuple[int | None, int]]] = {
     "sethostname": (170, 161), "setdomainname": (171, 162), "fanotify_init": (300, 262),
     "sched_setaffinity": (203, 122),
 }  # fmt: skip
-# Of a process that is to stay alone: no further process, none adjusted.
+# Of a process that is to stay alone: no further process, none adjusted, nothing that is left when it is gone.
 _ALONE: Final[dict[str, tuple[int | None, int | None]]] = {
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "tkill": (200, 130),
     "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424), "setpriority": (141, 140),
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
+    "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
 }  # fmt: skip
 # … and these with its own number only, the first argument of each.
 _OWN: Final[dict[str, tuple[int, int]]] = {
     "kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "prlimit64": (302, 261),
+}  # fmt: skip
+# … and no descriptor whose events signal somebody else: commands of these, their second argument.
+_SIGNALLING: Final[dict[str, tuple[int, int, tuple[int, ...]]]] = {
+    "fcntl": (72, 25, (8, 10, 15)), "ioctl": (16, 29, (0x8901, 0x8902)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP
 }  # fmt: skip
 _CLONE_THREAD: Final = 0x10000
 _CLONE: Final = {"x86_64": 56, "aarch64": 220}
@@ -115,6 +120,9 @@ def _stay_alone(column: int, pid: int, refuse: tuple[int, int, int, int]) -> lis
         itself = [(_JUMP_EQUAL, 1, 0, 0)] if name == "prlimit64" else []
         lines += [(_JUMP_EQUAL, 0, 4 + len(itself), own[column]), (_LOAD, 0, 0, 16), *itself]
         lines += [(_JUMP_EQUAL, 0, 1, pid), allow, refuse]
+    for *own_number, commands in _SIGNALLING.values():
+        tests = [line for one in commands for line in ((_JUMP_EQUAL, 0, 1, one), refuse)]
+        lines += [(_JUMP_EQUAL, 0, 2 + len(tests), own_number[column]), (_LOAD, 0, 0, 24), *tests, allow]
     return lines
 
 
