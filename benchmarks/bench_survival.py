@@ -23,6 +23,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,11 +210,15 @@ def _roll(report: Report, project: Project, cell: Cell, where: str, wanted: int,
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """One request: when it was sent and ended, by the monotonic clock, and whether it was answered with 200."""
+    """One request: when it was sent and ended, by the monotonic clock, and whether it was answered with 200.
+
+    code: of the error, where not; `unanswered` where the connection ended instead.
+    """
 
     sent_s: float
     done_s: float
     fine: bool
+    code: str = ""
 
 
 class Clients:
@@ -248,15 +253,28 @@ class Clients:
                     break
                 got += piece
             fine = got.startswith(b"HTTP/1.1 200")
-            self.answered.append(Answered(sent_s, time.monotonic(), fine))
+            self.answered.append(Answered(sent_s, time.monotonic(), fine, "" if fine else _code(got)))
             if not got:
                 client.close()
                 client = socket.create_connection(("127.0.0.1", self._port), timeout=30)
         client.close()
 
 
+def _code(got: bytes) -> str:
+    body = got.partition(b"\r\n\r\n")[2]
+    return str(json.loads(body)["error"]["code"]) if body else "unanswered"
+
+
+def _failures(answered: list[Answered], at_s: float, codes: Counter[str]) -> int:
+    """Return how many requests that ended after a kill failed, and count them by their codes."""
+    failed = [one for one in answered if one.done_s >= at_s and not one.fine]
+    codes.update(one.code for one in failed)
+    return len(failed)
+
+
 def _kill(report: Report, home: Path, workers: int) -> None:
     failed, touched, full_s, in_flight = [], [], [], []
+    codes: Counter[str] = Counter()
     with _serving(home, workers) as (pid, port, asked):
         for _ in range(KILLS):
             with Clients(port, asked) as clients:
@@ -265,7 +283,7 @@ def _kill(report: Report, home: Path, workers: int) -> None:
                 at_s = time.monotonic()
                 os.kill(victim, signal.SIGKILL)
                 time.sleep(AFTER_S)
-            failed.append(sum(not one.fine for one in clients.answered))
+            failed.append(_failures(clients.answered, at_s, codes))
             flying = [one for one in clients.answered if one.sent_s <= at_s < one.done_s]
             usual_s = statistics.median(
                 one.done_s - one.sent_s for one in clients.answered if one.done_s < at_s
@@ -277,13 +295,15 @@ def _kill(report: Report, home: Path, workers: int) -> None:
     report.figure(
         f"kill -9 of {of} under load: requests that failed", failed, "requests", wanted="≤ 0",
         note=f"{CLIENTS} clients without pause; {statistics.median(in_flight):.0f} requests under way at the kill, "
-        f"{statistics.median(touched):.0f} of them took more than three times as long as usual; tried again where lost",
+        f"{statistics.median(touched):.0f} of them took more than three times as long as usual; tried again where lost"
+        + "".join(f"; {count} {code}" for code, count in codes.items()),
     )  # fmt: skip
     report.figure(f"kill -9 of {of} under load: back to full", full_s, "s", wanted="≤ 1 s")
 
 
 def _cold(report: Report, home: Path) -> None:
     failed, full_s = [], []
+    codes: Counter[str] = Counter()
     with _serving(home, 1) as (pid, port, asked):
         for _ in range(max(1, KILLS // 2)):
             with Clients(port, asked) as clients:
@@ -293,11 +313,11 @@ def _cold(report: Report, home: Path) -> None:
                 for victim in (zygote, *_workers(pid)):
                     os.kill(victim, signal.SIGKILL)
                 time.sleep(2 * AFTER_S)
-            failed.append(sum(not one.fine for one in clients.answered))
+            failed.append(_failures(clients.answered, at_s, codes))
             full_s.append(back_s(clients.answered, at_s))
     report.figure(
         "cold start: kill -9 of the worker and of what forks workers: back to full", full_s, "s",
-        note=f"{statistics.median(failed):.0f} requests failed",
+        note=f"{sum(failed)} requests failed in all" + "".join(f", {count} {code}" for code, count in codes.items()),
     )  # fmt: skip
 
 
@@ -308,7 +328,7 @@ def _serving(home: Path, workers: int) -> Iterator[tuple[int, int, bytes]]:
 
     plane = open_plane(home)
     model = slow_model(WIDTH, layers=LAYERS)
-    plane.issue(endpoint(plane, "m", model, runtime="worker", workers=workers, latency_ms=200))
+    plane.issue(endpoint(plane, "m", model, runtime="worker", workers=workers))
     asked = request(INFER, bodies(home)["v2-1"].read_bytes(), plane.token(ttl_s=3600))
     with gateway(plane.home) as server:
         procs.wait_until(lambda: len(_workers(server.pid)) == workers, "all workers")
