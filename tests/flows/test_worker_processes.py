@@ -108,6 +108,10 @@ def test_workers_stand_back_for_their_gateway(plane: DataPlane, gateway: Gateway
     (worker,) = workers(gateway)
     assert gateway.process is not None
 
+    client = Client(plane, gateway)
+    assert client.ask().status_code == 200
+    client.close()
+
     own, its = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (gateway.process.pid, worker))
 
     assert (its, own) == (min(19, own + 5), os.getpriority(os.PRIO_PROCESS, 0))

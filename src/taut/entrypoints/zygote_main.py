@@ -14,7 +14,6 @@ from taut.serving.workers.zygote import run
 
 _FILE_BYTES: Final = 2**30  # an answer of more than 64 KiB lies in an anonymous file
 _ROWS_MAX: Final = 1_000_000  # far more than a batch has
-_NICE: Final = 5  # behind the gateway, whose loop every endpoint shares, and before jobs
 _CPU_SECONDS: Final = 2**31 - 1  # a worker serves for as long as it is well
 
 
@@ -29,7 +28,7 @@ def main() -> int:
         width = len(order.signature.classes) or 1
         rules = Rules(
             memory_bytes=order.memory_bytes, file_bytes=min(_FILE_BYTES, max(2**20, _ROWS_MAX * width * 8)), cpu_seconds=_CPU_SECONDS, max_tasks=64,
-            max_files=64, alone=True, nice=_NICE,
+            max_files=64, alone=True,
         )  # fmt: skip
         confine(rules, entered=entered)
 

@@ -309,7 +309,7 @@ class Lane:
             self._cost = loaded.cost or _CAUTIOUS
             self._planned_for = 0.0
             self._plan_anew()
-        member.ready = True
+        member.welcome()
         self._pause_s = _FIRST_PAUSE_S
         if not self._first.done():
             self._first.set_result(None)

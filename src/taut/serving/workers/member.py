@@ -18,6 +18,8 @@ OnFrame = Callable[["Member", wire.Frame], None]
 OnGone = Callable[["Member", str], None]
 _SETTLING: Final = ((4, 0.25), (8, 0.5))
 _SMOOTH: Final = 0.1
+_NICE: Final = 5  # jobs have 10
+_NICE_MAX: Final = 19
 _TOLD_BYTES: Final = 2**20  # of what it says once it is loaded: its inputs by name
 
 
@@ -69,6 +71,19 @@ class Member:
             return sum(int(line[1]) for line in lines) * 1024
         except (OSError, IndexError, ValueError):
             return 0
+
+    def welcome(self) -> None:
+        """Take it as ready, and let it stand back for the gateway, whose loop every endpoint shares.
+
+        Not before: who is on the way to being ready is waited for.
+        """
+        self.ready = True
+        with contextlib.suppress(
+            OSError
+        ):  # it is gone, or the system lets nobody adjust it: it serves all the same
+            os.setpriority(
+                os.PRIO_PROCESS, self.pid, min(_NICE_MAX, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+            )
 
     def give(self, batch: list[Item], rows: int, buffers: Sequence[Any], now_s: float) -> None:
         """Send a batch. When the worker is gone, `on_gone` is told."""
