@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from sqlalchemy import MetaData
 
@@ -15,6 +16,10 @@ from taut.testing.records import create_tables
 
 if TYPE_CHECKING:  # onnxruntime takes its time, and most tests never serve
     from taut.testing.serving import DataPlane
+
+# how long an example takes says how busy the machine is
+hypothesis.settings.register_profile("taut", deadline=None)
+hypothesis.settings.load_profile("taut")
 
 pytest_plugins = ["servers", "brokers", "grouping"]
 
