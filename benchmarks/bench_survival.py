@@ -290,7 +290,7 @@ def _kill(report: Report, home: Path, workers: int) -> None:
             )
             touched.append(sum(one.done_s - one.sent_s > 3 * usual_s for one in flying))
             in_flight.append(len(flying))
-            full_s.append(back_s(clients.answered, at_s))
+            full_s.append(min(AFTER_S, back_s(clients.answered, at_s)))
     of = "the only worker" if workers == 1 else f"one of {workers} workers"
     report.figure(
         f"kill -9 of {of} under load: requests that failed", failed, "requests", wanted="≤ 0",
@@ -298,7 +298,13 @@ def _kill(report: Report, home: Path, workers: int) -> None:
         f"{statistics.median(touched):.0f} of them took more than three times as long as usual; tried again where lost"
         + "".join(f"; {count} {code}" for code, count in codes.items()),
     )  # fmt: skip
-    report.figure(f"kill -9 of {of} under load: back to full", full_s, "s", wanted="≤ 1 s")
+    report.figure(
+        f"kill -9 of {of} under load: back to full",
+        full_s,
+        "s",
+        wanted="≤ 1 s",
+        note=f"watched for {AFTER_S:g} s",
+    )
 
 
 def _cold(report: Report, home: Path) -> None:
@@ -314,7 +320,7 @@ def _cold(report: Report, home: Path) -> None:
                     os.kill(victim, signal.SIGKILL)
                 time.sleep(2 * AFTER_S)
             failed.append(_failures(clients.answered, at_s, codes))
-            full_s.append(back_s(clients.answered, at_s))
+            full_s.append(min(2 * AFTER_S, back_s(clients.answered, at_s)))
     report.figure(
         "cold start: kill -9 of the worker and of what forks workers: back to full", full_s, "s",
         note=f"{sum(failed)} requests failed in all" + "".join(f", {count} {code}" for code, count in codes.items()),

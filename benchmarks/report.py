@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 import statistics
@@ -62,8 +63,8 @@ class Report:
         self, name: str, values: Sequence[float], unit: str, *, wanted: str = "", note: str = ""
     ) -> None:
         """Report repeated measurements. wanted: "≥ 1.5×", "≤ 8 µs", "< 2", with words after it or none."""
-        if not values:
-            raise ValueError(f"{name}: nothing was measured")
+        if not values or not all(map(math.isfinite, values)):
+            raise ValueError(f"{name}: nothing was measured, or no number: {values}")
         median = statistics.median(values)
         self._add(
             Figure(

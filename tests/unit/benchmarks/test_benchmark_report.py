@@ -29,6 +29,12 @@ def test_a_wanted_value_that_says_no_comparison_breaks_the_benchmark(wanted: str
         Report().figure("x", [1.0], "s", wanted=wanted)
 
 
+@pytest.mark.parametrize("values", [[], [1.0, float("inf")], [float("nan")]])
+def test_what_is_no_number_breaks_the_benchmark_since_no_file_could_keep_it(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="no number"):
+        Report().figure("x", values, "s")
+
+
 def test_a_missed_figure_is_marked_and_listed_by_its_median() -> None:
     report = Report()
     report.bench = "data"
