@@ -18,6 +18,9 @@ from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput
 from taut.core.graphs import GraphPlan, Node
 from taut.serving.errors import BadAnswer, WorkerLost
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
+from taut.serving.gateway.stocking import Stocking
+from taut.serving.graphs import GraphModel
+from taut.serving.memory import Heap
 from taut.serving.meters import BATCH_ROWS, Histogram
 from taut.serving.predictions import PredictionReader, PredictionRecord
 from taut.serving.runtime import load
@@ -365,3 +368,24 @@ def test_a_node_that_keeps_failing_is_left_alone_and_shows_it(gateway: Gateway, 
     states = {one["of"]: one["state"] for one in page["breakers"]}
     assert states["node 'flat', flat@1,"] == "open"
     assert states["node 'steep', steep@1,"] == "closed"
+
+
+def test_a_graph_comes_into_memory_and_leaves_it_as_one(plane: DataPlane) -> None:
+    plan = blend()
+    config = EndpointConfig(name="late", live=served_graph(plane, plan), runtime="inline")
+    stocking = Stocking(home=plane.home, fleet=None, heap=Heap())
+
+    [want] = stocking.wants(plane.snapshot(config))
+
+    whole = len(plan.to_bytes()) + len(MODELS["steep"][0]) + len(MODELS["flat"][0])
+    assert want.check() == whole
+    found, size_bytes = want.load()
+    assert isinstance(found, GraphModel)
+    assert size_bytes >= len(MODELS["steep"][0]) + len(MODELS["flat"][0])
+    held = [found]
+    stocking.let_go(held)
+    assert held == []
+    (plane.home / config.live.nodes["flat"].path).write_bytes(MODELS["low"][0])
+    for look in (want.check, want.load):
+        with pytest.raises(Corrupt, match="flat@1"):
+            look()
