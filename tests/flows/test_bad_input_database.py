@@ -17,6 +17,10 @@ from installation import Asking, Installation, Up, assert_clear, logged_ids, unt
 from scaled import Scaled
 
 pytestmark = pytest.mark.xdist_group("scaled")
+# httpcore leaves a socket that found nobody listening to the garbage collector (control is being started again)
+left_sockets = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +96,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 )
 
 
+@left_sockets
 def test_commands_without_a_platform_say_that_the_database_is_away_and_work_when_it_is_back(
     scaled: Scaled, shop: Installation
 ) -> None:
@@ -112,6 +117,7 @@ def test_commands_without_a_platform_say_that_the_database_is_away_and_work_when
     assert shop("ledger", "verify")["ok"] is True
 
 
+@left_sockets
 def test_while_the_database_is_killed_and_started_answers_go_on_and_no_acknowledged_change_is_lost(
     scaled: Scaled, up: Up
 ) -> None:
@@ -155,6 +161,7 @@ def runs(shop: Installation) -> dict[str, str]:
     return {run["run"]: run["state"] for run in told.document["runs"]} if told.code == 0 else {}
 
 
+@left_sockets
 def test_a_training_that_the_database_interrupts_ends_by_itself_with_one_version(
     scaled: Scaled, up: Up
 ) -> None:
@@ -182,6 +189,7 @@ def versions(shop: Installation) -> list[str]:
     return [version["version"] for version in shop("model", "list")["versions"]]
 
 
+@left_sockets
 def test_a_release_that_the_database_interrupts_ends_by_itself_with_one_live(scaled: Scaled, up: Up) -> None:
     shop = up.installation
     before = len(shop("release", "history", "late")["releases"])
@@ -209,6 +217,7 @@ def test_a_release_that_the_database_interrupts_ends_by_itself_with_one_live(sca
     assert shop("ledger", "verify")["ok"] is True
 
 
+@left_sockets
 def test_a_control_that_dies_while_the_database_is_away_comes_back_with_it(scaled: Scaled, up: Up) -> None:
     shop = up.installation
     with Asking(up, up.token()) as asking:
@@ -233,6 +242,7 @@ def restarts(up: Up, name: str) -> int:
     return int(next(child["restarts"] for child in up.state()["children"] if child["name"] == name))
 
 
+@left_sockets
 def test_a_platform_that_is_started_while_the_database_is_away_answers_and_is_whole_when_it_is_back(
     scaled: Scaled, up: Up
 ) -> None:
