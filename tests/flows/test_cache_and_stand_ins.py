@@ -152,6 +152,7 @@ def test_while_workers_are_killed_every_request_is_answered_and_says_by_whom(
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGKILL)
             time.sleep(0.3)
+        until(lambda: client.ask().json()["model_version"] == "delay@1", "the live version stays away")
         stop.set()
         found = [one for each in asked for one in each.result()]
 
