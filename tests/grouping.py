@@ -1,8 +1,8 @@
 """Tests of one group run in one process of pytest-xdist, so that what they share is built once.
 
 pytest-xdist 3.8 tells groups to its scheduler in node ids, which pytest 9.2 no longer lets it change: without a word,
-the tests of a group are spread over all processes (pytest-xdist#1386). Here the group is read from the file, where a
-line `pytestmark = pytest.mark.xdist_group("name")` says it.
+the tests of a group are spread over all processes (pytest-xdist#1386). Here the group is read from the file, where
+`pytestmark = pytest.mark.xdist_group("name")` says it, alone or first in a list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-_GROUP = re.compile(r'^pytestmark = pytest\.mark\.xdist_group\("([\w-]+)"\)$', re.MULTILINE)
+_GROUP = re.compile(r"^(?:pytestmark = \[?|    )pytest\.mark\.xdist_group\(\"([\w-]+)\"\)", re.MULTILINE)
 
 
 @cache

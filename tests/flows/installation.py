@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import httpx
 
 from taut.entrypoints.children import alive
 from taut.entrypoints.cli import run
+from taut.entrypoints.listening import listen_anywhere
 
 Json = dict[str, Any]
 
@@ -300,15 +300,8 @@ def until(condition: Callable[[], bool], *, within_s: float = 30.0, said: Callab
 
 def free_ports() -> int:
     """A port that is free, with the next two; whoever takes one meanwhile fails the test loudly."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port = int(one.getsockname()[1])
-            with (
-                contextlib.suppress(OSError, OverflowError),
-                socket.create_server(("127.0.0.1", port + 1)),
-                socket.create_server(("127.0.0.1", port + 2)),
-            ):
-                return port
+    with listen_anywhere("127.0.0.1") as listener:
+        return int(listener.getsockname()[1])
 
 
 def logged_ids(home: Path) -> set[str]:

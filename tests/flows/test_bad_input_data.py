@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from installation import HEADER, Installation
 
+pytestmark = pytest.mark.xdist_group("bad-data")
+
 BEFORE = 5981  # rows of orders@1
 
 

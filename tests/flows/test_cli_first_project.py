@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installation import free_ports
 
 from taut.entrypoints.cli import run
 
@@ -45,12 +45,6 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     made("init", "shop")
     monkeypatch.chdir(tmp_path / "shop")
     return made
-
-
-def free_port() -> int:
-    """Two free ports in a row; whoever takes one meanwhile fails the test loudly."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
 
 
 @contextmanager
@@ -116,7 +110,7 @@ def test_from_nothing_to_an_explained_answer(shop: Shop) -> None:
         "malformed",
     )
 
-    port = free_port()
+    port = free_ports()
     with platform(shop.folder, port) as ready:
         assert ready["data_plane"] == f"http://127.0.0.1:{port}"
         over_http = shop("predict", "late", "--data", ORDER)

@@ -41,6 +41,8 @@ from taut.testing.serving import (
     with_fields,
 )
 
+pytestmark = pytest.mark.xdist_group("clients")
+
 ROWS = np.array([[1.0, 0.5, -0.25], [3.0, 0.1, 2.0]], dtype=np.float32)
 
 

@@ -70,6 +70,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+pytestmark = pytest.mark.xdist_group("graphs")
+
 
 @dataclass
 class Guess:

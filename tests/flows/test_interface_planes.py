@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from installation import ORDER, Installation, Up, alive, until
+from installation import ORDER, Installation, Up, alive, free_ports, until
 
 from taut.entrypoints.operations import operation_table
 
@@ -203,8 +203,8 @@ def test_a_second_platform_is_refused_on_a_taken_port_and_in_a_taken_home(
     assert "--port" in taken
     home = up.installation.refused("up", "--port", "0", exit_code=5, code="conflict")
     assert "--home" in home
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        control = int(other.getsockname()[1])
+    control = free_ports() + 1
+    with socket.create_server(("127.0.0.1", control)):
         beside = released.process("up", "--port", str(control - 1), within_s=20)
     assert beside.code == 5
     assert "control" in beside.error[1]

@@ -17,6 +17,8 @@ from runner import document, run_alone
 from taut.core.refs import VersionRef
 from taut.lifecycle.training.variants import Figures, Made, Variant, make_variants
 
+pytestmark = pytest.mark.xdist_group("optimise")
+
 TREES = 'HistGradientBoostingClassifier(max_iter=int(ctx.params["trees"]), random_state=ctx.seed),'
 NETWORK = """StandardScaler(),
         MLPClassifier((64, 64), max_iter=int(ctx.params["trees"]), tol=0, random_state=ctx.seed),"""

@@ -166,18 +166,11 @@ def test_living_gateways_on_another_port_are_named_instead_of_being_doubled(plan
         port = await_ready(plane.home, first)
         first.kill()
         first.wait()
-        with supervisor(plane.home, port=free_port()) as second:
+        with supervisor(plane.home, port=free_ports()) as second:
             _, said = second.communicate(timeout=30)
 
     assert second.returncode == 5
     assert f"still serve on port {port}".encode() in said
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_a_stop_drains_within_its_time_and_leaves_no_process(plane: DataPlane) -> None:

@@ -25,6 +25,8 @@ from taut.adapters.world import SystemRandom
 from taut.testing.serving import DataPlane, GatewayProcess
 from taut.trust.tls import create_authority
 
+pytestmark = pytest.mark.xdist_group("tls-gateway")
+
 PATH = "/v1/predict/delay"
 
 

@@ -36,6 +36,8 @@ from taut.testing.serving import matrix_model
 from taut.testing.world import SeededRandom
 from taut.trust.signing import SignedStatement, verify_statement
 
+pytestmark = pytest.mark.xdist_group("edge-bundles")
+
 PARTS = (
     "model.onnx",
     "manifest.json",
