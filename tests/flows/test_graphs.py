@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from installation import ORDER, Installation, Json, Up, until
 
+pytestmark = pytest.mark.xdist_group("graphs")
+
 MORE = """
 
 @taut.model(
@@ -69,8 +71,6 @@ GUESSING = """
 from dataclasses import dataclass
 
 import numpy as np
-
-pytestmark = pytest.mark.xdist_group("graphs")
 
 
 @dataclass
