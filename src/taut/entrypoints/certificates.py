@@ -17,6 +17,7 @@ from typing import Any, Final
 from taut.entrypoints.children import alive
 from taut.entrypoints.listening import TlsPaths
 from taut.entrypoints.logs import Log
+from taut.serving.tasks import end_task
 from taut.trust.tls import WARN_DAYS, LiveTls, TlsFiles, read_material
 
 LOOK_S: Final = 1.0
@@ -69,9 +70,7 @@ async def kept_fresh(
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end_task(task)
         keeper.close()
 
 

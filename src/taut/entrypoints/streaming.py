@@ -28,6 +28,7 @@ from taut.serving.gateway import Gateway, GatewayNode, World
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.stream import Counts, Scoring, StreamPlan, StreamProcessor
+from taut.serving.tasks import end_task
 from taut.serving.workers import Fleet
 
 _BATCH_THREADS: Final = 2
@@ -120,9 +121,7 @@ async def _run(
             try:
                 return await processor.run(until_empty=until_empty, at_most=at_most)
             finally:
-                renewing.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await renewing
+                await end_task(renewing)
 
 
 @asynccontextmanager
@@ -167,9 +166,7 @@ async def _gateway(config: Config) -> AsyncIterator[Gateway]:
             try:
                 yield gateway
             finally:
-                turning.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await turning
+                await end_task(turning)
 
 
 async def _turn_segments(log: PredictionLog) -> None:

@@ -31,6 +31,7 @@ from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.replies import Reply
 from taut.serving.gateway.server import GatewayServer
 from taut.serving.runtime import load
+from taut.serving.tasks import end_task
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _DRAIN_S: Final = 10.0
@@ -140,9 +141,7 @@ async def _until_stopped(
         await stop.wait()
         finished = await server.drain(timeout_s=_DRAIN_S)
         if reporter is not None and telling is not None:
-            telling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await telling
+            await end_task(telling)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_REPORT_S):
                     await reporter.tell()

@@ -30,6 +30,7 @@ from taut.serving.snapshot import (
     TrustFile,
     open_snapshot,
 )
+from taut.serving.tasks import end_task
 from taut.serving.workers import Fleet
 
 _LOADERS: Final = 2  # so that a worker that is long in coming does not keep the next model waiting
@@ -209,7 +210,5 @@ class GatewayNode:
             yield subscriber
         finally:
             for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await end_task(task)
             self._loader.shutdown()

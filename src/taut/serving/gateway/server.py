@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ from taut.serving.gateway.bounded import ARRIVAL_S, IDLE_S, sweep
 from taut.serving.gateway.crowd import MAX_CONNECTIONS, Crowd
 from taut.serving.gateway.protocol import GatewayProtocol
 from taut.serving.gateway.replies import STALLED_S, Answering
+from taut.serving.tasks import end_task
 
 if TYPE_CHECKING:
     from taut.trust.tls import LiveTls
@@ -114,9 +114,7 @@ class GatewayServer:
         for server in self._servers:
             server.close()
         if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
+            await end_task(self._sweeper)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         self._crowd.leaving = True

@@ -14,6 +14,7 @@ from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.serving.memory.resident import Model, Resident
 from taut.serving.memory.shelf import Shelf
 from taut.serving.meters import TIME_NS, Histogram, ModelsReading
+from taut.serving.tasks import end_task
 
 Load = Callable[[], tuple[Model, int]]
 """Loads a model, verified, and returns it with the bytes that it takes. Blocks; raises TautError."""
@@ -363,9 +364,7 @@ class Residents:
 
     async def _stop_filling(self) -> None:
         if self._filling is not None:
-            self._filling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._filling
+            await end_task(self._filling)
             self._filling = None
 
     # leaving

@@ -19,6 +19,7 @@ from taut.serving.snapshot.wire import (
     frame_report,
     socket_address,
 )
+from taut.serving.tasks import end_task
 
 _FIRST_S: Final = 0.05
 _LAST_S: Final = 0.5  # so that a gateway is back within a second of control
@@ -83,9 +84,7 @@ class Subscriber:
             return  # control is gone, or speaks nonsense: connect again
         finally:
             if beats is not None:
-                beats.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await beats
+                await end_task(beats)
 
     async def _send_beats(self, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
