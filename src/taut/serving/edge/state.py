@@ -19,6 +19,7 @@ import msgspec
 from taut.core.edge import Counts, Report
 from taut.core.errors import Conflict, Corrupt, Unavailable
 from taut.ports.world import Ids
+from taut.serving.files import replace_file
 
 WAITING_MAX: Final = 32
 JOURNAL_BYTES_MAX: Final = 256 * 1024
@@ -211,7 +212,9 @@ class EdgeState:
             self._journal_path(kept.generation), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600
         )  # fmt: skip
         try:
-            _write(self._folder / _SNAPSHOT, msgspec.json.encode(kept))
+            # one name for what is not whole yet, so that deaths leave no more than one file
+            partial = self._folder / f".{_SNAPSHOT}.tmp"
+            replace_file(self._folder / _SNAPSHOT, msgspec.json.encode(kept), temporary=partial)
         except BaseException:
             os.close(journal)
             raise
@@ -251,21 +254,3 @@ class EdgeState:
 
 def _alike(left: Period, right: Period) -> bool:
     return left.bundle == right.bundle
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb", opener=_private) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -13,6 +13,7 @@ import msgspec
 
 from taut.core.errors import Conflict, Corrupt, Denied, Unavailable
 from taut.ports.keys import PublicKey
+from taut.serving.files import replace_file
 from taut.serving.snapshot.model import ServingSnapshot, open_snapshot
 
 _KEYS: Final = msgspec.json.Decoder(tuple[PublicKey, ...])
@@ -131,22 +132,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises Unavailable when the disk is full or cannot be written; the old file is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(temporary, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, data, temporary=path.with_name(f".{path.name}.{os.getpid()}.tmp"))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise Unavailable(
             f"{path} cannot be written ({error.strerror}): free disk space or mend its rights"
         ) from error
