@@ -31,6 +31,7 @@ class Endpoint:
         hedge_after: str | None = None,
         audit: str = "crash-safe",
         runtime: str = "auto",
+        profile: str = "latency",
         workers: int = 1,
         spares: int = 0,
         keep_loaded: bool | None = None,
@@ -45,7 +46,8 @@ class Endpoint:
         asked beside a slow one, within a twentieth of the requests.
         audit: what a prediction's record survives before the answer leaves: `crash-safe` the death of any process,
         `power-safe` the loss of power, `off` nothing (low risk only). runtime: where the model runs: `inline` in the
-        gateway, `worker` in processes of its own, `auto` by its measured cost and its risk. workers: how many such
+        gateway, `worker` in processes of its own, `auto` by its measured cost and its risk. profile: of a model in workers, `latency`
+        keeps batches so small that an answer is well within its SLO, `throughput` makes them as large as the SLO allows. workers: how many such
         processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
         quota_per_s: requests a second for a principal.
@@ -79,6 +81,7 @@ class Endpoint:
             cache=cache,
             hedge_after=words.optional_duration(hedge_after, f"{what}: hedge_after"),
             runtime=words.one_of(runtime, ("auto", "inline", "worker"), f"{what}: runtime"),  # type: ignore[arg-type]  # as for audit
+            profile=words.one_of(profile, ("latency", "throughput"), f"{what}: profile"),  # type: ignore[arg-type]  # as for audit
             workers=words.whole(workers, f"{what}: workers", low=1, high=64),
             spares=words.whole(spares, f"{what}: spares", low=0, high=8),
             keep_loaded=words.optional_flag(keep_loaded, f"{what}: keep_loaded"),

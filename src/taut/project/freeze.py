@@ -182,6 +182,8 @@ def _check_endpoint(
         yield "hedge_after asks a second worker of one model, and this is a graph: remove it"
     if spec.spares and spec.runtime == "inline":
         yield 'spares wait for workers, and runtime="inline" has none: leave one of them out'
+    if spec.profile == "throughput" and spec.runtime == "inline":
+        yield 'profile="throughput" is for batches, which only workers make, and runtime="inline" has none: leave one of them out'
     for fallback in spec.fallback:
         if fallback.endpoint is not None:
             yield from _check_simpler(

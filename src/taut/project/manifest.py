@@ -216,6 +216,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hedge_after: str | None = None  # when a second worker is asked beside a slow one
     audit: Literal["crash-safe", "power-safe", "off"] = "crash-safe"
     runtime: Literal["auto", "inline", "worker"] = "auto"
+    profile: Literal["latency", "throughput"] = "latency"  # how batches are sized within the SLO
     workers: int = 1  # processes of each gateway, where the model does not run inline
     spares: int = 0  # more of them, loaded, that wait for one to end
     keep_loaded: bool | None = None  # None loads it ahead, and evicts it where others need the memory more

@@ -52,6 +52,16 @@ def declared(folder: Path, more: str, *, risk: str = "medium", **replaced: str) 
     return next(one for one in endpoints if one.name == "late")
 
 
+def test_a_profile_is_declared_for_workers_only(tmp_path: Path) -> None:
+    assert declared(tmp_path, "workers=2").profile == "latency"
+    assert declared(tmp_path, 'profile="throughput"').profile == "throughput"
+
+    with pytest.raises(InvalidInput, match="profile"):
+        declared(tmp_path, 'profile="fast"')
+    with pytest.raises(InvalidInput, match="only workers make"):
+        declared(tmp_path, 'runtime="inline", profile="throughput"')
+
+
 def test_spares_are_declared_for_workers_only(tmp_path: Path) -> None:
     assert declared(tmp_path, "workers=2, spares=1").spares == 1
 

@@ -282,7 +282,7 @@ def _limits(snapshot: ServingSnapshot) -> list[tuple[str, object, int]]:
 
 def model_key(served: ServedModel, config: EndpointConfig) -> str:
     """Return what tells loaded models apart: the artifact, what was promised of it, and where it is to run."""
-    place = f"{config.runtime} {config.risk} {config.workers} {config.spares} {config.latency_ms}"
+    place = f"{config.runtime} {config.risk} {config.workers} {config.spares} {config.latency_ms} {config.profile}"
     return f"{served.artifact} {digest_bytes(msgspec.json.encode(served.signature))} {place}"
 
 
@@ -354,6 +354,7 @@ def _place(
             workers=config.workers,
             spares=config.spares,
             latency_s=config.latency_ms / 1e3,
+            profile=config.profile,
             hang_s=settings.worker_hang_s,
             memory_bytes=settings.worker_memory_bytes,
         ),

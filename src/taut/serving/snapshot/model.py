@@ -17,6 +17,7 @@ from taut.trust.signing import SignedStatement, sign_statement, verify_statement
 PAYLOAD_TYPE: Final = "application/vnd.taut.serving-snapshot+json"
 Audit = Literal["crash-safe", "power-safe", "off"]
 Runtime = Literal["auto", "inline", "worker"]
+Profile = Literal["latency", "throughput"]
 Occasion = Literal["failed", "late", "shed", "features"]
 """When something stands in: the model failed or its workers did, it was not done in time, there was too much to do, or a
 feature that it needs could not be had."""
@@ -94,7 +95,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     runtime: where the model runs; `auto` measures it at load and takes a worker process where one row takes longer than
     `GatewaySettings.worker_us` or the risk is high. workers: processes of each gateway. spares: processes beside them that wait for one
     to end. latency_ms: what an answer may
-    take, by which batches and the line before the workers are sized. keep_loaded: True keeps the live version in memory,
+    take, by which batches and the line before the workers are sized; profile: how boldly. keep_loaded: True keeps the live version in memory,
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
     endpoint is served without hearing from control (high risk).
@@ -112,6 +113,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     workers: int = 1
     spares: int = 0
     latency_ms: float = 1000.0
+    profile: Profile = "latency"
     keep_loaded: bool | None = None
     quota: Limit | None = None
     max_age_s: float | None = None

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput, Unavailable
 from taut.serving.errors import BadAnswer, Shed, WorkerLost
 from taut.serving.meters import BATCH_ROWS, Histogram
-from taut.serving.runtime import Cost, Feed
+from taut.serving.runtime import Cost, Feed, Profile
 from taut.serving.workers import wire
 from taut.serving.workers.member import Member
-from taut.serving.workers.queue import Item, Line, Pace, Wait, plan
+from taut.serving.workers.queue import Item, Line, Pace, Plan, Wait, plan
 from taut.serving.workers.worker import Loaded
 
 Hire = Callable[[], Awaitable[tuple[socket.socket, int]]]
@@ -38,7 +38,7 @@ _CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
 
 class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     """workers: processes that take batches. spares: that wait, loaded, for one of them to end. latency_s: what an answer may
-    take, by which batches are sized. hang_s: a worker that takes longer over a batch, and twenty times longer than its fit
+    take, by which batches are sized, and how boldly, by `profile`. hang_s: a worker that takes longer over a batch, and twenty times longer than its fit
     says, is killed and replaced. memory_bytes: of one worker; one that takes clearly more is killed and replaced. 0 leaves
     it to the limit that the worker itself was given.
     """
@@ -46,8 +46,13 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     spares: int = 0
     latency_s: float = 1.0
+    profile: Profile = "latency"
     hang_s: float = 10.0
     memory_bytes: int = 0
+
+    def plan(self, cost: Cost) -> Plan:
+        """Return what a model of this cost allows."""
+        return plan(cost, workers=self.workers, latency_s=self.latency_s, profile=self.profile)
 
 
 class Lane:
@@ -78,7 +83,7 @@ class Lane:
         self._answer_width: Final = answer_width
         self._loop: Final = asyncio.get_running_loop()
         self._members: Final[list[Member]] = []
-        self._line = Line(plan(_CAUTIOUS, workers=settings.workers, latency_s=settings.latency_s))
+        self._line = Line(settings.plan(_CAUTIOUS))
         self._layout: wire.Layout | None = None
         self._first: Final[asyncio.Future[None]] = self._loop.create_future()
         self._retries = _RETRIES_SAVED
@@ -280,7 +285,7 @@ class Lane:
         if abs(factor - self._planned_for) > _NOTABLE * self._planned_for:
             self._planned_for = factor
             cost = Cost(base_us=self._cost.base_us * factor, row_us=self._cost.row_us * factor)
-            self._line.plan = plan(cost, workers=self._settings.workers, latency_s=self._settings.latency_s)
+            self._line.plan = self._settings.plan(cost)
 
     def _again(self, item: Item) -> None:
         if not item.answer.done():

@@ -1,7 +1,8 @@
 """Who is scored next, and who is turned away: the discipline of one model's waiting line, free of clocks and sockets.
 
 Batching is greedy and knows no timer: a free worker takes what waits, no more than the measured cost allows within the
-earliest deadline among it. The line is short (two batches), so that what is admitted is answered in time. When it is
+earliest deadline among it. The line is short (two batches, or one where they are as large as the profile `throughput`
+makes them), so that what is admitted is answered in time. When it is
 long, the newest come first: under overload the oldest are those that are closest to being too late. Priorities go
 before others; within one, callers take turns by rows, not by requests, and who makes the line overflow is the one with
 the most waiting in it, so that one cannot starve another. (Turns by rows are deficit round robin with a quantum of one
@@ -13,21 +14,17 @@ Against a first-in-first-out line without bound, goodput at 1.3 times the capaci
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
-from taut.serving.runtime import Cost
+from taut.serving.runtime import SIZINGS, Cost, Profile
 
-_ROWS_MAX: Final = 1024
 _BATCH_ROWS_MIN: Final = (
     8  # for the line's length only: two batches of a model that gains nothing from batching are too few
 )
-_GAIN: Final = 9.0  # a batch whose fixed cost is a tenth of the whole gains little from more rows
-BATCHES: Final = 2
 _RELAXED: Final = 0.8
 
 
@@ -69,12 +66,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.cost.us(rows) / 1e6
 
 
-def plan(cost: Cost, *, workers: int, latency_s: float) -> Plan:
-    """Return the plan for `workers` of this cost. latency_s: what an answer may take; a batch gets a quarter of it."""
-    knee = math.ceil(_GAIN * cost.base_us / max(cost.row_us, 0.01))
-    within = cost.rows_within(latency_s / 4 * 1e6)
-    rows = max(1, min(knee, within, _ROWS_MAX))
-    line = BATCHES * workers * max(rows, _BATCH_ROWS_MIN)
+def plan(cost: Cost, *, workers: int, latency_s: float, profile: Profile = "latency") -> Plan:
+    """Return the plan for `workers` of this cost. latency_s: what an answer may take; a batch gets its profile's share."""
+    sizing = SIZINGS[profile]
+    rows = sizing.batch_rows(cost, latency_s)
+    line = sizing.batches * workers * max(rows, _BATCH_ROWS_MIN)
     in_time = int(workers * rows * (latency_s * 1e6) / max(cost.us(rows), 1.0))
     return Plan(cost=cost, batch_rows=rows, line_rows=max(1, min(line, in_time)))
 
@@ -143,7 +139,7 @@ class Line:
         newest_first = self.rows > self.plan.line_rows // 2
         batch: list[Item] = []
         late: list[Item] = []
-        rows, earliest_s = 0, math.inf
+        rows, earliest_s = 0, float("inf")
         for priority in sorted(self._levels, reverse=True):
             level = self._levels[priority]
             while level:

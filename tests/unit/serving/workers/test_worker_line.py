@@ -159,6 +159,22 @@ def test_the_batch_follows_from_the_cost(cost: Cost, rows: int) -> None:
     assert plan(cost, workers=1, latency_s=1.0).batch_rows == rows
 
 
+@pytest.mark.parametrize(
+    ("cost", "rows"),
+    [
+        (Cost(base_us=0, row_us=1000), 500),  # as many as fit half of the latency, gain or not
+        (Cost(base_us=100_000, row_us=1000), 400),
+        (Cost(base_us=900, row_us=100), 1024),
+        (Cost(base_us=2_000_000, row_us=1000), 1),
+    ],
+)
+def test_for_throughput_a_batch_takes_half_of_the_latency(cost: Cost, rows: int) -> None:
+    made = plan(cost, workers=2, latency_s=1.0, profile="throughput")
+
+    assert made.batch_rows == rows
+    assert made.line_rows <= max(2 * rows, 1)
+
+
 def test_the_pace_follows_what_batches_take_and_one_stall_does_not_turn_everything_away() -> None:
     pace = Pace()
     for _ in range(60):
