@@ -133,6 +133,8 @@ class Lane:
         self._retries = min(_RETRIES_SAVED, self._retries + _RETRY_SHARE)
         if not len(self._line) and (idle := self._idle_member()):
             self._at_once(idle, item)  # nobody waits: there is no line to stand in
+            if sum(map(bool, (member.batch for member in self._members))) == 1:
+                idle.look()  # alone: it may well be answered before the loop could be told of it
         else:
             for turned_away in self._line.offer(item):
                 self._shed(turned_away)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from taut.core.errors import Corrupt
 from taut.serving.workers import wire
+from taut.serving.workers.polling import Poll
 from taut.serving.workers.queue import Item
 
 OnFrame = Callable[["Member", wire.Frame], None]
@@ -20,6 +21,7 @@ _SETTLING: Final = ((4, 0.25), (8, 0.5))
 _SMOOTH: Final = 0.1
 _NICE: Final = 5  # jobs have 10
 _NICE_MAX: Final = 19
+_POLL_NS: Final = 200_000  # what a model may take that is run on the loop itself
 _TOLD_BYTES: Final = 2**20  # of what it says once it is loaded: its inputs by name
 
 
@@ -45,6 +47,7 @@ class Member:
         self.born_s: Final = asyncio.get_running_loop().time()
         self.ratio = 1.0
         self.allowed_s = 0.0
+        self._poll: Final = Poll(_POLL_NS)
         self._sock: Final = sock
         self._reader: Final = wire.Reader(sock, most=_TOLD_BYTES)
         self._answer_width: Final = answer_width
@@ -88,16 +91,24 @@ class Member:
     def give(self, batch: list[Item], rows: int, buffers: Sequence[Any], now_s: float) -> None:
         """Send a batch. When the worker is gone, `on_gone` is told."""
         self.batch, self.rows, self.sent_s = batch, rows, now_s
+        self._poll.begin()
         self._reader.most = wire.answer_bytes(rows, self._answer_width)
         try:
             wire.send(self._sock, wire.RUN, rows, buffers)
         except OSError as error:
             self.end(f"did not take a batch ({error.strerror or error})")
 
+    def look(self) -> None:
+        """Look for the answer to the batch for a moment, where answers come at once: on this thread, which does nothing else
+        meanwhile. What is not there by then is read when the loop hears of it."""
+        while self.batch and not self.gone and self._poll.again():
+            self._readable()
+
     def done(self, expected_s: float, now_s: float) -> list[Item]:
         """Take the batch back that was answered."""
         batch, self.batch = self.batch, []
         self.answered += 1
+        self._poll.end()
         self.ratio += _SMOOTH * ((now_s - self.sent_s) / max(expected_s, 1e-6) - self.ratio)
         return batch
 

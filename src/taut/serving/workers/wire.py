@@ -110,12 +110,15 @@ class Reader:
         self._data = b""
         self._descriptors: list[int] = []
 
-    def read(self) -> Frame | None:
+    def read(self, *, sleep: bool = True) -> Frame | None:
         """Receive once and return a whole frame, or None where more must come.
 
-        Raises EOFError when the other side is gone, Corrupt when what came is no frame.
+        sleep: wait for it on a socket that blocks; else BlockingIOError says that nothing is there. Raises EOFError when
+        the other side is gone, Corrupt when what came is no frame.
         """
-        data, ancillary, _, _ = self._sock.recvmsg(_MOST, _ONE_DESCRIPTOR)
+        data, ancillary, _, _ = self._sock.recvmsg(
+            _MOST, _ONE_DESCRIPTOR, 0 if sleep else socket.MSG_DONTWAIT
+        )
         if ancillary:
             self._take(ancillary)
         if not data:
