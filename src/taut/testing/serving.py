@@ -127,6 +127,29 @@ def slow_model(width: int, *, layers: int, hidden: int = 512) -> bytes:
     )
 
 
+def row_model(width: int, *, layers: int, cells: int = 65_536) -> bytes:
+    """Return ONNX of a classifier whose time grows with rows as with `layers`: batches of it bring nothing."""
+    from onnx import TensorProto, helper
+
+    nodes = [helper.make_node("MatMul", ["input", "first"], ["h0"])]
+    nodes += [helper.make_node("Erf", [f"h{at}"], [f"h{at + 1}"]) for at in range(layers)]
+    nodes += [
+        helper.make_node("ReduceMean", [f"h{layers}"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("MatMul", ["mean", "last"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("first", TensorProto.FLOAT, [width, cells], [1.0 / width] * (width * cells)),
+        helper.make_tensor("last", TensorProto.FLOAT, [1, 2], [0.0, 1.0]),
+    ]
+    return _onnx(
+        nodes,
+        inputs=[helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, width])],
+        outputs=[helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])],
+        constants=constants,
+    )
+
+
 def greedy_model(width: int) -> bytes:
     """Return ONNX of a classifier that takes 4 bytes of memory for each unit of its first value."""
     from onnx import TensorProto, helper
