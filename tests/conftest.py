@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # onnxruntime takes its time, and most tests never serve
 hypothesis.settings.register_profile("taut", deadline=None)
 hypothesis.settings.load_profile("taut")
 
-pytest_plugins = ["servers", "brokers", "grouping"]
+pytest_plugins = ["servers", "brokers", "holders", "grouping"]
 
 OpenRecords = Callable[..., Records]
 

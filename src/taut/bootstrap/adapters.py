@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 def open_records(config: Config) -> Records:
     """Open the database that the configuration names and bring its tables up to date."""
-    records = _choose(config.records, _RECORDS, "records")(config)
+    records = choose(config.records, _RECORDS, "records")(config)
     try:
         from taut.adapters.records.migration import migrate
 
@@ -41,7 +41,7 @@ def open_records(config: Config) -> Records:
 
 def open_blobs(config: Config) -> Blobs:
     """Open the object store that the configuration names."""
-    return _choose(config.blobs, _BLOBS, "blobs")(config)
+    return choose(config.blobs, _BLOBS, "blobs")(config)
 
 
 def open_tables(blobs: Blobs) -> Tables:
@@ -63,12 +63,6 @@ def open_sources(config: Config) -> dict[str, Sources]:
         options["access_key_id"] = config.s3_access_key_id
         options["secret_access_key"] = config.s3_secret_access_key
     return {"file": FileSources(), "s3": S3Sources(options)}
-
-
-def open_keys(config: Config, random: Random) -> Keys:
-    from taut.adapters.keys.file import FileKeys
-
-    return FileKeys(config.home / "keys", random=random, passphrase=config.keys_passphrase or None)
 
 
 def open_secrets(config: Config, keys: Keys, random: Random) -> Secrets:
@@ -104,7 +98,7 @@ def open_bus(config: Config, url: str = "") -> Iterator[Bus]:
     `window=1000000`, how many events of a topic are known again; on NATS `duplicates=15m`, for how long they are.
     """
     place, options = _options(urlsplit(url or config.bus))
-    open_, known = _choose(place, _BUSES, "bus")
+    open_, known = choose(place, _BUSES, "bus")
     unknown = sorted(set(options) - {"lease_s", *known})
     if unknown:
         raise InvalidInput(
@@ -158,7 +152,8 @@ def open_world() -> tuple[Clock, Ids, Random]:
     return clock, SystemIds(clock, random), random
 
 
-def _choose(url: str, table: dict[str, T], setting: str) -> T:
+def choose(url: str, table: dict[str, T], setting: str) -> T:
+    """Return what `table` has for the scheme of a URL. Raises InvalidInput, naming the setting."""
     scheme = urlsplit(url).scheme.split("+")[0]
     if scheme not in table:
         raise InvalidInput(f"{setting} URL scheme {scheme!r} is not known: use one of {', '.join(table)}")
@@ -198,7 +193,7 @@ def _s3_blobs(config: Config) -> Blobs:
 def _records_bus(config: Config, _url: str, options: dict[str, Any], stack: ExitStack) -> Bus:
     from taut.adapters.bus.records import RecordsBus
 
-    records = _choose(config.records, _RECORDS, "records")(config)
+    records = choose(config.records, _RECORDS, "records")(config)
     stack.callback(records.close)
     records.check()
     clock, _, random = open_world()
@@ -206,7 +201,7 @@ def _records_bus(config: Config, _url: str, options: dict[str, Any], stack: Exit
 
 
 def _redis_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitStack) -> Bus:
-    _installed("redis", "redis")
+    installed("redis", "redis")
     from taut.adapters.bus.redis import RedisBus
 
     clock, _, random = open_world()
@@ -214,7 +209,7 @@ def _redis_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitS
 
 
 def _nats_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitStack) -> Bus:
-    _installed("nats", "nats")
+    installed("nats", "nats")
     from taut.adapters.bus.nats import NatsBus
 
     return NatsBus(url, open_world()[0], **options)
@@ -222,7 +217,7 @@ def _nats_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitSt
 
 def _kafka_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitStack) -> Bus:
     """Properties of librdkafka may stand in the URL's query: `kafka://host:9092/topic?security.protocol=SSL`."""
-    _installed("confluent_kafka", "kafka")
+    installed("confluent_kafka", "kafka")
     from taut.adapters.bus.kafka import KafkaBus
 
     parts = urlsplit(url)
@@ -230,7 +225,8 @@ def _kafka_bus(_config: Config, url: str, options: dict[str, Any], _stack: ExitS
     return KafkaBus(parts.netloc, clock, random, options=dict(parse_qsl(parts.query)), **options)
 
 
-def _installed(module: str, extra: str) -> None:
+def installed(module: str, extra: str) -> None:
+    """Raise InvalidInput where a driver is missing, naming the extra that brings it."""
     if find_spec(module) is None:
         raise InvalidInput(f"the driver {module!r} is not installed: pip install 'taut[{extra}]'")
 

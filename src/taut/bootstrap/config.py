@@ -23,7 +23,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     blobs: URL of the object store, `file:` for home/blobs or `s3://bucket/prefix`.
     bus: URL of the broker of streams, `records:` for a log in the database, `redis://…`, `nats://…` or `kafka://…`.
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
-    keys_passphrase: protects the key store; without one, file permissions do.
+    keys: URL of who holds the keys, `file:` for home/keys, `pkcs11:token=…`, `vault+https://…` or `kms://REGION/PREFIX`.
+    keys_passphrase: opens them: the passphrase of files, without which file permissions protect them; the PIN of an HSM,
+        the token of a Vault, the access key of KMS.
     sandbox: names of isolation that jobs must have or not run, such as `netns landlock`; empty takes what there is.
     model_memory: how much memory models may take in all gateways of this machine together, such as `4GiB`; empty is half of
         what the machine or the control group has.
@@ -40,6 +42,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     blobs: str = "file:"
     bus: str = "records:"
     ledger_copy: str = ""
+    keys: str = "file:"
     keys_passphrase: str = ""
     sandbox: str = ""
     model_memory: str = ""

@@ -99,7 +99,9 @@ class Platform:
 
     @cached_property
     def keys(self) -> Keys:
-        return adapters.open_keys(self.config, self.random)
+        from taut.bootstrap.keys import open_keys
+
+        return open_keys(self.config, clock=self.clock, random=self.random, stack=self._stack)
 
     @cached_property
     def secrets(self) -> Secrets:

@@ -42,7 +42,12 @@ def verifies(key: PublicKey, signature: bytes, covered: bytes) -> bool:
 
 
 class KeysSuite(ABC):
-    """The suite. `folder` names a store, so that it can be opened again."""
+    """The suite. `folder` names a store, so that it can be opened again.
+
+    turns: how often each of four threads works while keys rotate.
+    """
+
+    turns = 30
 
     @abstractmethod
     def open(self, folder: Path) -> Keys:
@@ -158,7 +163,7 @@ class KeysSuite(ABC):
 
         def work() -> None:
             try:
-                for _ in range(30):
+                for _ in range(self.turns):
                     key_id, signature = keys.sign(b"m", purpose="model")
                     key = next(key for key in keys.public_keys(purpose="model") if key.key_id == key_id)
                     assert verifies(key, signature, separated(b"m", purpose="model"))
