@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 from installation import Installation
-from processes import workers
 
+from processes import workers
 from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import (
     CacheConfig,

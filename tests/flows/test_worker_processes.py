@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from processes import children, family, workers
 
+from processes import children, family, workers
 from taut.serving.meters import decode_reading
 from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import GatewaySettings, PreviousVersion, Publisher

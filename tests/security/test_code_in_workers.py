@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from processes import workers
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Corrupt, Denied
 from taut.serving.gateway.compiled import compile_snapshot
 from taut.serving.runtime import load
 from taut.serving.snapshot import DefaultAnswer, EndpointConfig, GatewaySettings
+from taut.serving.workers.share import processor_seconds
 from taut.testing.code import code_model, code_signature
 from taut.testing.serving import DataPlane, GatewayProcess
 
@@ -91,6 +94,12 @@ def score(columns):
     if what == 5:
         thread = threading.Thread(target=kept.append, args=(1,)); thread.start(); thread.join()
         return np.full(rows, float(len(kept)))
+    if what == 6:
+        import hashlib
+        def spin(data=bytes(2**20)):
+            while True: hashlib.sha256(data).digest()  # hashes without the interpreter's lock
+        for _ in range(4): threading.Thread(target=spin, daemon=True).start()
+        return columns["x0"]
     if what == 10: raise RuntimeError("words of the code")
     if what == 11: sys.exit(3)
     if what == 12: os._exit(0)
@@ -124,6 +133,7 @@ class Asked:
 
     def __init__(self, plane: DataPlane, gateway: GatewayProcess) -> None:
         self.plane = plane
+        self.gateway = gateway
         self._client = httpx.Client(
             base_url=f"http://127.0.0.1:{gateway.port}", headers={"authorization": f"Bearer {plane.token()}"}, timeout=30
         )  # fmt: skip
@@ -157,7 +167,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
         fine = plane.served(code_model(honest), code_signature(2), version="fine@1")
         plane.issue(
             EndpointConfig(name="sum", live=hostile, runtime="inline"), EndpointConfig(name="fine", live=fine),
-            settings=GatewaySettings(worker_hang_s=5.0, worker_memory_bytes=2**29),
+            settings=GatewaySettings(worker_hang_s=5.0, worker_memory_bytes=2**29, worker_cpus=0.5),
         )  # fmt: skip
         os.environ["TAUT_TEST_SECRET"] = "planted"
         try:
@@ -182,6 +192,31 @@ def test_code_reads_no_file_opens_no_network_sees_no_secret_and_touches_no_other
     assert asked.value(0.5) == 0.75
     assert asked.value(0.5, "fine") == 0.75
     assert not list(asked.plane.home.glob("planted"))
+
+
+@pytest.mark.skipif(processor_seconds(os.getpid()) is None, reason="process clocks are Linux's")
+def test_threads_that_code_leaves_behind_get_no_more_than_a_workers_share(asked: Asked) -> None:
+    assert asked.value(6) == 6.0
+    spinning = _until_one_stands_still(workers(asked.gateway))
+    began_s, was_s = time.monotonic(), processor_seconds(spinning)
+    answered = [asked.value(0.5) for _ in range(3)]
+    time.sleep(1.0)
+    took = ((processor_seconds(spinning) or 0.0) - (was_s or 0.0)) / (time.monotonic() - began_s)
+
+    assert answered == [0.75] * 3  # whatever it owes, it goes on for a batch
+    assert took < 0.5, "threads with nothing to do took more than a worker's share"
+    os.kill(spinning, signal.SIGKILL)
+    asked.again()
+
+
+def _until_one_stands_still(pids: Iterable[int]) -> int:
+    deadline_s = time.monotonic() + 30  # others may want the processors too
+    while time.monotonic() < deadline_s:
+        for pid in pids:
+            if ") T " in Path(f"/proc/{pid}/stat").read_text():
+                return pid
+        time.sleep(0.01)
+    raise AssertionError("no worker had to stand still")
 
 
 def test_what_code_prints_reaches_neither_an_answer_nor_a_log(asked: Asked) -> None:

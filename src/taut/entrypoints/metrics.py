@@ -135,6 +135,7 @@ class _Families:
         self.wanted = gauge("taut_workers_wanted", "Worker processes that should be.", labels=series)
         self.spares = gauge("taut_workers_spare", "Worker processes that wait for one to end.", labels=series)
         self.lost = counter("taut_workers_lost", "Worker processes that died.", labels=series)
+        self.held = counter("taut_workers_held_seconds", "Time that worker processes stood still for taking too much processor time.", labels=series)  # fmt: skip
         self.waiting = gauge("taut_queue_rows", "Rows that wait for a worker.", labels=series)
         self.shed = counter("taut_shed_requests", "Requests turned away from a full line.", labels=series)
         self.models = gauge("taut_models", "Models that the gateway serves, by whether they are in memory.", labels=["gateway", "state"])  # fmt: skip
@@ -169,6 +170,7 @@ class _Families:
             self.wanted.add_metric(labels, lane.wanted)
             self.spares.add_metric(labels, lane.spares)
             self.lost.add_metric(labels, lane.lost)
+            self.held.add_metric(labels, lane.held_s)
             self.waiting.add_metric(labels, lane.waiting_rows)
             self.shed.add_metric(labels, lane.shed)
             rows = [(float(bound), bound) for bound in BATCH_ROWS]

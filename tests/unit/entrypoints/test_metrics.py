@@ -200,15 +200,15 @@ def test_workers_their_line_and_their_batches_are_shown() -> None:
         sizes.observe(rows)
     lane = LaneReading(
         endpoints="late", version="late@1", workers=1, wanted=2, waiting_rows=9, shed=11, lost=3,
-        batch_rows=sizes.reading(),
+        held_s=1.5, batch_rows=sizes.reading(),
     )  # fmt: skip
     series = scrape(state(meter(1), lanes=(lane,), traces=TraceReading(exported=1, dropped=2, failed=3)))
 
     found = {
         name: pick(series, name, **LATE)
-        for name in ("taut_workers", "taut_workers_wanted", "taut_queue_rows", "taut_shed_requests_total", "taut_workers_lost_total")
+        for name in ("taut_workers", "taut_workers_wanted", "taut_queue_rows", "taut_shed_requests_total", "taut_workers_lost_total", "taut_workers_held_seconds_total")
     }  # fmt: skip
-    assert list(found.values()) == [1, 2, 9, 11, 3]
+    assert list(found.values()) == [1, 2, 9, 11, 3, 1.5]
     assert pick(series, "taut_batch_rows_bucket", **LATE, le="4.0") == 2
     assert pick(series, "taut_batch_rows_sum", **LATE) == 10
     assert pick(series, "taut_trace_spans_total", gateway="gateway-0", result="dropped") == 2

@@ -54,7 +54,7 @@ class Lane:
         self.loaded = SimpleNamespace(inputs={"input": ("tensor(float)", 2)}, cost=None)
         self.alive, self.idle, self.asked = alive, 1, 0
         self.play = play
-        self.wanted, self.waiting_rows, self.shed, self.lost, self.spares = 1, 0, 0, 0, 0
+        self.wanted, self.waiting_rows, self.shed, self.lost, self.spares, self.held_s = 1, 0, 0, 0, 0, 0.0
         self.sizes = Histogram(BATCH_ROWS)
 
     async def run(self, _feed: Any, rows: int, *, deadline_s: float, **_more: Any) -> Any:

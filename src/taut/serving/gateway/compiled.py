@@ -357,6 +357,7 @@ def _place(
             profile=config.profile,
             hang_s=settings.worker_hang_s,
             memory_bytes=settings.worker_memory_bytes,
+            cpus=settings.worker_cpus,
         ),
         timeout_s=_OPEN_TIMEOUT_S,
     )

@@ -56,7 +56,8 @@ class LaneReading(msgspec.Struct, frozen=True, kw_only=True):
 
     endpoints: that it works for, joined by `+`; as a rule one. workers: that are ready, of those `wanted`. spares: that
     are ready beside them.
-    shed, lost: requests turned away from the full line, and workers that died.
+    shed, lost: requests turned away from the full line, and workers that died. held_s: for how long workers stood still
+    for taking more than their share of the processors.
     """
 
     endpoints: str
@@ -68,6 +69,7 @@ class LaneReading(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     batch_rows: HistogramReading
     spares: int = 0
+    held_s: float = 0.0
 
 
 class TraceReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +166,9 @@ class Lane(Protocol):
     def spares(self) -> int: ...
 
     @property
+    def held_s(self) -> float: ...
+
+    @property
     def waiting_rows(self) -> int: ...
 
 
@@ -178,7 +183,7 @@ def read_lanes(lanes: Iterable[tuple[str, Lane]]) -> tuple[LaneReading, ...]:
         LaneReading(
             endpoints="+".join(dict.fromkeys(endpoints[key])), version=lane.name, workers=lane.alive,
             wanted=lane.wanted, waiting_rows=lane.waiting_rows, shed=lane.shed, lost=lane.lost,
-            batch_rows=lane.sizes.reading(), spares=lane.spares,
+            batch_rows=lane.sizes.reading(), spares=lane.spares, held_s=lane.held_s,
         )
         for key, lane in found.items()
     )  # fmt: skip

@@ -130,8 +130,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     max_in_flight: requests that wait for something at once. inline_us: batches that take longer, by the model's measured
     cost, run beside the event loop. worker_us: a model whose one row takes longer runs in worker processes, where its
-    endpoint does not say otherwise. worker_memory_bytes: private memory of one. worker_hang_s: a worker that takes longer
-    over a batch is killed and replaced.
+    endpoint does not say otherwise. worker_memory_bytes: private memory of one. worker_cpus: processors that all threads of
+    one may keep busy. worker_hang_s: a worker that takes longer over a batch is killed and replaced.
     """
 
     max_body_bytes: int = 8 * 2**20
@@ -141,6 +141,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     inline_us: float = 1000.0
     worker_us: float = 200.0
     worker_memory_bytes: int = 2 * 2**30
+    worker_cpus: float = 1.0
     worker_hang_s: float = 10.0
 
 

@@ -30,6 +30,7 @@ _SLOW: Final = 4.0
 _NOTABLE: Final = 0.15
 _HANGS: Final = 20.0  # times as long as the fit says
 _SAID_BYTES: Final = 1000
+_LOOK_S: Final = 0.25
 _STILLBORN_MAX: Final = 3
 _LOAD_S: Final = 60.0
 _MEMORY_SLACK: Final = 2**26  # pages that it shares with the process that forked it
@@ -40,7 +41,8 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     """workers: processes that take batches. spares: that wait, loaded, for one of them to end. latency_s: what an answer may
     take, by which batches are sized, and how boldly, by `profile`. hang_s: a worker that takes longer over a batch, and twenty times longer than its fit
     says, is killed and replaced. memory_bytes: of one worker; one that takes clearly more is killed and replaced. 0 leaves
-    it to the limit that the worker itself was given.
+    it to the limit that the worker itself was given. cpus: processors that one may keep busy, with all of its threads; 0 for
+    any. One that takes more stands still until it has paid for it.
     """
 
     workers: int = 1
@@ -49,6 +51,7 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile = "latency"
     hang_s: float = 10.0
     memory_bytes: int = 0
+    cpus: float = 0.0
 
     def plan(self, cost: Cost) -> Plan:
         """Return what a model of this cost allows."""
@@ -77,6 +80,7 @@ class Lane:
         self.sizes: Final = Histogram(BATCH_ROWS)
         self.shed = 0
         self.lost = 0
+        self.held_s = 0.0
         self._hire: Final = hire
         self._settings: Final = settings
         self._width: Final = matrix_width
@@ -103,7 +107,7 @@ class Lane:
 
         Raises Corrupt or InvalidInput for a model that no worker can load, Unavailable when none can be started.
         """
-        self._look_for_hanging()
+        self._look_at_members()
         for _ in range(self._settings.workers + self._settings.spares):
             self._replace(pause_s=0.0)
         await asyncio.shield(self._first)
@@ -357,10 +361,12 @@ class Lane:
         self._retries -= 1
         self._again(item)
 
-    def _look_for_hanging(self) -> None:
-        """Kill workers that do not answer, or take too much; looked for at intervals, since a timer a batch would cost each of them."""
+    def _look_at_members(self) -> None:
+        """Kill workers that do not answer or take too much memory, and hold those that take too much of the processors; looked
+        for at intervals, since a timer a batch would cost each of them."""
         now_s, most = self._loop.time(), self._settings.memory_bytes
         for member in tuple(self._members):
+            self.held_s += member.govern(now_s)
             if not member.ready and now_s > member.born_s + _LOAD_S:
                 member.end(f"did not load the model within {_LOAD_S:g} s")
             elif most and member.memory_bytes() > most + _MEMORY_SLACK:
@@ -371,7 +377,7 @@ class Lane:
                         item.attempts, 1
                     )  # asked for again, it would hang the next worker too
                 member.end(f"did not answer for {member.allowed_s:g} s")
-        self._sweep = self._loop.call_later(self._settings.hang_s / 8, self._look_for_hanging)
+        self._sweep = self._loop.call_later(min(_LOOK_S, self._settings.hang_s / 8), self._look_at_members)
 
     def _replace(self, *, pause_s: float) -> None:
         task = self._loop.create_task(self._hire_one(pause_s))
@@ -391,7 +397,14 @@ class Lane:
                     )
                 continue
             self._members.append(
-                Member(sock, pid, answer_width=self._answer_width, on_frame=self._heard, on_gone=self._gone)
+                Member(
+                    sock,
+                    pid,
+                    answer_width=self._answer_width,
+                    on_frame=self._heard,
+                    on_gone=self._gone,
+                    cpus=self._settings.cpus,
+                )
             )
             return
 

@@ -14,6 +14,7 @@ from taut.core.errors import Corrupt
 from taut.serving.workers import wire
 from taut.serving.workers.polling import Poll
 from taut.serving.workers.queue import Item
+from taut.serving.workers.share import Credit, processor_seconds
 
 OnFrame = Callable[["Member", wire.Frame], None]
 OnGone = Callable[["Member", str], None]
@@ -22,6 +23,7 @@ _SMOOTH: Final = 0.1
 _NICE: Final = 5  # jobs have 10
 _NICE_MAX: Final = 19
 _POLL_NS: Final = 200_000  # what a model may take that is run on the loop itself
+_LOOKS_S: Final = 0.0004  # for which a worker looks for the next batch before it sleeps, and a little
 _TOLD_BYTES: Final = 2**20  # of what it says once it is loaded: its inputs by name
 
 
@@ -31,10 +33,18 @@ class Member:
     ready: it has loaded its model; born_s: since when it is to do so. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
     answer_width: values of an answer's row at most: what says more is cut off unread.
     ratio: how long its batches take against what the fit says, smoothed.
+    cpus: processors that it may keep busy, 0 for any.
     """
 
     def __init__(
-        self, sock: socket.socket, pid: int, *, answer_width: int, on_frame: OnFrame, on_gone: OnGone
+        self,
+        sock: socket.socket,
+        pid: int,
+        *,
+        answer_width: int,
+        on_frame: OnFrame,
+        on_gone: OnGone,
+        cpus: float = 0.0,
     ) -> None:
         sock.setblocking(False)
         self.pid: Final = pid
@@ -48,6 +58,10 @@ class Member:
         self.ratio = 1.0
         self.allowed_s = 0.0
         self._poll: Final = Poll(_POLL_NS)
+        self._held_s = 0.0
+        self._held_since_s: float | None = None
+        self._busy_s = 0.0
+        self._credit: Final = Credit(cpus, self.born_s) if cpus else None
         self._sock: Final = sock
         self._reader: Final = wire.Reader(sock, most=_TOLD_BYTES)
         self._answer_width: Final = answer_width
@@ -81,6 +95,7 @@ class Member:
         Not before: who is on the way to being ready is waited for.
         """
         self.ready = True
+        self._busy_s = self._loop.time() - self.born_s
         with contextlib.suppress(
             OSError
         ):  # it is gone, or the system lets nobody adjust it: it serves all the same
@@ -92,6 +107,8 @@ class Member:
         """Send a batch. When the worker is gone, `on_gone` is told."""
         self.batch, self.rows, self.sent_s = batch, rows, now_s
         self._poll.begin()
+        if self._held_since_s is not None:
+            self._go_on(now_s)  # it stood still for what it did with nothing to do
         self._reader.most = wire.answer_bytes(rows, self._answer_width)
         try:
             wire.send(self._sock, wire.RUN, rows, buffers)
@@ -109,8 +126,41 @@ class Member:
         batch, self.batch = self.batch, []
         self.answered += 1
         self._poll.end()
+        self._busy_s += now_s - self.sent_s + _LOOKS_S
         self.ratio += _SMOOTH * ((now_s - self.sent_s) / max(expected_s, 1e-6) - self.ratio)
         return batch
+
+    def govern(self, now_s: float) -> float:
+        """Let it stand still where it took more than its share of the processors, and go on once it has paid for that.
+
+        Whoever has nothing to do pays until the next batch at most, whatever threads of a builder's code do meanwhile.
+        Returns for how many seconds it has stood still since this was asked last.
+        """
+        used_s = None if self._credit is None else processor_seconds(self.pid)
+        if self._credit is None or used_s is None:
+            return 0.0
+        since_s = self.born_s if not self.ready else self.sent_s if self.batch else now_s
+        may_go_on = self._credit.settle(now_s, used_s=used_s, busy_s=self._busy_s + now_s - since_s)
+        if may_go_on and self._held_since_s is not None:
+            self._go_on(now_s)
+        elif not may_go_on and self._held_since_s is None:
+            self._held_since_s = now_s
+            self._signal(signal.SIGSTOP)
+        elif self._held_since_s is not None:
+            self._held_s += now_s - self._held_since_s
+            self._held_since_s = now_s
+        held_s, self._held_s = self._held_s, 0.0
+        return held_s
+
+    def _go_on(self, now_s: float) -> None:
+        assert self._held_since_s is not None, "it stands still"
+        self._held_s += now_s - self._held_since_s
+        self._held_since_s = None
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def end(self, why: str) -> None:
         """Kill the process, whatever it does, and tell `on_gone` once."""
@@ -120,8 +170,7 @@ class Member:
         self._loop.remove_reader(self._sock.fileno())
         self._reader.close()
         self._sock.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._on_gone(self, why)
 
     def _readable(self) -> None:
