@@ -58,8 +58,8 @@ def run(report: Report) -> None:
             _rolling(report, work)
         else:
             report.missing("drain and rolling update under load", wrk.NO_WRK)
-        for workers in (1, 2):
-            _kill(report, work / f"kill-{workers}", workers)
+        for workers, spares in ((1, 1), (1, 0), (2, 0)):
+            _kill(report, work / f"kill-{workers}-{spares}", workers, spares)
         _cold(report, work / "cold")
 
 
@@ -272,14 +272,14 @@ def _failures(answered: list[Answered], at_s: float, codes: Counter[str]) -> int
     return len(failed)
 
 
-def _kill(report: Report, home: Path, workers: int) -> None:
+def _kill(report: Report, home: Path, workers: int, spares: int) -> None:
     failed, touched, full_s, in_flight = [], [], [], []
     codes: Counter[str] = Counter()
-    with _serving(home, workers) as (pid, port, asked):
+    with _serving(home, workers, spares) as (pid, port, asked):
         for _ in range(KILLS):
             with Clients(port, asked) as clients:
                 time.sleep(CALM_S)
-                [victim, *_] = _workers(pid)
+                victim = _busiest(_workers(pid))
                 at_s = time.monotonic()
                 os.kill(victim, signal.SIGKILL)
                 time.sleep(AFTER_S)
@@ -291,7 +291,9 @@ def _kill(report: Report, home: Path, workers: int) -> None:
             touched.append(sum(one.done_s - one.sent_s > 3 * usual_s for one in flying))
             in_flight.append(len(flying))
             full_s.append(min(AFTER_S, back_s(clients.answered, at_s)))
+            procs.wait_until(lambda: len(_workers(pid)) == workers + spares, "all workers, and spares")
     of = "the only worker" if workers == 1 else f"one of {workers} workers"
+    of += ", with a spare" if spares else ""
     report.figure(
         f"kill -9 of {of} under load: requests that failed", failed, "requests", wanted="≤ 0",
         note=f"{CLIENTS} clients without pause; {statistics.median(in_flight):.0f} requests under way at the kill, "
@@ -310,7 +312,7 @@ def _kill(report: Report, home: Path, workers: int) -> None:
 def _cold(report: Report, home: Path) -> None:
     failed, full_s = [], []
     codes: Counter[str] = Counter()
-    with _serving(home, 1) as (pid, port, asked):
+    with _serving(home, 1, 0) as (pid, port, asked):
         for _ in range(max(1, KILLS // 2)):
             with Clients(port, asked) as clients:
                 time.sleep(CALM_S)
@@ -328,17 +330,22 @@ def _cold(report: Report, home: Path) -> None:
 
 
 @contextmanager
-def _serving(home: Path, workers: int) -> Iterator[tuple[int, int, bytes]]:
+def _serving(home: Path, workers: int, spares: int) -> Iterator[tuple[int, int, bytes]]:
     """Run a gateway with a slow model in workers; yield its process, its port and a request."""
     from taut.testing.serving import slow_model
 
     plane = open_plane(home)
     model = slow_model(WIDTH, layers=LAYERS)
-    plane.issue(endpoint(plane, "m", model, runtime="worker", workers=workers))
+    plane.issue(endpoint(plane, "m", model, runtime="worker", workers=workers, spares=spares))
     asked = request(INFER, bodies(home)["v2-1"].read_bytes(), plane.token(ttl_s=3600))
     with gateway(plane.home) as server:
-        procs.wait_until(lambda: len(_workers(server.pid)) == workers, "all workers")
+        procs.wait_until(lambda: len(_workers(server.pid)) == workers + spares, "all workers")
         yield server.pid, server.port, asked
+
+
+def _busiest(pids: list[int]) -> int:
+    """Return the process that has worked the most: a spare has not."""
+    return max(pids, key=procs.cpu_s)
 
 
 def _zygote(pid: int) -> int:
