@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
 from installation import ORDER, Installation, Up, until
+from tritonclient.utils import InferenceServerException
 
 from taut.adapters.bus.records import RecordsBus
 from taut.adapters.records import open_sqlite
@@ -167,9 +172,6 @@ def test_who_wants_code_where_it_never_runs_is_told_so(shop: Installation, tmp_p
 
 
 def test_code_answers_over_every_face_from_workers(live: Up, bearer: str) -> None:
-    import numpy as np
-    import tritonclient.grpc as triton
-
     plain = ask(live, bearer)
     headers = {"authorization": f"Bearer {bearer}"}
     tensors = [
@@ -189,21 +191,35 @@ def test_code_answers_over_every_face_from_workers(live: Up, bearer: str) -> Non
     probability = plain.json()["predictions"][0]["probability"]
     outputs = {item["name"]: item["data"] for item in rest.json()["outputs"]}
     assert outputs["probability"][-1] == pytest.approx(probability)
-    inputs = []
-    for item in tensors:
-        made = triton.InferInput(item["name"], [1], item["datatype"])
-        kinds = {"BYTES": object, "INT64": np.int64, "FP64": np.float64}
-        made.set_data_from_numpy(np.array(item["data"], dtype=kinds[item["datatype"]]))
-        inputs.append(made)
-    with triton.InferenceServerClient(f"127.0.0.1:{live.port + 2}") as client:
-        found = client.infer("late", inputs, headers=headers)
-        assert float(found.as_numpy("probability").reshape(-1)[-1]) == pytest.approx(probability)
     many = httpx.post(
         f"{live.data}/v1/predict/late", json={"instances": [{**ORDER, "items": n} for n in range(1, 40)]},
         headers=headers, timeout=20,
     )  # fmt: skip
     assert len({item["probability"] for item in many.json()["predictions"]}) == 39
     assert ask(live, bearer, carrier="bike").json() != ask(live, bearer, carrier="van").json()
+
+
+@pytest.mark.parametrize("face", [triton_http, triton_grpc], ids=["REST", "gRPC"])
+def test_code_is_asked_and_answers_in_raw_tensors(live: Up, bearer: str, face: Any) -> None:
+    orders = [ORDER, {**ORDER, "carrier": "van", "distance_km": 3.5}]
+    headers = {"authorization": f"Bearer {bearer}"}
+    kinds = {"warehouse": ("BYTES", object), "carrier": ("BYTES", object), "items": ("INT64", np.int64), "distance_km": ("FP64", np.float64)}  # fmt: skip
+    inputs = []
+    for name, (kind, dtype) in kinds.items():
+        made = face.InferInput(name, [2], kind)
+        made.set_data_from_numpy(np.array([order[name] for order in orders], dtype=dtype))
+        inputs.append(made)
+    outputs = [face.InferRequestedOutput("probability")]  # raw, as Triton's clients ask for it
+    port = live.port if face is triton_http else live.port + 2
+    with contextlib.closing(face.InferenceServerClient(f"127.0.0.1:{port}")) as client:
+        found = client.infer("late", inputs, outputs=outputs, headers=headers).as_numpy("probability")
+        inputs[3].set_data_from_numpy(np.array([401.0, 1.0]))  # the code raises at this one
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("late", inputs, outputs=outputs, headers=headers)
+
+    said = [ask(live, bearer, **order).json()["predictions"][0]["probability"] for order in orders]
+    assert found[:, -1].tolist() == pytest.approx(said)
+    assert "raised RuntimeError in scoring.py" in str(refused.value.message())
 
 
 def test_code_that_raises_exits_or_hangs_costs_its_own_request_only(live: Up, bearer: str) -> None:

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from installation import ORDER, Installation, Json, Up, until
+from test_stream_commands import all_of, publish
 
 pytestmark = pytest.mark.xdist_group("graphs")
 
@@ -138,6 +139,16 @@ def test_a_graph_lives_as_a_model_does(shop: Installation) -> None:
         told = json.dumps(shop("why", asked["request_id"]))
         for name in ("trees=late@1", "straight=straight@1", "model:late@1", "model:straight@1", "features"):
             assert name in told, name
+
+        publish(shop, ORDER, {**ORDER, "items": "many"})
+        counts = shop("stream", "run", "blended", "--from", "orders", "--to", "answers", "--until-empty")
+        assert (counts["received"], counts["answered"], counts["dead"]) == (2, 1, 1)
+        (delivery,) = all_of(shop, "answers")
+        assert delivery.event is not None
+        streamed = json.loads(delivery.event.data)
+        assert streamed["model_version"] == "blend@1"
+        assert streamed["predictions"][0]["probability"] == pytest.approx(wanted, abs=1e-6)
+        assert "straight=straight@1" in json.dumps(shop("why", streamed["request_id"]))
 
         project = shop.folder / "project.py"
         project.write_text(project.read_text().replace("(0.75, 0.25)", "(0.25, 0.75)"))
