@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from taut.adapters.durable import as_unavailable
 from taut.bootstrap import adapters
 from taut.bootstrap.config import Config
+from taut.bootstrap.people import People
 from taut.core.canonical import digest_bytes, digest_json
 from taut.core.refs import VersionRef
 from taut.ports.blobs import Blobs
@@ -51,6 +52,7 @@ _SCRATCH: Final = "tmp"
 class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
+    people: the rooms by which people sign in.
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
@@ -64,6 +66,7 @@ class Platform:
         self.ids: Ids
         self.random: Random
         self.clock, self.ids, self.random = adapters.open_world()
+        self.people: Final = People(self)
         self.publisher: Publisher | None = None
         self.published: tuple[object, ...] | None = None
         self.gateways = 1

@@ -21,11 +21,13 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.trust.ledger.tables import metadata as ledger
     from taut.trust.lineage.tables import metadata as lineage
     from taut.trust.sealing.tables import metadata as sealing
+    from taut.trust.signin.tables import metadata as signin
 
     return (
         ledger,
         lineage,
         identity,
+        signin,
         sealing,
         stories,
         bus,

@@ -53,6 +53,12 @@ class Unauthenticated(Denied):
     code = "unauthenticated"
 
 
+class StepUp(Unauthenticated):
+    """The identity is right, but was proved too long ago for this: sign in again, then repeat it."""
+
+    code = "step_up"
+
+
 class Exhausted(TautError):
     """A quota or a bound is used up: wait `retry_after_s`, or ask for more."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -15,25 +14,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from taut import __version__
-from taut.core.errors import InvalidInput, NotFound, TautError, Unauthenticated
+from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
 from taut.entrypoints import errors
+from taut.entrypoints.callers import authenticate, clear_cookie, set_cookie, stranger
 from taut.entrypoints.metrics import make_registry
 from taut.entrypoints.openapi import describe
 from taut.entrypoints.operations import OperationTable
 from taut.entrypoints.operations.operation import (
+    FRESH,
     MAX_BODY_BYTES,
-    Caller,
+    Json,
     Operation,
     Platform,
     decode,
     perform,
 )
 from taut.entrypoints.page import status_page
-from taut.entrypoints.peers import Peer
 from taut.entrypoints.streams import NDJSON, stream
-from taut.entrypoints.whose import owner_caller
+from taut.trust.signin.sessions import LIFE
 
 _LOG_FIELD: Final = "request_id"
+
+_STEP_UP: Final = f'Bearer error="insufficient_user_authentication", max_age="{FRESH.seconds}"'
+"""As RFC 9470 has it."""
 
 LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
@@ -82,21 +85,36 @@ def _route(
             return _failure(platform, error, log_failure)
 
     async def answer(request: Request) -> Response:
-        caller = await run_in_threadpool(
-            authenticate, platform, request
-        )  # before a body is read for a stranger
+        if operation.open:
+            caller = stranger(request)
+        else:  # before a body is read for a stranger
+            caller = await run_in_threadpool(authenticate, platform, request)
         body = await _body(request, operation)
         if NDJSON in request.headers.get("accept", ""):
+            if operation.open and isinstance(body, dict) and body.get("kind") == "console":
+                raise InvalidInput("a console's session comes as a cookie: accept application/json")
             lines: AsyncIterator[bytes] = stream(
                 lambda progress: perform(table, platform, caller, operation.name, body, progress),
                 lambda error: _document(platform, error, log_failure),
             )
             return StreamingResponse(lines, media_type=NDJSON)
         result = await run_in_threadpool(perform, table, platform, caller, operation.name, body, _silent)
-        return Response(msgspec.json.encode(result), media_type="application/json")
+        return _answer(operation, result)
 
     methods = ["GET", "POST"] if operation.reads else ["POST"]
     app.add_api_route(operation.path, endpoint, methods=methods, include_in_schema=False, response_model=None)
+
+
+def _answer(operation: Operation, result: Json) -> Response:
+    """The result as JSON; a console's session goes into a cookie, where no script of a page can read it."""
+    secret = result.get("session") if operation.open and result.get("kind") == "console" else None
+    shown = {name: value for name, value in result.items() if secret is None or name != "session"}
+    response = Response(msgspec.json.encode(shown), media_type="application/json")
+    if secret is not None:
+        set_cookie(response, str(secret), max_age_s=int(LIFE.total_seconds()))
+    elif operation.name == "session.end":
+        clear_cookie(response)
+    return response
 
 
 async def _body(request: Request, operation: Operation) -> object:
@@ -117,23 +135,6 @@ async def _body(request: Request, operation: Operation) -> object:
         return msgspec.json.decode(b"".join(parts) or b"{}")
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the body is no JSON: {error}") from error
-
-
-def authenticate(platform: Platform, request: Request) -> Caller:
-    """Return who calls. Raises Unauthenticated when nothing proves it."""
-    header = request.headers.get("authorization", "")
-    client = request.scope.get("client")
-    local = isinstance(client, Peer)
-    if len(request.headers.getlist("authorization")) > 1:
-        raise Unauthenticated("the Authorization header came more than once: send it once")
-    if header:
-        scheme, _, bearer = header.partition(" ")
-        if scheme.lower() != "bearer" or not bearer.strip():
-            raise Unauthenticated("the Authorization header is not understood: send `Bearer TOKEN`")
-        return Caller(principal=platform.identity.authenticate(bearer.strip()), local=local)
-    if isinstance(client, Peer) and client.uid in (os.stat(platform.home).st_uid, 0):
-        return owner_caller(platform, break_glass=request.headers.get("taut-break-glass", ""))
-    raise Unauthenticated("no identity came with the request: send `Authorization: Bearer TOKEN`")
 
 
 def _health(app: FastAPI, platform: Platform) -> None:
@@ -177,7 +178,7 @@ def _failure(platform: Platform, error: Exception, log_failure: LogFailure) -> R
     if isinstance(error, TautError) and (wait := errors.retry_after(error)):
         headers["retry-after"] = wait
     if status == 401:
-        headers["www-authenticate"] = "Bearer"
+        headers["www-authenticate"] = "Bearer" if not isinstance(error, StepUp) else _STEP_UP
     body = msgspec.json.encode(_document(platform, error, log_failure))
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 

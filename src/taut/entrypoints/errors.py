@@ -13,6 +13,7 @@ from taut.core.errors import (
     Exhausted,
     InvalidInput,
     NotFound,
+    StepUp,
     TautError,
     Unauthenticated,
     Unavailable,
@@ -35,6 +36,7 @@ TABLE: Final[dict[str, Answer]] = {
     NotFound.code: Answer(404, 3, "NOT_FOUND"),
     Denied.code: Answer(403, 4, "PERMISSION_DENIED"),
     Unauthenticated.code: Answer(401, 4, "UNAUTHENTICATED"),
+    StepUp.code: Answer(401, 4, "UNAUTHENTICATED"),
     Conflict.code: Answer(409, 5, "ABORTED"),
     Exhausted.code: Answer(429, 6, "RESOURCE_EXHAUSTED"),
     Unavailable.code: Answer(503, 7, "UNAVAILABLE"),
@@ -72,7 +74,7 @@ class TooLarge(InvalidInput):
 _CLASSES: Final[dict[str, type[TautError]]] = {
     kind.code: kind
     for kind in (
-        InvalidInput, NotFound, Denied, Unauthenticated, Conflict, Exhausted, Unavailable, DeadlineExceeded, Corrupt,
+        InvalidInput, NotFound, Denied, Unauthenticated, StepUp, Conflict, Exhausted, Unavailable, DeadlineExceeded, Corrupt,
         TooLarge,
     )
 }  # fmt: skip

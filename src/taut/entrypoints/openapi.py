@@ -69,6 +69,7 @@ def _path(operation: Operation) -> dict[str, Any]:
         "tags": [noun],
         "responses": answers,
         "x-taut-action": operation.action,
+        **({"security": []} if operation.open else {}),
     }
     reference = {"$ref": f"#/components/schemas/{operation.request.__name__}"}
     post = {

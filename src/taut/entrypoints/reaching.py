@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from taut.core.errors import InvalidInput
-from taut.entrypoints.listening import INNER, read_state
+from taut.entrypoints.listening import INNER, LOOPBACK, read_state
 
 if TYPE_CHECKING:
     import ssl
@@ -43,6 +43,15 @@ def address_of(url: str, tls: ClientFiles | None = None) -> str:
     if not sound:
         raise InvalidInput(f"--url {url!r} is no address: write for example http://127.0.0.1:8081")
     return whole.rstrip("/")
+
+
+def require_private(url: str, tls: ClientFiles | None = None) -> None:
+    """Raise InvalidInput for an address at which a password would travel open to others."""
+    parts = urlsplit(address_of(url, tls))
+    if parts.scheme != _SECURE and parts.hostname not in LOOPBACK:
+        raise InvalidInput(
+            f"a password is not sent to {url}, where others could read it on its way: write https://"
+        )
 
 
 def verification(url: str, tls: ClientFiles | None) -> ssl.SSLContext | bool:

@@ -41,6 +41,26 @@ def keys(result: Json) -> None:
     render.table(("key", "principal", "roles", "name", "expires", "revoked"), rows, empty="no API keys")
 
 
+def sessions(result: Json) -> None:
+    rows = [
+        (
+            s["id"],
+            s["principal"],
+            s["kind"],
+            s["method"],
+            _cell("expires_at", s["started_at"]),
+            _cell("expires_at", s["seen_at"]),
+        )
+        for s in result["sessions"]
+    ]
+    render.table(("session", "principal", "kind", "by", "since", "seen"), rows, empty="nobody is signed in")
+
+
+def account(result: Json) -> None:
+    fields({"principal": result["principal"], **result["factors"]})
+    sessions(result)
+
+
 def leaves(result: Json) -> None:
     rows = [
         (leaf["seq"], moment(leaf["at_us"]), leaf["kind"], leaf["subject"], leaf["actor"], _said(leaf))

@@ -1,24 +1,34 @@
-"""When the person with access to the installation's files may act as its owner without a sign-in."""
+"""As whom somebody acts: by what he shows, or, while the rules of single-user hold, as owner of the files."""
 
 from __future__ import annotations
 
 from taut.core.errors import Unauthenticated
-from taut.entrypoints.operations.operation import Caller, Platform
+from taut.entrypoints.operations.operation import Caller, Platform, is_single_user
 from taut.trust.identity.principals import OWNER
+from taut.trust.signin import PREFIX
+
+
+def caller_of(platform: Platform, bearer: str, *, local: bool, address: str = "") -> Caller:
+    """Return who holds a bearer: a session's text, an API key or a token. Raises Unauthenticated."""
+    if not bearer.startswith(PREFIX):
+        return Caller(principal=platform.identity.authenticate(bearer), local=local, address=address)
+    session = platform.people.sessions.find(bearer)
+    return Caller(principal=session.principal, local=local, session=session, address=address)
 
 
 def owner_caller(platform: Platform, *, break_glass: str = "") -> Caller:
-    """Return the owner as caller, as long as he is the only person and nothing is production.
+    """Return the owner as caller, as long as he is the only person, nobody else can reach it and nothing is production.
 
     break_glass: the reason for which he acts as owner all the same; recorded in the ledger before anything is done.
     Raises Unauthenticated otherwise.
     """
-    if platform.identity.is_single_user() and platform.plans.environment() != "production":
+    if is_single_user(platform) and platform.plans.environment() != "production":
         return Caller(principal=OWNER, local=True)
     if not break_glass.strip():
         raise Unauthenticated(
-            "this installation has several people or a production environment, so that access to its files is not "
-            "enough: pass --token, or in an emergency --break-glass 'the reason', which is recorded"
+            "this installation has several people, a plane that other machines reach, or a production environment, so "
+            "that access to its files is not enough: sign in with `taut login`, or pass --token, or in an emergency "
+            "--break-glass 'the reason', which is recorded"
         )
     _record(platform, break_glass.strip()[:500])
     return Caller(principal=OWNER, local=True)

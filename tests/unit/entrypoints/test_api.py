@@ -137,6 +137,9 @@ def test_without_an_identity_nothing_is_answered_but_health(platform: Platform) 
     with over_tcp(platform) as http:
         for operation in operation_table():
             answer = http.post(operation.path, json={})
+            if operation.open:  # what is sent is who one is, and nothing was sent
+                assert answer.status_code == 400, operation.name
+                continue
             assert answer.status_code == 401, operation.name
             assert answer.headers["www-authenticate"] == "Bearer"
         assert http.get("/livez").json() == {"ok": True}

@@ -17,6 +17,7 @@ from taut.entrypoints.cli import (
     people,
     project,
     releases,
+    signing,
     streams,
     system,
     tls,
@@ -43,7 +44,21 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )  # fmt: skip
     app.callback()(_globals)
-    for module in (project, data, models, releases, batch, streams, ledger, people, system, load, tls, demo):
+    for module in (
+        project,
+        data,
+        models,
+        releases,
+        batch,
+        streams,
+        ledger,
+        people,
+        signing,
+        system,
+        load,
+        tls,
+        demo,
+    ):
         module.register(app)
     return app
 

@@ -27,12 +27,12 @@ Enrol = Annotated[
 
 def register(app: typer.Typer) -> None:
     user: Verbs = {
-        "add": add, "list": users, "show": show, "roles": roles, "disable": disable, "enable": enable, "whoami": whoami,
+        "add": add, "list": users, "show": show, "roles": roles, "disable": disable, "enable": enable, "whoami": whoami, "invite": invite, "reset": reset,
     }  # fmt: skip
     add_noun(app, "user", "Who exists, and in which roles.", user)
-    token: Verbs = {"create": token_create, "revoke": token_revoke}
+    token: Verbs = {"create": token_create, "exchange": token_exchange, "revoke": token_revoke}
     add_noun(app, "token", "Short-lived proof of identity.", token)
-    key: Verbs = {"create": key_create, "list": keys, "revoke": key_revoke}
+    key: Verbs = {"create": key_create, "list": keys, "rotate": key_rotate, "revoke": key_revoke}
     add_noun(app, "key", "API keys, shown once and kept as a hash.", key)
     rules: Verbs = {"show": policy, "check": check}
     add_noun(app, "policy", "Who may do what, in Cedar.", rules)
@@ -92,6 +92,30 @@ def whoami(context: typer.Context) -> None:
     session(context).act("user.whoami", {}, views.fields)
 
 
+def invite(
+    context: typer.Context,
+    principal: str,
+    ttl: Annotated[str, typer.Option(help="How long it holds, up to 7d.")] = "24h",
+) -> None:
+    """Let a person set his password, at first or anew; he gives it to `taut login`.
+
+    For example: taut user invite ada
+    """
+
+    def view(result: dict[str, object]) -> None:
+        typer.echo(result["invitation"])
+        typer.echo(
+            f"good once until {result['expires_at']}: taut login {principal} --invitation CODE", err=True
+        )
+
+    session(context).act("user.invite", {"principal": principal, "ttl": ttl}, view)
+
+
+def reset(context: typer.Context, principal: str) -> None:
+    """Take a person's second factor away and end his sessions, after he lost his device and his recovery codes."""
+    session(context).act("user.reset", {"principal": principal}, lambda _: typer.echo(f"reset {principal}"))
+
+
 def token_create(
     context: typer.Context,
     principal: Principal,
@@ -108,12 +132,25 @@ def token_create(
     session(context).act("token.create", request, lambda result: _credential(result, "token"))
 
 
+def token_exchange(
+    context: typer.Context,
+    ttl: Annotated[str, typer.Option(help="How long it lives, 1m to 15m.")] = "15m",
+    scope: Annotated[list[str] | None, typer.Option(help="Narrow it: ACTION or ACTION@RESOURCE.")] = None,
+) -> None:
+    """Get a token for yourself in exchange for what you act with: a session, or an API key as --token.
+
+    For example: taut --token "$KEY" token exchange
+    """
+    request = {"ttl": ttl, "scopes": scope or []}
+    session(context).act("token.exchange", request, lambda result: _credential(result, "token"))
+
+
 def token_revoke(
     context: typer.Context,
     id: Annotated[str, typer.Argument(help="The token's id.")] = "",
     principal: Annotated[str, typer.Option("--principal", "-p", help="All tokens of this principal.")] = "",
 ) -> None:
-    """Refuse a token, or all tokens of a principal, from now on."""
+    """Refuse a token, or all tokens and sessions of a principal, from now on."""
     request = {"id": id, "principal": principal}
     session(context).act("token.revoke", request, lambda result: typer.echo(f"revoked {result['revoked']}"))
 
@@ -146,6 +183,20 @@ def keys(
     from taut.entrypoints import views
 
     session(context).act("key.list", {"principal": principal}, views.keys)
+
+
+def key_rotate(
+    context: typer.Context,
+    id: str,
+    overlap: Annotated[str, typer.Option(help="How long the former key goes on, up to 30d.")] = "24h",
+) -> None:
+    """Make an API key that takes the place of another, which goes on for a while.
+
+    For example: taut key rotate 3f2a… --overlap 1h
+    """
+    session(context).act(
+        "key.rotate", {"id": id, "overlap": overlap}, lambda result: _credential(result, "key")
+    )
 
 
 def key_revoke(context: typer.Context, id: str) -> None:

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from taut.entrypoints.client import Client
+    from taut.entrypoints.saved import SavedSessions
     from taut.trust.tls import ClientFiles
 
 Json = dict[str, Any]
@@ -28,8 +29,13 @@ _NEEDS_HOME: Final = (
     "status",
     "batch",
     "stream",
+    "session",
+    "account",
 )
 """Nouns that have nothing to say, and nothing to begin, where no installation is: a wrong folder stays as it was."""
+
+_OPEN: Final = ("session.start", "session.accept")
+"""What is asked by somebody who is nobody yet."""
 
 View = Callable[[Json], None]
 
@@ -69,7 +75,56 @@ class Session:
                 "begin one with `taut apply`"
             )
 
-        return connect(self.home, url=self.url, token=self.token, break_glass=self.break_glass, tls=self.tls)
+        token = self.token or self._kept(operation)
+        return connect(self.home, url=self.url, token=token, break_glass=self.break_glass, tls=self.tls)
+
+    def sign_in(self, operation: str, request: Json) -> Json:
+        """Begin a session and keep it for the commands that follow. Returns what may be shown of it."""
+        from taut.entrypoints.reaching import require_private
+        from taut.entrypoints.saved import Saved
+
+        if self.url is not None:
+            require_private(self.url, self.tls)
+        result = self.ask(operation, {**request, "kind": "command"})
+        kept = {
+            name: result.pop(name) if name == "session" else result[name] for name in Saved.__struct_fields__
+        }
+        self._saved().put(self._target(), Saved(**kept))
+        return result
+
+    def sign_out(self) -> Json:
+        """End the session that is kept for this installation, and forget it even where control does not answer."""
+        from taut.core.errors import Unauthenticated
+
+        if self._saved().get(self._target()) is None:
+            return {"ended": None, "said": "you are not signed in here"}
+        try:
+            ended = self.ask("session.end", {})["ended"]
+        except Unauthenticated:
+            ended = None  # it was over already
+        finally:
+            self.forget()
+        return {"ended": ended, "said": "signed out"}
+
+    def forget(self) -> None:
+        """Remove what is kept of the session here."""
+        self._saved().remove(self._target())
+
+    def _kept(self, operation: str) -> str | None:
+        if self.break_glass or operation in _OPEN:
+            return None
+        found = self._saved().get(self._target())
+        return None if found is None else found.session
+
+    def _saved(self) -> SavedSessions:
+        from taut.entrypoints.saved import SavedSessions, folder_of
+
+        return SavedSessions(folder_of(self.environ))
+
+    def _target(self) -> str:
+        from taut.entrypoints.reaching import address_of
+
+        return f"home:{self.home}" if self.url is None else address_of(self.url, self.tls)
 
     @property
     def tls(self) -> ClientFiles | None:

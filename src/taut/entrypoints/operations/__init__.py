@@ -22,6 +22,7 @@ def operation_table() -> OperationTable:
         predictions,
         releases,
         runs,
+        sessions,
         status,
         streams,
     )
@@ -39,6 +40,7 @@ def operation_table() -> OperationTable:
         predictions,
         releases,
         runs,
+        sessions,
         status,
         streams,
     )

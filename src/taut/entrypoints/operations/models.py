@@ -122,5 +122,5 @@ OPERATIONS: Final = (
     Operation(name="model.verify", action="model.verify", request=ModelVersion, handle=_verify, resource=_model, reads=True, summary="Verify a version's signature and digests"),
     Operation(name="model.export", action="model.export", request=ModelExport, handle=_export, resource=_model, summary="Write a version to a folder, to be verified anywhere"),
     Operation(name="model.retire", action="model.reject", request=ModelRetire, handle=_retire, resource=_model, summary="Take a version out of use for ever"),
-    Operation(name="model.alias", action="release.promote", request=ModelAlias, handle=_alias, resource=_model, summary="Let a name stand for a version"),
+    Operation(name="model.alias", action="release.promote", request=ModelAlias, handle=_alias, resource=_model, fresh=True, summary="Let a name stand for a version"),
 )  # fmt: skip

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from taut.core.errors import InvalidInput, NotFound, TautError
+from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
 from taut.core.room import room_for
 from taut.trust.identity.principals import Principal
+
+if TYPE_CHECKING:
+    from taut.trust.signin import Session
 
 Json = dict[str, Any]
 
@@ -22,11 +26,24 @@ Platform = Any
 MAX_BODY_BYTES: Final = 32 * 2**20
 
 
+FRESH: Final = timedelta(minutes=15)
+"""For how long a sign-in is good for what it is asked anew for."""
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks, and from where. `local`: over the installation's own socket or inside its process."""
+    """Who asks, and from where. `local`: over the installation's own socket or inside its process.
+
+    session: by which he signed in; None for tokens, keys and the owner of the files. address: of the machine, empty here.
+    """
 
     principal: Principal
     local: bool = False
+    session: Session | None = None
+    address: str = ""
+
+
+NOBODY: Final = Principal(id="", kind="human", roles=())
+"""Who asks without any identity. Policy permits him nothing; only operations that are `open` look at what he sent."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +68,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     name: `noun.verb`, which is its path `/api/v1/noun/verb`. action: the word that policy decides about.
     resource: the thing that it is decided about, `kind:name`, from the request. facts: further context for policy.
     reads: it changes nothing, so GET may be used. story: it starts a story and waits for its end.
+    open: what is sent proves who asks, as in a sign-in, so that policy is not asked. fresh: where several people work,
+    a person must have signed in within `FRESH`.
     """
 
     name: str
@@ -62,6 +81,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     facts: Facts = _no_facts
     reads: bool = False
     story: bool = False
+    open: bool = False
+    fresh: bool = False
 
     @property
     def path(self) -> str:
@@ -99,6 +120,24 @@ def is_single_user(platform: Platform) -> bool:
     return not platform.exposed and bool(platform.identity.is_single_user())
 
 
+def require_fresh(platform: Platform, caller: Caller, what: str) -> None:
+    """Raise StepUp for a person who did not prove within `FRESH` who he is; services and the owner cannot sign in."""
+    if caller.principal.kind != "human":
+        return
+    proved_at = None if caller.session is None else caller.session.proved_at
+    if proved_at is None:
+        raise StepUp(
+            f"{what} is done by people who have just signed in, and this identity does not say when that was: sign in "
+            "with `taut login`, then repeat it"
+        )
+    age = platform.clock.now() - proved_at
+    if not timedelta(seconds=-10) <= age <= FRESH:
+        raise StepUp(
+            f"{what} asks for a sign-in of the last {FRESH.seconds // 60} minutes, and yours is {age.total_seconds() / 60:.0f} "
+            "minutes old: sign in again with `taut login`, then repeat it"
+        )
+
+
 def perform(
     table: OperationTable, platform: Platform, caller: Caller, name: str, body: object, progress: Progress
 ) -> Json:
@@ -108,6 +147,9 @@ def perform(
     """
     operation = table[name]
     request = decode(operation, body)
+    if operation.open:
+        with room_for(operation.name):
+            return operation.handle(platform, caller, request, progress)
     context: dict[str, object] = {
         "single_user": is_single_user(platform),
         "plane": "control",
@@ -122,6 +164,8 @@ def perform(
         platform.policy.require(caller.principal, operation.action, resource, {**context, "author": ""})
         raise
     platform.policy.require(caller.principal, operation.action, resource, context)
+    if operation.fresh and not is_single_user(platform):
+        require_fresh(platform, caller, operation.name)
     with room_for(operation.name):
         return operation.handle(platform, caller, request, progress)
 

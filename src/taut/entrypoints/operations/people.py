@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from taut.core.errors import InvalidInput, NotFound
+from taut.core.errors import Denied, InvalidInput, NotFound
 from taut.core.units import parse_duration
 from taut.entrypoints.operations.operation import (
     Caller,
@@ -19,6 +19,7 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
+from taut.ports.records import transact
 
 Kind = Literal["human", "service"]
 
@@ -53,8 +54,22 @@ class TokenCreate(Request, frozen=True):
     enrol: Kind | None = None
 
 
+class TokenExchange(Request, frozen=True):
+    """ttl: 1m to 15m. scopes: none for those of what is exchanged."""
+
+    ttl: str = "15m"
+    scopes: tuple[str, ...] = ()
+
+
+class KeyRotate(Request, frozen=True):
+    """overlap: for how long the former key is accepted beside the new one."""
+
+    id: str
+    overlap: str = "24h"
+
+
 class TokenRevoke(Request, frozen=True):
-    """One token by its id, or all of a principal."""
+    """One token by its id, or all of a principal with his sessions."""
 
     id: str = ""
     principal: str = ""
@@ -121,10 +136,14 @@ def _user_enable(platform: Platform, caller: Caller, request: UserName, _progres
 
 
 def _whoami(_platform: Platform, caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    session = caller.session
     return {
         "principal": caller.principal.id,
         "kind": caller.principal.kind,
         "roles": list(caller.principal.roles),
+        "signed_in": None if session is None else session.method,
+        "proved_at": None if session is None else to_json(session.proved_at),
+        "expires_at": None if session is None else to_json(session.expires_at),
     }
 
 
@@ -141,6 +160,31 @@ def _token_create(platform: Platform, caller: Caller, request: TokenCreate, _pro
     }  # fmt: skip
 
 
+def _token_exchange(platform: Platform, caller: Caller, request: TokenExchange, _progress: Progress) -> Json:
+    """A token for oneself, never for more than one has. A token gives none: a stolen one would renew itself for ever."""
+    holder, life = caller.principal, parse_duration(request.ttl)
+    if holder.credential.startswith("tok_"):
+        raise Denied("a token is not exchanged for another: use the session or the key by which it was made")
+    if not timedelta(minutes=1) <= life <= timedelta(minutes=15):
+        raise InvalidInput(f"an exchanged token lives 1m to 15m, not {request.ttl}")
+    wider = sorted(set(request.scopes) - set(holder.scopes)) if holder.scopes else []
+    if wider:
+        raise Denied(
+            f"scope {wider[0]!r} is wider than what is exchanged: choose among {', '.join(holder.scopes)}"
+        )
+    token, expires_at = platform.identity.create_token(
+        holder.id, holder.roles, life, scopes=request.scopes or holder.scopes, actor=holder.id
+    )
+    return {"token": token, "expires_at": to_json(expires_at), "principal": holder.id, "enrolled": None}
+
+
+def _key_rotate(platform: Platform, caller: Caller, request: KeyRotate, _progress: Progress) -> Json:
+    row, text = platform.identity.rotate_key(
+        request.id, overlap=parse_duration(request.overlap), actor=_who(caller)
+    )
+    return {**_json(row), "key": text, "replaces": request.id, "enrolled": None}
+
+
 def _token_revoke(platform: Platform, caller: Caller, request: TokenRevoke, _progress: Progress) -> Json:
     if bool(request.id) == bool(request.principal):
         raise InvalidInput(
@@ -150,6 +194,10 @@ def _token_revoke(platform: Platform, caller: Caller, request: TokenRevoke, _pro
         platform.identity.revoke_token(request.id, actor=_who(caller))
     else:
         platform.identity.revoke_tokens(request.principal, actor=_who(caller))
+        transact(
+            platform.records,
+            lambda tx: platform.people.sessions.end_all(tx, request.principal, actor=_who(caller)),
+        )
     return {"revoked": request.id or request.principal}
 
 
@@ -203,7 +251,6 @@ def _secret_delete(platform: Platform, caller: Caller, request: SecretName, _pro
 
 def _note_secret(platform: Platform, caller: Caller, kind: str, name: str) -> None:
     """Leave a leaf with the name alone: a digest of the value could be guessed at."""
-    from taut.ports.records import transact
     from taut.trust.ledger import Entry
 
     entry = Entry(kind=kind, subject=f"secret:{name}", actor=_who(caller), body={})
@@ -264,11 +311,13 @@ OPERATIONS: Final = (
     Operation(name="user.roles", action="user.admin", request=UserRoles, handle=_user_roles, resource=_principal, summary="Give a principal exactly these roles"),
     Operation(name="user.disable", action="user.admin", request=UserName, handle=_user_disable, resource=_principal, summary="Refuse a principal's credentials"),
     Operation(name="user.enable", action="user.admin", request=UserName, handle=_user_enable, resource=_principal, summary="Accept a principal's credentials again"),
-    Operation(name="user.whoami", action="status.read", request=Nothing, handle=_whoami, resource=_any_principal, reads=True, summary="Say who you are"),
+    Operation(name="user.whoami", action="account.self", request=Nothing, handle=_whoami, resource=_any_principal, reads=True, summary="Say who you are"),
     Operation(name="token.create", action="token.create", request=TokenCreate, handle=_token_create, resource=_principal, summary="Issue a short-lived token"),
+    Operation(name="token.exchange", action="account.self", request=TokenExchange, handle=_token_exchange, resource=lambda _request: "principal:self", summary="Exchange a session or an API key for a short-lived token"),
     Operation(name="token.revoke", action="token.revoke", request=TokenRevoke, handle=_token_revoke, resource=_principal, summary="Revoke a token, or all of a principal"),
     Operation(name="key.create", action="key.admin", request=KeyCreate, handle=_key_create, resource=_principal, summary="Make an API key"),
     Operation(name="key.list", action="key.admin", request=KeyList, handle=_key_list, resource=_principal, reads=True, summary="List API keys"),
+    Operation(name="key.rotate", action="key.admin", request=KeyRotate, handle=_key_rotate, resource=lambda request: f"key:{request.id}", summary="Make a key that takes the place of another"),
     Operation(name="key.revoke", action="key.admin", request=KeyId, handle=_key_revoke, resource=lambda request: f"key:{request.id}", summary="Revoke an API key"),
     Operation(name="policy.show", action="policy.read", request=Nothing, handle=_policy_show, resource=_any_policy, reads=True, summary="Show the policies that hold"),
     Operation(name="policy.check", action="policy.read", request=PolicyCheck, handle=_policy_check, resource=_any_policy, reads=True, summary="Ask what a principal may do"),

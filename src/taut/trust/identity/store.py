@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import insert, select, update
 
-from taut.core.errors import InvalidInput, NotFound
+from taut.core.errors import Conflict, InvalidInput, NotFound
 from taut.core.evidence import Scalar
 from taut.core.times import from_us, to_us
 from taut.ports.keys import Keys, PublicKey
@@ -32,6 +32,7 @@ from taut.trust.ledger import Ledger
 AUDIENCE: Final = "taut"
 _ATTEMPTS: Final = 32
 MAX_TOKEN_TTL: Final = timedelta(hours=24)
+MAX_OVERLAP: Final = timedelta(days=30)
 _SECRET_BYTES: Final = 32
 
 
@@ -248,6 +249,32 @@ class Identity:
             return rows.get_key(tx, id_)
 
         return transact(self._records, do, attempts=_ATTEMPTS), f"{KEY_PREFIX}{id_}_{secret}"
+
+    def rotate_key(self, id: str, *, overlap: timedelta, actor: str) -> tuple[ApiKeyRow, str]:
+        """Make a key for the same principal, roles and scopes; the former one ends after `overlap`, or before as it would.
+
+        A key with an end gets a successor that lives as long. Raises NotFound, Conflict for one that is over already.
+        """
+        if not timedelta(0) <= overlap <= MAX_OVERLAP:
+            raise InvalidInput(f"a key cannot go on for {overlap} beside its successor: give 0s to 30d")
+        with self._records.read() as tx:
+            old = rows.get_key(tx, id)
+        now = self._clock.now()
+        if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+            raise Conflict(f"API key {id!r} is revoked or has expired: make a new one with `taut key create`")
+        life = None if old.expires_at is None else old.expires_at - old.created_at
+        made = self.create_key(
+            old.principal, old.roles, actor=actor, name=old.name, scopes=old.scopes, ttl=life
+        )
+
+        def do(tx: Tx) -> None:
+            until = now + overlap if old.expires_at is None else min(old.expires_at, now + overlap)
+            tx.execute(update(api_keys).where(api_keys.c.id == id).values(expires_at_us=to_us(until)))
+            facts: dict[str, Scalar] = {"key": id, "successor": made[0].id, "until_us": to_us(until)}
+            self._people.note(tx, "identity.key.rotated", old.principal, actor, facts)
+
+        transact(self._records, do, attempts=_ATTEMPTS)
+        return made
 
     def revoke_key(self, id: str, *, actor: str) -> ApiKeyRow:
         """Refuse an API key from now on. Revoking it again changes nothing. Raises NotFound."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+OWN: Final = "account.self"
+"""The one action that every role may take, since it is about the caller alone."""
+
 ACTIONS: Final[dict[str, str]] = {
     "data.ingest": "bring records into a dataset",
     "data.read": "read rows of snapshots and of quarantine",
@@ -49,6 +52,7 @@ ACTIONS: Final[dict[str, str]] = {
     "ledger.checkpoint": "sign a checkpoint of the ledger",
     "plan.read": "see what a project file would change",
     "plan.apply": "apply a project file",
+    OWN: "sign in and out, and change one's own password and second factors",
     "user.admin": "add, change and disable principals",
     "key.admin": "make and revoke API keys",
     "token.create": "issue tokens",
@@ -66,7 +70,7 @@ _SEE: Final = (
     "status.read", "explain",
 )  # fmt: skip
 
-ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
+_ROLES: Final[dict[str, tuple[str, ...]]] = {
     "admin": tuple(ACTIONS),
     "operator": (
         *_SEE, "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
@@ -84,3 +88,8 @@ ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
     "device": ("predict", "edge.report"),
     "auditor": (*_SEE, "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip
+
+ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
+    role: actions if OWN in actions else (*actions, OWN) for role, actions in _ROLES.items()
+}
+"""What each role may do. Everybody may look after his own account."""

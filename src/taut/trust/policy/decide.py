@@ -13,7 +13,7 @@ import msgspec
 from taut.core.canonical import digest_json
 from taut.core.errors import Denied, InvalidInput
 from taut.trust.identity.principals import ROLES, Principal
-from taut.trust.policy.actions import ACTIONS
+from taut.trust.policy.actions import ACTIONS, OWN
 from taut.trust.policy.text import BUILT_IN, CONTEXT, SCHEMA
 
 _MAX_TEXT_BYTES: Final = 256 * 1024
@@ -177,6 +177,8 @@ def _refusal(principal: Principal, action: str, resource: str) -> str:
     kind, colon, name = resource.partition(":")
     if not (kind and colon and name) or len(resource) > _MAX_RESOURCE:
         return f"resource {resource[:80]!r} is not written KIND:NAME"
+    if action == OWN:  # a narrowed credential may be exchanged for a token that is as narrow
+        return ""
     if principal.scopes and not any(scope in (action, f"{action}@{resource}") for scope in principal.scopes):
         return f"the credential's scopes do not cover {action} on {resource}"
     return ""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from taut.core.errors import Denied, InvalidInput
 from taut.trust.identity import OWNER, ROLES, Principal
 from taut.trust.policy import ACTIONS, ROLE_ACTIONS, Facts, Policy, facts
+from taut.trust.policy.actions import OWN
 
 POLICY = Policy()
 NAIVE = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
@@ -31,7 +32,7 @@ def test_each_role_may_do_what_the_table_says_and_nothing_else(role: str) -> Non
 def test_the_table_names_known_roles_and_actions_only() -> None:
     assert set(ROLE_ACTIONS) == ROLES
     assert {action for actions in ROLE_ACTIONS.values() for action in actions} <= set(ACTIONS)
-    assert set(ROLE_ACTIONS["predictor"]) == {"predict", "feedback"}
+    assert set(ROLE_ACTIONS["predictor"]) == {"predict", "feedback", OWN}
 
 
 def test_rights_of_several_roles_add_up() -> None:

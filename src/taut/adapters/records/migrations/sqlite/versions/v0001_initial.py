@@ -483,6 +483,95 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pseudonym"),
     )
     op.create_table(
+        "signin_ceremonies",
+        sa.Column("handle_sha256", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("handle_sha256"),
+    )
+    with op.batch_alter_table("signin_ceremonies", schema=None) as batch_op:
+        batch_op.create_index("signin_ceremonies_expiry", ["expires_at_us"], unique=False)
+
+    op.create_table(
+        "signin_invitations",
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("code_sha256", sa.String(length=64), nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("principal"),
+    )
+    op.create_table(
+        "signin_links",
+        sa.Column("account_sha256", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("linked_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("account_sha256"),
+    )
+    op.create_table(
+        "signin_passkeys",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("credential", sa.LargeBinary(), nullable=False),
+        sa.Column("sign_count", sa.BigInteger(), nullable=False),
+        sa.Column("created_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("signin_passkeys", schema=None) as batch_op:
+        batch_op.create_index("signin_passkeys_principal", ["principal"], unique=False)
+
+    op.create_table(
+        "signin_passwords",
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("set_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("principal"),
+    )
+    op.create_table(
+        "signin_recovery_codes",
+        sa.Column("code_sha256", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.PrimaryKeyConstraint("code_sha256"),
+    )
+    with op.batch_alter_table("signin_recovery_codes", schema=None) as batch_op:
+        batch_op.create_index("signin_recovery_codes_principal", ["principal"], unique=False)
+
+    op.create_table(
+        "signin_sessions",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("secret_sha256", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("method", sa.String(length=32), nullable=False),
+        sa.Column("started_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("proved_at_us", sa.BigInteger(), nullable=True),
+        sa.Column("seen_at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("secret_sha256"),
+    )
+    with op.batch_alter_table("signin_sessions", schema=None) as batch_op:
+        batch_op.create_index("signin_sessions_principal", ["principal"], unique=False)
+
+    op.create_table(
+        "signin_throttle",
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("failures", sa.BigInteger(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.Column("seen_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+    )
+    with op.batch_alter_table("signin_throttle", schema=None) as batch_op:
+        batch_op.create_index("signin_throttle_seen", ["seen_us"], unique=False)
+
+    op.create_table(
+        "signin_totp",
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("confirmed", sa.Boolean(), nullable=False),
+        sa.Column("last_step", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("principal"),
+    )
+    op.create_table(
         "story_stories",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
