@@ -71,14 +71,15 @@ class Installation:
         assert_clear(told.error[1])
         return told.error[1]
 
-    def told(self, *words: str) -> Told:
-        """Run a command in this process, through the same `run` as the `taut` command."""
+    def told(self, *words: str, typed: str = "") -> Told:
+        """Run a command in this process, through the same `run` as the `taut` command. typed: what it reads."""
         out, err = io.StringIO(), io.StringIO()
         with (
             _settings(self.environ),
             contextlib.chdir(self.folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
+            _typing(typed),
         ):
             code = run(["--json", *words])
         return Told(code, out.getvalue(), err.getvalue())
@@ -270,6 +271,16 @@ class Asking:
         """Return when `count` further requests were answered."""
         goal = len(self.answered) + count
         until(lambda: len(self.answered) >= goal, within_s=within_s)
+
+
+@contextmanager
+def _typing(text: str) -> Iterator[None]:
+    """Standard input of this process as somebody types it, until the block ends."""
+    before, sys.stdin = sys.stdin, io.StringIO(text)
+    try:
+        yield
+    finally:
+        sys.stdin = before
 
 
 @contextmanager
