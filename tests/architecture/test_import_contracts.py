@@ -50,6 +50,15 @@ def house(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_room_of_the_fleet_that_knows_the_data_plane_fails_the_build(house: Path) -> None:
+    (house / "src/taut/fleet/breach.py").write_text("import taut.serving\n")
+
+    after = lint(house, "floors")
+
+    assert after.returncode == 1, after.stdout + after.stderr
+    assert "taut.fleet.breach" in after.stdout
+
+
 @pytest.mark.parametrize("contract", BREACHES)
 def test_a_planted_breach_of_each_contract_fails_the_build(house: Path, contract: str) -> None:
     before = lint(house, contract)

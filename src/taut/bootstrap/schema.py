@@ -9,6 +9,8 @@ def all_metadata() -> tuple[MetaData, ...]:
     """Return the tables of each room, in the order in which they are made."""
     from taut.adapters.bus.tables import metadata as bus
     from taut.adapters.stories.tables import metadata as stories
+    from taut.fleet.admission.tables import metadata as admission
+    from taut.fleet.log.tables import metadata as scale_log
     from taut.lifecycle.batch.tables import metadata as batch
     from taut.lifecycle.data.tables import metadata as data
     from taut.lifecycle.edge.tables import metadata as edge
@@ -39,4 +41,6 @@ def all_metadata() -> tuple[MetaData, ...]:
         release,
         batch,
         edge,
+        scale_log,
+        admission,
     )

@@ -6,7 +6,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-Purpose = Literal["ledger", "bundle", "model", "snapshot", "token", "data", "subject"]
+Purpose = Literal["ledger", "bundle", "model", "snapshot", "token", "data", "subject", "admission", "scale"]
 """What a key is for. One key serves one purpose; a signature for one is never valid for another."""
 
 

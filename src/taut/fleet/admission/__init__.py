@@ -1,0 +1,70 @@
+"""No replica serves before it showed that it enforces, nor longer than its lease: one rule, kept on both sides."""
+
+from typing import TYPE_CHECKING
+
+from taut.fleet.admission.core import Admission, Step
+from taut.fleet.admission.epochs import Epochs
+from taut.fleet.admission.gateway import GatewayView, Pin
+from taut.fleet.admission.members import Member
+from taut.fleet.admission.messages import (
+    Answer,
+    Attest,
+    Beat,
+    Bundle,
+    Event,
+    Invitation,
+    Loaded,
+    Ticket,
+    proof_of,
+)
+from taut.fleet.admission.replica import Lease, ReplicaView, Served
+from taut.fleet.admission.terms import Grace, Pool, Risk, Stage, Terms
+from taut.fleet.admission.wire import ReplicaKey, open_answer, open_message, sign_answer
+
+if TYPE_CHECKING:
+    from taut.fleet.admission.store import AdmissionStore, Alert
+    from taut.fleet.admission.tables import metadata
+
+__all__ = [
+    "Admission",
+    "AdmissionStore",
+    "Alert",
+    "Answer",
+    "Attest",
+    "Beat",
+    "Bundle",
+    "Epochs",
+    "Event",
+    "GatewayView",
+    "Grace",
+    "Invitation",
+    "Lease",
+    "Loaded",
+    "Member",
+    "Pin",
+    "Pool",
+    "ReplicaKey",
+    "ReplicaView",
+    "Risk",
+    "Served",
+    "Stage",
+    "Step",
+    "Terms",
+    "Ticket",
+    "metadata",
+    "open_answer",
+    "open_message",
+    "proof_of",
+    "sign_answer",
+]
+
+_CONTROL = {"AdmissionStore": "store", "Alert": "store", "metadata": "tables"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what control needs on first use: replicas and gateways keep the rule without loading SQLAlchemy."""
+    if name not in _CONTROL:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_CONTROL[name]}"), name)

@@ -1,0 +1,134 @@
+"""What the parties of admission say to one another. Every value here was authenticated before the core sees it.
+
+A replica's words are authentic by its key, admission's by its own; see `wire`. The network may lose, delay, repeat and
+reorder them, and a replica may lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import msgspec
+
+from taut.core.canonical import canonical_json, digest_json
+from taut.core.evidence import Scalar
+from taut.fleet.admission.terms import Grace
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a replica must enforce at one epoch, by digest. A replica fills it from what it really loaded."""
+
+    epoch: int
+    policy: str
+    thresholds: str = ""
+    detectors: str = ""
+
+    @property
+    def digest(self) -> str:
+        return digest_json(self)
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """That a bundle was loaded, proved by `proof_of`."""
+
+    epoch: int
+    mac: bytes
+
+
+class Invitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the fleet hands to a process that it starts, out of band: who it is, and how it may join, once."""
+
+    replica: str
+    pool: str
+    incarnation: int
+    token: str  # secret until it was used
+    nonce: str
+
+
+class Attest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A process's first word. key: thumbprint of the key that it made and speaks with from now on."""
+
+    replica: str
+    incarnation: int
+    token: str
+    nonce: str
+    key: str
+    artifacts: str
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A replica asks for its lease again and says what it has loaded. number: grows with each beat of an incarnation."""
+
+    replica: str
+    incarnation: int
+    key: str
+    number: int
+    loaded: tuple[Loaded, ...] = ()
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """That a replica may serve. Not bearer's: it holds for one key in one incarnation.
+
+    bundle: digest of what it enforces at `epoch`. quota: requests a second; safe_quota: the same in grace.
+    ttl_s, grace: from the moment of the asking on, before the holder's margin; see `Terms.holder_s`. Relative, so that no
+    clock need agree with another and a late message cannot lengthen anything.
+    """
+
+    svid: str
+    replica: str
+    pool: str
+    incarnation: int
+    key: str
+    epoch: int
+    bundle: str
+    artifacts: str
+    quota: int
+    safe_quota: int
+    ttl_s: float
+    grace: tuple[Grace, ...] = ()
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Admission's answer to a beat, or a push, which answers the newest beat once more.
+
+    answers: the beat's number: all durations count from when that beat was sent. serial: orders the answers to one beat.
+    floor: the committed epoch. bundles: those that may be loaded, by epoch. revoked: every revoked identity, for ever.
+    ticket: None where the lease is not renewed: the replica stops. drain_s: what it has to finish in, where it must go.
+    roster: for a replica that chooses among others, all that may be used; who is not in it may not.
+    learning: admission has just restarted, so that the roster may lack some: what was listed lives on to its own end.
+    """
+
+    replica: str
+    incarnation: int
+    key: str
+    answers: int
+    serial: int
+    floor: int
+    bundles: tuple[Bundle, ...] = ()
+    revoked: tuple[str, ...] = ()
+    ticket: Ticket | None = None
+    drain_s: float | None = None
+    roster: tuple[Ticket, ...] = ()
+    learning: bool = False
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that must be on record: a leaf of the ledger; `fleet.scaled` is an alert too."""
+
+    kind: str
+    subject: str
+    body: dict[str, Scalar] = {}
+
+
+def proof_of(bundle: Bundle, *, nonce: str) -> bytes:
+    """Return a MAC over a whole bundle under what only this incarnation was given; source: RFC 2104.
+
+    It shows that the incarnation has the bundle's content now, not that it enforces it: that is what probes are for.
+    """
+    return hmac.digest(nonce.encode(), canonical_json(bundle), hashlib.sha256)
+
+
+def svid_of(pool: str, replica: str, incarnation: int) -> str:
+    """Return the SPIFFE id of an incarnation."""
+    return f"spiffe://taut/{pool}/{replica}/{incarnation}"
