@@ -204,6 +204,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("feature_set"),
     )
     op.create_table(
+        "fleet_admission",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "fleet_alerts",
+        sa.Column("scale_id", sa.String(length=64), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("told_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("scale_id"),
+    )
+    op.create_table(
+        "fleet_scale_events",
+        sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("scale_id", sa.String(length=64), nullable=False),
+        sa.Column("statement", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("scale_id"),
+    )
+    op.create_table(
         "identity_api_keys",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("principal", sa.String(length=63), nullable=False),
