@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -35,6 +38,7 @@ from taut.testing.edge import bundle_bytes, bundle_files, file_of, signed
 from taut.testing.serving import matrix_model
 from taut.testing.world import SeededRandom
 from taut.trust.signing import SignedStatement, verify_statement
+from taut.trust.tls import Issued, create_authority, issue_server
 
 pytestmark = pytest.mark.xdist_group("edge-bundles")
 
@@ -275,18 +279,92 @@ def test_keys_that_are_none_and_archives_that_are_none_are_refused(keys: FileKey
             read(str(path))
 
 
-def test_off_loopback_a_runner_wants_a_token_of_its_callers(bundle: Path, tmp_path: Path) -> None:
-    refused = run(bundle, "serve", "--host", "0.0.0.0", "--port", "0")
-    empty = tmp_path / "empty"
-    empty.write_text("\n")
-    none = run(bundle, "serve", "--host", "0.0.0.0", "--port", "0", "--caller-token-file", str(empty))
+def certified(folder: Path, authority: Issued) -> tuple[str, ...]:
+    """Put a certificate of loopback and its key into a folder; return the words that name them."""
+    made = issue_server(authority, ("127.0.0.1",), days=30, now=datetime.now(UTC))
+    cert, key = folder / "server.pem", folder / "server.key"
+    for path, data in ((cert, made.cert), (key, made.key)):
+        part = path.with_suffix(".part")
+        part.write_bytes(data)
+        part.chmod(0o600)
+        part.rename(path)
+    return ("--tls-cert", str(cert), "--tls-key", str(key))
 
-    assert (refused.returncode, "--caller-token-file" in refused.stderr) == (2, True)
-    assert (none.returncode, "holds no token" in none.stderr) == (2, True)
+
+@pytest.fixture
+def authority() -> Issued:
+    return create_authority("devices", days=30, now=datetime.now(UTC))
+
+
+def trusting(authority: Issued, *, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=authority.cert.decode())
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def test_off_loopback_a_runner_wants_tls_and_a_token_of_its_callers(
+    bundle: Path, tmp_path: Path, authority: Issued
+) -> None:
+    tls, outside = certified(tmp_path, authority), ("serve", "--host", "0.0.0.0", "--port", "0")
+    token = ("--caller-token-file", str(tmp_path / "token"))
+
+    for words, wanted in (
+        ((*outside, *token), "give --tls-cert and --tls-key"),
+        ((*outside, *tls), "--caller-token-file"),
+        (("serve", "--port", "0", "--tls-cert", tls[1], "--tls-key", tls[1]), "private key"),
+    ):
+        refused = run(bundle, *words)
+        assert refused.returncode in (2, 4), refused.stderr
+        assert wanted in refused.stderr, refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_runner_speaks_nothing_older_than_tls_1_3_and_takes_a_new_certificate_while_it_serves(
+    bundle: Path, tmp_path: Path, authority: Issued
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def serial(context: ssl.SSLContext) -> str | None:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+            ):
+                return str((secure.getpeercert() or {})["serialNumber"])
+        except ConnectionRefusedError:
+            return None
+
+    def until(holds: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+
+    words = ["serve", "--port", str(port), *certified(tmp_path, authority)]
+    with subprocess.Popen([sys.executable, "-I", str(bundle), *words], stderr=subprocess.PIPE) as process:
+        try:
+            until(lambda: serial(trusting(authority)) is not None)
+            first = serial(trusting(authority))
+            with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting(authority)) as http:
+                row = {"instances": [{"x0": 1.0, "x1": 2.0}]}
+                assert http.post("/v1/predict/delay", json=row).status_code == 200
+            with pytest.raises(ssl.SSLError):
+                serial(trusting(authority, version=ssl.TLSVersion.TLSv1_2))
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/v2/health/live", timeout=5)
+            certified(tmp_path, authority)
+            until(lambda: serial(trusting(authority)) != first)
+        finally:
+            process.terminate()
+            said = process.communicate(timeout=20)[1].decode()
+    assert process.returncode == 0, said
+    assert f"serves on https://127.0.0.1:{port}/" in said
+    assert "the certificate is renewed" in said
 
 
 def test_strangers_large_bodies_and_garbage_get_clear_answers_and_the_token_is_never_said(
-    bundle: Path, tmp_path: Path
+    bundle: Path, tmp_path: Path, authority: Issued
 ) -> None:
     token, said = tmp_path / "token", tmp_path / "said"
     token.write_text("s3cret-of-the-kiosk")
@@ -300,6 +378,7 @@ def test_strangers_large_bodies_and_garbage_get_clear_answers_and_the_token_is_n
         str(port),
         "--caller-token-file",
         str(token),
+        *certified(tmp_path, authority),
         "--state",
         str(tmp_path / "state"),
     ]
@@ -308,8 +387,8 @@ def test_strangers_large_bodies_and_garbage_get_clear_answers_and_the_token_is_n
         subprocess.Popen([sys.executable, "-I", str(bundle), *words], stderr=log) as process,
     ):
         try:
-            transport = httpx.HTTPTransport(retries=20)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, transport=transport) as http:
+            transport = httpx.HTTPTransport(retries=20, verify=trusting(authority))
+            with httpx.Client(base_url=f"https://127.0.0.1:{port}", timeout=20, transport=transport) as http:
                 path, row = "/v1/predict/delay", {"instances": [{"x0": 1.0, "x1": 2.0}]}
                 bearer = {"authorization": "Bearer s3cret-of-the-kiosk"}
                 assert http.get("/v2/health/ready").status_code == 200

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -32,10 +33,12 @@ from taut.serving.gateway.replies import Reply
 from taut.serving.gateway.server import GatewayServer
 from taut.serving.runtime import load
 from taut.serving.tasks import end_task
+from taut.trust.tls import LiveTls, TlsFiles
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _DRAIN_S: Final = 10.0
 _LAST_REPORT_S: Final = 3.0
+_LOOK_S: Final = 1.0
 _REPORT_PATH: Final = "/api/v1/edge/report"
 
 
@@ -60,6 +63,13 @@ def serve(bundle: Bundle, arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        raise InvalidInput("TLS needs a certificate and its key: give --tls-cert and --tls-key")
+    if arguments.host not in _LOOPBACK and arguments.tls_cert is None:
+        raise InvalidInput(
+            f"--host {arguments.host} would carry requests and tokens over the network in clear: give --tls-cert and "
+            "--tls-key, or stay on 127.0.0.1"
+        )
     if arguments.host not in _LOOPBACK and arguments.caller_token_file is None:
         raise InvalidInput(
             f"--host {arguments.host} would let anybody on the network ask: give --caller-token-file FILE with the token that "
@@ -120,25 +130,37 @@ async def _serve(bundle: Bundle, arguments: argparse.Namespace, stack: ExitStack
     gateway = EdgeGateway(
         bundle, model, world, token=token, state=state, inputs=inputs, cloud=cloud, trouble=trouble
     )
-    return await _until_stopped(gateway, bundle, arguments, reporter)
+    live = None
+    if arguments.tls_cert is not None:
+        files = TlsFiles(cert=arguments.tls_cert, key=arguments.tls_key)
+        live = LiveTls(files, now=lambda: datetime.now(UTC))
+    return await _until_stopped(gateway, bundle, arguments, reporter, live)
 
 
 async def _until_stopped(
-    gateway: EdgeGateway, bundle: Bundle, arguments: argparse.Namespace, reporter: Reporter | None
+    gateway: EdgeGateway,
+    bundle: Bundle,
+    arguments: argparse.Namespace,
+    reporter: Reporter | None,
+    live: LiveTls | None,
 ) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with _listening(arguments.host, arguments.port) as listener:
-        server = GatewayServer(gateway, listener)
+        server = GatewayServer(gateway, listener, tls=live)
         await server.start()
         host, port = listener.getsockname()[:2]
+        scheme = "http" if live is None else "https"
         _say(
-            f"{bundle.contents.version} serves on http://{f'[{host}]' if ':' in host else host}:{port}"
+            f"{bundle.contents.version} serves on {scheme}://{f'[{host}]' if ':' in host else host}:{port}"
             f"/v1/predict/{bundle.contents.model} (bundle {bundle.id}, trusted by {bundle.trusted})"
         )
         telling = None if reporter is None else asyncio.create_task(reporter.run())
+        renewing = None if live is None else asyncio.create_task(_renewing(live))
         await stop.wait()
+        if renewing is not None:
+            await end_task(renewing)
         finished = await server.drain(timeout_s=_DRAIN_S)
         if reporter is not None and telling is not None:
             await end_task(telling)
@@ -146,6 +168,17 @@ async def _until_stopped(
                 async with asyncio.timeout(_LAST_REPORT_S):
                     await reporter.tell()
     return 0 if finished else 7
+
+
+async def _renewing(live: LiveTls) -> None:
+    """Serve what the certificate's files hold, from the next handshake on, for as long as this task lives."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        seen = live.look()
+        if seen in ("renewed", "mended"):
+            _say(f"the certificate is {seen}: valid until {live.material.facts.not_after:%Y-%m-%d %H:%M} UTC")
+        elif seen == "refused":
+            _say(f"the certificate's files are not served: {live.refusal}")
 
 
 @contextlib.contextmanager

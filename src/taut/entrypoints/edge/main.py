@@ -110,12 +110,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
-        "--host", default="127.0.0.1", help="another address than loopback needs --caller-token-file"
+        "--host",
+        default="127.0.0.1",
+        help="another address than loopback needs --tls-cert, --tls-key and --caller-token-file",
     )
     serve.add_argument("--port", type=int, default=8090, help="0 for any that is free")
     serve.add_argument(
         "--caller-token-file", type=Path, metavar="FILE", help="what callers must show as their bearer"
     )
+    serve.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="PEM of the certificate and its issuers: TLS 1.3 only"
+    )
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM of its private key")
     serve.add_argument("--state", type=Path, metavar="DIR", help="where counts are kept until they are told")
     serve.add_argument(
         "--keep-inputs", action="store_true", help="keep requests in the state too; never sent"
