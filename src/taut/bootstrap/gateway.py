@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from taut.bootstrap.config import Config
+from taut.bootstrap.joined import read_joined
 from taut.core.errors import InvalidInput, TautError, Unavailable
-from taut.ports.online import OnlineAuditor, OnlineReader
+from taut.core.evidence import Scalar
+from taut.ports.online import OnlineAuditor, OnlineReader, OnlineRow, Stretch
 from taut.ports.world import Random
 from taut.serving.tracing import Exporter, Send, Tracer
 
@@ -27,7 +29,14 @@ class OnlineFace(OnlineReader, OnlineAuditor, Protocol):
 
 @contextmanager
 def open_online_reader(home: Path) -> Iterator[OnlineFace]:
-    """Yield a reader and auditor of the installation's online features; nothing is opened before the first read."""
+    """Yield a reader and auditor of the installation's online features; nothing is opened before the first read.
+
+    On a further machine they cannot be had: SQLite's file is on the first one alone.
+    """
+    joined = read_joined(home)
+    if joined is not None:
+        yield Elsewhere(joined.machine)
+        return
     from taut.adapters.online.sqlite import SqliteOnlineReader
 
     reader = SqliteOnlineReader(home / "online.db")
@@ -35,6 +44,28 @@ def open_online_reader(home: Path) -> Iterator[OnlineFace]:
         yield reader
     finally:
         reader.close()
+
+
+class Elsewhere:
+    """Online features that lie on another machine: every reading says so."""
+
+    def __init__(self, machine: str) -> None:
+        self._said: Final = (
+            f"they are kept in SQLite on the installation's first machine, where machine {machine!r} cannot read them: "
+            "ask the first machine for this endpoint"
+        )
+
+    async def get(self, feature_set: str, key: tuple[Scalar, ...]) -> OnlineRow | None:
+        return self.get_now(feature_set, key)
+
+    def get_now(self, _feature_set: str, _key: tuple[Scalar, ...]) -> OnlineRow | None:
+        raise Unavailable(f"online features cannot be read: {self._said}")
+
+    def walk(self, _feature_set: str, _after: bytes, _limit: int) -> Stretch:
+        raise Unavailable(self._said)
+
+    def newest_us(self, _feature_set: str) -> int | None:
+        raise Unavailable(self._said)
 
 
 def system_random() -> Random:

@@ -88,10 +88,15 @@ class Housekeeper:
     def _publish_changes(self) -> None:
         """Push to the gateways what they do not know: people, keys, revocations, the project's words.
 
-        Also releases, which push themselves unless a crash or a failure came between, or another process made them.
+        Also releases, which push themselves unless a crash or a failure came between, or another process made them; and
+        machines that join or leave, since all gateways share a quota.
         """
-        if what_changes(self._platform) != self._platform.published:
-            self._platform.publish()
+        platform = self._platform
+        there = () if platform.publisher is None else platform.publisher.machines()
+        if what_changes(platform) != platform.published or platform.machines != tuple(
+            one.machine for one in there
+        ):
+            platform.publish()
 
     def _refresh(self) -> None:
         self._platform.publish()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from taut.adapters.durable import as_unavailable
 from taut.bootstrap import adapters
 from taut.bootstrap.config import Config
+from taut.bootstrap.joined import refuse_joined
 from taut.bootstrap.people import People
 from taut.core.canonical import digest_bytes, digest_json
 from taut.core.refs import VersionRef
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from taut.lifecycle.release import Releases
     from taut.lifecycle.training import Training
     from taut.serving.predictions import PredictionReader
-    from taut.serving.snapshot import Publisher, SnapshotStore
+    from taut.serving.snapshot import Machine, Publisher, SnapshotStore
     from taut.trust.identity import Identity
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
@@ -56,7 +57,7 @@ class Platform:
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
-    published: what `what_changes` said of the last snapshot; None before the first.
+    published: what `what_changes` said of the last snapshot; None before the first. machines: the further ones in it.
     """
 
     def __init__(self, config: Config, stack: ExitStack) -> None:
@@ -69,6 +70,7 @@ class Platform:
         self.people: Final = People(self)
         self.publisher: Publisher | None = None
         self.published: tuple[object, ...] | None = None
+        self.machines: tuple[Machine, ...] = ()
         self.gateways = 1
         self.exposed = False
         self.patience_s = 60.0
@@ -270,8 +272,10 @@ class Platform:
 
         with self._publishing:
             told = what_changes(self)  # before: what changes meanwhile is found to be new
+            if self.publisher is not None:
+                self.machines = tuple(one.machine for one in self.publisher.machines())
             snapshot = compose(
-                self, policy=self.policy, max_age_s=MAX_AGE_S, gateways=self.gateways,
+                self, policy=self.policy, max_age_s=MAX_AGE_S, gateways=self.gateways, machines=self.machines,
                 above=self.snapshots.issued(),
             )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)
@@ -304,8 +308,10 @@ def open_platform(home: Path, *, environ: Mapping[str, str]) -> Iterator[Platfor
     """Yield the installation in `home`; the caller holds its lock. Everything opened is closed at the end.
 
     What work that was killed left in the home's scratch folder is removed first: nobody else works in the home.
+    Raises Conflict where the home is a further machine of another installation.
     """
     config = Config.load(home, environ)
+    refuse_joined(config.home)
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     _empty(config.home / _SCRATCH)
     with ExitStack() as stack:

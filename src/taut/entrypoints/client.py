@@ -74,6 +74,7 @@ def connect(
     token: str | None = None,
     break_glass: str = "",
     tls: ClientFiles | None = None,
+    silence_s: float | None = None,
 ) -> Client:
     """Reach the control plane: at `url`, else over the socket of the installation that runs in `home`, else here.
 
@@ -82,7 +83,10 @@ def connect(
     the platform that runs in the home is away for the moment.
     """
     if url is not None:
-        return Client(_url_transport(url, token, tls), url=address_of(url, tls))
+        return Client(_url_transport(url, token, tls, silence_s), url=address_of(url, tls))
+    from taut.bootstrap.joined import refuse_joined
+
+    refuse_joined(home)
     path = home / SOCKET
     if answers(path):
         return Client(_socket_transport(path, token, break_glass))
@@ -305,16 +309,19 @@ def _socket_transport(path: Path, token: str | None, break_glass: str) -> OverHt
     )
 
 
-def _url_transport(url: str, token: str | None, tls: ClientFiles | None) -> OverHttp:
+def _url_transport(url: str, token: str | None, tls: ClientFiles | None, silence_s: float | None) -> OverHttp:
     address = address_of(url, tls)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return OverHttp(open_http(address, tls, headers=headers, timeout=_timeout()), address, ExitStack())
+    http = open_http(address, tls, headers=headers, timeout=_timeout(silence_s))
+    return OverHttp(http, address, ExitStack())
 
 
-def _timeout() -> httpx.Timeout:
+def _timeout(silence_s: float | None = None) -> httpx.Timeout:
     import httpx
 
-    return httpx.Timeout(10.0, read=None)  # long work sends progress, and a dead peer closes the connection
+    return httpx.Timeout(
+        10.0, read=silence_s
+    )  # long work sends progress, and a dead peer closes the connection
 
 
 def _silent(_message: str, _fraction: float | None) -> None:

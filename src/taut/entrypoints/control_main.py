@@ -140,14 +140,14 @@ async def _serve(
     servers = (outer, inner)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, servers)
+        loop.add_signal_handler(number, _stop, servers, platform)
     parent = os.getppid()
     tasks = [
         asyncio.create_task(outer.serve(sockets=[tcp])),
         asyncio.create_task(inner.serve(sockets=[own])),
     ]
     watches = [
-        asyncio.create_task(_stop_with_parent(servers, parent)),
+        asyncio.create_task(_stop_with_parent(servers, platform, parent)),
         *(
             asyncio.create_task(sweep(server.server_state.connections, arrival_s=ARRIVAL_S, idle_s=IDLE_S))
             for server in servers
@@ -169,16 +169,18 @@ def _nothing() -> None:
     """There is no TLS whose clients could be judged."""
 
 
-def _stop(servers: tuple[uvicorn.Server, ...]) -> None:
+def _stop(servers: tuple[uvicorn.Server, ...], platform: Platform) -> None:
+    if platform.publisher is not None:
+        platform.publisher.let_go()  # else the servers would wait for machines that wait for the next snapshot
     for server in servers:
         server.should_exit = True
 
 
-async def _stop_with_parent(servers: tuple[uvicorn.Server, ...], parent: int) -> None:
+async def _stop_with_parent(servers: tuple[uvicorn.Server, ...], platform: Platform, parent: int) -> None:
     """The supervisor owns this process: when it is gone, the next one starts another."""
     while os.getppid() == parent:
         await asyncio.sleep(0.5)
-    _stop(servers)
+    _stop(servers, platform)
 
 
 if __name__ == "__main__":

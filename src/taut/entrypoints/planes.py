@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from taut.entrypoints.children import Child
 from taut.entrypoints.listening import INNER, Address, TlsPaths
 
 GRPC: Final = "grpc-0"
+LINK: Final = "link"
+
+
+class Joining(NamedTuple):
+    """A further machine of an installation. machine: its name. url: of its data plane, as others reach it."""
+
+    machine: str
+    url: str
 
 
 def default_children(
-    home: Path, address: Address, *, gateways: int, control_port: int, tls: TlsPaths | None = None
+    home: Path,
+    address: Address,
+    *,
+    gateways: int,
+    control_port: int,
+    tls: TlsPaths | None = None,
+    joining: Joining | None = None,
 ) -> list[Child]:
-    """Return the children of one installation. Gateways with other files for TLS are not these, and not adopted as these."""
+    """Return the children of one installation; on a further machine of it a link stands in control's place.
+
+    Gateways with other files for TLS, or of another machine, are not these, and not adopted as these.
+    """
     python = (sys.executable, "-P", "-m")  # -P: a project file called taut.py here must not hide the package
     secured = () if tls is None else tls.words()
-    control = Child(
+    control = _link(home, joining, gateways) if joining is not None else Child(
         name="control",
         command=(
             *python, "taut.entrypoints.control_main", "--home", str(home), "--host", address.host,
@@ -26,12 +43,13 @@ def default_children(
         ),
         survives=False,
     )  # fmt: skip
+    at = "" if joining is None else f"@{joining.machine}"
     inner = () if tls is None else ("--inner-fd", "{inner}")
     served = [
         Child(
-            name=f"gateway-{number}",
+            name=f"gateway-{number}{at}",
             command=(
-                *python, "taut.entrypoints.gateway_main", "--home", str(home), "--name", f"gateway-{number}",
+                *python, "taut.entrypoints.gateway_main", "--home", str(home), "--name", f"gateway-{number}{at}",
                 "--fd", "{listener}", "--ready-fd", "{ready}", *inner, *secured,
             ),
             survives=True,
@@ -54,3 +72,14 @@ def default_children(
         address=" ".join((f"{address.host}:{address.port + 2}", *secured)),
     )  # fmt: skip
     return [control, *served, rpc]
+
+
+def _link(home: Path, joining: Joining, gateways: int) -> Child:
+    return Child(
+        name=LINK,
+        command=(
+            sys.executable, "-P", "-m", "taut.entrypoints.link_main", "--home", str(home), "--url", joining.url,
+            "--gateways", str(gateways), "--ready-fd", "{ready}",
+        ),
+        survives=False,
+    )  # fmt: skip

@@ -10,33 +10,44 @@ from typing import Any, Final
 
 from taut.entrypoints.listening import Address, TlsPaths
 from taut.entrypoints.logs import Journal, Log
+from taut.entrypoints.planes import Joining
 from taut.entrypoints.supervisor import supervise
 
 
 def run_platform(
-    home: Path, *, host: str, port: int, gateways: int, json: bool, tls: TlsPaths | None = None
+    home: Path,
+    *,
+    host: str,
+    port: int,
+    gateways: int,
+    json: bool,
+    tls: TlsPaths | None = None,
+    joining: Joining | None = None,
+    control: str | None = None,
 ) -> None:
     """Run the platform of `home` in this process until SIGINT or SIGTERM, the drain included.
 
     json: print one document on standard output as soon as everything is ready. Events go to standard error in words,
     and as lines of JSON to `log/supervisor.log`.
-    tls: files with which every plane speaks TLS. Raises Conflict when the home or the port is taken, and what is wrong
+    tls: files with which every plane speaks TLS. joining, control: of a further machine, and the URL of the control that it
+    follows. Raises Conflict when the home or the port is taken, and what is wrong
     with those files.
     """
-    teller = _Teller(home, json=json, tls=tls is not None)
+    teller = _Teller(home, json=json, tls=tls is not None, control=control)
     log = Log("supervisor", Journal(home / "log" / "supervisor.log"))
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
         log.info(event, **fields)
         teller(event, fields)
 
-    supervise(home, Address(host, port), gateways=gateways, on_event=on_event, tls=tls)
+    supervise(home, Address(host, port), gateways=gateways, on_event=on_event, tls=tls, joining=joining)
 
 
 class _Teller:
     """Says what happens to the platform."""
 
-    def __init__(self, home: Path, *, json: bool, tls: bool) -> None:
+    def __init__(self, home: Path, *, json: bool, tls: bool, control: str | None = None) -> None:
+        self._control: Final = control
         self._home: Final = home
         self._scheme: Final = "https" if tls else "http"
         self._json: Final = json
@@ -57,7 +68,8 @@ class _Teller:
 
     def _ready(self, seconds: float) -> None:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        data, control = (f"{self._scheme}://{host}:{self._port + further}" for further in (0, 1))
+        data, own = (f"{self._scheme}://{host}:{self._port + further}" for further in (0, 1))
+        control = self._control or own
         rpc = f"{host}:{self._port + 2}"
         if self._json:
             document = {

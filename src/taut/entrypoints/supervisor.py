@@ -34,7 +34,7 @@ from taut.entrypoints.listening import (
     read_state,
 )
 from taut.entrypoints.logs import Log, install
-from taut.entrypoints.planes import GRPC, default_children
+from taut.entrypoints.planes import GRPC, Joining, default_children
 from taut.entrypoints.signalling import signals
 
 _FORMER_S: Final = 12.0
@@ -318,12 +318,13 @@ def supervise(
     on_event: OnEvent,
     children: Callable[[Address], Sequence[Child]] | None = None,
     tls: TlsPaths | None = None,
+    joining: Joining | None = None,
 ) -> None:
     """Run the platform of `home` until SIGTERM or SIGINT; the drain included, nothing of it runs afterwards.
 
     control_port: 0 means the data plane's port + 1. children: other children than `default_children`, by address.
-    tls: files with which every plane speaks TLS; SIGHUP then has them read again.
-    Raises Conflict when the home or the port is taken; the message says by whom and what to do. InvalidInput, Denied,
+    tls: files with which every plane speaks TLS; SIGHUP then has them read again. joining: of a further machine, without
+    control. Raises Conflict when the home or the port is taken; the message says by whom and what to do. InvalidInput, Denied,
     NotFound for files of TLS that cannot be used.
     """
     home = home.resolve()
@@ -340,7 +341,12 @@ def supervise(
             on_event("listening", {"host": bound.host, "port": bound.port})
             made = (
                 default_children(
-                    home, bound, gateways=gateways, control_port=control_port or bound.port + 1, tls=tls
+                    home,
+                    bound,
+                    gateways=gateways,
+                    control_port=control_port or bound.port + 1,
+                    tls=tls,
+                    joining=joining,
                 )
                 if children is None
                 else children(bound)
@@ -349,7 +355,7 @@ def supervise(
             with signals(supervisor.stop, None if tls is None else supervisor.renew) as wake:
                 supervisor.adopt(former)  # a former control is gone from its port afterwards
                 if children is None:  # a control that cannot listen would be started again for ever
-                    planes = {"the control plane": control_port or bound.port + 1}
+                    planes = {"the control plane": control_port or bound.port + 1} if joining is None else {}
                     if not supervisor.runs(GRPC):
                         planes["gRPC"] = bound.port + 2
                     for plane, port in planes.items():

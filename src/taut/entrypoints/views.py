@@ -393,6 +393,9 @@ def status(result: Json) -> None:
     )
     render.line("")
     listed("live", ("endpoint", "version", "release"), empty="nothing is released yet")(result)
+    if result.get("machines"):
+        render.line("")
+        listed("machines", ("machine", "data_plane", "gateways", "ready", "silent_s"), empty="")(result)
     for one in result.get("not_ready", []):
         what = one["gateway"] if one["endpoint"] is None else f"{one['endpoint']} on {one['gateway']}"
         render.line(f"{what} is not ready: {'; '.join(one['reasons'])}")

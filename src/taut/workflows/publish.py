@@ -17,6 +17,7 @@ from taut.serving.snapshot import (
     DefaultAnswer,
     EndpointConfig,
     GatewayState,
+    Machine,
     OtherModel,
     PreviousVersion,
     ServedModel,
@@ -41,11 +42,18 @@ def what_changes(rooms: Rooms) -> tuple[object, ...]:
 
 
 def compose(
-    rooms: Rooms, *, policy: Policy, max_age_s: float, gateways: int, above: int = 0
+    rooms: Rooms,
+    *,
+    policy: Policy,
+    max_age_s: float,
+    gateways: int,
+    machines: Sequence[Machine] = (),
+    above: int = 0,
 ) -> ServingSnapshot:
     """Compose the snapshot of this moment under a new epoch.
 
-    max_age_s: how long gateways may serve it without hearing from control. above: the last epoch that they may know.
+    max_age_s: how long gateways may serve it without hearing from control. gateways: how many run on this machine. machines:
+    further ones. above: the last epoch that they may know.
     A live release of an endpoint that the project does not declare any more is not served.
     Raises Corrupt when an artifact that should be served is not what was signed; nothing changes then.
     """
@@ -63,7 +71,8 @@ def compose(
         identity=rooms.identity.verifier_data(),
         policy=policy.project,
         policy_digest=policy.digest,
-        gateways=gateways,
+        gateways=gateways + sum(machine.gateways for machine in machines),
+        machines=tuple(machines),
     )
 
 

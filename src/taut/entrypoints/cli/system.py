@@ -34,17 +34,35 @@ def up(
     tls_client_ca: Annotated[
         Path | None, typer.Option(help="Authorities, as PEM: clients must show a certificate of theirs.")
     ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Control plane of an installation that this one serves for, as a further machine.",
+        ),
+    ] = None,
+    announce: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="With --join: the data plane here, as other machines reach it."),
+    ] = None,
 ) -> None:
     """Run the platform until Ctrl-C.
 
     For example: taut up --project project.py --gateways 2
+
+    With --join only gateways run here, which serve what the other installation releases: taut up --join https://HOST:8081
+    --token KEY, the key being that of a principal with the role machine.
 
     On another host than loopback it needs TLS: --tls-cert and --tls-key, or TAUT_TLS_CERT and TAUT_TLS_KEY. Their files
     may be replaced while it runs (`taut tls create` makes a pair for a try).
     """
     from taut.bootstrap.config import Config
     from taut.bootstrap.gateway import trace_settings
+    from taut.bootstrap.joined import refuse_joined
+    from taut.core.errors import InvalidInput
     from taut.entrypoints.cli.project import apply_first
+    from taut.entrypoints.joining import data_plane_url
+    from taut.entrypoints.joining import join as join_as
     from taut.entrypoints.listening import TlsPaths, require_secure
     from taut.entrypoints.running import run_platform
 
@@ -54,9 +72,30 @@ def up(
     given = (tls_cert or config.tls_cert, tls_key or config.tls_key, tls_client_ca or config.tls_client_ca)
     tls = TlsPaths.of(*map(str, given))
     require_secure(host, tls=tls is not None, plane="the data plane")
+    if join is None:
+        if announce is not None:
+            raise InvalidInput("--announce says where a further machine is reached: give it with --join")
+        refuse_joined(here.home)
+        if project is not None:
+            apply_first(here, project)
+        run_platform(here.home, host=host, port=port, gateways=gateways, json=here.json, tls=tls)
+        return
     if project is not None:
-        apply_first(here, project)
-    run_platform(here.home, host=host, port=port, gateways=gateways, json=here.json, tls=tls)
+        raise InvalidInput(
+            "--project is applied by the installation that is joined: leave it out beside --join"
+        )
+    url = announce or data_plane_url(host, port, tls=tls is not None)
+    joining = join_as(here.home, join, token=here.token, tls=here.tls, url=url, gateways=gateways)
+    run_platform(
+        here.home,
+        host=host,
+        port=port,
+        gateways=gateways,
+        json=here.json,
+        tls=tls,
+        joining=joining,
+        control=join,
+    )
 
 
 def predict(

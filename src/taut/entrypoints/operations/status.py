@@ -40,9 +40,25 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "ledger": {"size": platform.ledger.size()},
         "database": platform.records.dialect,
         "data_plane": data_plane(platform.home),
+        "machines": _machines(platform),
         "not_ready": _not_ready(platform),
         "processes": read_state(platform.home).get("children", []),
     }
+
+
+def _machines(platform: Platform) -> list[Json]:
+    """Return the further machines that were heard lately."""
+    if platform.publisher is None:
+        return []
+    now_s = platform.clock.monotonic_s()
+    return [
+        {
+            "machine": one.machine.name, "data_plane": one.machine.url, "gateways": one.machine.gateways,
+            "ready": sum(1 for state in one.gateways if state.beat is not None and state.beat.ready),
+            "silent_s": round(now_s - one.heard_s, 1),
+        }
+        for one in platform.publisher.machines()
+    ]  # fmt: skip
 
 
 def _not_ready(platform: Platform) -> list[Json]:

@@ -39,7 +39,7 @@ _LOADERS: Final = 2  # so that a worker that is long in coming does not keep the
 class GatewayNode:
     """Feeds one Gateway with snapshots, and with models when they are asked for.
 
-    home: artifacts are read relative to it. name: of this gateway in reports. fleet: its worker processes.
+    home: artifacts are read relative to it. name: of this gateway in reports, with `@MACHINE` on a further machine. fleet: its worker processes.
     model_memory_bytes: that models may take in all gateways of this machine together; None is half of what the machine, or
     this process's control group, has.
     probe: looks at online features every few seconds, by the clock now_us; None where there are none.
@@ -121,7 +121,7 @@ class GatewayNode:
 
     async def _stock(self, snapshot: ServingSnapshot) -> Stock:
         """Get the models of a snapshot ready."""
-        budget_bytes = self._memory_bytes // max(1, snapshot.gateways)
+        budget_bytes = self._memory_bytes // snapshot.gateways_at(self._name.partition("@")[2])
         if self._residents is None:
             self._residents = Residents(
                 shelf=Shelf(budget_bytes), loader=self._model_loader, let_go=self._stocking.let_go,

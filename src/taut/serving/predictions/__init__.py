@@ -1,5 +1,6 @@
 """The prediction log: each answer's record, written before the answer leaves, in segments that can be proved."""
 
+from taut.serving.predictions.incoming import Incoming
 from taut.serving.predictions.log import PredictionLog
 from taut.serving.predictions.reader import PredictionReader, Segment
 from taut.serving.predictions.record import (
@@ -27,6 +28,7 @@ __all__ = [
     "WITHOUT",
     "Answer",
     "FeatureRow",
+    "Incoming",
     "Lookup",
     "Origin",
     "PredictionLog",

@@ -6,6 +6,7 @@ from taut.serving.snapshot.model import (
     DefaultAnswer,
     EndpointConfig,
     GatewaySettings,
+    Machine,
     Occasion,
     OtherModel,
     PreviousVersion,
@@ -17,7 +18,7 @@ from taut.serving.snapshot.model import (
     open_snapshot,
     sign_snapshot,
 )
-from taut.serving.snapshot.publisher import GatewayState, Publisher
+from taut.serving.snapshot.publisher import GatewayState, MachineState, Publisher
 from taut.serving.snapshot.store import SnapshotStore, TrustFile
 from taut.serving.snapshot.subscriber import Subscriber
 from taut.serving.snapshot.wire import Ack, Beat, Hello
@@ -32,6 +33,8 @@ __all__ = [
     "GatewaySettings",
     "GatewayState",
     "Hello",
+    "Machine",
+    "MachineState",
     "Occasion",
     "OtherModel",
     "PreviousVersion",

@@ -145,12 +145,21 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     worker_hang_s: float = 10.0
 
 
+class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A further machine of the installation. name: of the principal that it is. url: of its data plane. gateways: how many
+    it has."""
+
+    name: str
+    url: str
+    gateways: int
+
+
 class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration of the data plane at one epoch. Holds no secret.
 
     epoch: grows with each snapshot; a gateway never goes back. max_age_s: how long after `issued_at_us` it may be
     served when nothing newer comes. policy: the project's Cedar text, whose digest must be `policy_digest`.
-    gateways: how many share a quota.
+    gateways: how many share a quota, on all machines. machines: those that joined the first one.
     """
 
     epoch: int
@@ -162,6 +171,14 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     policy_digest: str
     settings: GatewaySettings = GatewaySettings()
     gateways: int = 1
+    machines: tuple[Machine, ...] = ()
+
+    def gateways_at(self, machine: str) -> int:
+        """Return how many gateways a machine has, the first one where it has no name; all where it is not known yet."""
+        joined = {one.name: one.gateways for one in self.machines}
+        if machine:
+            return max(1, joined.get(machine, self.gateways))
+        return max(1, self.gateways - sum(joined.values()))
 
 
 def sign_snapshot(keys: Keys, snapshot: ServingSnapshot) -> SignedStatement:

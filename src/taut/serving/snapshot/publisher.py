@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import Corrupt, Unavailable
-from taut.serving.snapshot.model import ServingSnapshot
+from taut.core.errors import Conflict, Corrupt, Exhausted, Unavailable
+from taut.serving.snapshot.model import Machine, ServingSnapshot
 from taut.serving.snapshot.store import SnapshotStore
 from taut.serving.snapshot.wire import (
     Ack,
@@ -29,6 +29,11 @@ from taut.trust.signing import SignedStatement
 
 _WRITE_TIMEOUT: Final = struct.pack("@ll", 1, 0)  # a timeval of one second
 _BACKLOG: Final = 64
+_SILENT_S: Final = 3.0
+"""A machine that says nothing for so long is waited for no more: it says something every second."""
+_GONE_S: Final = 30.0
+"""After so long its gateways have no part in a quota any more."""
+_MAX_MACHINES: Final = 256
 
 
 class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,8 +47,23 @@ class GatewayState(msgspec.Struct, frozen=True, kw_only=True):
     heard_s: float = 0.0  # monotonic
 
 
+class MachineState(msgspec.Struct, frozen=True, kw_only=True):
+    """What control knows about a further machine: who it is, which of its starts, and what its gateways reported.
+
+    instance: of its home, so that two homes are never one machine. heard_s: monotonic, as those of its gateways.
+    """
+
+    machine: Machine
+    instance: str
+    gateways: tuple[GatewayState, ...] = ()
+    heard_s: float = 0.0
+
+
 class Publisher:
     """Listens on a Unix socket; one thread accepts, one a gateway listens to its reports. A context manager.
+
+    Gateways of further machines are not connected here: a process of each machine follows (`follow`), is the publisher of its
+    own gateways, and says what became of it (`hear`); they are waited for and shown as those that are.
 
     Guarantees: a snapshot is on disk before any gateway has it; a gateway that connects gets the newest at once; one
     that does not take a frame within a second is dropped (it reconnects, and gets the newest).
@@ -56,8 +76,10 @@ class Publisher:
         self._changed: Final = threading.Condition()
         self._connections: dict[socket.socket, GatewayState | None] = {}
         self._newest = store.newest()
+        self._machines: dict[str, MachineState] = {}
+        self._snapshot: ServingSnapshot | None = None
         self._sending: Final = threading.Lock()
-        self._closed = False
+        self._closed = self._ending = False
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.unlink(missing_ok=True)
         self._listener: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -80,8 +102,9 @@ class Publisher:
         data = statement.to_json()
         with self._sending:
             snapshot = self._store.save(data)
-            self._newest = data
             with self._changed:
+                self._newest, self._snapshot = data, snapshot
+                self._changed.notify_all()
                 connections = list(self._connections)
             for connection in connections:
                 self._send(connection, data)
@@ -91,19 +114,84 @@ class Publisher:
         """Wait until every connected gateway applied or refused `epoch`, or the time is over; return their states."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while any(not _settled(state, epoch) for state in self._connections.values()):
+            while self._awaits(epoch):
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._changed.wait(left):
+                if left <= 0:
                     break
+                self._changed.wait(min(left, _SILENT_S / 4))  # a machine that died says nothing of it
             return self._states()
+
+    @property
+    def snapshot(self) -> ServingSnapshot | None:
+        """Return what was published here last; None before the first."""
+        return self._snapshot
+
+    def follow(self, epoch: int, *, timeout_s: float) -> bytes | None:
+        """Return the newest signed snapshot as soon as it is above `epoch`; None when none is after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                if self._snapshot is not None and self._snapshot.epoch > epoch:
+                    return self._newest
+                left = deadline - time.monotonic()
+                if left <= 0 or self._ending:
+                    return None
+                self._changed.wait(left)
+
+    def let_go(self) -> None:
+        """Let nobody wait in `follow` any more."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+
+    def hear(self, state: MachineState) -> None:
+        """Take what a machine says of itself and its gateways.
+
+        Raises Conflict while another home says that it is this machine, Exhausted beyond the bound on machines.
+        """
+        now = time.monotonic()
+        with self._changed:
+            self._machines = {
+                name: one for name, one in self._machines.items() if now - one.heard_s < _GONE_S
+            }
+            name = state.machine.name
+            known = self._machines.get(name)
+            if known is not None and known.instance != state.instance and now - known.heard_s < _SILENT_S:
+                raise Conflict(
+                    f"another home serves as machine {name!r} at {known.machine.url}: stop it, or join as another principal"
+                )
+            if known is None and len(self._machines) >= _MAX_MACHINES:
+                raise Exhausted(
+                    f"{_MAX_MACHINES} machines have joined already: stop one", retry_after_s=_GONE_S
+                )
+            self._machines[name] = state
+            self._changed.notify_all()
+
+    def machines(self) -> tuple[MachineState, ...]:
+        """Return the further machines that were heard lately, by name."""
+        now = time.monotonic()
+        with self._changed:
+            found = [one for one in self._machines.values() if now - one.heard_s < _GONE_S]
+        return tuple(sorted(found, key=lambda one: one.machine.name))
 
     def gateways(self) -> tuple[GatewayState, ...]:
         with self._changed:
             return self._states()
 
+    def news(self, before: tuple[GatewayState, ...], *, timeout_s: float) -> tuple[GatewayState, ...]:
+        """Return the states of gateways as soon as one serves another epoch, answered, came or went; at last when time is over."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not self._closed and _marks(self._states()) == _marks(before):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+            return self._states()
+
     def close(self) -> None:
         """Stop; gateways serve on."""
         self._closed = True
+        self.let_go()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -125,7 +213,17 @@ class Publisher:
         self.close()
 
     def _states(self) -> tuple[GatewayState, ...]:
-        return tuple(state for state in self._connections.values() if state is not None)
+        own = [state for state in self._connections.values() if state is not None]
+        return (*own, *self._beside())
+
+    def _beside(self) -> list[GatewayState]:
+        """Return the gateways of machines that speak."""
+        now = time.monotonic()
+        speaking = [one for one in self._machines.values() if now - one.heard_s < _SILENT_S]
+        return [state for one in speaking for state in one.gateways]
+
+    def _awaits(self, epoch: int) -> bool:
+        return any(not _settled(state, epoch) for state in (*self._connections.values(), *self._beside()))
 
     def _spawn(self, target: object, name: str, *args: object) -> None:
         assert callable(target)
@@ -186,6 +284,10 @@ class Publisher:
                     raise Corrupt("a gateway reported before it said who it is")
             self._connections[connection] = state
             self._changed.notify_all()
+
+
+def _marks(states: tuple[GatewayState, ...]) -> set[tuple[object, ...]]:
+    return {(state.gateway, state.pid, state.serving, state.ack) for state in states}
 
 
 def _settled(state: GatewayState | None, epoch: int) -> bool:

@@ -12,7 +12,9 @@ from taut.core.errors import InvalidInput
 
 PrincipalKind = Literal["human", "service", "owner"]
 
-ROLES: Final = frozenset({"admin", "operator", "builder", "approver", "predictor", "device", "auditor"})
+ROLES: Final = frozenset(
+    {"admin", "operator", "builder", "approver", "predictor", "device", "machine", "auditor"}
+)
 """The built-in roles. A role outside this set gives nobody any right."""
 
 _ID: Final = re.compile(r"[a-z][a-z0-9_.\-]{0,62}")

@@ -62,6 +62,7 @@ ACTIONS: Final[dict[str, str]] = {
     "secret.admin": "put and delete secrets",
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
+    "fleet.join": "serve as a further machine: follow what is served, fetch its models, hand records over",
     "status.read": "see status, health and metrics",
 }
 
@@ -86,6 +87,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "approver": (*_SEE, "model.approve", "model.reject", "features.read", "ledger.read", "ledger.verify"),
     "predictor": ("predict", "feedback"),
     "device": ("predict", "edge.report"),
+    "machine": ("fleet.join",),
     "auditor": (*_SEE, "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip
 

@@ -1,0 +1,116 @@
+"""Becoming a further machine of an installation, before any process of it runs here."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from taut.core.errors import Conflict, InvalidInput, Unavailable
+from taut.entrypoints.client import home_lock
+from taut.entrypoints.listening import LOOPBACK
+from taut.entrypoints.planes import Joining
+from taut.entrypoints.reaching import address_of
+
+if TYPE_CHECKING:
+    from taut.bootstrap.joined import Joined
+    from taut.trust.tls import ClientFiles
+
+_ANY: Final = ("0.0.0.0", "::")  # noqa: S104 - to be told from an address that can be asked
+_OWN: Final = ("keys", "taut.db")
+"""What only an installation of its own has."""
+
+
+def join(
+    home: Path, control: str, *, token: str | None, tls: ClientFiles | None, url: str, gateways: int
+) -> Joining:
+    """Join the installation whose control plane is at `control`, or be sure that this home still belongs to it.
+
+    token: None takes the one of the last time. url: of the data plane here, as others reach it. What is needed later is kept
+    in the home, the token included, for its owner alone. Where control does not answer, a home that has served before goes
+    on with what it has.
+    Raises Conflict where the home is something else or another home is this machine, Denied where control does not let it
+    join, InvalidInput for an address that would carry the token in clear, Unavailable where nothing is known yet.
+    """
+    import msgspec
+
+    from taut.bootstrap.gateway import system_random
+    from taut.bootstrap.joined import Joined, read_joined, write_joined
+
+    address = address_of(control, tls)
+    parts = urlsplit(address)
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise InvalidInput(
+            f"{address} would carry this machine's token in clear over the network: use https, or a tunnel to 127.0.0.1"
+        )
+    with home_lock(home):
+        if any((home / name).exists() for name in _OWN):
+            raise Conflict(f"{home} is an installation of its own: name an empty folder with --home")
+        known = read_joined(home)
+        if known is not None and known.control != address and token is None:
+            raise Conflict(f"{home} is a machine of {known.control}: give --token to move it to {address}")
+        bearer = token or (None if known is None else known.token)
+        if bearer is None:
+            raise InvalidInput(
+                "no identity came with --join: give --token with a token or API key of a principal with the role machine"
+            )
+        before = known or Joined(
+            control=address, token=bearer, machine="", instance=system_random().bytes(16).hex()
+        )
+        asked = msgspec.structs.replace(before, control=address, token=bearer, **_files(tls))
+        joined = _agree(home, asked, url=url, gateways=gateways)
+        write_joined(home, joined)
+    return Joining(machine=joined.machine, url=url)
+
+
+def data_plane_url(host: str, port: int, *, tls: bool) -> str:
+    """Return where other machines reach a data plane: by this machine's name where it listens on every address.
+
+    Raises InvalidInput for port 0, whose number is not known yet.
+    """
+    if port == 0:
+        raise InvalidInput("--port 0 leaves open where this machine is reached: name a port with --join")
+    name = socket.getfqdn() if host in _ANY else host
+    return f"{'https' if tls else 'http'}://{f'[{name}]' if ':' in name else name}:{port}"
+
+
+def _agree(home: Path, asked: Joined, *, url: str, gateways: int) -> Joined:
+    """Ask control, and take over its keys the first time."""
+    import msgspec
+
+    from taut.entrypoints.link_main import reach
+    from taut.serving.machines import Member, check_keys, keys_of
+    from taut.serving.snapshot import TrustFile
+
+    member = Member(instance=asked.instance, url=url, gateways=gateways)
+    trust = TrustFile(home / "serving" / "trust.json")
+    try:
+        with reach(home, asked) as client:
+            answer = client.call("fleet.join", msgspec.to_builtins(member))
+    except Unavailable as error:
+        if not asked.machine:
+            raise
+        sys.stderr.write(f"note: {error.message}; this machine goes on with what it served last\n")
+        return asked
+    machine = str(answer["machine"])
+    if asked.machine not in ("", machine):
+        raise Conflict(
+            f"{home} is machine {asked.machine!r}, and the token is that of {machine!r}: name another home with --home"
+        )
+    try:
+        known = trust.read()
+    except Unavailable:
+        trust.write(keys_of(answer))
+    else:
+        check_keys(answer, known)
+    return msgspec.structs.replace(asked, machine=machine)
+
+
+def _files(tls: ClientFiles | None) -> dict[str, str]:
+    """Return the fields of the files that were named; none where none was, so that those of the last time stay."""
+    if tls is None:
+        return {}
+    named = {"tls_ca": tls.ca, "client_cert": tls.cert, "client_key": tls.key}
+    return {name: str(path.absolute()) for name, path in named.items() if path is not None}

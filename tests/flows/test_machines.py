@@ -1,0 +1,120 @@
+"""A second machine: it follows control, serves by itself, and hands its records back, whatever is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from installation import Installation, Up, alive, logged_ids, until
+from machines import ask, joined, release_without_features
+
+from taut.serving.predictions import PredictionReader
+
+pytestmark = pytest.mark.xdist_group("machines")
+
+
+@pytest.fixture(scope="module")
+def first(released_template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    shop = released_template.copy_to(tmp_path_factory.mktemp("first") / "shop")
+    release_without_features(shop)
+    with shop.up() as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def second(first: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with joined(first, tmp_path_factory.mktemp("second")) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def token(first: Up) -> str:
+    return first.token()
+
+
+def test_a_second_machine_serves_what_the_first_released(first: Up, second: Up, token: str) -> None:
+    until(lambda: ask(second, token).status_code == 200, within_s=10, said=second.said)
+
+    answer = ask(second, token)
+    assert answer.json()["predictions"] == ask(first, token).json()["predictions"]
+    status = first.installation("status")
+    assert [(one["machine"], one["gateways"]) for one in status["machines"]] == [("m2", 1)]
+    assert {one["gateway"] for one in first.installation("top", "--once")["gateways"]} == {
+        "gateway-0",
+        "gateway-0@m2",
+    }
+
+
+def test_an_endpoint_with_features_is_not_ready_there_and_says_why(second: Up, token: str) -> None:
+    ready = httpx.get(f"{second.data}/v2/models/late/ready", headers={"authorization": f"Bearer {token}"})
+
+    assert ready.status_code == 503
+    assert "SQLite on the installation's first machine" in ready.text
+
+
+def test_a_rollback_reaches_the_second_machine_within_a_second(first: Up, second: Up, token: str) -> None:
+    shop = first.installation
+    before = ask(second, token).headers["taut-release"]
+    began = shop("release", "start", "quick", "2")
+    assert (
+        ask(second, token).headers["taut-release"] == began["release"]
+    )  # waited for, as for its own gateways
+
+    back = shop("rollback", "quick")
+
+    assert ask(second, token).headers["taut-release"] == back["release"] != began["release"]
+    assert before
+
+
+@pytest.mark.crash
+def test_kill_9_of_each_process_of_both_sides_loses_no_record(first: Up, second: Up, token: str) -> None:
+    answered = []
+    for up, name in ((second, "link"), (second, "gateway-0@m2"), (first, "control"), (second, "link")):
+        answered += [ask(second, token).json()["request_id"] for _ in range(3)]
+        pid = up.pid(name)
+        up.kill(name)
+        until(lambda up=up, name=name, pid=pid: _again(up, name, pid))  # type: ignore[misc]  # bound now on purpose
+
+    until(lambda: set(answered[:6]) <= logged_ids(first.installation.home), said=second.said)
+    assert "late@2" in str(first.installation("why", answered[0]))
+    ids = [
+        record.request_id
+        for record in PredictionReader(first.installation.home / "log" / "predictions").records()
+    ]
+    assert len(ids) == len(set(ids))
+    assert not list((second.installation.home / "log" / "predictions").glob("*.closed"))
+
+
+@pytest.mark.crash
+def test_without_control_a_machine_serves_on_starts_again_and_hands_over_afterwards(
+    first: Up, second: Up, token: str
+) -> None:
+    control = first.pid("control")
+    first.kill("supervisor")
+    until(lambda: not alive(control))
+    answered = [ask(second, token).json()["request_id"]]
+    second.close()
+    second.start()
+    assert "goes on with what it served last" in second.said()
+    answered.append(ask(second, token).json()["request_id"])
+
+    first.start()
+
+    until(lambda: bool(first.installation("status")["machines"]))
+    second.close()
+    assert set(answered) <= logged_ids(first.installation.home)
+
+
+def test_a_home_is_either_an_installation_or_a_machine_of_one(first: Up, second: Up) -> None:
+    own = first.installation.refused(
+        "up", "--join", "http://127.0.0.1:9", "--token", "x", exit_code=5, code="conflict"
+    )
+    assert own
+    assert "--url" in second.installation.refused("status", exit_code=5, code="conflict")
+    assert "--url" in second.installation.refused("up", exit_code=5, code="conflict")
+
+
+def _again(up: Up, name: str, pid: int) -> bool:
+    child = next(child for child in up.state()["children"] if child["name"] == name)
+    return child["state"] == "ready" and child["pid"] != pid
