@@ -62,6 +62,9 @@ class Secured:
 def it(released_template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     shop = released_template.copy_to(tmp_path_factory.mktemp("secured") / "shop")
     made = shop("tls", "create", "--host", "localhost", "--host", "127.0.0.1")
+    # while other machines reach it, files are not enough: what acts here had its identity before
+    boss = ("token", "create", "--principal", "boss", "--role", "admin", "--enrol", "service", "--ttl", "1h")
+    shop.environ["TAUT_TOKEN"] = shop(*boss)["token"]
     with shop.up(
         gateways=2, words=("--host", "0.0.0.0", "--tls-cert", made["cert"], "--tls-key", made["key"])
     ) as up:
@@ -70,9 +73,7 @@ def it(released_template: Installation, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def admin(it: Secured) -> str:
-    return str(
-        it.shop("token", "create", "--principal", "boss", "--role", "admin", "--enrol", "service")["token"]
-    )
+    return it.shop.environ["TAUT_TOKEN"]
 
 
 @pytest.fixture(scope="module")
