@@ -87,6 +87,29 @@ def test_an_installation_whose_online_store_is_lost_says_so_until_it_is_material
     until(lambda: up.ask(bearer).status_code == 200)
 
 
+def test_features_of_another_definition_than_the_models_are_said_until_the_former_is_back(
+    up: Up, late: Endpoint
+) -> None:
+    shop = up.installation
+    project = (shop.folder / "project.py").read_text()
+
+    def redefine(text: str) -> None:
+        shop.write("project.py", text)
+        shop("apply")
+        shop("features", "build", "load")
+        shop("features", "materialize", "load")
+
+    late.becomes(True)
+    redefine(project.replace("waiting=pl.col", "waiting=2.0 * pl.col"))
+    said = late.becomes(False, "another definition than late@1 was trained with")
+    assert "load@2 was made by" in said
+
+    redefine(f"# only a comment is new\n{project}")
+
+    late.becomes(True)
+    assert up.ask(up.token()).status_code == 200
+
+
 def test_bytes_that_changed_in_the_store_are_found_before_anybody_asks(up: Up, late: Endpoint) -> None:
     late.becomes(True)
     store = up.installation.home / "online.db"

@@ -159,11 +159,16 @@ def _stand_in(rooms: Rooms, spec: FallbackSpec, route: Route, live: Mapping[str,
 def _model(rooms: Rooms, version: VersionRef, release: str) -> ServedModel:
     digest, path = rooms.place_model(version)
     signature = rooms.registry.signature(version)
-    nodes = rooms.registry.show(version).candidate.nodes
+    candidate = rooms.registry.show(version).candidate
     return ServedModel(
         version=str(version), release=release, artifact=digest, path=path, signature=signature,
         feature_columns={
             lookup.feature_set: rooms.features.online_columns(lookup.feature_set) for lookup in signature.lookups
         },
-        nodes={name: _model(rooms, VersionRef.parse(one), release) for name, one in nodes.items()},
+        redefined={
+            name: redefined
+            for name, trained in candidate.features.items()
+            if (redefined := rooms.features.redefined(name, trained))
+        },
+        nodes={name: _model(rooms, VersionRef.parse(one), release) for name, one in candidate.nodes.items()},
     )  # fmt: skip

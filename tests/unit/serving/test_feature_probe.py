@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from taut.adapters.online import SqliteOnlineReader, open_online_writer
@@ -236,3 +237,25 @@ def test_a_failure_of_ours_is_said_and_not_taken_for_soundness(tmp_path: Path) -
         reasons = asyncio.run(node._look(plane.snapshot(endpoint())))
 
     assert "could not be looked at (ZeroDivisionError: planted)" in reasons["late"][0]
+
+
+def test_rows_of_another_definition_than_the_models_are_said_until_most_are_its_own(
+    writer: SqliteOnlineWriter, look: Callable[..., str]
+) -> None:
+    config = endpoint()
+    columns = {"load": dict.fromkeys(("load@1", "load@2", "load@3"), ("busy", "waiting"))}
+    live = msgspec.structs.replace(
+        config.live, feature_columns=columns, redefined={"load": ("load@2",), "other": ("load@1",)}
+    )
+    config = msgspec.structs.replace(config, live=live)
+    put(writer, 3, source="load@1")
+    assert look(config) == ""
+
+    put(writer, 3, at_us=NOW_US - HOUR_US + 1, source="load@2")
+
+    assert "load@2 was made by another definition than late@1 was trained with: train it again" in look(
+        config
+    )
+
+    put(writer, 3, at_us=NOW_US - HOUR_US + 2, source="load@3")
+    assert look(config) == ""

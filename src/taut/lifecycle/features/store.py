@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from taut.core.canonical import digest_json
-from taut.core.errors import InvalidInput, NotFound
+from taut.core.errors import Corrupt, InvalidInput, NotFound
 from taut.core.evidence import Scalar
 from taut.core.refs import Kind, Ref
 from taut.core.schema import FeatureLookup
@@ -31,11 +31,14 @@ from taut.ports.online import OnlineReader, OnlineWriter
 from taut.ports.records import Records, Tx, transact
 from taut.ports.tables import TableManifest, Tables
 from taut.ports.world import Clock
-from taut.project.manifest import FeaturesSpec
+from taut.project.bundle import parse_bundle
+from taut.project.definition import definition_digest
+from taut.project.manifest import FeaturesSpec, FunctionRef
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
 
 _ATTEMPTS: Final = 32
+_DEFINITIONS: Final = 256  # kept, of all sets
 
 
 class JoinedFeatures(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +127,7 @@ class FeatureStore:
         self._online: Final = online_writer
         self._clock: Final = clock
         self._scratch: Final = scratch
+        self._definitions: Final[dict[tuple[str, FunctionRef], str]] = {}
         self._materialising: Final = threading.Lock()
 
     def build(
@@ -286,6 +290,31 @@ class FeatureStore:
             state = rows.get_online_state(tx, feature_set)
             ids = [] if state is None else [trace.materialisation for trace in state.traces()]
             return {id_: rows.pick_materialisation(tx, feature_set, id_).features for id_ in ids}
+
+    def redefined(self, feature_set: str, known: str) -> tuple[str, ...]:
+        """Return the materialisations whose rows may be online and that were not made by the definition of `known`.
+
+        known: a materialisation of the set. A definition is the entity, the event time, the sources and the code that
+        the function runs: what else changed in the project does not count. One that cannot be read is another.
+        """
+        wanted = self._definition(self.materialisation(feature_set, known))
+        online = [self.materialisation(feature_set, id_) for id_ in self.online_columns(feature_set)]
+        return tuple(made.id for made in online if made.id != known and self._definition(made) != wanted)
+
+    def _definition(self, made: Materialisation) -> str:
+        spec, key = made.spec, (made.bundle, made.spec.function)
+        code = self._definitions.get(key)
+        if code is None:
+            try:
+                code = definition_digest(parse_bundle(self._blobs.read(made.bundle)).files, spec.function)
+            except (Corrupt, NotFound):
+                return f"unknown: {made.id}"
+            if len(self._definitions) >= _DEFINITIONS:
+                self._definitions.clear()
+            self._definitions[key] = code
+        return digest_json(
+            {"entity": spec.entity, "time": spec.event_time, "sources": spec.sources, "code": code}
+        )
 
     def frame(self, made: Materialisation) -> pl.LazyFrame:
         """Return the rows of a materialisation, sorted by entity and event time."""

@@ -63,16 +63,16 @@ def imports_of(files: Mapping[str, bytes], module: str) -> set[str]:
             continue
         parents = name.split(".")
         todo += [".".join(parents[:count]) for count in range(1, len(parents))]
-        todo += _imported(files[path], name, package=path.endswith("/__init__.py"))
+        try:
+            tree = ast.parse(files[path])
+        except (SyntaxError, ValueError, RecursionError):
+            continue  # what cannot be read is not imported either, and that says why
+        todo += imported(tree, name, package=path.endswith("/__init__.py"))
     return found
 
 
-def _imported(source: bytes, module: str, *, package: bool) -> Iterator[str]:
-    """Yield the modules that a text may import; of `from a import b` both `a` and `a.b`."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return  # what cannot be read is not imported either, and that says why
+def imported(tree: ast.AST, module: str, *, package: bool) -> Iterator[str]:
+    """Yield the modules that code of a module may import; of `from a import b` both `a` and `a.b`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

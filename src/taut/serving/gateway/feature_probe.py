@@ -43,9 +43,10 @@ class FeatureProbe:
     """Looks at `rows` of each set a time, and goes on from there the next; for one thread at a time.
 
     Found: a store that is absent, damaged or does not answer; a set without rows, with rows that are not what was written,
-    most of whose rows are of a materialisation that the snapshot does not know, or lack what the model needs; a set all of
+    most of whose rows are of a materialisation that the snapshot does not know, or of another definition than the model was
+    trained with, or lack what the model needs; a set all of
     whose rows are older than the model takes them (only where requests do not bring a time of their own).
-    Not found: values that are wrong and were written so; a definition that changed and kept its columns; a damaged row
+    Not found: values that are wrong and were written so; a damaged row
     before the walk comes by, which is once in (rows of the set / `rows`) times.
     """
 
@@ -126,6 +127,12 @@ def _unfit(served: ServedModel, name: str, rows: tuple[OnlineRow, ...]) -> str:
         return (
             f"feature set {name!r}: its rows are of {unknown[0][:80]!r}, which this snapshot does not know: materialise the set "
             "again"
+        )
+    redefined = [source for source in counted if source in served.redefined.get(name, ())]
+    if sum(counted[source] for source in redefined) * 2 > len(rows):
+        return (
+            f"feature set {name!r}: {redefined[0]} was made by another definition than {served.version} was trained with: train "
+            "it again and release that, or apply the former definition and materialise the set"
         )
     needed = [item.column for item in served.signature.inputs if item.feature_set == name]
     for source in counted:

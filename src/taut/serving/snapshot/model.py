@@ -30,6 +30,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     path: where the file lies, absolute or relative to the installation's home.
     feature_columns: feature set -> materialisation -> its columns in the order of its rows' values, for every
     materialisation whose rows may be online. A row of another is not read: nobody knows what its values mean.
+    redefined: feature set -> those of them that were made by another definition than the version was trained with.
     nodes: of a graph, its models by the name of their node; the artifact is then the plan, which says what they must be.
     """
 
@@ -39,6 +40,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     path: str
     signature: ModelSignature
     feature_columns: dict[str, dict[str, tuple[str, ...]]] = {}
+    redefined: dict[str, tuple[str, ...]] = {}
     nodes: dict[str, ServedModel] = {}
 
 
