@@ -4,6 +4,9 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 # Benchmarks have an environment of their own: the rivals need other versions of what the tests' servers need.
 BENCH  ?= .venvs/bench
+# A run starts hundreds of Pythons. Where the environment forbids bytecode, as images do, each would compile every module
+# that it imports: three times the time that its start takes.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for processes, leases and timeouts a quarter of their time: one tester more than two cores keeps both busy.
 TESTERS ?= 3
 # uv is used where it is installed, since it is faster; pip does the same from the same hashes.

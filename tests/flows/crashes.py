@@ -96,17 +96,23 @@ class Death:
         return path.read_text().splitlines() if path.exists() else []
 
 
-def edges_of(what: str, known: int, *, sample: int) -> Iterator[int]:
-    """Yield where to kill: everywhere when the environment asks for it, else a sample that is always the same.
+def edges_of(what: str, known: int, *, sample: int) -> list[int]:
+    """Return where to kill: everywhere when the environment asks for it, else a sample that is always the same.
 
-    known: so many edges there are at least. The sample takes one from each equal stretch.
+    known: so many edges there are at least. The sample takes one from each equal stretch; everywhere ends with an edge
+    that is not known, for `from_edge`.
     """
     if os.environ.get("TAUT_CRASH") == "all":
-        yield from range(1, 10 * known)
-        return
+        return list(range(1, known + 2))
     dice = random.Random(f"{os.environ.get('TAUT_CRASH_SEED', '7')} {what}")
-    for stretch in range(sample):
-        yield 1 + known * stretch // sample + dice.randrange(max(1, known // sample))
+    return [
+        1 + known * stretch // sample + dice.randrange(max(1, known // sample)) for stretch in range(sample)
+    ]
+
+
+def from_edge(edge: int, known: int) -> range:
+    """The edge alone; where it is past those that are known, all that follow it too, of which one will not come."""
+    return range(edge, edge + 1 if edge <= known else 10 * known)
 
 
 class Books:
