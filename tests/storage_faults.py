@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
+import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,6 +27,22 @@ def flip_a_bit(path: Path, *, at: float = 0.5) -> None:
     path.write_bytes(bytes(data))
     path.chmod(before.st_mode & 0o777)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size, which is what a full disk looks like to it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # Python keeps bytecode that was cut for whole
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+        sys.dont_write_bytecode = writes
 
 
 def local_blob_path(root: Path, digest: str) -> Path:

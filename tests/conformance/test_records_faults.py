@@ -96,7 +96,7 @@ for id in range(1000):
         break
     print(id, flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, timeout=60)
     *acknowledged, error = done.stdout.splitlines()
     records = open_sqlite(tmp_path / "taut.db")
 

@@ -41,7 +41,7 @@ def modes(root: Path) -> dict[str, set[int]]:
 def run_limited(code: str, *, file_bytes: int) -> subprocess.CompletedProcess[str]:
     """Run code in a process that may write no file beyond `file_bytes`: what a full disk or a quota does to it."""
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-B", "-c", textwrap.dedent(code)],  # Python keeps bytecode that was cut for whole
         capture_output=True, text=True, timeout=60, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes)),
     )  # fmt: skip

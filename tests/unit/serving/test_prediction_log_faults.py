@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 
+from storage_faults import largest_file
 from taut.core.errors import Corrupt, NotFound, Unavailable
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.predictions import (
@@ -40,19 +38,6 @@ def open_log(folder: Path, *, writer: str = "gateway-0", segment_bytes: int = 81
         folder, writer, now_us=lambda: time.time_ns() // 1000, monotonic_s=time.monotonic,
         random=SeededRandom(len(writer)), segment_bytes=segment_bytes,
     )  # fmt: skip
-
-
-@contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size, which is what a full disk looks like to it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def some_id(seed: int) -> str:

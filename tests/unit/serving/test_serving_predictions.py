@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage_faults import largest_file
 from taut.core.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.predictions import (
@@ -146,7 +145,7 @@ def test_a_segment_of_the_dead_is_closed_by_the_next_and_that_of_the_living_is_n
         "log.append(record(ids(3).next(1)))\n"
         "print('written', flush=True); time.sleep(60)\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", script, str(tmp_path), *sys.path]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"written\n"
@@ -192,19 +191,6 @@ def test_one_record_is_proved_against_its_segments_root_with_the_ledgers_tools()
         assert verify_inclusion(leaf, index=index, size=11, path=path, root=root)
         assert not verify_inclusion(leaf_hash(b"other"), index=index, size=11, path=path, root=root)
     assert segment_root(payloads[:-1]) != root.hex()
-
-
-@contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size, which is what a full disk looks like to it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def fill(log: PredictionLog) -> None:
