@@ -202,7 +202,7 @@ def test_a_fallback_that_may_not_serve_any_more_holds_nothing_up(platform: Platf
             return declared
 
     rooms: Any = Rooms(platform, place_model=place, plans=Plans())
-    snapshot = compose(rooms, policy=platform.policy, max_age_s=60.0, gateways=1)
+    snapshot = compose(rooms, policy=platform.policy.now(), max_age_s=60.0, gateways=1)
 
     assert calls == ["late@1", "late@1"]
     assert [(item.name, item.fallbacks) for item in snapshot.endpoints] == [("late", ())]

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taut.core.errors import InvalidInput
-from taut.trust.identity import Principal
-from taut.trust.policy import ACTIONS, Policy
+from taut.trust.identity import ROLES, Principal
+from taut.trust.policy import ACTIONS, ADMIN_ONLY, Policy
 
 POLICY = Policy()
 HOSTILE = [
@@ -21,6 +21,11 @@ HOSTILE = [
     "x" * 200,
     "é\U0001f600",
 ]
+
+
+def _spelt(name: str) -> str:
+    """As Cedar writes a text with everything but letters and digits escaped."""
+    return '"' + "".join(c if c.isascii() and c.isalnum() else f"\\u{{{ord(c):x}}}" for c in name) + '"'
 
 
 def caller(id: str = "mallory", *roles: str, scopes: tuple[str, ...] = ()) -> Principal:
@@ -68,11 +73,38 @@ def test_a_policy_of_a_project_cannot_reach_out_of_its_text_into_the_built_in_on
         assert not decision.allow
 
 
-def test_a_policy_under_the_name_of_a_built_in_one_takes_nothing_away() -> None:
-    policy = Policy('@id("separation-of-duties") permit(principal, action, resource);')
-    assert not policy.decide(
-        caller("alice", "admin"), "model.approve", "model:x@1", {"author": "alice"}
-    ).allow
+GENEROUS = Policy("permit(principal, action, resource);")
+
+
+@pytest.mark.parametrize("action", ADMIN_ONLY)
+def test_no_policy_of_a_project_hands_out_what_is_for_administrators(action: str) -> None:
+    for role in sorted(ROLES - {"admin"}):
+        decision = GENEROUS.decide(caller("mallory", role), action, "principal:mallory")
+        assert decision.reasons == ("forbidden by administration-is-for-administrators",)
+    assert GENEROUS.decide(caller("alice", "admin"), action, "principal:bob").allow
+
+
+def test_no_policy_of_a_project_gives_rights_to_whoever_has_none_any_more() -> None:
+    """A principal that was disabled keeps no role, and without a role nothing is permitted."""
+    nobody = Principal(id="alice", kind="human", roles=())
+    assert not GENEROUS.decide(nobody, "predict", "endpoint:delay").allow
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, 'a"b', "a\\b", "\u202eadmin", "Ünïcode"])
+def test_a_policy_about_a_strange_name_holds_for_that_name_and_no_other(name: str) -> None:
+    """What a policy names is compared as Cedar reads it, not as it is spelt, also where policies are put aside."""
+    policy = Policy(f'forbid(principal == Principal::{_spelt(name)}, action == Action::"predict", resource);')
+    assert not policy.decide(caller(name), "predict", "endpoint:delay").allow
+    assert policy.decide(caller(name + "x"), "predict", "endpoint:delay").allow
+    about = Policy(f"forbid(principal, action, resource == Resource::{_spelt('endpoint:' + name)});")
+    assert not about.decide(caller(), "predict", f"endpoint:{name}").allow
+    assert about.decide(caller(), "predict", f"endpoint:{name}x").allow
+
+
+def test_a_policy_under_the_name_of_a_built_in_one_is_refused() -> None:
+    """Else a refusal would say that the floor gave it, or an explanation point at the wrong words."""
+    with pytest.raises(InvalidInput, match=r"separation-of-duties.*built-in"):
+        Policy('@id("separation-of-duties") permit(principal, action, resource);')
 
 
 def test_what_was_remembered_for_one_is_not_answered_to_another() -> None:

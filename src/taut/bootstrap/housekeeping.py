@@ -19,12 +19,15 @@ from taut.workflows.decisions import tell_decisions
 from taut.workflows.publish import what_changes
 
 LogFailure = Callable[[str, BaseException], None]
+Warn = Callable[..., None]
+"""Called with an event and its fields, for what somebody must see."""
 
 _TICK_S: Final = 0.1
 _SEQUENCE_S: Final = 0.5
 _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
+_EMERGENCY_S: Final = 30.0
 _PAUSE_MAX_S: Final = 60.0
 _REFRESH_S: Final = MAX_AGE_S / 6
 
@@ -35,9 +38,10 @@ class Housekeeper:
     A context manager; at its end the ledger is signed up to what was done last. Not guaranteed: punctuality; every duty also happens in the operation that needs it.
     """
 
-    def __init__(self, platform: Platform, *, log: LogFailure) -> None:
+    def __init__(self, platform: Platform, *, log: LogFailure, warn: Warn | None = None) -> None:
         self._platform: Final = platform
         self._log: Final = log
+        self._warn: Final = warn
         self._stop: Final = threading.Event()
         self._thread: Final = threading.Thread(target=self._run, name="housekeeper", daemon=True)
         self._checkpointed = -1
@@ -49,6 +53,7 @@ class Housekeeper:
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
             ("renew the serving snapshot", _REFRESH_S, self._refresh),
+            ("look for an emergency", _EMERGENCY_S, self._say_emergency),
         ]
 
     def __enter__(self) -> Housekeeper:
@@ -100,6 +105,11 @@ class Housekeeper:
 
     def _refresh(self) -> None:
         self._platform.publish()
+
+    def _say_emergency(self) -> None:
+        found = self._platform.policy.glass.holding()
+        if found is not None and self._warn is not None:
+            self._warn("an emergency holds", id=found.id, reason=found.reason, until=found.until.isoformat())
 
     def _sequence(self) -> None:
         self._platform.ledger.sequence()

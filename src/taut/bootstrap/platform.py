@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from taut.trust.identity import Identity
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
-    from taut.trust.policy import Policy
     from taut.trust.sealing import Sealer
+    from taut.workflows.rights import Rights
     from taut.workflows.rooms import Published
 
 MAX_AGE_S: Final = 3600.0
@@ -151,10 +151,11 @@ class Platform:
         return Identity(self.records, self.keys, self.ledger, self.clock, self.ids, self.random)
 
     @cached_property
-    def policy(self) -> Policy:
-        from taut.trust.policy import Policy
+    def policy(self) -> Rights:
+        from taut.trust.breakglass import BreakGlass
+        from taut.workflows.rights import Rights
 
-        return Policy()
+        return Rights(self.plans, BreakGlass(self.records, self.ledger, self.clock, self.ids))
 
     @cached_property
     def sealer(self) -> Sealer:
@@ -275,7 +276,7 @@ class Platform:
             if self.publisher is not None:
                 self.machines = tuple(one.machine for one in self.publisher.machines())
             snapshot = compose(
-                self, policy=self.policy, max_age_s=MAX_AGE_S, gateways=self.gateways, machines=self.machines,
+                self, policy=self.policy.now(), max_age_s=MAX_AGE_S, gateways=self.gateways, machines=self.machines,
                 above=self.snapshots.issued(),
             )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)

@@ -19,6 +19,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.lifecycle.registry.tables import metadata as registry
     from taut.lifecycle.release.tables import metadata as release
     from taut.lifecycle.training.tables import metadata as training
+    from taut.trust.breakglass.tables import metadata as breakglass
     from taut.trust.identity.tables import metadata as identity
     from taut.trust.ledger.tables import metadata as ledger
     from taut.trust.lineage.tables import metadata as lineage
@@ -30,6 +31,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         lineage,
         identity,
         signin,
+        breakglass,
         sealing,
         stories,
         bus,

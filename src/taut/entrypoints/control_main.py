@@ -68,7 +68,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
             Publisher(platform.snapshots, platform.home / "run" / "stream.sock")
         )
         _publish(platform, log)
-        stack.enter_context(Housekeeper(platform, log=log.failure))
+        stack.enter_context(Housekeeper(platform, log=log.failure, warn=log.warning))
         workers = [
             threading.Thread(target=platform.stories.work, name=f"stories-{number}", daemon=True)
             for number in range(_STORY_THREADS)

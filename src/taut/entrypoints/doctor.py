@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
         ("ports", lambda: _ports(home)),
         ("isolation", _isolation),
         ("database", lambda: _database(home, environ)),
+        ("emergency", lambda: _emergency(home, environ)),
         ("features", lambda: _features(home)),
         ("certificate", lambda: certificate(home, environ)),
         ("project file", _shadow),
@@ -228,6 +230,30 @@ def _database(home: Path, environ: Mapping[str, str]) -> Finding:
     finally:
         records.close()
     return Finding(name="database", state="ok", said=f"{records.dialect} answers, its schema fits")
+
+
+def _emergency(home: Path, environ: Mapping[str, str]) -> Finding:
+    """Say as long as an emergency holds that it does."""
+    from taut.bootstrap.adapters import open_records
+    from taut.bootstrap.config import Config
+    from taut.trust.breakglass import holding
+
+    config = Config.load(home, environ)
+    if config.records.startswith("sqlite") and not (home / "taut.db").exists():
+        return Finding(name="emergency", state="ok", said="none")
+    records = open_records(config)
+    try:
+        with records.read() as tx:
+            found = holding(tx, datetime.now(UTC))
+    finally:
+        records.close()
+    if found is None:
+        return Finding(name="emergency", state="ok", said="none")
+    said = (
+        f"since {found.begun_at:%Y-%m-%d %H:%M} UTC, until {found.until:%H:%M} at the latest: {found.reason}"
+    )
+    mend = "taut break-glass end, as soon as it is over; `taut ledger show --kind break_glass.` lists what was done"
+    return Finding(name="emergency", state="warn", said=said, mend=mend)
 
 
 def _features(home: Path) -> Finding:

@@ -62,13 +62,16 @@ class TautCollector(Collector):
     def _control(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("taut_records_up", "Whether control's database answers.")
         leaves = GaugeMetricFamily("taut_ledger_leaves", "Leaves of the ledger that have their place in it.")
+        glass = GaugeMetricFamily("taut_emergency", "Whether an emergency holds (taut break-glass), so that the project's policies do not.")  # fmt: skip
         try:
             leaves.add_metric([], self._platform.ledger.size())
+            glass.add_metric([], 0 if self._platform.policy.glass.holding() is None else 1)
             up.add_metric([], 1)
         except TautError:
             up.add_metric([], 0)
         yield up
         yield leaves
+        yield glass
 
 
 def certificate_families(said: Sequence[Mapping[str, Any]], *, now: datetime) -> Iterator[Metric]:

@@ -46,6 +46,13 @@ def _rich_table(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
     Console().print(shown)
 
 
+def second(time: str) -> str:
+    """A moment as people read it: to the second, UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def page(markdown: str) -> None:
     """Print a page of Markdown: set for people on a terminal, as it is elsewhere."""
     if not sys.stdout.isatty():

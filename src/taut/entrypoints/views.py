@@ -10,6 +10,7 @@ from taut.entrypoints import render
 Json = dict[str, Any]
 
 fields = render.fields
+second = render.second
 
 
 def document(result: Json) -> None:
@@ -97,24 +98,24 @@ def proof(result: Json) -> None:
     render.line(result["checkpoint"].rstrip("\n"))
 
 
-def second(time: str) -> str:
-    """A moment as people read it: to the second, UTC."""
-    from datetime import UTC, datetime
-
-    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
 
 
 def plan(result: Json) -> None:
     """What a project file changes, and what the gate says to it."""
+    from taut.entrypoints.policy_view import rights, text_changes
+
     if not result["changes"]:
         render.line("nothing changes: what is declared is what is applied")
     for change in result["changes"]:
         render.line(f"{_SIGNS[change['action']]} {change['kind']} {change['name']}")
         for field in change["fields"]:
+            if change["kind"] == "policy file" and field["path"] == "text":
+                for line in text_changes(field["before"], field["after"]):
+                    render.line(f"    {line}")
+                continue
             render.line(f"    {field['path']}: {_short(field['before'])} -> {_short(field['after'])}")
+    rights(result)
     gate(result)
 
 
@@ -382,6 +383,10 @@ def _raw(value: object) -> object:
 
 def status(result: Json) -> None:
     """Everything at a glance."""
+    if result.get("emergency"):
+        from taut.entrypoints.policy_view import emergency
+
+        emergency(result["emergency"])
     fields({
         "home": result["home"], "project": result["project"], "environment": result["environment"], "plan": result["plan"],
         "database": result["database"], "ledger entries": result["ledger"]["size"], "serving epoch": result["epoch"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taut.core.errors import Unauthenticated
 from taut.entrypoints.operations.operation import Caller, Platform, is_single_user
+from taut.trust.breakglass import emergency
 from taut.trust.identity.principals import OWNER
 from taut.trust.signin import PREFIX
 
@@ -19,19 +20,23 @@ def caller_of(platform: Platform, bearer: str, *, local: bool, address: str = ""
 def owner_caller(platform: Platform, *, break_glass: str = "") -> Caller:
     """Return the owner as caller, as long as he is the only person, nobody else can reach it and nothing is production.
 
-    break_glass: the reason for which he acts as owner all the same; recorded in the ledger before anything is done.
+    break_glass: the reason for which he acts as owner all the same; recorded in the ledger before anything is done. In an
+    emergency, that of one command or one that holds, the built-in policies decide alone.
     Raises Unauthenticated otherwise.
     """
+    if break_glass.strip():
+        _record(platform, break_glass.strip()[:500])
+        return Caller(principal=emergency("command"), local=True)
+    holding = platform.policy.glass.holding()
+    if holding is not None:
+        return Caller(principal=emergency(holding.id), local=True)
     if is_single_user(platform) and platform.plans.environment() != "production":
         return Caller(principal=OWNER, local=True)
-    if not break_glass.strip():
-        raise Unauthenticated(
-            "this installation has several people, a plane that other machines reach, or a production environment, so "
-            "that access to its files is not enough: sign in with `taut login`, or pass --token, or in an emergency "
-            "--break-glass 'the reason', which is recorded"
-        )
-    _record(platform, break_glass.strip()[:500])
-    return Caller(principal=OWNER, local=True)
+    raise Unauthenticated(
+        "this installation has several people, a plane that other machines reach, or a production environment, so "
+        "that access to its files is not enough: sign in with `taut login`, or pass --token, or in an emergency "
+        "--break-glass 'the reason', which is recorded"
+    )
 
 
 def _record(platform: Platform, reason: str) -> None:

@@ -15,6 +15,7 @@ from taut.core.schema import DType
 from taut.project import words
 from taut.project.declare import declare
 from taut.project.manifest import (
+    Classification,
     ColumnSpec,
     ContractSpec,
     DatasetSpec,
@@ -26,6 +27,7 @@ from taut.project.words import worded
 
 Bound = Scalar | date | datetime
 _HANDLINGS: Final[tuple[str, ...]] = get_args(PersonalHandling)
+_CLASSIFICATIONS: Final[tuple[str, ...]] = get_args(Classification)
 _INT64: Final = 2**63 - 1
 
 
@@ -213,13 +215,17 @@ class Dataset:
         event_time: str | None = None,
         subject: str | None = None,
         personal: Sequence[str] | Mapping[str, str] = (),
+        classification: str | None = None,
+        owner: str = "",
+        purpose: str | Sequence[str] = (),
         description: str = "",
     ) -> None:
         """entity: the columns that name what a row is about. event_time: the column that says when it was true.
 
         subject: the column that names the person whom a row is about. personal: columns with personal data, sealed
         under a key per subject at ingest; a mapping names another handling (`redact`, `tokenise`, `pseudonymise`,
-        `keep`).
+        `keep`). classification (`public`, `internal`, `confidential`, `restricted`), owner and purpose are for policies:
+        they may ask for them of the dataset, and of the models and endpoints that are made from it.
         """
         self.name = words.name(name, "dataset")
         what = f"Dataset {name!r}"
@@ -231,6 +237,13 @@ class Dataset:
         self.event_time = words.optional_text(event_time, f"{what}: event_time")
         self.subject = words.optional_text(subject, f"{what}: subject")
         self.personal = _personal(personal, f"{what}: personal")
+        self.classification = (
+            None
+            if classification is None
+            else words.one_of(classification, _CLASSIFICATIONS, f"{what}: classification")
+        )
+        self.owner = words.text(owner, f"{what}: owner") if owner else ""
+        self.purpose = words.texts(purpose, f"{what}: purpose")
         self.description = description
         self.place = declare("dataset", self.name, self)
 
@@ -255,6 +268,9 @@ class Dataset:
             entity=self.entity,
             event_time=self.event_time,
             subject=self.subject,
+            classification=self.classification,  # type: ignore[arg-type]  # one_of checked it against the same words
+            owner=self.owner,
+            purpose=self.purpose,
             description=self.description,
         )
 

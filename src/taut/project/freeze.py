@@ -25,6 +25,7 @@ from taut.project.manifest import (
     ModelSpec,
 )
 from taut.project.pipelines import FeatureSet, Model
+from taut.project.policies import read_policy_files
 from taut.project.words import nearest
 
 _TIMES = (DType.DATE, DType.DATETIME)
@@ -59,6 +60,7 @@ def freeze(
         models=tuple(sorted(models, key=_by_name)),
         graphs=tuple(sorted(graphs, key=_by_name)),
         endpoints=tuple(sorted(endpoints, key=_by_name)),
+        policies=read_policy_files(root),
         bundle=bundle,
         root=str(root),
     )

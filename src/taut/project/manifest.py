@@ -16,6 +16,8 @@ from taut.core.graphs import Node
 from taut.core.schema import DType
 
 PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
+Classification = Literal["public", "internal", "confidential", "restricted"]
+"""How far data may go, from the widest to the narrowest."""
 
 
 class ColumnSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +81,9 @@ class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     entity: tuple[str, ...] = ()
     event_time: str | None = None
     subject: str | None = None  # the column that names the person whom a row is about
+    classification: Classification | None = None  # None: confidential with personal data, internal without
+    owner: str = ""  # who answers for it
+    purpose: tuple[str, ...] = ()  # what it may be used for; empty says nothing
     description: str = ""
 
 
@@ -224,6 +229,13 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     description: str = ""
 
 
+class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of Cedar policies, by its name below the project's folder."""
+
+    name: str
+    text: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a project declares. Equal projects have equal digests."""
 
@@ -234,6 +246,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     models: tuple[ModelSpec, ...] = ()
     graphs: tuple[GraphSpec, ...] = ()
     endpoints: tuple[EndpointSpec, ...] = ()
+    policies: tuple[PolicySpec, ...] = ()  # who may do what, beside the built-in policies
     bundle: str = ""  # digest of the code bundle
     root: str = (
         ""  # the project's folder, against which relative sources are resolved; not part of the digest

@@ -283,7 +283,10 @@ class DataPlane:
             **more,
         }
         return ServingSnapshot(
-            endpoints=endpoints, policy=policy, policy_digest=Policy(policy).digest, **fields
+            endpoints=endpoints,
+            policy=policy,
+            policy_digest=Policy(policy, resources=fields.get("resources")).digest,
+            **fields,
         )
 
     def sign(self, snapshot: ServingSnapshot) -> SignedStatement:

@@ -70,6 +70,7 @@ def compose(
         endpoints=endpoints,
         identity=rooms.identity.verifier_data(),
         policy=policy.project,
+        resources=policy.resources,
         policy_digest=policy.digest,
         gateways=gateways + sum(machine.gateways for machine in machines),
         machines=tuple(machines),

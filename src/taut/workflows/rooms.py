@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.ports.world import Clock, Ids
     from taut.serving.predictions import PredictionReader
     from taut.trust.identity import Identity
+    from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
 
 
@@ -79,6 +80,8 @@ class Rooms(Protocol):
     def plans(self) -> Plans: ...
     @property
     def identity(self) -> Identity: ...
+    @property
+    def ledger(self) -> Ledger: ...
     @property
     def lineage(self) -> Lineage: ...
     @property

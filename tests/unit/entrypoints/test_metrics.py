@@ -55,6 +55,17 @@ class FakePlatform:
     def ledger(self) -> FakePlatform:
         return self
 
+    @property
+    def policy(self) -> FakePlatform:
+        return self
+
+    @property
+    def glass(self) -> FakePlatform:
+        return self
+
+    def holding(self) -> None:
+        """No emergency."""
+
     def gateways(self) -> Sequence[GatewayState]:
         return self._states
 

@@ -1,4 +1,4 @@
-"""Commands on people and what proves them: user, token, key, policy, secret."""
+"""Commands on people and what proves them: user, token, key, secret."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ def register(app: typer.Typer) -> None:
     add_noun(app, "token", "Short-lived proof of identity.", token)
     key: Verbs = {"create": key_create, "list": keys, "rotate": key_rotate, "revoke": key_revoke}
     add_noun(app, "key", "API keys, shown once and kept as a hash.", key)
-    rules: Verbs = {"show": policy, "check": check}
-    add_noun(app, "policy", "Who may do what, in Cedar.", rules)
     secret: Verbs = {"put": secret_put, "list": secrets, "delete": secret_delete}
     add_noun(app, "secret", "Values that a project needs and never holds.", secret)
 
@@ -204,26 +202,6 @@ def key_rotate(
 def key_revoke(context: typer.Context, id: str) -> None:
     """Refuse an API key from now on."""
     session(context).act("key.revoke", {"id": id}, lambda result: typer.echo(f"revoked {result['id']}"))
-
-
-def policy(context: typer.Context) -> None:
-    """Show the Cedar policies that hold."""
-    session(context).act("policy.show", {}, lambda result: typer.echo(result["text"]))
-
-
-def check(context: typer.Context, principal: str, action: str, resource: str) -> None:
-    """Ask what a principal may do.
-
-    For example: taut policy check ada model.approve model:delay@1
-    """
-    request = {"principal": principal, "action": action, "resource": resource}
-
-    def view(result: dict[str, object]) -> None:
-        from taut.entrypoints import views
-
-        views.fields({"allowed": result["allow"], "because of": result["reasons"]})
-
-    session(context).act("policy.check", request, view)
 
 
 def secret_put(

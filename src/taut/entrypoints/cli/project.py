@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from taut.entrypoints.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from taut.project.load import LoadedProject
 
 File = Annotated[
     Path | None, typer.Option("--project", help="The project file; without it, taut.py or project.py here.")
@@ -128,6 +131,16 @@ def request_of(
     """Load the project in this process: its code never runs inside control."""
     import msgspec
 
+    loaded = load_here(file, environment)
+    return {
+        "manifest": msgspec.to_builtins(loaded.manifest),
+        "bundle": msgspec.to_builtins(loaded.bundle),
+        "allow_removal": allow_removal,
+    }
+
+
+def load_here(file: Path | None, environment: str | None = None) -> LoadedProject:
+    """Load the project of this folder, or the one that is named."""
     from taut.core.errors import InvalidInput
     from taut.project.load import find_project_file, load_project
     from taut.project.words import nearest
@@ -135,9 +148,4 @@ def request_of(
     stages = ("development", "staging", "production")
     if environment is not None and environment not in stages:
         raise InvalidInput(f"--environment {environment!r}{nearest(environment, stages)}")
-    loaded = load_project(file or find_project_file(Path.cwd()), environment=environment)
-    return {
-        "manifest": msgspec.to_builtins(loaded.manifest),
-        "bundle": msgspec.to_builtins(loaded.bundle),
-        "allow_removal": allow_removal,
-    }
+    return load_project(file or find_project_file(Path.cwd()), environment=environment)

@@ -10,7 +10,12 @@ import msgspec
 
 from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
 from taut.core.room import room_for
+from taut.ports.records import transact
+from taut.trust.breakglass import is_emergency
 from taut.trust.identity.principals import Principal
+from taut.trust.ledger import Entry
+from taut.trust.policy import DISCLOSING
+from taut.workflows.access import ACCESSED
 
 if TYPE_CHECKING:
     from taut.trust.signin import Session
@@ -83,6 +88,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     story: bool = False
     open: bool = False
     fresh: bool = False
+
+    @property
+    def discloses(self) -> bool:
+        """Whether its result holds rows, or what was made from them, so that each time is a leaf of the ledger."""
+        return self.action in DISCLOSING
 
     @property
     def path(self) -> str:
@@ -166,8 +176,23 @@ def perform(
     platform.policy.require(caller.principal, operation.action, resource, context)
     if operation.fresh and not is_single_user(platform):
         require_fresh(platform, caller, operation.name)
+    if is_emergency(caller.principal):
+        progress("EMERGENCY: the built-in policies decide alone, and what is done is recorded", None)
+        if not operation.reads:
+            platform.policy.glass.note(caller.principal, operation.name, resource)
     with room_for(operation.name):
-        return operation.handle(platform, caller, request, progress)
+        result = operation.handle(platform, caller, request, progress)
+    if operation.discloses:
+        _note_access(platform, caller, operation, resource)
+    return result
+
+
+def _note_access(platform: Platform, caller: Caller, operation: Operation, resource: str) -> None:
+    """Leave a leaf about rows that are handed out, before they are."""
+    entry = Entry(
+        ACCESSED, resource, caller.principal.id, {"action": operation.action, "operation": operation.name}
+    )
+    transact(platform.records, lambda tx: platform.ledger.append(tx, entry))
 
 
 def decode(operation: Operation, body: object, *, strict: bool = True) -> Request:

@@ -1,4 +1,4 @@
-"""Operations on identity, policy and secrets: who exists, what proves it, what they may do."""
+"""Operations on identity and secrets: who exists, and what proves it."""
 
 from __future__ import annotations
 
@@ -90,13 +90,6 @@ class KeyId(Request, frozen=True):
 
 class KeyList(Request, frozen=True):
     principal: str | None = None
-
-
-class PolicyCheck(Request, frozen=True):
-    principal: str
-    action: str
-    resource: str
-    context: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class SecretPut(Request, frozen=True):
@@ -220,19 +213,6 @@ def _key_revoke(platform: Platform, caller: Caller, request: KeyId, _progress: P
     return _json(platform.identity.revoke_key(request.id, actor=_who(caller)))
 
 
-def _policy_show(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
-    return {"digest": platform.policy.digest, "text": platform.policy.text}
-
-
-def _policy_check(platform: Platform, _caller: Caller, request: PolicyCheck, _progress: Progress) -> Json:
-    from taut.trust.identity.principals import Principal
-
-    row = platform.identity.principal(request.principal)
-    asked = Principal(id=row.id, kind=row.kind, roles=() if row.disabled else row.roles)
-    decision = platform.policy.decide(asked, request.action, request.resource, request.context)
-    return {"allow": decision.allow, "reasons": list(decision.reasons)}
-
-
 def _secret_put(platform: Platform, caller: Caller, request: SecretPut, _progress: Progress) -> Json:
     platform.secrets.put(request.name, request.value)
     _note_secret(platform, caller, "secret.put", request.name)
@@ -296,10 +276,6 @@ def _any_principal(_request: Any) -> str:
     return "principal:any"
 
 
-def _any_policy(_request: Any) -> str:
-    return "policy:project"
-
-
 def _secret(request: Any) -> str:
     return f"secret:{request.name}"
 
@@ -319,8 +295,6 @@ OPERATIONS: Final = (
     Operation(name="key.list", action="key.admin", request=KeyList, handle=_key_list, resource=_principal, reads=True, summary="List API keys"),
     Operation(name="key.rotate", action="key.admin", request=KeyRotate, handle=_key_rotate, resource=lambda request: f"key:{request.id}", summary="Make a key that takes the place of another"),
     Operation(name="key.revoke", action="key.admin", request=KeyId, handle=_key_revoke, resource=lambda request: f"key:{request.id}", summary="Revoke an API key"),
-    Operation(name="policy.show", action="policy.read", request=Nothing, handle=_policy_show, resource=_any_policy, reads=True, summary="Show the policies that hold"),
-    Operation(name="policy.check", action="policy.read", request=PolicyCheck, handle=_policy_check, resource=_any_policy, reads=True, summary="Ask what a principal may do"),
     Operation(name="secret.put", action="secret.admin", request=SecretPut, handle=_secret_put, resource=_secret, summary="Keep a secret"),
     Operation(name="secret.list", action="secret.admin", request=Nothing, handle=_secret_list, resource=lambda _request: "secret:any", reads=True, summary="List names of secrets"),
     Operation(name="secret.delete", action="secret.admin", request=SecretName, handle=_secret_delete, resource=_secret, summary="Delete a secret"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 
-from taut.core.errors import InvalidInput
+from taut.core.errors import InvalidInput, TautError
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -16,11 +17,16 @@ from taut.entrypoints.operations.operation import (
     Platform,
     Progress,
     Request,
+    is_single_user,
     to_json,
 )
 from taut.entrypoints.operations.places import placed
-from taut.lifecycle.plans import Applied, Plan, Surroundings
+from taut.lifecycle.plans import Applied, Plan, Surroundings, policy_of, rights_touched
 from taut.project.manifest import Manifest
+from taut.trust.identity import OWNER, Principal
+from taut.workflows.access import compare, recorded
+
+_RECENT: Final = timedelta(days=30)
 
 
 class PlanShow(Request, frozen=True):
@@ -55,18 +61,46 @@ def _plan(platform: Platform, caller: Caller, request: PlanShow, progress: Progr
     progress("judging the plan", None)
     manifest = placed(platform, caller, request.manifest)
     plan: Plan = platform.plans.plan(manifest, request.bundle, _surroundings(platform, request.allow_removal))
+    touched = rights_touched(platform.plans.current(), manifest)
     return {
         "base": plan.base or "",
         "changes": to_json(plan.changes),
         "verdict": str(plan.verdict.decision),
         "reasons": list(plan.verdict.reasons),
         "checks": to_json(plan.evidence.checks),
+        "rights": {"touched": list(touched), **(_dry_run(platform, manifest) if touched else {})},
     }
+
+
+def _dry_run(platform: Platform, manifest: Manifest) -> Json:
+    """What the policies would have said to recorded requests; nothing where they do not hold together."""
+    try:
+        new = policy_of(manifest)
+        old = platform.policy.now()
+    except TautError:
+        return {}  # the gate says what is wrong
+    asked = recorded(platform, since=platform.clock.now() - _RECENT)
+    changed = compare(platform, old, new, asked)
+    return {
+        "before": old.digest, "after": new.digest, "asked": len(asked), "changed": to_json(changed),
+    }  # fmt: skip
+
+
+def _require_rights(platform: Platform, caller: Caller, manifest: Manifest) -> None:
+    """Who changes what policies say or see changes everybody's rights: that is administration of its own."""
+    if not rights_touched(platform.plans.current(), manifest):
+        return
+    context = {
+        "plane": "control", "local": caller.local, "now": platform.clock.now(),
+        "environment": _guarded(platform, manifest.environment),
+    }  # fmt: skip
+    platform.policy.require(caller.principal, "policy.admin", "policy:project", context)
 
 
 def _apply(platform: Platform, caller: Caller, request: PlanApply, progress: Progress) -> Json:
     progress("applying the plan", None)
     manifest = placed(platform, caller, request.manifest)
+    _require_rights(platform, caller, manifest)
     base: Any = request.base
     applied: Applied = platform.plans.apply(
         manifest,
@@ -80,6 +114,7 @@ def _apply(platform: Platform, caller: Caller, request: PlanApply, progress: Pro
 
 def _revert(platform: Platform, caller: Caller, request: PlanRevert, progress: Progress) -> Json:
     progress("returning to an earlier plan", None)
+    _require_rights(platform, caller, platform.plans.show(request.to)[1])
     applied: Applied = platform.plans.revert(
         request.to, actor=caller.principal.id, surroundings=_surroundings(platform, request.allow_removal)
     )
@@ -110,7 +145,18 @@ def _applied(applied: Applied) -> Json:
 def _surroundings(platform: Platform, allow_removal: bool) -> Surroundings:
     with platform.records.read() as tx:
         live = frozenset(route.endpoint for route in platform.releases.routes(tx))
-    return Surroundings(live=live, allow_removal=allow_removal)
+    return Surroundings(live=live, allow_removal=allow_removal, administrators=_administrators(platform))
+
+
+def _administrators(platform: Platform) -> tuple[Principal, ...]:
+    """Everybody who administers without an emergency: the owner of the files as long as he is alone, and those who are named."""
+    named = tuple(
+        Principal(id=row.id, kind=row.kind, roles=row.roles)
+        for row in platform.identity.principals()
+        if "admin" in row.roles and not row.disabled
+    )
+    alone = is_single_user(platform) and platform.plans.environment() != "production"
+    return (OWNER, *named) if alone else named
 
 
 def _facts(platform: Platform, request: PlanApply) -> Mapping[str, object]:

@@ -17,6 +17,7 @@ from taut.entrypoints.operations.operation import (
     is_single_user,
     to_json,
 )
+from taut.entrypoints.operations.policies import emergency_of
 
 
 def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
@@ -34,6 +35,7 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "environment": platform.plans.environment(),
         "plan": None if info is None else info.plan,
         "single_user": is_single_user(platform),
+        "emergency": emergency_of(platform),
         "datasets": to_json(platform.data.list()),
         "live": live,
         "epoch": epoch,

@@ -3,6 +3,7 @@
 from taut.lifecycle.plans.diff import Change, FieldChange, diff
 from taut.lifecycle.plans.gate import PLAN_GATE, Surroundings, plan_evidence
 from taut.lifecycle.plans.plans import Applied, Plan, PlanInfo, Plans
+from taut.lifecycle.plans.policies import attributes_of, policy_of, policy_places, rights_touched
 from taut.lifecycle.plans.tables import metadata
 
 __all__ = [
@@ -14,7 +15,11 @@ __all__ = [
     "PlanInfo",
     "Plans",
     "Surroundings",
+    "attributes_of",
     "diff",
     "metadata",
     "plan_evidence",
+    "policy_of",
+    "policy_places",
+    "rights_touched",
 ]

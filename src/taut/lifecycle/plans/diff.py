@@ -15,6 +15,7 @@ _KINDS: Final = (
     ("models", "model"),
     ("graphs", "graph"),
     ("endpoints", "endpoint"),
+    ("policies", "policy file"),
 )
 _LISTS: Final = (list, tuple)
 _NAMED: Final = frozenset({"columns", "rules", "nodes"})  # lists of named things, compared by name

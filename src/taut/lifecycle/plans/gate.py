@@ -11,21 +11,29 @@ from taut.core.canonical import digest_bytes
 from taut.core.evidence import Check, Evidence, Gate, Outcome, Scalar, run_checks
 from taut.core.refs import Kind, Ref
 from taut.lifecycle.plans.diff import Change
+from taut.lifecycle.plans.policies import policy_faults
 from taut.project.bundle import parse_bundle
 from taut.project.declared import judged_specs
 from taut.project.freeze import Problem, check_contracts, check_references
 from taut.project.manifest import FunctionRef, Manifest
+from taut.trust.identity import Principal
 
 PLAN_GATE: Final = Gate(
     name="plan",
-    required=frozenset({"manifest", "contracts", "references", "bundle", "removals", "environment"}),
+    required=frozenset(
+        {"manifest", "contracts", "references", "bundle", "removals", "environment", "policies"}
+    ),
 )
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate must know besides the plan. `live`: endpoints that carry traffic now."""
+    """What the gate must know besides the plan.
+
+    live: endpoints that carry traffic now. administrators: whom policies must not shut out all together.
+    """
 
     live: frozenset[str] = frozenset()
+    administrators: tuple[Principal, ...] = ()
     allow_removal: bool = False
 
 
@@ -41,6 +49,7 @@ def plan_evidence(
             ("bundle", lambda: _bundle(manifest, bundle)),
             ("removals", lambda: _removals(changes, surroundings)),
             ("environment", lambda: _environment(manifest)),
+            ("policies", lambda: _check("policies", policy_faults(manifest, surroundings.administrators))),
         )
     )
     facts: dict[str, Scalar] = {

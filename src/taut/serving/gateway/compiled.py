@@ -220,10 +220,10 @@ def compile_snapshot(
     Raises Corrupt when an artifact is not the one that was signed or the policy differs from its digest; InvalidInput
     when a model does not fit its signature.
     """
-    if before is not None and before.snapshot.policy == snapshot.policy:
+    if before is not None and _policies(before.snapshot) == _policies(snapshot):
         policy = before.policy
     else:
-        policy = Policy(snapshot.policy)
+        policy = Policy(snapshot.policy, resources=snapshot.resources)
     if policy.digest != snapshot.policy_digest:
         raise Corrupt(
             f"the policy's digest is {policy.digest}, the snapshot says {snapshot.policy_digest}: upgrade the gateway "
@@ -239,6 +239,10 @@ def compile_snapshot(
     quota = before.quota if before is not None and old_limits == _limits(snapshot) else Quota(limits)
     residents = None if stock is None else stock.residents
     return Active(snapshot, policy=policy, models=models, quota=quota, residents=residents)
+
+
+def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:
+    return snapshot.policy, snapshot.resources
 
 
 def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, EndpointConfig, bool]]:

@@ -11,6 +11,7 @@ from taut.core.errors import Corrupt
 from taut.core.schema import ModelSignature
 from taut.ports.keys import Keys, PublicKey
 from taut.trust.identity.verifier import VerifierData
+from taut.trust.policy import Attributes
 from taut.trust.quota import Limit
 from taut.trust.signing import SignedStatement, sign_statement, verify_statement
 
@@ -160,7 +161,8 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The whole configuration of the data plane at one epoch. Holds no secret.
 
     epoch: grows with each snapshot; a gateway never goes back. max_age_s: how long after `issued_at_us` it may be
-    served when nothing newer comes. policy: the project's Cedar text, whose digest must be `policy_digest`.
+    served when nothing newer comes. policy: the project's Cedar text. resources: what policies may ask of resources.
+    policy_digest: what the digest of both must be.
     gateways: how many share a quota, on all machines. machines: those that joined the first one.
     """
 
@@ -170,6 +172,7 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     endpoints: tuple[EndpointConfig, ...]
     identity: VerifierData
     policy: str = ""
+    resources: dict[str, Attributes] = {}
     policy_digest: str
     settings: GatewaySettings = GatewaySettings()
     gateways: int = 1

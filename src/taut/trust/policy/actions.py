@@ -58,13 +58,25 @@ ACTIONS: Final[dict[str, str]] = {
     "token.create": "issue tokens",
     "token.revoke": "revoke tokens",
     "policy.read": "see the policies",
+    "policy.review": "see who may do what, and who does",
     "policy.admin": "change the policies",
     "secret.admin": "put and delete secrets",
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
     "fleet.join": "serve as a further machine: follow what is served, fetch its models, hand records over",
     "status.read": "see status, health and metrics",
+    "break.glass": "act in an emergency under the built-in policies alone, and end it",
 }
+
+ADMIN_ONLY: Final = (
+    "user.admin", "key.admin", "token.create", "token.revoke", "policy.admin", "secret.admin", "break.glass",
+)  # fmt: skip
+"""What no policy of a project gives to anybody else: whoever has one of these could give himself all the others."""
+
+DISCLOSING: Final = (
+    "data.read", "data.unseal", "batch.read", "log.read", "subject.export", "model.export",
+)  # fmt: skip
+"""What hands out rows, or a model that was made from them: each time is a leaf of the ledger."""
 
 _SEE: Final = (
     "data.list", "run.read", "model.read", "model.verify", "edge.read", "release.read", "plan.read", "policy.read", "fleet.read",
@@ -88,7 +100,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "predictor": ("predict", "feedback"),
     "device": ("predict", "edge.report"),
     "machine": ("fleet.join",),
-    "auditor": (*_SEE, "log.read", "ledger.read", "ledger.verify"),
+    "auditor": (*_SEE, "policy.review", "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip
 
 ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,13 +12,14 @@ import msgspec
 
 from taut.core.canonical import digest_json
 from taut.core.errors import Denied, InvalidInput
+from taut.project.manifest import PolicySpec
 from taut.trust.identity.principals import ROLES, Principal
 from taut.trust.policy.actions import ACTIONS, OWN
+from taut.trust.policy.slices import Slice, Slices
+from taut.trust.policy.statements import Statement, built_in_statements, read_policies
 from taut.trust.policy.text import BUILT_IN, CONTEXT, SCHEMA
 
-_MAX_TEXT_BYTES: Final = 256 * 1024
 _MAX_RESOURCE: Final = 256
-_MAX_FAULTS: Final = 8
 _TYPES: Final = {"String": str, "Bool": bool, "Long": int}
 
 
@@ -32,11 +33,29 @@ _NOTHING: Final = Facts()
 _Key = tuple[Principal, str, str, Facts]
 
 
+class Attributes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of a resource besides its kind and name; nothing where empty. See `text.ATTRIBUTES`."""
+
+    environment: str = ""
+    risk: str = ""
+    classification: str = ""
+    owner: str = ""
+    purpose: tuple[str, ...] = ()
+
+
+_NO_ATTRIBUTES: Final = Attributes()
+
+
 class PolicyDecision(msgspec.Struct, frozen=True):
-    """Whether, and why: names of the policies that decided, or what was missing."""
+    """Whether, and why: names of the policies that decided, or what was missing.
+
+    policies: the policies that decided, by id. errors: of those that could not be evaluated.
+    """
 
     allow: bool
     reasons: tuple[str, ...]
+    policies: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
 
 
 def facts(context: Mapping[str, object]) -> Facts:
@@ -60,28 +79,48 @@ def facts(context: Mapping[str, object]) -> Facts:
 class Policy:
     """The built-in policies and a project's own, as one decision function.
 
-    project: Cedar text that is added to the built-in policies; a `forbid` wins over every `permit`, whoever wrote
-    it. cache_size: bound on remembered decisions; when it is reached the oldest goes.
+    project: Cedar policies that are added to the built-in ones, in files or as one text; a `forbid` wins over every
+    `permit`, whoever wrote it. resources: `kind:name` -> what is known of it; what is known of "" holds for every
+    resource that is not named. cache_size: bound on remembered decisions; when it is reached the oldest goes.
 
     Guarantees: the same question has the same answer as long as `digest` is the same; an unknown action, role or
     context attribute, a principal without role, and any error of evaluation are denied.
     Not guaranteed: that the facts in the context are true; they are the caller's word.
 
-    Raises InvalidInput when the text does not parse or does not fit the schema, naming each fault.
+    Raises InvalidInput when the policies do not parse or do not fit the schema, naming each fault with its place.
     """
 
-    def __init__(self, project: str = "", *, cache_size: int = 65_536) -> None:
+    def __init__(
+        self,
+        project: str | Sequence[PolicySpec] = (),
+        *,
+        resources: Mapping[str, Attributes] | None = None,
+        cache_size: int = 65_536,
+    ) -> None:
         if cache_size < 1:
             raise InvalidInput(f"cache_size is {cache_size}: give at least 1")
-        _check_text(project)
-        self.text: Final = BUILT_IN + project
-        self.project: Final = project
-        self.digest: Final = digest_json({"schema": SCHEMA, "policies": self.text})
+        files = (PolicySpec(name="project", text=project),) if isinstance(project, str) else tuple(project)
+        self.project: Final = "\n".join(file.text for file in files)
+        self.text: Final = BUILT_IN + self.project
+        self.resources: Final = dict(resources or {})
+        self.statements: Final = (*built_in_statements(), *read_policies(files))
+        self.digest: Final = digest_json(
+            {"schema": SCHEMA, "policies": self.text, "resources": self.resources}
+        )
         self._schema: Final = cedarpy.Schema.from_str(SCHEMA)
-        self._policies: Final = cedarpy.PolicySet.from_str(self.text)
+        self._slices: Final = Slices(self.statements)
         self._cache: Final[dict[_Key, PolicyDecision]] = {}
         self._cache_size: Final = cache_size
         self._lock: Final = threading.Lock()
+
+    def attributes(self, resource: str) -> Attributes:
+        """Return what is known of a resource; a version is known as what it is a version of."""
+        found = self.resources.get(resource) or self.resources.get(resource.partition("@")[0])
+        return found or self.resources.get("", _NO_ATTRIBUTES)
+
+    def statement(self, id: str) -> Statement | None:
+        """Return the policy of a decision by its id."""
+        return next((one for one in self.statements if one.id == id), None)
 
     def decide(
         self,
@@ -132,37 +171,20 @@ class Policy:
         return decision
 
     def _evaluate(self, principal: Principal, action: str, resource: str, known: Facts) -> PolicyDecision:
+        bearing = self._slices.of(principal, action, resource)
         request = {
             "principal": _uid("Principal", principal.id),
             "action": _uid("Action", action),
             "resource": _uid("Resource", resource),
             "context": dict(known.items),
         }
+        entities = _entities(principal, resource, self.attributes(resource))
         try:
-            result = cedarpy.is_authorized(
-                request, self._policies, _entities(principal, resource), self._schema
-            )
+            result = cedarpy.is_authorized(request, bearing.parsed, entities, self._schema)
         except (ValueError, TypeError, RuntimeError) as error:
-            return PolicyDecision(False, (f"the policies could not be evaluated: {error}",))
-        return _decision(result)
-
-
-def _check_text(project: str) -> None:
-    if len(project.encode("utf-8", "surrogateescape")) > _MAX_TEXT_BYTES:
-        raise InvalidInput(
-            f"the policies are larger than {_MAX_TEXT_BYTES} bytes: write fewer or shorter ones"
-        )
-    if not project.strip():
-        return
-    result = cedarpy.validate_policies(project, SCHEMA)
-    if not result.validation_passed:
-        names = result.id_annotations_by_policy_id
-        faults = [
-            f"{names.get(fault.policy_id) or fault.policy_id}: {fault.error}".removeprefix(": ")
-            for fault in result.errors
-        ]
-        more = f"; and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
-        raise InvalidInput(f"the policies do not hold together: {'; '.join(faults[:_MAX_FAULTS])}{more}")
+            said = (f"the policies could not be evaluated: {error}",)
+            return PolicyDecision(False, said, errors=said)
+        return _decision(result, bearing)
 
 
 def _refusal(principal: Principal, action: str, resource: str) -> str:
@@ -184,15 +206,16 @@ def _refusal(principal: Principal, action: str, resource: str) -> str:
     return ""
 
 
-def _entities(principal: Principal, resource: str) -> list[dict[str, Any]]:
+def _entities(principal: Principal, resource: str, known: Attributes) -> list[dict[str, Any]]:
     kind, _, name = resource.partition(":")
+    about = {word: value for word, value in msgspec.structs.asdict(known).items() if value}
     return [
         {
             "uid": _uid("Principal", principal.id),
             "attrs": {"id": principal.id, "kind": principal.kind},
             "parents": [_uid("Role", role) for role in principal.roles],
         },
-        {"uid": _uid("Resource", resource), "attrs": {"kind": kind, "name": name}, "parents": []},
+        {"uid": _uid("Resource", resource), "attrs": {"kind": kind, "name": name, **about}, "parents": []},
     ]
 
 
@@ -200,17 +223,17 @@ def _uid(kind: str, id_: str) -> dict[str, str]:
     return {"type": kind, "id": id_}
 
 
-def _decision(result: cedarpy.AuthzResult) -> PolicyDecision:
+def _decision(result: cedarpy.AuthzResult, bearing: Slice) -> PolicyDecision:
     """Translate. Cedar skips a policy that fails to evaluate; a skipped `forbid` would open what it guards, so deny."""
-    errors = result.diagnostics.errors
+    errors = tuple(f"the policies could not be evaluated: {error}" for error in result.diagnostics.errors)
+    names = tuple(sorted(bearing.statements[_number(id_)].id for id_ in result.diagnostics.reasons))
     if errors:
-        return PolicyDecision(
-            False, tuple(f"the policies could not be evaluated: {error}" for error in errors)
-        )
-    names = result.diagnostics.id_annotations_by_reason
-    reasons = tuple(names.get(reason) or reason for reason in result.diagnostics.reasons)
+        return PolicyDecision(False, errors, names, errors)
     if result.decision is cedarpy.Decision.Allow:
-        return PolicyDecision(True, reasons)
-    return PolicyDecision(
-        False, tuple(f"forbidden by {name}" for name in reasons) or ("no policy permits it",)
-    )
+        return PolicyDecision(True, names, names)
+    said = tuple(f"forbidden by {name}" for name in names) or ("no policy permits it",)
+    return PolicyDecision(False, said, names)
+
+
+def _number(policy_id: str) -> int:
+    return int(policy_id.removeprefix("policy"))

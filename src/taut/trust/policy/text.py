@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from taut.trust.policy.actions import ACTIONS, ROLE_ACTIONS
+from taut.trust.policy.actions import ACTIONS, ADMIN_ONLY, ROLE_ACTIONS
 
 CONTEXT: Final[dict[str, str]] = {
     "author": "String",  # the principal who made the thing that is decided about
@@ -18,6 +18,15 @@ CONTEXT: Final[dict[str, str]] = {
 }
 """Facts that a policy may look at. All are optional, so a policy asks `context has …` first."""
 
+ATTRIBUTES: Final[dict[str, str]] = {
+    "environment": "String",  # of the project: development, staging or production
+    "risk": "String",  # low, medium or high
+    "classification": "String",  # public, internal, confidential or restricted
+    "owner": "String",  # who answers for it
+    "purpose": "Set<String>",  # what it may be used for
+}
+"""What a policy may ask of a resource besides its `kind` and `name`. All are optional, as in the context."""
+
 
 def _quoted(actions: tuple[str, ...]) -> str:
     return ", ".join(f'"{action}"' for action in actions)
@@ -25,10 +34,11 @@ def _quoted(actions: tuple[str, ...]) -> str:
 
 def _schema() -> str:
     context = ", ".join(f"{name}?: {kind}" for name, kind in CONTEXT.items())
+    attributes = ", ".join(f"{name}?: {kind}" for name, kind in ATTRIBUTES.items())
     return (
         "entity Role;\n"
         "entity Principal in [Role] { id: String, kind: String };\n"
-        "entity Resource { kind: String, name: String };\n"
+        f"entity Resource {{ kind: String, name: String, {attributes} }};\n"
         f"action {_quoted(tuple(ACTIONS))} appliesTo {{\n"
         f"  principal: [Principal], resource: [Resource], context: {{ {context} }}\n"
         "};\n"
@@ -60,5 +70,16 @@ forbid(principal, action == Action::"data.unseal", resource)
 when { principal.kind == "service" };
 """
 
-BUILT_IN: Final = "".join(_permit(role, actions) for role, actions in ROLE_ACTIONS.items()) + _SEPARATION
+
+def _admin_only() -> str:
+    named = ", ".join(f'Action::"{action}"' for action in ADMIN_ONLY)
+    return (
+        f'\n@id("administration-is-for-administrators")\nforbid(principal, action in [{named}], resource)\n'
+        'unless { principal in Role::"admin" };\n'
+    )
+
+
+BUILT_IN: Final = (
+    "".join(_permit(role, actions) for role, actions in ROLE_ACTIONS.items()) + _SEPARATION + _admin_only()
+)
 """What holds without any policy of the project. Its prohibitions win over every permission that a project adds."""

@@ -33,6 +33,17 @@ def upgrade() -> None:
         batch_op.create_index("batch_results_inputs", ["inputs"], unique=False)
 
     op.create_table(
+        "break_glass",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("begun_by", sa.String(length=63), nullable=False),
+        sa.Column("begun_us", sa.BigInteger(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended_by", sa.String(length=63), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "bus_events",
         sa.Column("topic", sa.String(length=128), nullable=False),
         sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
