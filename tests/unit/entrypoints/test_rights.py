@@ -180,7 +180,10 @@ def test_a_review_sets_rights_beside_their_use(platform: Platform, tmp_path: Pat
     assert "status.read" not in found["ada"]["unused"]  # leaves no trace, so nobody can say
     assert list(found["ada"]["could"]["data.read"]) == ["*"]
     assert list(found["ada"]["could"]["data.list"]) == ["dataset:any"]
-    assert (set(found["bob"]["could"]), set(found["bob"]["unused"])) == ({"predict", "feedback"}, {"predict"})
+    assert (set(found["bob"]["could"]), set(found["bob"]["unused"])) == (
+        {"predict", "feedback", "account.self"},
+        {"predict"},
+    )
     with pytest.raises(Denied):
         do(platform, "policy.review", person("builder"))
 
