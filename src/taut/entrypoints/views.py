@@ -98,38 +98,6 @@ def proof(result: Json) -> None:
     render.line(result["checkpoint"].rstrip("\n"))
 
 
-_SIGNS = {"add": "+", "change": "~", "remove": "-"}
-
-
-def plan(result: Json) -> None:
-    """What a project file changes, and what the gate says to it."""
-    from taut.entrypoints.policy_view import rights, text_changes
-
-    if not result["changes"]:
-        render.line("nothing changes: what is declared is what is applied")
-    for change in result["changes"]:
-        render.line(f"{_SIGNS[change['action']]} {change['kind']} {change['name']}")
-        for field in change["fields"]:
-            if change["kind"] == "policy file" and field["path"] == "text":
-                for line in text_changes(field["before"], field["after"]):
-                    render.line(f"    {line}")
-                continue
-            render.line(f"    {field['path']}: {_short(field['before'])} -> {_short(field['after'])}")
-    rights(result)
-    gate(result)
-
-
-def applied(result: Json) -> None:
-    plan(result)
-    if result["plan"]:
-        render.line(f"applied as {result['plan']}")
-
-
-def _short(value: object) -> str:
-    said = render.text(value)
-    return said if len(said) <= 60 else said[:57] + "..."
-
-
 def gate(result: Json) -> None:
     """A verdict with its reasons."""
     verdict = result.get("verdict")
@@ -145,16 +113,6 @@ def gate(result: Json) -> None:
         )
     for reason in reasons:
         render.line(f"  {reason}")
-
-
-def plans(result: Json) -> None:
-    rows = [
-        (p["number"], p["plan"], second(p["applied_at"]), p["actor"], p["digest"][:15], p.get("reverts_to"))
-        for p in result["plans"]
-    ]
-    render.table(
-        ("number", "plan", "applied", "by", "manifest", "returns to"), rows, empty="no project is applied"
-    )
 
 
 def releases(result: Json) -> None:

@@ -66,9 +66,9 @@ def plan(
     """What a project file would change, judged by the plan gate. Changes nothing."""
     if context.invoked_subcommand is not None:
         return
-    from taut.entrypoints import views
+    from taut.entrypoints import plan_view
 
-    session(context).act("plan.show", request_of(project, environment, allow_removal), views.plan)
+    session(context).act("plan.show", request_of(project, environment, allow_removal), plan_view.plan)
 
 
 def apply(
@@ -81,27 +81,27 @@ def apply(
 
     For example: taut apply --project project.py
     """
-    from taut.entrypoints import views
+    from taut.entrypoints import plan_view
 
-    session(context).act("plan.apply", request_of(project, environment, allow_removal), views.applied)
+    session(context).act("plan.apply", request_of(project, environment, allow_removal), plan_view.applied)
 
 
 def apply_first(here: Session, file: Path) -> None:
     """Apply a project file on the way to something else; ends the command when the gate does not admit it."""
-    from taut.entrypoints import views
+    from taut.entrypoints import plan_view
     from taut.entrypoints.errors import exit_code_of_result
 
     result = here.ask("plan.apply", request_of(file))
     if code := exit_code_of_result(result):
-        here.show(result, views.applied)
+        here.show(result, plan_view.applied)
         raise typer.Exit(code)
 
 
 def history(context: typer.Context, limit: int = 50) -> None:
     """List applied plans, the newest first."""
-    from taut.entrypoints import views
+    from taut.entrypoints import plan_view
 
-    session(context).act("plan.history", {"limit": limit}, views.plans)
+    session(context).act("plan.history", {"limit": limit}, plan_view.plans)
 
 
 def current(context: typer.Context) -> None:
@@ -120,9 +120,9 @@ def revert(
 
     For example: taut plan revert 3
     """
-    from taut.entrypoints import views
+    from taut.entrypoints import plan_view
 
-    session(context).act("plan.revert", {"to": to, "allow_removal": allow_removal}, views.applied)
+    session(context).act("plan.revert", {"to": to, "allow_removal": allow_removal}, plan_view.applied)
 
 
 def request_of(
