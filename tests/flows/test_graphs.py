@@ -11,11 +11,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from collector import Collector
 from installation import ORDER, Installation, Json, Up, until
 from test_stream_commands import all_of, publish
 
 pytestmark = pytest.mark.xdist_group("graphs")
 
+SPAN, WHOLE, KILLED = "00f067aa0ba902b7", "1" * 32, "2" * 32
 MORE = """
 
 @taut.model(
@@ -246,22 +248,43 @@ def test_code_is_a_node_whose_killed_worker_costs_no_answer(shop: Installation) 
         shares[name] = row["probability"]
     assert shares["mingled"] == pytest.approx((shares["late"] + shares["guess"]) / 2, abs=1e-6)
 
-    with shop.up() as up:
-        bearer = up.token()
-        url, headers = f"{up.data}/v1/predict/mingled", {"authorization": f"Bearer {bearer}"}
+    with Collector().running() as collector:
+        shop.environ = {"TAUT_OTLP": collector.url, "TAUT_OTLP_RATIO": "0"}
+        with shop.up() as up:
+            _kill_the_worker_of_a_node(up)
+            until(lambda: len(spans_of(collector, KILLED)) >= 4, said=lambda: str(collector.requests))
+            whole, died = spans_of(collector, WHOLE), spans_of(collector, KILLED)
+    for trace in (whole, died):
+        own = next(span for span in trace if span["parentSpanId"] == SPAN)
+        model = next(span for span in trace if span["name"] == "model")
+        nodes = [span for span in trace if span["name"].startswith("node ")]
+        assert {"node trees", "node guess"} <= {span["name"] for span in nodes}
+        assert {span["parentSpanId"] for span in nodes} == {own["spanId"]}
+        assert all(int(model["startTimeUnixNano"]) <= int(span["startTimeUnixNano"]) for span in nodes)
+        assert all(int(span["endTimeUnixNano"]) <= int(model["endTimeUnixNano"]) for span in nodes)
 
-        def ask() -> httpx.Response:
-            return httpx.post(url, json={"instances": [ORDER]}, headers=headers, timeout=20.0)
 
-        whole, alone = ask().json()["predictions"][0]["probability"], share(up, bearer, "late", ORDER)
-        assert whole != pytest.approx(alone)
-        (worker,) = workers(up)  # trees run in the gateway, code never does
-        os.kill(worker, signal.SIGKILL)
-        answers = [ask()]
-        until(lambda: answers.append(ask()) is None and "taut-fallback" not in answers[-1].headers)
+def spans_of(collector: Collector, trace: str) -> list[Json]:
+    return [span for span in collector.spans() if span["traceId"] == trace]
 
-        assert {one.status_code for one in answers} == {200}
-        assert {one.headers.get("taut-fallback") for one in answers} <= {None, "without=guess"}
-        for one in answers:
-            found = one.json()["predictions"][0]["probability"]
-            assert found == pytest.approx(alone if "taut-fallback" in one.headers else whole, abs=1e-6)
+
+def _kill_the_worker_of_a_node(up: Up) -> None:
+    bearer = up.token()
+    url, headers = f"{up.data}/v1/predict/mingled", {"authorization": f"Bearer {bearer}"}
+
+    def ask(trace: str) -> httpx.Response:
+        traced = {**headers, "traceparent": f"00-{trace}-{SPAN}-01"}
+        return httpx.post(url, json={"instances": [ORDER]}, headers=traced, timeout=20.0)
+
+    whole, alone = ask(WHOLE).json()["predictions"][0]["probability"], share(up, bearer, "late", ORDER)
+    assert whole != pytest.approx(alone)
+    (worker,) = workers(up)  # trees run in the gateway, code never does
+    os.kill(worker, signal.SIGKILL)
+    answers = [ask(KILLED)]
+    until(lambda: answers.append(ask("3" * 32)) is None and "taut-fallback" not in answers[-1].headers)
+
+    assert {one.status_code for one in answers} == {200}
+    assert {one.headers.get("taut-fallback") for one in answers} <= {None, "without=guess"}
+    for one in answers:
+        found = one.json()["predictions"][0]["probability"]
+        assert found == pytest.approx(alone if "taut-fallback" in one.headers else whole, abs=1e-6)

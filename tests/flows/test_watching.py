@@ -6,13 +6,12 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from collector import Collector
 from installation import ORDER, Installation, Up, free_ports, until
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,50 +19,6 @@ pytestmark = pytest.mark.xdist_group("watching")
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PLANTED = "planted-hunter2"
-
-
-class Collector:
-    """A collector of traces on this machine, as OTLP over HTTP wants one."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        kept = self.requests
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                kept.append((self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
-                self.send_response(200)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    @contextmanager
-    def running(self) -> Iterator[Collector]:
-        thread = threading.Thread(target=self._server.serve_forever)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
-
-    def spans(self) -> list[dict[str, Any]]:
-        return [
-            span
-            for _, _, document in list(self.requests)
-            for resource in document["resourceSpans"]
-            for scope in resource["scopeSpans"]
-            for span in scope["spans"]
-        ]
 
 
 @pytest.fixture(scope="module")
