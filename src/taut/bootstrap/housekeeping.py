@@ -17,6 +17,7 @@ from taut.serving.predictions import SegmentSeal
 from taut.trust.ledger import Entry
 from taut.workflows.decisions import tell_decisions
 from taut.workflows.publish import what_changes
+from taut.workflows.rotation import finish
 
 LogFailure = Callable[[str, BaseException], None]
 Warn = Callable[..., None]
@@ -28,6 +29,7 @@ _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
 _EMERGENCY_S: Final = 30.0
+_ROTATION_S: Final = 30.0
 _PAUSE_MAX_S: Final = 60.0
 _REFRESH_S: Final = MAX_AGE_S / 6
 
@@ -52,6 +54,7 @@ class Housekeeper:
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
+            ("finish a rotation of keys", _ROTATION_S, self._finish_rotations),
             ("renew the serving snapshot", _REFRESH_S, self._refresh),
             ("look for an emergency", _EMERGENCY_S, self._say_emergency),
         ]
@@ -121,6 +124,9 @@ class Housekeeper:
 
     def _tell_decisions(self) -> None:
         tell_decisions(self._platform, self._platform.stories)
+
+    def _finish_rotations(self) -> None:
+        finish(self._platform, actor="control", progress=lambda _said, _share: None)
 
     def _seal(self) -> None:
         seal_segments(self._platform)

@@ -243,9 +243,8 @@ class Platform:
         from taut.serving.snapshot import SnapshotStore, TrustFile
 
         folder = self.home / "serving"
-        trust = TrustFile(folder / "trust.json")
-        store = SnapshotStore(folder, trust)
-        trust.write(self.keys.public_keys(purpose="snapshot"))
+        store = SnapshotStore(folder, TrustFile(folder / "trust.json"))
+        store.trust(self.keys.public_keys(purpose="snapshot"))
         return store
 
     @cached_property
@@ -280,6 +279,7 @@ class Platform:
                 above=self.snapshots.issued(),
             )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)
+            self.snapshots.trust(self.keys.public_keys(purpose="snapshot"))  # after: the key may be a new one
             if self.publisher is None:
                 self.snapshots.save(statement.to_json())
             else:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from taut.core.errors import Conflict, TautError
+from taut.entrypoints.doctor_keys import ages
 from taut.entrypoints.doctor_tls import certificate
 from taut.entrypoints.findings import Finding
 
@@ -37,6 +38,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
         ("disk", lambda: _disk(home)),
         ("home", lambda: _home(home)),
         ("keys", lambda: _keys(home)),
+        ("key ages", lambda: ages(home, environ)),
         ("lock", lambda: _lock(home)),
         ("socket", lambda: _socket(home)),
         ("ports", lambda: _ports(home)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from taut.adapters.durable import as_unavailable, private_folder, remove_file, replace_file, sweep
+from taut.adapters.durable import as_unavailable, locked, private_folder, remove_file, replace_file, sweep
 from taut.core.errors import Corrupt, InvalidInput, NotFound
 from taut.ports.keys import Keys
 from taut.ports.world import Random
@@ -56,8 +57,28 @@ class FileSecrets:
             nonce=nonce,
             sealed=AESGCM(key).encrypt(nonce, plain, context),
         )
-        with as_unavailable(f"secret {name} cannot be stored in {self._folder}"):
+        with as_unavailable(f"secret {name} cannot be stored in {self._folder}"), self._lock():
             replace_file(path, msgspec.msgpack.encode(file))
+
+    def rewrap(self) -> int:
+        return sum(self._rewrap(name) for name in self.names())
+
+    def _rewrap(self, name: str) -> bool:
+        path, context = self._path(name), _context(name)
+        with as_unavailable(f"secret {name} cannot be stored in {self._folder}"), self._lock():
+            try:
+                file = msgspec.msgpack.decode(path.read_bytes(), type=_File)
+            except FileNotFoundError:
+                return False  # deleted since it was listed
+            except ValueError as error:
+                raise Corrupt(f"secret {name} was changed in {path}: put it again") from error
+            key = self._keys.unwrap(file.wrapped, purpose="data", context=context)
+            wrapped = self._keys.wrap(key, purpose="data", context=context)
+            replace_file(path, msgspec.msgpack.encode(msgspec.structs.replace(file, wrapped=wrapped)))
+        return True
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return locked(self._folder / "lock")
 
     def get(self, name: str) -> str:
         path, context = self._path(name), _context(name)
@@ -79,7 +100,9 @@ class FileSecrets:
     def delete(self, name: str) -> None:
         path = self._path(name)
         with as_unavailable(f"secret {name} cannot be deleted from {self._folder}"):
-            if not remove_file(path):
+            with self._lock():
+                found = remove_file(path)
+            if not found:
                 raise _unknown(name)
 
     def names(self) -> tuple[str, ...]:

@@ -50,6 +50,13 @@ class SnapshotStore:
         self._trust: Final = trust
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
+    def trust(self, keys: Sequence[PublicKey]) -> None:
+        """Let gateways believe these keys from now on; called with a new one before anything signed by it is saved."""
+        with contextlib.suppress(Unavailable, Corrupt):
+            if self._trust.read() == tuple(keys):
+                return
+        self._trust.write(keys)
+
     def save(self, data: bytes) -> ServingSnapshot:
         """Keep a newly issued snapshot. Raises Conflict when it is not newer than what is there; see open_snapshot."""
         return self._save("snapshot.json", data)

@@ -80,6 +80,15 @@ class SecretsSuite(ABC):
         secrets.put("a", "mended")
         assert secrets.get("a") == "mended"
 
+    def test_what_is_wrapped_anew_reads_as_before(self, tmp_path: Path) -> None:
+        secrets = self.open(tmp_path)
+        assert secrets.rewrap() == 0
+        secrets.put("a", "one")
+        secrets.put("b/c", "two")
+        assert secrets.rewrap() == 2
+        for opened in (secrets, self.open(tmp_path)):
+            assert (opened.get("a"), opened.get("b/c"), opened.names()) == ("one", "two", ("a", "b/c"))
+
     @pytest.mark.parametrize(
         "name", ["", "/", "/a", "a/", "a//b", "..", "../a", "A", "a b", "a.b", "a+b", "é", "a" * 201]
     )

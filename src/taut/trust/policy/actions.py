@@ -55,6 +55,8 @@ ACTIONS: Final[dict[str, str]] = {
     OWN: "sign in and out, and change one's own password and second factors",
     "user.admin": "add, change and disable principals",
     "key.admin": "make and revoke API keys",
+    "keys.read": "see the installation's own keys and their ages",
+    "keys.rotate": "rotate the installation's own keys",
     "token.create": "issue tokens",
     "token.revoke": "revoke tokens",
     "policy.read": "see the policies",
@@ -79,7 +81,7 @@ DISCLOSING: Final = (
 """What hands out rows, or a model that was made from them: each time is a leaf of the ledger."""
 
 _SEE: Final = (
-    "data.list", "run.read", "model.read", "model.verify", "edge.read", "release.read", "plan.read", "policy.read", "fleet.read",
+    "data.list", "run.read", "model.read", "model.verify", "edge.read", "release.read", "plan.read", "policy.read", "keys.read", "fleet.read",
     "status.read", "explain",
 )  # fmt: skip
 

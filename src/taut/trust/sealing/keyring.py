@@ -17,6 +17,7 @@ from taut.ports.keys import Keys, Purpose
 from taut.ports.records import Tx
 from taut.ports.world import Clock, Random
 from taut.trust.sealing.tables import data_keys, subject_keys
+from taut.trust.sealing.tenant import TenantKeys, named_context, unwrap_named, unwrap_subject
 
 KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 6
@@ -35,13 +36,14 @@ class SubjectKey(NamedTuple):
 class Keyring:
     """Reads and writes wrapped keys in the caller's transaction.
 
-    Nothing is kept in memory between calls: a key that another process forgot must be gone here too.
+    No person's key is kept in memory between calls: one that another process forgot must be gone here too.
     """
 
     def __init__(self, keys: Keys, random: Random, clock: Clock) -> None:
         self._keys = keys
         self._random = random
         self._clock = clock
+        self.tenant = TenantKeys(keys, random, clock)
 
     def pseudonyms(self, tx: Tx, subjects: Sequence[str], *, create: bool) -> dict[str, str]:
         """Return the pseudonym of each subject: HMAC-SHA256, 128 bits, the same for ever in this installation.
@@ -56,23 +58,28 @@ class Keyring:
     def subject_keys(self, tx: Tx, pseudonyms: Iterable[str]) -> dict[str, SubjectKey]:
         """Return the keys of those who have one."""
         found: dict[str, SubjectKey] = {}
+        ciphers = self.tenant.open(tx)
         table = subject_keys.c
         for some in _batches(sorted(pseudonyms)):
-            rows = tx.execute(select(table.pseudonym, table.wrapped).where(table.pseudonym.in_(some)))
-            for pseudonym, wrapped in rows:
-                key = self._keys.unwrap(wrapped, purpose="subject", context=_context(pseudonym))
+            rows = tx.execute(
+                select(table.pseudonym, table.under, table.wrapped).where(table.pseudonym.in_(some))
+            ).all()
+            for pseudonym, under, body in rows:
+                key = unwrap_subject(ciphers, body, under=under, pseudonym=pseudonym)
                 found[pseudonym] = SubjectKey(key, _key_id(key))
         return found
 
     def make_subject_keys(self, tx: Tx, pseudonyms: Iterable[str]) -> dict[str, SubjectKey]:
         now_us = to_us(self._clock.now())
+        under = self.tenant.current(tx, create=True)
+        cipher = self.tenant.open(tx)[under]
         made: dict[str, SubjectKey] = {}
         for some in _batches(list(pseudonyms)):
             rows = []
             for pseudonym in some:
                 key = self._random.bytes(KEY_BYTES)
-                wrapped = self._keys.wrap(key, purpose="subject", context=_context(pseudonym))
-                rows.append({"pseudonym": pseudonym, "wrapped": wrapped, "created_us": now_us})
+                body = self.tenant.wrap(cipher, key, under=under, pseudonym=pseudonym)
+                rows.append({"pseudonym": pseudonym, "under": under, "wrapped": body, "created_us": now_us})
                 made[pseudonym] = SubjectKey(key, _key_id(key))
             tx.execute(insert(subject_keys), rows)
         return made
@@ -87,15 +94,14 @@ class Keyring:
 
     def data_key(self, tx: Tx, name: str, *, size: int, purpose: Purpose, create: bool) -> bytes | None:
         """Return the data key of that name, made on first use when `create`."""
-        context = b"sealing/" + name.encode()
         wrapped = tx.execute(select(data_keys.c.wrapped).where(data_keys.c.name == name)).scalar()
         if wrapped is not None:
-            return self._keys.unwrap(wrapped, purpose=purpose, context=context)
+            return unwrap_named(self._keys, name, purpose, wrapped)
         if not create:
             return None
         key = self._random.bytes(size)
-        wrapped = self._keys.wrap(key, purpose=purpose, context=context)
-        row = {"name": name, "wrapped": wrapped, "created_us": to_us(self._clock.now())}
+        wrapped = self._keys.wrap(key, purpose=purpose, context=named_context(name))
+        row = {"name": name, "purpose": purpose, "wrapped": wrapped, "created_us": to_us(self._clock.now())}
         tx.execute(insert(data_keys), [row])
         return key
 
@@ -117,10 +123,6 @@ def mac_text(key: bytes, message: bytes) -> str:
 
 def _key_id(key: bytes) -> bytes:
     return hashlib.sha256(b"taut/seal/key-id" + key).digest()[:KEY_ID_BYTES]
-
-
-def _context(pseudonym: str) -> bytes:
-    return b"sealing/subject/" + pseudonym.encode()
 
 
 def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -28,6 +28,7 @@ from taut.project.manifest import PersonalHandling
 from taut.trust.sealing.keyring import KEY_ID_BYTES, Keyring, SubjectKey, subject_text
 from taut.trust.sealing.masks import Masks, redact_values
 from taut.trust.sealing.plain import from_plain, to_plain
+from taut.trust.sealing.tenant import TenantKeys
 
 SEALED_PREFIX: Final = "tsl1."
 _NONCE_BYTES: Final = 12
@@ -176,6 +177,11 @@ class Sealer(Masks):
             plain.append(from_plain(values, name=column, dtype=(dtypes or {}).get(column)))
             forgotten += lost
         return Unsealed(frame=frame.with_columns(plain), forgotten=forgotten)
+
+    @property
+    def tenant(self) -> TenantKeys:
+        """The key that wraps persons' keys: rotated and re-wrapped there."""
+        return self._keyring.tenant
 
     def _check_owners(self, tx: Tx, people: pl.Series, parts: Mapping[str, pl.DataFrame]) -> None:
         names = people.drop_nulls().unique().to_list()

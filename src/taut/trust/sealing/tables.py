@@ -12,6 +12,7 @@ subject_keys = Table(
     Column(
         "pseudonym", String(22), primary_key=True
     ),  # of the person; the plain name is nowhere in this table
+    Column("under", BigInteger, nullable=False),  # the version of the tenant's key that wrapped it
     Column("wrapped", LargeBinary, nullable=False),
     Column("created_us", BigInteger, nullable=False),
 )
@@ -20,6 +21,7 @@ data_keys = Table(
     "sealing_data_keys",
     metadata,
     Column("name", String(128), primary_key=True),
+    Column("purpose", String(16), nullable=False),  # of the holder's key that wrapped it
     Column("wrapped", LargeBinary, nullable=False),
     Column("created_us", BigInteger, nullable=False),
 )

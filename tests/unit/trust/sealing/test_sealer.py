@@ -107,7 +107,7 @@ def test_the_sealed_form_holds_neither_value_nor_person(room: Room) -> None:
     assert "Ann" not in value
     assert "example" not in value
     with room.records.read() as tx:
-        ((pseudonym, wrapped, _),) = tx.execute(select(subject_keys)).all()
+        ((pseudonym, _, wrapped, _),) = tx.execute(select(subject_keys)).all()
     assert "ann" not in pseudonym
     assert b"ann" not in wrapped
 

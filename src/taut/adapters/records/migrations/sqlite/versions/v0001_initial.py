@@ -504,6 +504,7 @@ def upgrade() -> None:
     op.create_table(
         "sealing_data_keys",
         sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("purpose", sa.String(length=16), nullable=False),
         sa.Column("wrapped", sa.LargeBinary(), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
@@ -511,6 +512,7 @@ def upgrade() -> None:
     op.create_table(
         "sealing_subject_keys",
         sa.Column("pseudonym", sa.String(length=22), nullable=False),
+        sa.Column("under", sa.BigInteger(), nullable=False),
         sa.Column("wrapped", sa.LargeBinary(), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("pseudonym"),
