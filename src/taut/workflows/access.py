@@ -12,6 +12,7 @@ from taut.core.times import from_us, to_us
 from taut.serving.predictions.record import decode_record
 from taut.trust.identity import OWNER, Principal
 from taut.trust.policy import ACTIONS, DISCLOSING, Facts, Policy, facts
+from taut.trust.policy.actions import OWN
 from taut.workflows.rooms import Rooms
 
 ACCESSED: Final = "data.accessed"
@@ -28,12 +29,17 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "batch.scored": "batch.score", "stream.begun": "stream.run", "plan.applied": "plan.apply",
     "identity.principal.": "user.admin", "identity.token.created": "token.create",
     "identity.token.revoked": "token.revoke", "identity.tokens.revoked": "token.revoke",
-    "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
+    "identity.invited": "user.admin", "identity.session.": "account.self", "identity.sessions.": "account.self",
+    "identity.password.": "account.self", "identity.totp.": "account.self", "identity.recovery_code.": "account.self",
+    "machine.": "fleet.join", "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
 }  # fmt: skip
 """What somebody did, by the kind of the leaf that it left; a kind that ends with a dot stands for all that begin so."""
 
-TRACED: Final = frozenset({*LEAF_ACTIONS.values(), *DISCLOSING, "predict"})
-"""Actions that leave a trace of who did them; of the others nobody can say that they were not used."""
+TRACED: Final = frozenset({*LEAF_ACTIONS.values(), *DISCLOSING, "predict"}) - {OWN}
+"""Actions that leave a trace of who did them; of the others nobody can say that they were not used.
+
+One's own account is nothing that a review takes away.
+"""
 
 _RESOURCES: Final = {
     "data": "dataset", "features": "features", "model": "model", "train": "model", "release": "endpoint",

@@ -15,6 +15,7 @@ from taut.entrypoints.operations.operation import (
     Platform,
     Progress,
     Request,
+    note_access,
     to_json,
 )
 from taut.trust.lineage import lineage_as_json
@@ -76,15 +77,19 @@ def _why(platform: Platform, caller: Caller, request: WhyShow, _progress: Progre
         from taut.workflows.why import why_request
 
         id_ = request.id.removeprefix("request:")
-        _require_reading(platform, caller, id_)
+        own = _require_reading(platform, caller, id_)
         told: Json = why_request(platform, id_, depth=request.depth)
+        if not own:
+            note_access(platform, caller, "log.read", f"request:{id_[:128]}", operation="why.show")
         return {**told, "events": _request_events(platform, told)} if request.openlineage else told
     if is_result_row(request.id):
         from taut.workflows.why_result import why_result_row
 
         context = {"plane": "control", "local": caller.local}
-        platform.policy.require(caller.principal, "batch.read", request.id.partition("@")[0], context)
+        result = request.id.partition("@")[0]
+        platform.policy.require(caller.principal, "batch.read", result, context)
         explained: Json = why_result_row(platform, request.id, depth=request.depth)
+        note_access(platform, caller, "batch.read", result, operation="why.show")
         return explained
     with platform.records.read() as tx:
         for ref in (
@@ -119,17 +124,21 @@ def _request_events(platform: Platform, told: Json) -> list[Json]:
     return [*found, *to_json(answering)]
 
 
-def _require_reading(platform: Platform, caller: Caller, id_: str) -> None:
-    """Raise Denied unless the caller asked this himself, or may read the log: the explanation repeats what was sent."""
+def _require_reading(platform: Platform, caller: Caller, id_: str) -> bool:
+    """Return whether the caller asked this himself. Raises Denied unless he did, or may read the log.
+
+    The explanation repeats what was sent.
+    """
     try:
         if platform.predictions.find(id_).principal == caller.principal.id:
-            return
+            return True
     except NotFound:
         pass  # whoever may read the log is told so by the explanation; others learn nothing
     resource = f"request:{id_[:128]}"
     platform.policy.require(
         caller.principal, "log.read", resource, {"plane": "control", "local": caller.local}
     )
+    return False
 
 
 def is_request(text: str) -> bool:

@@ -183,15 +183,13 @@ def perform(
     with room_for(operation.name):
         result = operation.handle(platform, caller, request, progress)
     if operation.discloses:
-        _note_access(platform, caller, operation, resource)
+        note_access(platform, caller, operation.action, resource, operation=operation.name)
     return result
 
 
-def _note_access(platform: Platform, caller: Caller, operation: Operation, resource: str) -> None:
+def note_access(platform: Platform, caller: Caller, action: str, resource: str, *, operation: str) -> None:
     """Leave a leaf about rows that are handed out, before they are."""
-    entry = Entry(
-        ACCESSED, resource, caller.principal.id, {"action": operation.action, "operation": operation.name}
-    )
+    entry = Entry(ACCESSED, resource, caller.principal.id, {"action": action, "operation": operation})
     transact(platform.records, lambda tx: platform.ledger.append(tx, entry))
 
 

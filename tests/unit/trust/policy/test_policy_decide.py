@@ -161,6 +161,13 @@ def test_an_evaluation_that_errs_is_a_denial_although_another_policy_permits() -
     assert "could not be evaluated" in decision.reasons[0]
 
 
+def test_a_name_that_is_no_text_is_denied() -> None:
+    for id_, resource in (("a\ud800", "endpoint:x"), ("alice", "endpoint:\udcff")):
+        decision = GENEROUS.decide(someone("admin", id=id_), "predict", resource)
+        assert not decision.allow
+        assert decision.errors
+
+
 def test_require_says_who_what_and_why() -> None:
     with pytest.raises(Denied, match="alice may not train on model:x: no policy permits it"):
         POLICY.require(someone("predictor"), "train", "model:x")
