@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import TyperInfo
 
 from taut.entrypoints.cli import (
     batch,
@@ -39,8 +40,12 @@ The global options may stand before or after the noun. Exit codes: 0 done, 2 inv
 """
 
 
-def build() -> typer.Typer:
-    """Build the command line."""
+def build(noun: str = "") -> typer.Typer:
+    """Build the command line.
+
+    noun: the only one that will be asked for, where that is known. Typer looks at every parameter of every command
+    that there is, which takes longer than most commands.
+    """
     app = typer.Typer(
         name="taut", help=_HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -64,7 +69,15 @@ def build() -> typer.Typer:
         demo,
     ):
         module.register(app)
+    groups = [group for group in app.registered_groups if _name_of(group) == noun]
+    commands = [command for command in app.registered_commands if command.name == noun]
+    if groups or commands:  # else it is a slip, and the whole is needed to say what was meant
+        app.registered_groups, app.registered_commands = groups, commands
     return app
+
+
+def _name_of(group: TyperInfo) -> str:
+    return str(group.typer_instance.info.name) if group.typer_instance else ""
 
 
 def _print_version(asked: bool) -> None:

@@ -26,3 +26,14 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(word)
     return globals_ + rest
+
+
+def noun_of(hoisted: Sequence[str]) -> str:
+    """Return the first word after the global options of `hoist`, empty where it is an option or there is none."""
+    words = iter(hoisted)
+    for word in words:
+        if word in _WITH_VALUE:
+            next(words, None)
+        elif word not in _FLAGS and word.partition("=")[0] not in _WITH_VALUE:
+            return "" if word.startswith("-") else word
+    return ""

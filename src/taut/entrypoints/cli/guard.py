@@ -15,8 +15,9 @@ _USAGE: Final = 2
 def guarded(words: Sequence[str], *, json: bool, debug: bool) -> int:
     """Parse and run; see `run`."""
     from taut.entrypoints.cli.app import build
+    from taut.entrypoints.cli.arguments import noun_of
 
-    command = typer.main.get_command(build())
+    command = typer.main.get_command(build(noun_of(words)))
     try:
         ended = command.main(args=list(words), prog_name="taut", standalone_mode=False)
     except typer.Exit as end:
