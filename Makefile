@@ -75,8 +75,8 @@ RIVAL_STAMPS := $(RIVALS:%=.venvs/rivals-%/rival.stamp)
 bench: $(BENCH)/bench.stamp $(if $(ONLY),$(if $(filter rivals,$(ONLY)),$(RIVAL_STAMPS)),$(RIVAL_STAMPS)) ## benchmarks beside rivals: a table, and benchmarks/results.json (ONLY="data ledger" runs some; KEEP=1 keeps their figures)
 	@$(BENCH)/bin/python -m benchmarks $(if $(KEEP),--keep) $(ONLY)
 
-crash: $(VENV)/dev.stamp ## kill -9 at every edge, not only at a sample
-	TAUT_CRASH=all $(PY) -m pytest -q -m crash
+crash: $(VENV)/dev.stamp ## kill -9 at every edge, not only at a sample: a line each, a quarter of an hour to a half
+	TAUT_CRASH=all $(PY) -m pytest -n $(TESTERS) --dist loadgroup -v -m crash
 
 format: $(VENV)/dev.stamp ## format and sort in place
 	$(VENV)/bin/ruff format .

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crashes import Books, Death, assert_nothing_runs, edges_of, jobs_of
+from crashes import Books, Death, assert_nothing_runs, edges_of, from_edge, jobs_of
 from installation import Installation, Json, Told, until
 
 ROWS = 5_981
@@ -264,18 +264,19 @@ def test_a_control_that_is_killed_carries_on_when_it_is_back(
 
 
 @pytest.mark.crash
+@pytest.mark.parametrize("edge", edges_of("batch", EDGES, sample=3))
 def test_a_command_killed_at_any_edge_scores_once_in_the_end(
-    released_template: Installation, tmp_path: Path, undisturbed: Json
+    released_template: Installation, tmp_path: Path, undisturbed: Json, edge: int
 ) -> None:
     words = (*SCORE, "--chunk-rows", "2000")
-    for edge in edges_of("batch", EDGES, sample=3):
-        shop = released_template.copy_to(tmp_path / f"shop-{edge}")
-        death = Death(tmp_path / f"death-{edge}")
-        death.arm("command", edge)
+    for at in from_edge(edge, EDGES):
+        shop = released_template.copy_to(tmp_path / f"shop-{at}")
+        death = Death(tmp_path / f"death-{at}")
+        death.arm("command", at)
         told = Installation(shop.folder, environ=death.environ).process(*words)
         if not death.came:
             assert told.code == 0, told
-            assert edge > EDGES
+            assert at > EDGES
             break
         assert told.code == -signal.SIGKILL, told
         assert_nothing_runs(shop)
