@@ -26,11 +26,11 @@ def load_quantization() -> Any:
     return onnxruntime.quantization
 
 
-def session_options() -> Any:
-    """Return the options under which models are served: one thread, and no word to the log."""
+def session_options(*, threads: int = 1) -> Any:
+    """Return the options under which models are served: so many threads, none of which spins, and no word to the log."""
     ort = load_onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4

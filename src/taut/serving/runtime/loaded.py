@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -22,7 +22,12 @@ _SLOW_ROWS: Final = 8
 
 
 class LoadedModel(ModelForm):
-    """A model in memory. It does no input or output. A subclass measures its cost once it can run."""
+    """A model in memory. It does no input or output. A subclass measures its cost once it can run.
+
+    counter_s: by what that is timed.
+    """
+
+    counter_s: Callable[[], float] = staticmethod(time.perf_counter)
 
     @abstractmethod
     def raw(self, feed: Feed) -> npt.NDArray[Any]:
@@ -54,23 +59,27 @@ class LoadedModel(ModelForm):
 
         A slow model is measured with a few rows only: loading must not take longer than a moment.
         """
-        neutral = [_NEUTRAL[item.column.dtype] for item in self.signature.inputs]
         try:
-            one_us = self._best_us([neutral])
+            one_us = self._best_us(1)
             rows = _MEASURED_ROWS if one_us < _SLOW_US else _SLOW_ROWS
-            many_us = self._best_us([neutral] * rows)
+            many_us = self._best_us(rows)
         except Exception:  # noqa: BLE001 - a model may rightly refuse values that no row has; then no fit
             return None
         row_us = max(0.0, (many_us - one_us) / (rows - 1))
         return Cost(base_us=max(0.0, one_us - row_us), row_us=row_us)
 
-    def _best_us(self, rows: Sequence[Sequence[Value]]) -> float:
-        feed = self.encode(rows if self.row_major else list(map(list, zip(*rows, strict=True))))
+    def neutral(self, count: int) -> Feed:
+        """Return the tensors of so many rows of neutral values. Raises InvalidInput where the model has none."""
+        values = [_NEUTRAL[item.column.dtype] for item in self.signature.inputs]
+        return self.encode([values] * count if self.row_major else [[value] * count for value in values])
+
+    def _best_us(self, rows: int) -> float:
+        feed = self.neutral(rows)
         best_s = float("inf")
         for _ in range(4):
-            start_s = time.perf_counter()
+            start_s = self.counter_s()
             self.raw(feed)
-            best_s = min(best_s, time.perf_counter() - start_s)
+            best_s = min(best_s, self.counter_s() - start_s)
         return best_s * 1e6
 
 

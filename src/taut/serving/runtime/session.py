@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
 
-from taut.core.errors import Corrupt, Denied, InvalidInput
+from taut.core.errors import Corrupt, Denied, InvalidInput, TautError
 from taut.core.ort import load_onnxruntime, session_options
 from taut.core.schema import DType, ModelSignature
 from taut.serving.errors import BadAnswer
@@ -24,9 +25,11 @@ class OnnxModel(LoadedModel):
     """An ONNX model in memory. `infer` may be called from several threads."""
 
     def __init__(
-        self, session: Any, signature: ModelSignature, tensors: dict[str, tuple[str, int]], *, output: str
-    ) -> None:
+        self, session: Any, signature: ModelSignature, tensors: dict[str, tuple[str, int]], *, output: str,
+        counter_s: Callable[[], float] = time.perf_counter,
+    ) -> None:  # fmt: skip
         super().__init__(signature, tensors)
+        self.counter_s = counter_s
         self._run: Final = session.run
         self._outputs: Final = [output]
         self.cost = self.measure()
@@ -42,11 +45,23 @@ class OnnxModel(LoadedModel):
         return tensor
 
 
-def load(model: Path | bytes, signature: ModelSignature) -> OnnxModel:
+def on_one_core(data: bytes) -> Any:
+    """Return a session of one thread of the CPU."""
+    return ort.InferenceSession(data, session_options(), providers=["CPUExecutionProvider"])
+
+
+def load(
+    model: Path | bytes,
+    signature: ModelSignature,
+    *,
+    open_session: Callable[[bytes], Any] = on_one_core,
+    counter_s: Callable[[], float] = time.perf_counter,
+) -> OnnxModel:
     """Load an ONNX model and check it against its signature.
 
     model: the file or its bytes. It is always loaded from memory, so that it cannot name other files (onnxruntime
     refuses external data then), and without registered libraries, so that custom operators are refused.
+    open_session: on another device; a TautError of it is passed on. counter_s: by what the cost is timed.
     Raises Corrupt when it is no model that this runtime can load; InvalidInput when it is one, but not that of the
     signature; Denied for a model that is code, which `load_apart` runs where it can harm nobody; NotFound is left to whoever
     fetches the file.
@@ -55,7 +70,9 @@ def load(model: Path | bytes, signature: ModelSignature) -> OnnxModel:
         raise Denied("the model is code, which never runs in this process: it is served by workers")
     data = model if isinstance(model, bytes) else model.read_bytes()
     try:
-        session = ort.InferenceSession(data, session_options(), providers=["CPUExecutionProvider"])
+        session = open_session(data)
+    except TautError:
+        raise
     except Exception as error:
         # onnxruntime has no base class of its own for a file that it cannot load
         raise Corrupt(f"the model cannot be loaded: {_first_line(error)}") from error
@@ -66,7 +83,7 @@ def load(model: Path | bytes, signature: ModelSignature) -> OnnxModel:
         _check_matrix(session, signature)
     else:
         _check_columns(tensors, signature)
-    return OnnxModel(session, signature, tensors, output=output)
+    return OnnxModel(session, signature, tensors, output=output, counter_s=counter_s)
 
 
 def _check_matrix(session: Any, signature: ModelSignature) -> None:
