@@ -163,6 +163,11 @@ def test_who_wants_code_where_it_never_runs_is_told_so(shop: Installation, tmp_p
         'late@1 is code, which runs in worker processes only, and endpoint late says runtime="inline"'
         in str(told)
     )
+    on_gpu = (other.folder / "project.py").read_text().replace('runtime="inline"', 'placement="cuda:0"')
+    other.write("project.py", on_gpu)
+    other("apply")
+    told = other("release", "start", "late", "1", expect=10)
+    assert "late@1 is code, which runs on the CPU" in str(told)
     assert "only ONNX models have variants" in other.refused(
         "model", "optimise", "late@1", exit_code=5, code="conflict"
     )

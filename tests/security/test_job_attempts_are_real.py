@@ -94,3 +94,36 @@ def test_a_process_that_is_to_stay_alone_signals_and_makes_others_where_it_is_no
 
     assert said[True] == "0"
     assert int(said[False]) >= 2  # the newest Landlock keeps it from signalling by itself
+
+
+DRIVER = """
+import sys
+from taut.bootstrap.sandbox import Rules, confine
+
+held = confine(Rules(memory_bytes=2**31, file_bytes=2**20, cpu_seconds=60, devices=tuple(sys.argv[1:2])), entered=())
+
+def opened(path):
+    try:
+        open(path, "r+b").close()
+        return "opened"
+    except PermissionError:
+        return "refused"
+
+print(any(name.startswith("landlock") for name in held), *map(opened, sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Landlock is Linux's")
+def test_a_worker_opens_the_accelerator_that_it_is_given_and_no_other(tmp_path: Path) -> None:
+    """What it is given is played by a file here: a rule of Landlock is about either alike."""
+    nodes = [tmp_path / "nvidia0", tmp_path / "nvidia1"]
+    for node in nodes:
+        node.touch()
+
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", DRIVER, *map(str, nodes)], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    if said[0] == "False":
+        pytest.skip("this kernel has no Landlock")
+    assert said[1:] == ["opened", "refused"]

@@ -29,6 +29,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: names of isolation that jobs must have or not run, such as `netns landlock`; empty takes what there is.
     model_memory: how much memory models may take in all gateways of this machine together, such as `4GiB`; empty is half of
         what the machine or the control group has.
+    devices: prices of an hour of a core and of each accelerator that models may run on, with the memory that one worker may take
+        of it, such as `cpu=0.05 cuda:0=2.5,20GiB`; empty has no accelerator.
     otlp: URL of a collector of OpenTelemetry traces over HTTP, such as `http://127.0.0.1:4318`; empty traces nothing.
     otlp_ratio: of the requests without a `traceparent`, how many are traced, 0 to 1.
     otlp_headers: sent to the collector, `name=value,name=value`.
@@ -46,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     keys_passphrase: str = ""
     sandbox: str = ""
     model_memory: str = ""
+    devices: str = ""
     otlp: str = ""
     otlp_ratio: str = "0.01"
     otlp_headers: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 
 from taut.bootstrap.config import Config
 from taut.bootstrap.joined import read_joined
+from taut.core.devices import Devices, parse_devices
 from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.core.evidence import Scalar
 from taut.ports.online import OnlineAuditor, OnlineReader, OnlineRow, Stretch
@@ -66,6 +68,12 @@ class Elsewhere:
 
     def newest_us(self, _feature_set: str) -> int | None:
         raise Unavailable(self._said)
+
+
+def machine_devices(config: Config) -> Devices:
+    """Return what models may run on here. Raises InvalidInput for settings that are not understood."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return parse_devices(config.devices, cores=cores)
 
 
 def system_random() -> Random:

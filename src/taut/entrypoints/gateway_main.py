@@ -22,7 +22,7 @@ import uvloop
 
 from taut import __version__
 from taut.bootstrap.config import Config
-from taut.bootstrap.gateway import open_online_reader, open_tracer, system_random
+from taut.bootstrap.gateway import machine_devices, open_online_reader, open_tracer, system_random
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
@@ -72,6 +72,7 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         loop.add_signal_handler(number, stop.set)
     listeners = [_inherited(fd) for fd in (arguments.fd, arguments.inner_fd) if fd >= 0]
     live = open_tls(paths_of(arguments))
+    devices = machine_devices(config)
     random = system_random()
     with (
         ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch") as pool,
@@ -100,10 +101,10 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         )
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
-        fleet = Fleet(start_zygote)
+        fleet = Fleet(start_zygote, tell=lambda what, why: said.info(what, why=why))
         node = GatewayNode(
             gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet,
-            model_memory_bytes=config.model_memory_bytes, probe=FeatureProbe(online), now_us=_now_us,
+            model_memory_bytes=config.model_memory_bytes, devices=devices, probe=FeatureProbe(online), now_us=_now_us,
         )  # fmt: skip
         await node.start_from_disk()
         dups = [listener.dup() for listener in listeners]

@@ -20,6 +20,7 @@ from taut.entrypoints.traffic import SILENT_S, newest_states
 from taut.serving.meters import (
     BATCH_ROWS,
     TIME_NS,
+    DevicesReading,
     HistogramReading,
     MeterReading,
     ModelsReading,
@@ -137,6 +138,10 @@ class _Families:
         self.workers = gauge("taut_workers", "Worker processes that are ready.", labels=series)
         self.wanted = gauge("taut_workers_wanted", "Worker processes that should be.", labels=series)
         self.spares = gauge("taut_workers_spare", "Worker processes that wait for one to end.", labels=series)
+        self.on_device = gauge("taut_workers_on_device", "Worker processes that are ready, by where they run their model.", labels=[*series, "device"])  # fmt: skip
+        self.displaced = gauge("taut_workers_displaced", "Whether some run on the CPU in an accelerator's place.", labels=series)  # fmt: skip
+        self.device_failures = counter("taut_device_failures", "Failures of accelerators, at load or while serving.", labels=series)  # fmt: skip
+        self.unit_cost = gauge("taut_device_usd_per_million_rows", "What a million rows cost where the model was tried, by what was measured.", labels=[*series, "device"])  # fmt: skip
         self.lost = counter("taut_workers_lost", "Worker processes that died.", labels=series)
         self.held = counter("taut_workers_held_seconds", "Time that worker processes stood still for taking too much processor time.", labels=series)  # fmt: skip
         self.waiting = gauge("taut_queue_rows", "Rows that wait for a worker.", labels=series)
@@ -174,10 +179,20 @@ class _Families:
             self.spares.add_metric(labels, lane.spares)
             self.lost.add_metric(labels, lane.lost)
             self.held.add_metric(labels, lane.held_s)
+            self._devices(labels, lane.devices)
             self.waiting.add_metric(labels, lane.waiting_rows)
             self.shed.add_metric(labels, lane.shed)
             rows = [(float(bound), bound) for bound in BATCH_ROWS]
             self.batch.add_metric(labels, _buckets(rows, BATCH_ROWS, lane.batch_rows), lane.batch_rows.total)
+
+    def _devices(self, labels: list[str], devices: DevicesReading) -> None:
+        for device, count in devices.workers.items():
+            self.on_device.add_metric([*labels, device], count)
+        self.displaced.add_metric(labels, int(bool(devices.lost)))
+        self.device_failures.add_metric(labels, devices.failures)
+        for trial in devices.trials:
+            if trial.usd_per_million is not None:
+                self.unit_cost.add_metric([*labels, trial.device], trial.usd_per_million)
 
     def _models(self, gateway: str, models: ModelsReading) -> None:
         self.models.add_metric([gateway, "loaded"], models.loaded)

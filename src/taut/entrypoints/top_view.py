@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = (
     "endpoint", "gateway", "version", "req/s", "p50 ms", "p99 ms", "4xx/s", "5xx/s", "shed/s", "queue", "batch",
-    "workers", "guard µs", "cache",
+    "workers", "device", "guard µs", "cache",
 )  # fmt: skip
 _MIB: Final = 2**20
 _EMPTY: Final = "no endpoint is served yet: release a model"
@@ -63,6 +63,12 @@ def _gateways(samples: Sequence[Sample]) -> list[str]:
             f"  {name} on {sample.gateway} is not ready: {'; '.join(why)}"
             for name, why in sorted(sample.endpoints.items())
         ]
+        lanes = () if sample.meters is None else sample.meters.lanes
+        said += [
+            f"  {lane.endpoints} on {sample.gateway} runs on the CPU in its accelerator's place: {lane.devices.lost}"
+            for lane in lanes
+            if lane.devices.lost
+        ]
     return said
 
 
@@ -97,6 +103,7 @@ def _cells(row: Row) -> list[str]:
         str(row.queue_rows) if row.workers_wanted else "-",
         _number(row.batch_rows, "{:.1f}"),
         workers,
+        row.devices or "cpu",
         _number(row.guard_us, "{:.1f}"),
         _number(row.cache_hits, "{:.0%}"),
     ]

@@ -52,7 +52,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint on one gateway, or on all. Quantiles and means are None where there was nothing to take them of.
 
     requests_per_s: answered, refused (status 4xx) and failed (5xx). guard_us: the median. batch_rows: the mean.
-    cache_hits: the share of answers from the result cache.
+    cache_hits: the share of answers from the result cache. devices: where its workers run, such as `cuda:0 cpu`; empty inline.
     """
 
     endpoint: str
@@ -71,6 +71,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     batch_rows: float | None
     workers: int
     workers_wanted: int
+    devices: str = ""
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,7 @@ class _Interval(msgspec.Struct):
     queue_rows: int = 0
     workers: int = 0
     wanted: int = 0
+    devices: set[str] = msgspec.field(default_factory=set)
     total: list[int] = msgspec.field(default_factory=lambda: [0] * (len(TIME_NS) + 1))
     guard: list[int] = msgspec.field(default_factory=lambda: [0] * (len(TIME_NS) + 1))
 
@@ -105,6 +107,8 @@ class _Interval(msgspec.Struct):
             mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, list):
                 mine[:] = [left + right for left, right in zip(mine, theirs, strict=True)]
+            elif isinstance(mine, set):
+                mine |= theirs
             elif isinstance(mine, str):
                 setattr(self, name, mine or theirs)
             else:
@@ -128,6 +132,7 @@ class _Interval(msgspec.Struct):
             batch_rows=self.batched_rows / self.batches if self.batches else None,
             workers=self.workers,
             workers_wanted=self.wanted,
+            devices=" ".join(sorted(self.devices, reverse=True)),
         )
 
 
@@ -249,6 +254,7 @@ def _add_lane(interval: _Interval, before: LaneReading | None, after: LaneReadin
     interval.queue_rows += after.waiting_rows
     interval.workers += after.workers
     interval.wanted += after.wanted
+    interval.devices |= set(after.devices.workers)
 
 
 def _since(before: HistogramReading | None, after: HistogramReading) -> tuple[tuple[int, ...], int]:

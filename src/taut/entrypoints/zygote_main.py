@@ -9,11 +9,13 @@ import sys
 from typing import Final
 
 from taut.bootstrap.sandbox import Rules, confine, enter_namespaces
+from taut.serving.placement import OrtHost
 from taut.serving.workers.worker import Order
 from taut.serving.workers.zygote import run
 
 _FILE_BYTES: Final = 2**30  # an answer of more than 64 KiB lies in an anonymous file
 _ROWS_MAX: Final = 1_000_000  # far more than a batch has
+_FILES_OF_DRIVERS: Final = 512
 _CPU_SECONDS: Final = 2**31 - 1  # a worker serves for as long as it is well
 
 
@@ -28,12 +30,12 @@ def main() -> int:
         width = len(order.signature.classes) or 1
         rules = Rules(
             memory_bytes=order.memory_bytes, file_bytes=min(_FILE_BYTES, max(2**20, _ROWS_MAX * width * 8)), cpu_seconds=_CPU_SECONDS, max_tasks=64,
-            max_files=64, alone=True,
+            max_files=_FILES_OF_DRIVERS if order.wish.paths else 64, alone=True, devices=order.wish.paths,
         )  # fmt: skip
         confine(rules, entered=entered)
 
     gc.freeze()  # what is imported now is shared with every worker for as long as nobody writes to it
-    run(door, confine_worker)
+    run(door, confine_worker, OrtHost())
     return 0
 
 

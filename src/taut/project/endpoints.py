@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from taut.core.devices import check_placement
 from taut.core.errors import InvalidInput
 from taut.project import words
 from taut.project.declare import declare
@@ -32,6 +33,7 @@ class Endpoint:
         audit: str = "crash-safe",
         runtime: str = "auto",
         profile: str = "latency",
+        placement: str = "auto",
         workers: int = 1,
         spares: int = 0,
         keep_loaded: bool | None = None,
@@ -47,7 +49,9 @@ class Endpoint:
         audit: what a prediction's record survives before the answer leaves: `crash-safe` the death of any process,
         `power-safe` the loss of power, `off` nothing (low risk only). runtime: where the model runs: `inline` in the
         gateway, `worker` in processes of its own, `auto` by its measured cost and its risk. profile: of a model in workers, `latency`
-        keeps batches so small that an answer is well within its SLO, `throughput` makes them as large as the SLO allows. workers: how many such
+        keeps batches so small that an answer is well within its SLO, `throughput` makes them as large as the SLO allows. placement: where workers run it: `auto` on the
+        cheapest device that is fast enough for the SLO, by what was measured when it was loaded, `cpu`, or an accelerator such
+        as `cuda:0`, with the CPU in its place while it fails. workers: how many such
         processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
         quota_per_s: requests a second for a principal.
@@ -82,6 +86,7 @@ class Endpoint:
             hedge_after=words.optional_duration(hedge_after, f"{what}: hedge_after"),
             runtime=words.one_of(runtime, ("auto", "inline", "worker"), f"{what}: runtime"),  # type: ignore[arg-type]  # as for audit
             profile=words.one_of(profile, ("latency", "throughput"), f"{what}: profile"),  # type: ignore[arg-type]  # as for audit
+            placement=_placement(placement, what),
             workers=words.whole(workers, f"{what}: workers", low=1, high=64),
             spares=words.whole(spares, f"{what}: spares", low=0, high=8),
             keep_loaded=words.optional_flag(keep_loaded, f"{what}: keep_loaded"),
@@ -93,6 +98,17 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"taut.Endpoint({self.name!r})"
+
+
+def _placement(value: str, what: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(
+            f'{what}: placement is {value!r}: write "auto", "cpu" or the name of an accelerator'
+        )
+    try:
+        return check_placement(value)
+    except InvalidInput as error:
+        raise InvalidInput(f"{what}: {error.message}") from None
 
 
 def _occasions(value: Sequence[str], what: str) -> tuple[Any, ...]:

@@ -184,6 +184,8 @@ def _check_endpoint(
         yield "hedge_after asks a second worker of one model, and this is a graph: remove it"
     if spec.spares and spec.runtime == "inline":
         yield 'spares wait for workers, and runtime="inline" has none: leave one of them out'
+    if spec.placement not in ("auto", "cpu") and spec.runtime == "inline":
+        yield f'placement={spec.placement!r} is for workers, and runtime="inline" has none: leave one of them out'
     if spec.profile == "throughput" and spec.runtime == "inline":
         yield 'profile="throughput" is for batches, which only workers make, and runtime="inline" has none: leave one of them out'
     for fallback in spec.fallback:

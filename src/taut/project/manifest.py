@@ -222,6 +222,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     audit: Literal["crash-safe", "power-safe", "off"] = "crash-safe"
     runtime: Literal["auto", "inline", "worker"] = "auto"
     profile: Literal["latency", "throughput"] = "latency"  # how batches are sized within the SLO
+    placement: str = "auto"  # where workers may run it: auto, cpu, or an accelerator such as cuda:0
     workers: int = 1  # processes of each gateway, where the model does not run inline
     spares: int = 0  # more of them, loaded, that wait for one to end
     keep_loaded: bool | None = None  # None loads it ahead, and evicts it where others need the memory more

@@ -291,6 +291,12 @@ def _runtime(rooms: Rooms, endpoint: EndpointSpec, version: VersionRef) -> Check
             'say runtime="worker", or leave it out, and apply the project'
         )
         return Check(name="runtime", outcome=Outcome.FAILED, message=said)
+    if form == "code" and endpoint.placement not in ("auto", "cpu"):
+        said = (
+            f"{version} is code, which runs on the CPU, and endpoint {endpoint.name} says "
+            f"placement={endpoint.placement!r}: leave it out, and apply the project"
+        )
+        return Check(name="runtime", outcome=Outcome.FAILED, message=said)
     where = "worker processes" if form == "code" else endpoint.runtime
     return Check(name="runtime", outcome=Outcome.PASSED, message=f"{form}, runs: {where}")
 

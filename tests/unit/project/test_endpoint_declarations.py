@@ -62,6 +62,18 @@ def test_a_profile_is_declared_for_workers_only(tmp_path: Path) -> None:
         declared(tmp_path, 'runtime="inline", profile="throughput"')
 
 
+def test_a_placement_is_declared_by_the_name_of_a_device(tmp_path: Path) -> None:
+    assert declared(tmp_path, "workers=2").placement == "auto"
+    for placement in ("cpu", "cuda", "cuda:1"):
+        assert declared(tmp_path, f"placement={placement!r}").placement == placement
+
+    for wrong in ("'gpu'", "'cuda:'", "'cuda:0:1'", "'CUDA'", "None", "3"):
+        with pytest.raises(InvalidInput, match=r"Endpoint 'late': placement is .*: write \"auto\""):
+            declared(tmp_path, f"placement={wrong}")
+    with pytest.raises(InvalidInput, match="is for workers"):
+        declared(tmp_path, 'runtime="inline", placement="cuda"')
+
+
 def test_spares_are_declared_for_workers_only(tmp_path: Path) -> None:
     assert declared(tmp_path, "workers=2, spares=1").spares == 1
 

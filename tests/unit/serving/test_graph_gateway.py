@@ -26,7 +26,7 @@ from taut.serving.predictions import PredictionReader, PredictionRecord
 from taut.serving.runtime import load
 from taut.serving.snapshot import CacheConfig, DefaultAnswer, EndpointConfig, PreviousVersion
 from taut.serving.tracing import Tracer
-from taut.serving.workers import WorkerModel
+from taut.serving.workers import Rota, WorkerModel
 from taut.testing.serving import DataPlane, matrix_model, matrix_signature, open_gateway, with_fields
 
 BODY = {"instances": [ROW, {"x0": -1.0, "x1": 0.0, "x2": 0.5}]}
@@ -55,7 +55,7 @@ class Lane:
         self.alive, self.idle, self.asked = alive, 1, 0
         self.play = play
         self.wanted, self.waiting_rows, self.shed, self.lost, self.spares, self.held_s = 1, 0, 0, 0, 0, 0.0
-        self.sizes = Histogram(BATCH_ROWS)
+        self.sizes, self.rota = Histogram(BATCH_ROWS), Rota()
 
     async def run(self, _feed: Any, rows: int, *, deadline_s: float, **_more: Any) -> Any:
         self.asked += 1

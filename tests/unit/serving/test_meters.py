@@ -24,6 +24,7 @@ from taut.serving.meters import (
     quantile,
     read_lanes,
 )
+from taut.serving.workers import Rota
 
 Observe = Callable[[Histogram, int], None]
 
@@ -160,10 +161,10 @@ def test_a_reading_survives_the_wire_and_one_of_another_layout_is_none() -> None
 
 
 class FakeLane:
-    name, shed, lost, alive, wanted, waiting_rows, spares = "late@1", 1, 2, 3, 4, 5, 1
+    name, shed, lost, alive, wanted, waiting_rows, spares, held_s = "late@1", 1, 2, 3, 4, 5, 1, 0.0
 
     def __init__(self) -> None:
-        self.sizes = Histogram(BATCH_ROWS)
+        self.sizes, self.rota = Histogram(BATCH_ROWS), Rota()
 
 
 def test_workers_that_two_endpoints_share_are_read_once() -> None:

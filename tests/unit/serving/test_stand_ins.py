@@ -29,7 +29,7 @@ from taut.serving.snapshot import (
     StaleAnswer,
     StandIn,
 )
-from taut.serving.workers import WorkerModel
+from taut.serving.workers import Rota, WorkerModel
 from taut.testing.serving import (
     DataPlane,
     columns_model,
@@ -89,7 +89,7 @@ class Lane:
     def __init__(self, name: str, play: Callable[[int], Awaitable[float]]) -> None:
         self.name = name
         self.loaded = SimpleNamespace(inputs={"input": ("tensor(float)", 2)}, cost=None)
-        self.alive, self.idle, self.asked = 1, 1, 0
+        self.alive, self.idle, self.asked, self.rota = 1, 1, 0, Rota()
         self.deadlines_s: list[float] = []
         self._play = play
 

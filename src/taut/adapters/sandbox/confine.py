@@ -45,7 +45,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     file, the hard stop behind whoever watches the tree. cpu_seconds: of one process. max_tasks: processes and threads.
     cpus: the processors that it may run on; empty leaves them as they are. alone: it makes no other process, only threads, and
     signals and adjusts none; for who shares a process namespace with others. nice: how far it stands back for others that
-    want the same processor, 0 to 19.
+    want the same processor, 0 to 19. devices: nodes of accelerators, and what their drivers read.
     """
 
     readable: tuple[str, ...] = ()
@@ -58,6 +58,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     cpus: tuple[int, ...] = ()
     alone: bool = False
     nice: int = 0
+    devices: tuple[str, ...] = ()
 
 
 def confine(rules: Rules, *, entered: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,6 +104,7 @@ def _paths(rules: Rules, entered: tuple[str, ...]) -> list[tuple[Path, int]]:
     allowed += [(Path(path), landlock.READ_FILE | landlock.WRITE_FILE) for path in _DEVICES]
     allowed += [(Path(path).resolve(), landlock.READ) for path in rules.readable]
     allowed += [(Path(path).resolve(), landlock.WRITE) for path in rules.writable]
+    allowed += [(Path(path), landlock.DEVICE) for path in rules.devices]
     proc = ("/proc",) if "procfs" in entered else _PROC_WITHOUT_NAMESPACE
     allowed += [(Path(path), landlock.READ) for path in proc]
     if "shm" in entered:

@@ -21,6 +21,7 @@ MAKE_SOCK, REFER, TRUNCATE, IOCTL_DEV = 1 << 9, 1 << 13, 1 << 14, 1 << 15
 _OF_FILES: Final = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 READ: Final = READ_FILE | READ_DIR
 READ_AND_RUN: Final = READ | EXECUTE
+DEVICE: Final = READ | EXECUTE | WRITE_FILE | IOCTL_DEV
 # No links, sockets, devices: whoever reads the folder afterwards must not be led elsewhere.
 WRITE: Final = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | REFER | TRUNCATE
 

@@ -57,7 +57,7 @@ def up(
     may be replaced while it runs (`taut tls create` makes a pair for a try).
     """
     from taut.bootstrap.config import Config
-    from taut.bootstrap.gateway import trace_settings
+    from taut.bootstrap.gateway import machine_devices, trace_settings
     from taut.bootstrap.joined import refuse_joined
     from taut.core.errors import InvalidInput
     from taut.entrypoints.cli.project import apply_first
@@ -68,7 +68,8 @@ def up(
 
     here = session(context)
     config = Config.load(here.home, here.environ)
-    trace_settings(config)  # else each process would say it, and be started for ever
+    trace_settings(config)  # else each process would say it, and be started for ever; so for the devices
+    machine_devices(config)
     given = (tls_cert or config.tls_cert, tls_key or config.tls_key, tls_client_ca or config.tls_client_ca)
     tls = TlsPaths.of(*map(str, given))
     require_secure(host, tls=tls is not None, plane="the data plane")

@@ -17,6 +17,7 @@ from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_n
 from taut.serving.graphs import GraphModel, checked_plan
 from taut.serving.memory import Model, Resident, Residents
 from taut.serving.meters import EndpointMeter
+from taut.serving.placement import Wish
 from taut.serving.predictions import Lookup, RecordHead, encode_head
 from taut.serving.runtime import LoadedModel, RowDecoder, load
 from taut.serving.snapshot import (
@@ -34,6 +35,7 @@ from taut.trust.policy import Policy
 from taut.trust.quota import Quota
 
 LoadHere = Callable[[bytes, ModelSignature], LoadedModel]
+ONE_CORE: Final = Wish()
 _OPEN_TIMEOUT_S: Final = 60.0
 
 
@@ -113,6 +115,15 @@ class Endpoint:
     def lanes(self) -> tuple[Lane, ...]:
         """Return the workers of every version that may answer."""
         return tuple(dict.fromkeys(lane for one in self.scorers for lane in one.lanes))
+
+    @property
+    def displaced(self) -> list[str]:
+        """Return which models run on the CPU in their accelerator's place, and why."""
+        return [
+            f"endpoint {self.name!r}: {lane.name} runs on the CPU in its accelerator's place: {lane.rota.lost}"
+            for lane in self.lanes
+            if lane.rota.lost
+        ]
 
     def settle(self) -> None:
         """Lay out the short way anew, after a model came into memory or left it."""
@@ -286,7 +297,7 @@ def _limits(snapshot: ServingSnapshot) -> list[tuple[str, object, int]]:
 
 def model_key(served: ServedModel, config: EndpointConfig) -> str:
     """Return what tells loaded models apart: the artifact, what was promised of it, and where it is to run."""
-    place = f"{config.runtime} {config.risk} {config.workers} {config.spares} {config.latency_ms} {config.profile}"
+    place = f"{config.runtime} {config.risk} {config.workers} {config.spares} {config.latency_ms} {config.profile} {config.placement}"
     return f"{served.artifact} {digest_bytes(msgspec.json.encode(served.signature))} {place}"
 
 
@@ -298,14 +309,15 @@ def place(
     home: Path,
     fleet: Fleet | None,
     here: LoadHere = load,
+    wish: Wish = ONE_CORE,
 ) -> Model:
     """Load a model in this process or in workers, as its endpoint says or as it was measured; of a graph, every node so.
 
-    here: loads in this process. Raises what `read_artifact` and loading do.
+    here: loads in this process. wish: on which devices workers may run it. Raises what `read_artifact` and loading do.
     """
     if served.nodes:
-        return _place_graph(served, config, settings, home=home, fleet=fleet, here=here)
-    return _place(served, config, settings, home=home, fleet=fleet, here=here, of="")
+        return _place_graph(served, config, settings, home=home, fleet=fleet, here=here, wish=wish)
+    return _place(served, config, settings, home=home, fleet=fleet, here=here, wish=wish, of="")
 
 
 def _place_graph(
@@ -316,13 +328,16 @@ def _place_graph(
     home: Path,
     fleet: Fleet | None,
     here: LoadHere,
+    wish: Wish,
 ) -> GraphModel:
     plan = checked_plan(served, read_artifact(served, home))
     of = f"{model_key(served, config)} "  # its nodes come and go with it, whoever else serves the same versions
     nodes: dict[str, LoadedModel | WorkerModel] = {}
     try:
         for name, node in served.nodes.items():
-            nodes[name] = _place(node, config, settings, home=home, fleet=fleet, here=here, of=f"{of}{name} ")
+            nodes[name] = _place(
+                node, config, settings, home=home, fleet=fleet, here=here, wish=wish, of=f"{of}{name} "
+            )
         return GraphModel(plan, nodes, inline_us=settings.inline_us)
     except BaseException:
         for model in nodes.values():
@@ -339,13 +354,14 @@ def _place(
     home: Path,
     fleet: Fleet | None,
     here: LoadHere,
+    wish: Wish,
     of: str,
 ) -> LoadedModel | WorkerModel:
     data = read_artifact(served, home)
     code = served.signature.form == "code"  # never here, whatever the endpoint says: `load` refuses it
     if fleet is None or (config.runtime == "inline" and not code):
         return here(data, served.signature)
-    if config.runtime == "auto" and config.risk != "high" and not code:
+    if config.runtime == "auto" and config.risk != "high" and not code and not wish.named:
         model = here(data, served.signature)
         if model.cost is None or model.cost.us(1) <= settings.worker_us:
             return model
@@ -353,7 +369,7 @@ def _place(
         of + model_key(served, config),
         served.version,
         data,
-        Order(signature=served.signature, memory_bytes=settings.worker_memory_bytes),
+        Order(signature=served.signature, memory_bytes=settings.worker_memory_bytes, wish=wish),
         LaneSettings(
             workers=config.workers,
             spares=config.spares,
@@ -362,6 +378,7 @@ def _place(
             hang_s=settings.worker_hang_s,
             memory_bytes=settings.worker_memory_bytes,
             cpus=settings.worker_cpus,
+            device_pause_s=settings.device_pause_s,
         ),
         timeout_s=_OPEN_TIMEOUT_S,
     )

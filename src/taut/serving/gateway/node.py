@@ -12,12 +12,13 @@ from typing import Final
 
 from msgspec import structs
 
+from taut.core.devices import Devices
 from taut.core.errors import Conflict, TautError
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import Stock, compile_snapshot
 from taut.serving.gateway.core import Gateway
 from taut.serving.gateway.feature_probe import PROBE_S, FeatureProbe, Reasons
-from taut.serving.gateway.stocking import Stocking
+from taut.serving.gateway.stocking import NO_DEVICES, Stocking
 from taut.serving.memory import Heap, Residents, Shelf, machine_memory_bytes
 from taut.serving.meters import encode_reading, process_usage
 from taut.serving.snapshot import (
@@ -42,6 +43,7 @@ class GatewayNode:
     home: artifacts are read relative to it. name: of this gateway in reports, with `@MACHINE` on a further machine. fleet: its worker processes.
     model_memory_bytes: that models may take in all gateways of this machine together; None is half of what the machine, or
     this process's control group, has.
+    devices: on which its workers may run models.
     probe: looks at online features every few seconds, by the clock now_us; None where there are none.
     Guarantees: epochs never go back, also over restarts; a snapshot that cannot be served whole is refused with the
     reason, and the one before it serves on.
@@ -58,12 +60,15 @@ class GatewayNode:
         random: Random,
         fleet: Fleet | None = None,
         model_memory_bytes: int | None = None,
+        devices: Devices = NO_DEVICES,
         probe: FeatureProbe | None = None,
         now_us: Callable[[], int] = lambda: 0,
     ) -> None:
         self._gateway: Final = gateway
         self._memory_bytes: Final = model_memory_bytes or machine_memory_bytes() // 2
-        self._stocking: Final = Stocking(home=home, fleet=fleet, heap=Heap())
+        self._stocking: Final = Stocking(
+            home=home, fleet=fleet, heap=Heap(), devices=devices, machine=name.partition("@")[2]
+        )
         self._model_loader: Final = ThreadPoolExecutor(_LOADERS, thread_name_prefix="model-loader")
         self._residents: Residents | None = None
         self._home: Final = home

@@ -181,8 +181,8 @@ class Scoring:
         """Return what is wrong with an endpoint that answers all the same."""
         way = endpoint.way
         if way is None:
-            return []
-        found = [
+            return endpoint.displaced
+        found = endpoint.displaced + [
             f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready to stand in"
             for scorer in way.scorers
             for lane in scorer.resident.required_lanes

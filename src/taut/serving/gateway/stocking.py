@@ -6,32 +6,40 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from taut.core.devices import Devices
 from taut.core.schema import ModelSignature
 from taut.serving.gateway.compiled import check_artifacts, model_key, named_models, place
 from taut.serving.graphs import GraphModel
 from taut.serving.memory import Heap, Model, Want
+from taut.serving.placement import Wish, wish_for
 from taut.serving.runtime import LoadedModel, load
 from taut.serving.snapshot import EndpointConfig, GatewaySettings, ServedModel, ServingSnapshot
 from taut.serving.workers import Fleet, WorkerModel
+
+NO_DEVICES: Final = Devices()
 
 
 class Stocking:
     """Says what a snapshot wants, and loads it. Used from several threads.
 
-    Models in this process are loaded one at a time, so that each is measured alone.
+    Models in this process are loaded one at a time, so that each is measured alone. devices: on which workers may run
+    models. machine: as the snapshot calls this one.
     """
 
-    def __init__(self, *, home: Path, fleet: Fleet | None, heap: Heap) -> None:
+    def __init__(
+        self, *, home: Path, fleet: Fleet | None, heap: Heap, devices: Devices = NO_DEVICES, machine: str = ""
+    ) -> None:
         self._home: Final = home
         self._fleet: Final = fleet
         self._heap: Final = heap
+        self._devices: Final = devices
+        self._machine: Final = machine
         self._alone: Final = threading.Lock()
 
     def wants(self, snapshot: ServingSnapshot) -> list[Want]:
         """Return every model that a snapshot names; one that two endpoints share is named twice."""
         return [
-            self._want(served, config, snapshot.settings, live=live)
-            for served, config, live in named_models(snapshot)
+            self._want(served, config, snapshot, live=live) for served, config, live in named_models(snapshot)
         ]
 
     def let_go(self, held: list[Model]) -> None:
@@ -48,19 +56,23 @@ class Stocking:
             self._heap.give_back()
 
     def _want(
-        self, served: ServedModel, config: EndpointConfig, settings: GatewaySettings, *, live: bool
+        self, served: ServedModel, config: EndpointConfig, snapshot: ServingSnapshot, *, live: bool
     ) -> Want:
+        wish = wish_for(
+            self._devices, config.placement, workers=config.workers * snapshot.gateways_at(self._machine), latency_s=config.latency_ms / 1e3,
+            profile=config.profile,
+        )  # fmt: skip
         return Want(
             key=model_key(served, config),
             name=served.version,
             live=live,
             keep=config.keep_loaded if live else None,
-            load=lambda: self._load(served, config, settings),
+            load=lambda: self._load(served, config, snapshot.settings, wish),
             check=lambda: check_artifacts(served, self._home),
         )
 
     def _load(
-        self, served: ServedModel, config: EndpointConfig, settings: GatewaySettings
+        self, served: ServedModel, config: EndpointConfig, settings: GatewaySettings, wish: Wish
     ) -> tuple[Model, int]:
         measured = 0
 
@@ -72,7 +84,7 @@ class Stocking:
                 measured += max(len(data), self._heap.used_bytes() - before)
             return model
 
-        model = place(served, config, settings, home=self._home, fleet=self._fleet, here=here)
+        model = place(served, config, settings, home=self._home, fleet=self._fleet, here=here, wish=wish)
         if isinstance(model, WorkerModel):
             return model, model.bytes_of_all
         if isinstance(model, GraphModel):

@@ -4,6 +4,7 @@ from taut.serving.meters.histogram import BATCH_ROWS, TIME_NS, Histogram, Histog
 from taut.serving.meters.meter import EndpointMeter, Meters, NodeMeter
 from taut.serving.meters.reading import (
     LAYOUT,
+    DevicesReading,
     EndpointReading,
     LaneReading,
     MeterReading,
@@ -11,6 +12,7 @@ from taut.serving.meters.reading import (
     NodeReading,
     Refusals,
     TraceReading,
+    TrialReading,
     decode_reading,
     encode_reading,
     read_lanes,
@@ -21,6 +23,7 @@ __all__ = [
     "BATCH_ROWS",
     "LAYOUT",
     "TIME_NS",
+    "DevicesReading",
     "EndpointMeter",
     "EndpointReading",
     "Histogram",
@@ -33,6 +36,7 @@ __all__ = [
     "NodeReading",
     "Refusals",
     "TraceReading",
+    "TrialReading",
     "decode_reading",
     "encode_reading",
     "process_usage",

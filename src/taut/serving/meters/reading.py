@@ -51,6 +51,32 @@ class EndpointReading(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeReading, ...] = ()
 
 
+class TrialReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of a model on one device: `base_us + row_us * n` for a batch, and what a million rows cost.
+
+    refused: why it does not serve there.
+    """
+
+    device: str
+    base_us: float | None = None
+    row_us: float | None = None
+    usd_per_million: float | None = None
+    refused: str = ""
+
+
+class DevicesReading(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the workers of a model run.
+
+    workers: device -> those that are ready there. failures: of accelerators. lost: why some run on the CPU in an
+    accelerator's place. trials: every device that was tried by the worker that tried the most.
+    """
+
+    workers: dict[str, int] = {}
+    failures: int = 0
+    lost: str = ""
+    trials: tuple[TrialReading, ...] = ()
+
+
 class LaneReading(msgspec.Struct, frozen=True, kw_only=True):
     """The workers of one model and the line before them.
 
@@ -70,6 +96,7 @@ class LaneReading(msgspec.Struct, frozen=True, kw_only=True):
     batch_rows: HistogramReading
     spares: int = 0
     held_s: float = 0.0
+    devices: DevicesReading = DevicesReading()
 
 
 class TraceReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,11 +168,20 @@ def decode_reading(data: msgspec.Raw) -> MeterReading | None:
     return reading
 
 
+class Rota(Protocol):
+    """What is read of where a lane's workers run."""
+
+    def reading(self) -> DevicesReading: ...
+
+
 class Lane(Protocol):
     """What is read of a lane of workers."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def rota(self) -> Rota: ...
 
     @property
     def shed(self) -> int: ...
@@ -183,7 +219,7 @@ def read_lanes(lanes: Iterable[tuple[str, Lane]]) -> tuple[LaneReading, ...]:
         LaneReading(
             endpoints="+".join(dict.fromkeys(endpoints[key])), version=lane.name, workers=lane.alive,
             wanted=lane.wanted, waiting_rows=lane.waiting_rows, shed=lane.shed, lost=lane.lost,
-            batch_rows=lane.sizes.reading(), spares=lane.spares, held_s=lane.held_s,
+            batch_rows=lane.sizes.reading(), spares=lane.spares, held_s=lane.held_s, devices=lane.rota.reading(),
         )
         for key, lane in found.items()
     )  # fmt: skip

@@ -98,7 +98,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     runtime: where the model runs; `auto` measures it at load and takes a worker process where one row takes longer than
     `GatewaySettings.worker_us` or the risk is high. workers: processes of each gateway. spares: processes beside them that wait for one
     to end. latency_ms: what an answer may
-    take, by which batches and the line before the workers are sized; profile: how boldly. keep_loaded: True keeps the live version in memory,
+    take, by which batches and the line before the workers are sized; profile: how boldly. placement: on which devices workers may run it: `auto`, `cpu`, or an accelerator such as
+    `cuda:0`. keep_loaded: True keeps the live version in memory,
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
     endpoint is served without hearing from control (high risk).
@@ -117,6 +118,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     spares: int = 0
     latency_ms: float = 1000.0
     profile: Profile = "latency"
+    placement: str = "auto"
     keep_loaded: bool | None = None
     quota: Limit | None = None
     max_age_s: float | None = None
@@ -134,7 +136,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_in_flight: requests that wait for something at once. inline_us: batches that take longer, by the model's measured
     cost, run beside the event loop. worker_us: a model whose one row takes longer runs in worker processes, where its
     endpoint does not say otherwise. worker_memory_bytes: private memory of one. worker_cpus: processors that all threads of
-    one may keep busy. worker_hang_s: a worker that takes longer over a batch is killed and replaced.
+    one may keep busy. worker_hang_s: a worker that takes longer over a batch is killed and replaced. device_pause_s: how long an accelerator that failed is left alone, the first time.
     """
 
     max_body_bytes: int = 8 * 2**20
@@ -146,6 +148,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     worker_memory_bytes: int = 2 * 2**30
     worker_cpus: float = 1.0
     worker_hang_s: float = 10.0
+    device_pause_s: float = 5.0
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

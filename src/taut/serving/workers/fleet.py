@@ -16,7 +16,9 @@ from taut.core.errors import InvalidInput, Unavailable
 from taut.core.schema import ModelSignature
 from taut.serving.runtime import ModelForm, code_tensors
 from taut.serving.workers import wire, zygote
-from taut.serving.workers.lane import Lane, LaneSettings
+from taut.serving.workers.lane import Lane
+from taut.serving.workers.rota import Rota, Tell
+from taut.serving.workers.settings import LaneSettings
 from taut.serving.workers.worker import Order
 
 StartZygote = Callable[[int], subprocess.Popen[bytes]]
@@ -49,11 +51,12 @@ class Fleet:
     """Workers of one gateway. `open` may be called from another thread than the loop's; the rest not.
 
     The zygote is started with the first model that needs workers, and again when it died; workers that it has forked
-    live on without it.
+    live on without it. tell: of models that change their device.
     """
 
-    def __init__(self, start_zygote: StartZygote) -> None:
+    def __init__(self, start_zygote: StartZygote, *, tell: Tell = lambda _what, _why: None) -> None:
         self._start_zygote: Final = start_zygote
+        self._tell: Final = tell
         self._loop: Final = asyncio.get_running_loop()
         self._models: Final[dict[str, WorkerModel]] = {}
         self._retiring: Final[set[asyncio.Task[None]]] = set()
@@ -84,11 +87,23 @@ class Fleet:
         if known is not None:
             return known
 
-        async def hire() -> tuple[socket.socket, int]:
-            return await self._fork(model, order)
+        async def hire(accelerated: bool) -> tuple[socket.socket, int]:
+            return await self._fork(model, order if accelerated else order.on_cpu())
 
         width = len(order.signature.inputs) if order.signature.tensor == "matrix" else None
-        lane = Lane(name, hire, settings, matrix_width=width, answer_width=len(order.signature.classes) or 1)
+        rota = Rota(
+            order.wish.devices if order.signature.form == "onnx" else (),
+            workers=settings.workers + settings.spares, pause_s=settings.device_pause_s,
+            tell=lambda what, why: self._tell(f"{name}: {what}", why),
+        )  # fmt: skip
+        lane = Lane(
+            name,
+            hire,
+            settings,
+            matrix_width=width,
+            answer_width=len(order.signature.classes) or 1,
+            rota=rota,
+        )
         try:
             loaded = await lane.start()
             if order.signature.form == "code" and loaded.inputs != code_tensors(order.signature):

@@ -13,14 +13,16 @@ import numpy.typing as npt
 from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput, Unavailable
 from taut.serving.errors import BadAnswer, Shed, WorkerLost
 from taut.serving.meters import BATCH_ROWS, Histogram
-from taut.serving.runtime import Cost, Feed, Profile
+from taut.serving.runtime import Cost, Feed
 from taut.serving.workers import wire
 from taut.serving.workers.member import Member
-from taut.serving.workers.queue import Item, Line, Pace, Plan, Wait, plan
+from taut.serving.workers.queue import Item, Line, Pace, Wait
+from taut.serving.workers.rota import Rota
+from taut.serving.workers.settings import LaneSettings
 from taut.serving.workers.worker import Loaded
 
-Hire = Callable[[], Awaitable[tuple[socket.socket, int]]]
-"""Starts one more worker of the lane's model and returns the gateway's end of its socket, and its process."""
+Hire = Callable[[bool], Awaitable[tuple[socket.socket, int]]]
+"""Starts one more worker of the lane's model, which may use an accelerator or may not, and returns the gateway's end of its socket, and its process."""
 
 _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 10.0
@@ -35,27 +37,6 @@ _STILLBORN_MAX: Final = 3
 _LOAD_S: Final = 60.0
 _MEMORY_SLACK: Final = 2**26  # pages that it shares with the process that forked it
 _CAUTIOUS: Final = Cost(base_us=1000.0, row_us=100.0)
-
-
-class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """workers: processes that take batches. spares: that wait, loaded, for one of them to end. latency_s: what an answer may
-    take, by which batches are sized, and how boldly, by `profile`. hang_s: a worker that takes longer over a batch, and twenty times longer than its fit
-    says, is killed and replaced. memory_bytes: of one worker; one that takes clearly more is killed and replaced. 0 leaves
-    it to the limit that the worker itself was given. cpus: processors that one may keep busy, with all of its threads; 0 for
-    any. One that takes more stands still until it has paid for it.
-    """
-
-    workers: int = 1
-    spares: int = 0
-    latency_s: float = 1.0
-    profile: Profile = "latency"
-    hang_s: float = 10.0
-    memory_bytes: int = 0
-    cpus: float = 0.0
-
-    def plan(self, cost: Cost) -> Plan:
-        """Return what a model of this cost allows."""
-        return plan(cost, workers=self.workers, latency_s=self.latency_s, profile=self.profile)
 
 
 class Lane:
@@ -74,6 +55,7 @@ class Lane:
         *,
         matrix_width: int | None,
         answer_width: int = wire.WIDTH_MAX,
+        rota: Rota | None = None,
     ) -> None:
         self.name: Final = name
         self.loaded: Loaded | None = None
@@ -81,12 +63,13 @@ class Lane:
         self.shed = 0
         self.lost = 0
         self.held_s = 0.0
+        self.rota: Final = rota or Rota()
+        self._members: Final = self.rota.members
         self._hire: Final = hire
         self._settings: Final = settings
         self._width: Final = matrix_width
         self._answer_width: Final = answer_width
         self._loop: Final = asyncio.get_running_loop()
-        self._members: Final[list[Member]] = []
         self._line = Line(settings.plan(_CAUTIOUS))
         self._layout: wire.Layout | None = None
         self._first: Final[asyncio.Future[None]] = self._loop.create_future()
@@ -201,7 +184,7 @@ class Lane:
     def _idle_member(self) -> Member | None:
         """Return the fastest worker that has nothing to do."""
         idle = [member for member in self._working() if member.idle]
-        return min(idle, key=lambda one: one.ratio) if idle else None
+        return min(idle, key=lambda one: one.row_us) if idle else None
 
     def _working(self) -> list[Member]:
         """Return the workers that take batches; those that came after them are spares, until one of these is gone."""
@@ -243,7 +226,7 @@ class Lane:
             self._welcome(member, frame)
         elif frame.kind == wire.FAILED and not member.ready:
             self._cannot_load(member, frame.body[:_SAID_BYTES].decode("utf-8", "replace"))
-        elif frame.kind in (wire.DONE, wire.FAILED) and member.batch:
+        elif frame.kind in (wire.DONE, wire.FAILED, wire.MOVED) and member.batch:
             self._answered(member, frame)
         else:
             member.end("said what nobody asked for")
@@ -260,7 +243,9 @@ class Lane:
                     _fail(item, BadAnswer(said))
             return
         try:
-            tensor = wire.output_tensor(frame.body, member.rows)
+            moved = frame.kind == wire.MOVED
+            body = self.rota.moved(member, frame.body, self._loop.time()) if moved else frame.body
+            tensor = wire.output_tensor(body, member.rows)
         except Corrupt as error:
             member.end(str(error))
             return
@@ -274,11 +259,14 @@ class Lane:
 
     def _done(self, member: Member) -> list[Item]:
         """Take a batch back and learn from how long it took."""
-        expected_s = self._cost.us(member.rows) / 1e6
+        expected_s = (member.cost or self._cost).us(member.rows) / 1e6
         now_s = self._loop.time()
         self._pace.observe((now_s - member.sent_s) / max(expected_s, 1e-6))
         self._plan_anew()
-        return member.done(expected_s, now_s)
+        batch = member.done(expected_s, now_s)
+        self.rota.answered(member)
+        member.leave_if_told()
+        return batch
 
     def _plan_anew(self, *, doubting: bool = False) -> None:
         """Fit the line to what batches take now, where that has changed by more than a little.
@@ -287,6 +275,9 @@ class Lane:
         """
         if doubting:
             self._pace.relax()
+        slowest = self.rota.slowest()
+        if slowest is not None and slowest != self._cost:
+            self._cost, self._planned_for = slowest, 0.0
         factor = self._pace.factor
         if abs(factor - self._planned_for) > _NOTABLE * self._planned_for:
             self._planned_for = factor
@@ -321,7 +312,12 @@ class Lane:
             self._planned_for = 0.0
             self._plan_anew()
         member.welcome()
+        member.placement = loaded.placement
+        member.cost = loaded.cost if self.rota.wanted else None
         self._pause_s = _FIRST_PAUSE_S
+        member.allow(self._settings.cpus * self.rota.threads(member))
+        self.rota.welcome(member, self._loop.time())
+        self._plan_anew()
         if not self._first.done():
             self._first.set_result(None)
 
@@ -334,7 +330,9 @@ class Lane:
     def _gone(self, member: Member, why: str) -> None:
         self._members.remove(member)
         batch, member.batch = member.batch, []
-        if not self._first.done():
+        if not (member.leaving or self._retired):
+            self.rota.gone(member, why, self._loop.time())
+        if not self._first.done() and not member.accelerated:
             self._stillborn += 1
             if self._stillborn >= _STILLBORN_MAX * self.wanted:
                 said = f"{self.name}: {self._stillborn} workers {why} before they had loaded it"
@@ -342,9 +340,10 @@ class Lane:
                     Unavailable(f"{said}: it may want more memory than they have, or crash")
                 )
                 self._retired = True
-        if not self._retired:
+        if not self._retired and not member.leaving:
             self.lost += 1
-            self._replace(pause_s=0.0 if member.answered else self._pause_s)
+            if self.rota.short(len(self._hiring)):
+                self._replace(pause_s=0.0 if member.answered else self._pause_s)
             if not member.answered:
                 self._pause_s = min(_LAST_PAUSE_S, 2 * self._pause_s)
         for item in batch:
@@ -377,6 +376,8 @@ class Lane:
                         item.attempts, 1
                     )  # asked for again, it would hang the next worker too
                 member.end(f"did not answer for {member.allowed_s:g} s")
+        if self.rota.due(now_s):
+            self._replace(pause_s=0.0)
         self._sweep = self._loop.call_later(min(_LOOK_S, self._settings.hang_s / 8), self._look_at_members)
 
     def _replace(self, *, pause_s: float) -> None:
@@ -388,7 +389,8 @@ class Lane:
         while not self._retired:
             await asyncio.sleep(pause_s)
             try:
-                sock, pid = await self._hire()
+                accelerated = self.rota.accelerated(self._loop.time())
+                sock, pid = await self._hire(accelerated)
             except (OSError, Unavailable) as error:
                 pause_s = min(_LAST_PAUSE_S, 2 * max(pause_s, _FIRST_PAUSE_S))
                 if pause_s == _LAST_PAUSE_S and not self._first.done():
@@ -403,7 +405,8 @@ class Lane:
                     answer_width=self._answer_width,
                     on_frame=self._heard,
                     on_gone=self._gone,
-                    cpus=self._settings.cpus,
+                    cpus=self._settings.cpus * self.rota.threads(None),
+                    accelerated=accelerated and self.rota.wanted,
                 )
             )
             return

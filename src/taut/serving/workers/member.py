@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from taut.core.errors import Corrupt
+from taut.serving.placement import Placement
+from taut.serving.runtime import Cost
 from taut.serving.workers import wire
 from taut.serving.workers.polling import Poll
 from taut.serving.workers.queue import Item
@@ -32,8 +34,9 @@ class Member:
 
     ready: it has loaded its model; born_s: since when it is to do so. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
     answer_width: values of an answer's row at most: what says more is cut off unread.
-    ratio: how long its batches take against what the fit says, smoothed.
-    cpus: processors that it may keep busy, 0 for any.
+    ratio: how long its batches take against what the fit says, smoothed. cpus: processors that it may keep busy, 0 for any.
+    accelerated: whether it may use an accelerator; placement, cost: what it said of where its model runs. leaving: it takes
+    no more batches, and nobody comes for it.
     """
 
     def __init__(
@@ -45,11 +48,16 @@ class Member:
         on_frame: OnFrame,
         on_gone: OnGone,
         cpus: float = 0.0,
+        accelerated: bool = False,
     ) -> None:
         sock.setblocking(False)
         self.pid: Final = pid
         self.ready = False
         self.gone = False
+        self.leaving = False
+        self.accelerated: Final = accelerated
+        self.placement: Placement | None = None
+        self.cost: Cost | None = None
         self.batch: list[Item] = []
         self.rows = 0
         self.sent_s = 0.0
@@ -72,12 +80,17 @@ class Member:
 
     @property
     def idle(self) -> bool:
-        return self.ready and not self.batch and not self.gone
+        return self.ready and not self.batch and not self.gone and not self.leaving
 
     @property
     def share(self) -> float:
         """Return how much of a whole batch it gets: a fresh worker has to show first that it is well."""
         return next((share for until, share in _SETTLING if self.answered < until), 1.0)
+
+    @property
+    def row_us(self) -> float:
+        """Return about how long it takes over a row, to compare it with its siblings by."""
+        return self.ratio * (1.0 if self.cost is None else self.cost.us(1))
 
     def memory_bytes(self) -> int:
         """Return the memory that the process itself takes, what it shares with itself included; 0 where the system does
@@ -121,6 +134,15 @@ class Member:
         while self.batch and not self.gone and self._poll.again():
             self._readable()
 
+    def leave(self) -> None:
+        """Let it end what it works on and then go, with nobody to take its place: another has it already."""
+        self.leaving = True
+        self.leave_if_told()
+
+    def leave_if_told(self) -> None:
+        if self.leaving and not self.batch:
+            self.end("made room")
+
     def done(self, expected_s: float, now_s: float) -> list[Item]:
         """Take the batch back that was answered."""
         batch, self.batch = self.batch, []
@@ -129,6 +151,11 @@ class Member:
         self._busy_s += now_s - self.sent_s + _LOOKS_S
         self.ratio += _SMOOTH * ((now_s - self.sent_s) / max(expected_s, 1e-6) - self.ratio)
         return batch
+
+    def allow(self, cpus: float) -> None:
+        """Let it keep so many processors busy from now on, where there is a bound at all."""
+        if self._credit is not None:
+            self._credit.cpus = cpus
 
     def govern(self, now_s: float) -> float:
         """Let it stand still where it took more than its share of the processors, and go on once it has paid for that.

@@ -15,7 +15,7 @@ _PROCESS_CLOCK: Final = 2  # CPUCLOCK_SCHED of a whole process
 class Credit:
     """Processor time that a worker has left: a token bucket, filled as it works and spent by all of its threads.
 
-    cpus: processors that it may keep busy while it has a batch; a fifth of that while it has none. now_s: since when.
+    cpus: processors that it may keep busy while it has a batch, which may be changed; a fifth of that while it has none. now_s: since when.
 
     Guarantees: over any time a worker that stands still whenever `settle` says so takes no more than its share of it and a
     burst of one second a processor, and what it takes between two looks, of which more than four seconds a processor are
@@ -25,7 +25,7 @@ class Credit:
 
     def __init__(self, cpus: float, now_s: float) -> None:
         self.left_s = cpus * _BURST_S
-        self._cpus: Final = cpus
+        self.cpus = cpus
         self._at_s = now_s
         self._used_s = 0.0
         self._busy_s = 0.0
@@ -38,10 +38,10 @@ class Credit:
         """
         busy = min(busy_s - self._busy_s, now_s - self._at_s)
         idle = now_s - self._at_s - busy
-        earned = self._cpus * (busy + IDLE_SHARE * idle)
+        earned = self.cpus * (busy + IDLE_SHARE * idle)
         spent = used_s - self._used_s
-        left_s = min(self._cpus * _BURST_S, self.left_s + earned) - spent
-        self.left_s = max(left_s, -self._cpus * _DEBT_S)
+        left_s = min(self.cpus * _BURST_S, self.left_s + earned) - spent
+        self.left_s = max(left_s, -self.cpus * _DEBT_S)
         self._at_s, self._used_s, self._busy_s = now_s, used_s, busy_s
         return self.left_s >= 0
 

@@ -30,8 +30,9 @@ WIDTH_MAX: Final = 10_000
 _MAGIC: Final = b"tw1\n"
 _IN_FILE: Final = 1
 
-LOAD, LOADED, RUN, DONE, FAILED = range(1, 6)
-"""Kinds of frames: the gateway sends LOAD (a file with the model) and RUN, the worker LOADED, DONE and FAILED."""
+LOAD, LOADED, RUN, DONE, FAILED, MOVED = range(1, 7)
+"""Kinds of frames: the gateway sends LOAD (a file with the model) and RUN, the worker LOADED, DONE and FAILED; MOVED is DONE
+behind a word on where the model runs from now on."""
 
 TensorForms = dict[str, tuple[str, int]]
 """Input name -> (tensor type as ONNX names it, rank)."""
@@ -42,6 +43,7 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
 _OUTPUTS: Final[dict[int, np.dtype[Any]]] = {0: np.dtype("<f4"), 1: np.dtype("<f8")}
 _OUTPUT_HEAD: Final = struct.Struct("<BB2xII")  # dtype, rank, two dimensions
 _LENGTH: Final = struct.Struct("<I")
+_MOVED_BYTES: Final = 2**15  # of the word in front of a MOVED frame
 
 
 class Frame(NamedTuple):
@@ -213,7 +215,22 @@ def output_buffers(tensor: npt.NDArray[Any]) -> list[Any]:
 
 def answer_bytes(rows: int, width: int) -> int:
     """Return how long an answer to so many rows, of so many values each, may be; or a reason why there is none."""
-    return max(INLINE_BYTES, _OUTPUT_HEAD.size + rows * width * 8)
+    return max(INLINE_BYTES, _OUTPUT_HEAD.size + rows * width * 8 + _MOVED_BYTES)
+
+
+def moved_buffers(word: bytes, answer: Sequence[Any]) -> list[Any]:
+    """Return the buffers of a MOVED frame. answer: those of a DONE frame."""
+    return [_LENGTH.pack(len(word)), word, *answer]
+
+
+def split_moved(body: bytes) -> tuple[bytes, bytes]:
+    """Return (the word, the body of a DONE frame) of a MOVED frame. Raises Corrupt where it is not as long as it says."""
+    if len(body) < _LENGTH.size:
+        raise Corrupt("a worker moved without a word")
+    (length,) = _LENGTH.unpack_from(body)
+    if length > min(_MOVED_BYTES, len(body) - _LENGTH.size):
+        raise Corrupt("a worker's word on where it moved is not as long as its head says")
+    return body[_LENGTH.size : _LENGTH.size + length], body[_LENGTH.size + length :]
 
 
 def output_tensor(body: bytes, rows: int) -> npt.NDArray[Any]:

@@ -10,7 +10,8 @@ import msgspec
 from taut.core.errors import TautError
 from taut.core.schema import ModelSignature
 from taut.serving.errors import BadAnswer
-from taut.serving.runtime import Cost
+from taut.serving.placement import Host, PlacedModel, Placement, Wish, place
+from taut.serving.runtime import Cost, LoadedModel
 from taut.serving.runtime.code import load_apart
 from taut.serving.workers import wire
 from taut.serving.workers.polling import Poll
@@ -19,42 +20,48 @@ from taut.serving.workers.polling import Poll
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is to do: the model comes as a file, this beside it.
 
-    memory_bytes: beyond this the process ends.
+    memory_bytes: beyond this the process ends. wish: on which devices it may run; code runs on the CPU.
     """
 
     signature: ModelSignature
     memory_bytes: int
+    wish: Wish = Wish()
+
+    def on_cpu(self) -> Order:
+        """Return the same without accelerators."""
+        return msgspec.structs.replace(self, wish=self.wish.on_cpu())
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says once it can serve.
 
     inputs: name -> (tensor type, rank). private_bytes: memory that it shares with no other process, 0 where the system
-    does not say.
+    does not say. placement: None for code.
     """
 
     inputs: dict[str, tuple[str, int]]
     cost: Cost | None
     private_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**44)]  # a builder's code may be in the process
+    placement: Placement | None = None
 
 
 _FAILURE_LENGTH: Final = 500
 _POLL_NS: Final = 300_000  # about what a caller who asks again at once takes for it, on a busy machine
 
 
-def serve(sock: socket.socket, model: bytes, order: Order) -> None:
-    """Load the model, say so, then answer batches until the gateway closes the socket.
+def serve(sock: socket.socket, model: bytes, order: Order, host: Host) -> None:
+    """Load the model where it runs best, say so, then answer batches until the gateway closes the socket.
 
     A model that cannot be loaded, or fails on a batch, is told as FAILED with the reason; whatever else happens ends
     the process, and the gateway sees the socket close.
     """
     try:
-        loaded = load_apart(model, order.signature)
+        loaded, placement = _load(model, order, host)
     except TautError as error:
         wire.send(sock, wire.FAILED, 0, [_said(error)])
         return
     layout = wire.Layout(loaded.tensors, matrix_width=loaded.width if loaded.row_major else None)
-    told = Loaded(inputs=loaded.tensors, cost=loaded.cost, private_bytes=private_bytes())
+    told = Loaded(inputs=loaded.tensors, cost=loaded.cost, private_bytes=private_bytes(), placement=placement)
     wire.send(sock, wire.LOADED, 0, [msgspec.json.encode(told)])
     reader, poll = wire.Reader(sock), Poll(_POLL_NS)
     while True:
@@ -68,7 +75,17 @@ def serve(sock: socket.socket, model: bytes, order: Order) -> None:
         except (BadAnswer, ValueError) as error:
             wire.send(sock, wire.FAILED, frame.rows, [_said(error)])
             continue
-        wire.send(sock, wire.DONE, frame.rows, buffers)
+        move = loaded.moved() if isinstance(loaded, PlacedModel) else None
+        if move is None:
+            wire.send(sock, wire.DONE, frame.rows, buffers)
+        else:
+            wire.send(sock, wire.MOVED, frame.rows, wire.moved_buffers(msgspec.json.encode(move), buffers))
+
+
+def _load(model: bytes, order: Order, host: Host) -> tuple[LoadedModel, Placement | None]:
+    if order.signature.form != "onnx":
+        return load_apart(model, order.signature), None
+    return place(model, order.signature, order.wish, host)
 
 
 def _next_frame(reader: wire.Reader, poll: Poll) -> wire.Frame:

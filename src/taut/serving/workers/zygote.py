@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from taut.serving.placement import Host
 from taut.serving.workers import wire
 from taut.serving.workers.worker import Order, serve
 
@@ -32,10 +33,11 @@ Confine = Callable[[Order], object]
 """Confines the process that calls it, before it looks at a model."""
 
 
-def run(door: socket.socket, confine: Confine) -> None:
+def run(door: socket.socket, confine: Confine, host: Host) -> None:
     """Fork workers as they are asked for until the gateway closes the door; then end those that are left.
 
-    A worker sees for itself that its gateway is gone, unless its model hangs.
+    host: on which workers load models; nothing is opened on it before they do. A worker sees for itself that its gateway is
+    gone, unless its model hangs.
     """
     living: set[int] = set()
     signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap(living))
@@ -53,7 +55,7 @@ def run(door: socket.socket, confine: Confine) -> None:
         pid = os.fork()
         if pid == 0:
             model_bytes, order_bytes = REQUEST.unpack(data)
-            _become_worker(door, descriptors, model_bytes, order_bytes, confine)
+            _become_worker(door, descriptors, (model_bytes, order_bytes), confine, host)
         living.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -61,7 +63,7 @@ def run(door: socket.socket, confine: Confine) -> None:
 
 
 def _become_worker(
-    door: socket.socket, descriptors: list[int], model_bytes: int, order_bytes: int, confine: Confine
+    door: socket.socket, descriptors: list[int], sizes: tuple[int, int], confine: Confine, host: Host
 ) -> None:
     """Serve as a worker and end the process; never returns."""
     code = 1
@@ -70,15 +72,15 @@ def _become_worker(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         random.seed()  # a fork inherits the state: no two workers may draw the same
         sock = socket.socket(fileno=descriptors[0])
-        model = wire.read_file(descriptors[1], model_bytes)
-        order = msgspec.json.decode(wire.read_file(descriptors[2], order_bytes), type=Order)
+        model = wire.read_file(descriptors[1], sizes[0])
+        order = msgspec.json.decode(wire.read_file(descriptors[2], sizes[1]), type=Order)
         for descriptor in descriptors[1:]:
             os.close(descriptor)
         np.random.seed()
         confine(order)
         if order.signature.form == "code":
             _be_quiet()
-        serve(sock, model, order)
+        serve(sock, model, order, host)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the gateway ended
