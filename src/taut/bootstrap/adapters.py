@@ -21,6 +21,7 @@ from taut.ports.records import Records
 from taut.ports.secrets import Secrets
 from taut.ports.sources import Sources
 from taut.ports.tables import Tables
+from taut.ports.web import Web
 from taut.ports.world import Clock, Ids, Random
 
 T = TypeVar("T")
@@ -69,6 +70,12 @@ def open_secrets(config: Config, keys: Keys, random: Random) -> Secrets:
     from taut.adapters.secrets.file import FileSecrets
 
     return FileSecrets(config.home / "secrets", keys=keys, random=random)
+
+
+def open_web() -> Web:
+    from taut.adapters.web import HttpxWeb
+
+    return HttpxWeb()
 
 
 def open_jobs(config: Config) -> Jobs:

@@ -36,6 +36,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     otlp_headers: sent to the collector, `name=value,name=value`.
     tls_cert, tls_key: PEM files with which every plane speaks TLS 1.3, and only that; without them, loopback only.
     tls_client_ca: PEM file of authorities; with it every client must show a certificate of theirs.
+    origin: address at which browsers reach control, such as `https://ml.example.org:8081`; without it the console signs nobody in
+        by a provider.
+    oidc_issuer, oidc_client_id: an OpenID provider at which people sign in; its client's secret, if it has one, is the secret
+        `oidc/client-secret`.
+    oidc_name: the claim that names a person who comes for the first time.
+    oidc_roles: roles by claims, `CLAIM:VALUE=ROLE` with spaces between; without any, administrators link accounts and give roles.
     s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
     """
 
@@ -55,6 +61,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    origin: str = ""
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_name: str = "preferred_username"
+    oidc_roles: str = ""
     s3_endpoint: str = ""
     s3_region: str = "us-east-1"
     s3_access_key_id: str = ""

@@ -18,6 +18,7 @@ from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
 from taut.entrypoints import errors
 from taut.entrypoints.callers import authenticate, clear_cookie, set_cookie, stranger
 from taut.entrypoints.metrics import make_registry
+from taut.entrypoints.oidc_pages import add_pages
 from taut.entrypoints.openapi import describe
 from taut.entrypoints.operations import OperationTable
 from taut.entrypoints.operations.operation import (
@@ -70,6 +71,7 @@ def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailu
 
     for operation in table:
         _route(app, platform, table, operation, log_failure)
+    add_pages(app, platform, table)
     _health(app, platform)
     _metrics(app, platform)
     return app

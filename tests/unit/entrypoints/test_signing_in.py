@@ -165,7 +165,7 @@ def test_who_tried_too_often_is_told_when_to_come_again(browser: Browser) -> Non
 def test_open_operations_are_the_sign_ins_alone() -> None:
     found = {operation.name for operation in operation_table() if operation.open}
 
-    assert found == {"session.start", "session.accept"}
+    assert found == {"session.start", "session.accept", "oidc.begin", "oidc.finish"}
 
 
 def test_what_decides_about_models_in_production_asks_for_a_fresh_sign_in() -> None:

@@ -29,7 +29,7 @@ Enrol = Annotated[
 
 def register(app: typer.Typer) -> None:
     user: Verbs = {
-        "add": add, "list": users, "show": show, "roles": roles, "disable": disable, "enable": enable, "whoami": whoami, "invite": invite, "reset": reset,
+        "add": add, "list": users, "show": show, "roles": roles, "disable": disable, "enable": enable, "whoami": whoami, "invite": invite, "reset": reset, "link": link,
     }  # fmt: skip
     add_noun(app, "user", "Who exists, and in which roles.", user)
     token: Verbs = {"create": token_create, "exchange": token_exchange, "revoke": token_revoke}
@@ -109,6 +109,19 @@ def invite(
         )
 
     session(context).act("user.invite", {"principal": principal, "ttl": ttl}, view)
+
+
+def link(
+    context: typer.Context,
+    principal: str,
+    subject: Annotated[str, typer.Option(help="The provider's `sub` of the person.")],
+) -> None:
+    """Let an account of the identity provider be a person who exists here.
+
+    For example: taut user link ada --subject 00u1a2b3
+    """
+    request = {"principal": principal, "subject": subject}
+    session(context).act("user.link", request, lambda _: typer.echo(f"linked to {principal}"))
 
 
 def reset(context: typer.Context, principal: str) -> None:

@@ -31,10 +31,11 @@ _NEEDS_HOME: Final = (
     "stream",
     "session",
     "account",
+    "oidc",
 )
 """Nouns that have nothing to say, and nothing to begin, where no installation is: a wrong folder stays as it was."""
 
-_OPEN: Final = ("session.start", "session.accept")
+_OPEN: Final = ("session.start", "session.accept", "oidc.begin", "oidc.finish")
 """What is asked by somebody who is nobody yet."""
 
 View = Callable[[Json], None]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from taut.entrypoints.cli.nouns import Verbs, add_noun
-from taut.entrypoints.cli.session import session
+from taut.entrypoints.cli.session import Session, session
 
 Json = dict[str, Any]
 
@@ -26,7 +26,11 @@ def register(app: typer.Typer) -> None:
 
 def login(
     context: typer.Context,
-    principal: Annotated[str, typer.Argument(help="Your name here.")],
+    principal: Annotated[str, typer.Argument(help="Your name here; not with --provider.")] = "",
+    provider: Annotated[
+        bool, typer.Option("--provider", help="At the identity provider, in a browser.")
+    ] = False,
+    browser: Annotated[bool, typer.Option(help="Open the browser, or print the address alone.")] = True,
     invitation: Annotated[
         str, typer.Option(help="Of an administrator: sets the password that you give.", show_default=False)
     ] = "",
@@ -37,12 +41,19 @@ def login(
 ) -> None:
     """Sign in; commands act as you from then on, until `taut logout` or 12 hours later.
 
-    For example: taut login ada
+    For example: taut login ada, or taut login --provider
 
     The session is kept in a file that you alone can read, and ends after an hour in which nothing was done. Approving and releasing ask
     for a sign-in of the last 15 minutes.
     """
+    from taut.core.errors import InvalidInput
+
     here = session(context)
+    if provider == bool(principal):
+        raise InvalidInput("login takes your name here, or --provider to sign in in a browser")
+    if provider:
+        here.show(here.sign_in("oidc.finish", _in_browser(here, open_it=browser)), _signed_in)
+        return
     typed = not password_stdin and sys.stdin.isatty()
     secret = _secret(
         "New password" if invitation else "Password", stdin=password_stdin, twice=bool(invitation)
@@ -131,6 +142,20 @@ def revoke(
     """End a session, or all of a person, from now on."""
     request = {"id": id, "principal": principal}
     session(context).act("session.revoke", request, lambda result: typer.echo(f"ended {result['ended']}"))
+
+
+def _in_browser(here: Session, *, open_it: bool) -> Json:
+    """Let the person prove himself at the provider, and return what came back from there."""
+    from taut.entrypoints.loopback import Loopback
+
+    with Loopback() as back:
+        begun = here.ask("oidc.begin", {"redirect_uri": back.uri, "kind": "command"})
+        typer.echo(f"sign in at {begun['authorization_url']}", err=True)
+        if open_it:
+            import webbrowser
+
+            webbrowser.open(begun["authorization_url"])
+        return {"handle": begun["handle"], **back.wait()}
 
 
 def _secret(what: str, *, stdin: bool, twice: bool = False) -> str:

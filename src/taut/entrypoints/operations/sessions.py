@@ -41,6 +41,30 @@ class SessionAccept(Request, frozen=True):
     kind: SessionKind = "command"
 
 
+class OidcBegin(Request, frozen=True):
+    """redirect_uri: where the answer comes back; on loopback for a command, at TAUT_ORIGIN for the console."""
+
+    redirect_uri: str
+    kind: SessionKind = "command"
+
+
+class OidcFinish(Request, frozen=True):
+    """handle: of `oidc.begin`. state, code, iss: as they came back. kind: as it was begun."""
+
+    handle: str
+    state: str
+    code: str
+    iss: str | None = None
+    kind: SessionKind = "command"
+
+
+class UserLink(Request, frozen=True):
+    """subject: the provider's `sub` of the person."""
+
+    principal: str
+    subject: str
+
+
 class SessionList(Request, frozen=True):
     principal: str | None = None
 
@@ -94,6 +118,24 @@ def _accept(platform: Platform, caller: Caller, request: SessionAccept, _progres
             address=caller.address, kind=request.kind,
         )
     )  # fmt: skip
+
+
+def _oidc_begin(platform: Platform, _caller: Caller, request: OidcBegin, _progress: Progress) -> Json:
+    url, handle = platform.people.federation.begin(request.redirect_uri, kind=request.kind)
+    return {"authorization_url": url, "handle": handle}
+
+
+def _oidc_finish(platform: Platform, _caller: Caller, request: OidcFinish, _progress: Progress) -> Json:
+    return started(
+        platform.people.federation.finish(
+            request.handle, state=request.state, code=request.code, issuer=request.iss, kind=request.kind
+        )
+    )
+
+
+def _link(platform: Platform, caller: Caller, request: UserLink, _progress: Progress) -> Json:
+    platform.people.federation.link(request.principal, request.subject, actor=caller.principal.id)
+    return {"principal": request.principal, "linked": True}
 
 
 def _end(platform: Platform, caller: Caller, _request: Nothing, _progress: Progress) -> Json:
@@ -202,6 +244,9 @@ def _principal(request: Any) -> str:
 OPERATIONS: Final = (
     Operation(name="session.start", action="account.self", request=SessionStart, handle=_start, resource=own, open=True, summary="Sign in with a password"),
     Operation(name="session.accept", action="account.self", request=SessionAccept, handle=_accept, resource=own, open=True, summary="Set a password by an invitation and sign in"),
+    Operation(name="oidc.begin", action="account.self", request=OidcBegin, handle=_oidc_begin, resource=own, open=True, summary="Begin to sign in by the identity provider"),
+    Operation(name="oidc.finish", action="account.self", request=OidcFinish, handle=_oidc_finish, resource=own, open=True, summary="Sign in by what the identity provider answered"),
+    Operation(name="user.link", action="user.admin", request=UserLink, handle=_link, resource=_principal, summary="Let an account of the identity provider be a person here"),
     Operation(name="session.end", action="account.self", request=Nothing, handle=_end, resource=own, summary="Sign out"),
     Operation(name="session.list", action="user.admin", request=SessionList, handle=_list, resource=_principal, reads=True, summary="List who is signed in"),
     Operation(name="session.revoke", action="user.admin", request=SessionRevoke, handle=_revoke, resource=_principal, summary="End a session, or all of a person"),
