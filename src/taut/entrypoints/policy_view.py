@@ -93,7 +93,7 @@ def rights(result: Json) -> None:
     if "asked" not in found:
         return
     render.line(
-        f"of {found['asked']} kinds of recorded requests, {len(found['changed'])} would be answered otherwise"
+        f"of {found['asked']} kinds of recorded requests, {found['otherwise']} would be answered otherwise"
     )
     for one in found["changed"]:
         now = "allowed" if one["after"] else f"denied, {', '.join(one['because'])}"

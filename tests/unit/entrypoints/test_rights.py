@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,14 @@ from test_operations import OWNER_HERE, PROJECT, do, person, request_of
 
 from taut.bootstrap.platform import Platform
 from taut.core.errors import Conflict, Denied, InvalidInput, Unauthenticated
+from taut.core.times import to_us
+from taut.entrypoints import plan_view, policy_view
 from taut.entrypoints.operations import Caller
 from taut.entrypoints.whose import owner_caller
+from taut.serving.gateway.ids import RequestIds
+from taut.serving.predictions import PredictionLog
+from taut.serving.predictions.record import RecordHead, encode_head, encode_record
+from taut.testing.world import SeededRandom
 from taut.trust.breakglass import is_emergency
 from taut.trust.identity import OWNER
 
@@ -118,7 +126,12 @@ def test_a_plan_says_what_new_policies_would_have_answered_to_recorded_requests(
         False,
     )
     assert list(changed["because"]) == ["forbidden by calm"]
-    assert shown["rights"]["asked"] >= 3
+    assert (shown["rights"]["asked"] >= 3, shown["rights"]["otherwise"]) == (True, 1)
+    told = do(platform, "plan.show", person("builder"), **with_policies(tmp_path / "p"))["rights"]
+    assert (told["asked"] >= 3, list(told["changed"])) == (
+        True,
+        [],
+    )  # who asked for what is not for everybody
     assert (list(harmless["rights"]["changed"]), harmless["rights"]["touched"]) == ([], ["policies/a.cedar"])
 
 
@@ -186,6 +199,84 @@ def test_a_review_sets_rights_beside_their_use(platform: Platform, tmp_path: Pat
     )
     with pytest.raises(Denied):
         do(platform, "policy.review", person("builder"))
+
+
+def test_what_was_predicted_counts_in_dry_runs_and_reviews(platform: Platform, tmp_path: Path) -> None:
+    do(platform, "user.add", principal="app", roles=["predictor"], kind="service")
+    do(platform, "plan.apply", **request_of(tmp_path / "p"))
+    now_us = to_us(platform.clock.now())
+    log_predictions(
+        platform, "app", "late", times_us=[now_us - 50 * DAY_US, now_us - 40 * DAY_US, now_us, now_us + 1]
+    )
+    log_predictions(platform, "gone", "late", times_us=[now_us], writer="gateway-1")
+
+    closed = '@id("closed") forbid(principal, action == Action::"predict", resource) when { resource.name == "late" };'
+    (changed,) = do(platform, "plan.show", **with_policies(tmp_path / "p", a=closed))["rights"]["changed"]
+    found = {one["principal"]: one for one in do(platform, "policy.review", days=45)["principals"]}
+
+    assert (changed["principal"], changed["action"], changed["resource"], changed["times"]) == (
+        "app",
+        "predict",
+        "endpoint:late",
+        2,
+    )
+    assert (changed["before"], changed["after"]) == (True, False)
+    assert found["app"]["did"] == {"predict": 3}
+    assert not found["app"]["unused"]
+
+
+DAY_US = 86_400_000_000
+
+
+def log_predictions(
+    platform: Platform, principal: str, endpoint: str, *, times_us: list[int], writer: str = "gateway-0"
+) -> None:
+    head = encode_head(RecordHead(endpoint, f"{endpoint}@1", "rel_1", 1, ("x",)))
+    ids = RequestIds(SeededRandom(len(writer)))
+    with closing(
+        PredictionLog(
+            platform.home / "log" / "predictions", writer, now_us=lambda: times_us[0], monotonic_s=lambda: 0.0,
+            random=SeededRandom(1), segment_bytes=4096,
+        )
+    ) as log:  # fmt: skip
+        for at_us in times_us:
+            log.append(encode_record(ids.next(at_us), at_us, head, principal, "", 200, 9, ((1.0,),), ()))
+
+
+def test_what_rights_look_like_to_people(
+    platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    do(platform, "user.add", principal="ada", roles=["builder"])
+    shown = do(platform, "plan.show", **with_policies(tmp_path / "p", a=NIGHT))
+    do(platform, "plan.apply", **with_policies(tmp_path / "p", a=NIGHT))
+    changed = do(platform, "plan.show", **with_policies(tmp_path / "p", a=NIGHT.replace("admin", "operator")))
+    plan_view.plan(shown)
+    plan_view.plan(changed)
+    policy_view.shown(do(platform, "policy.show"))
+    policy_view.explained(
+        do(platform, "policy.explain", principal="ada", action="data.list", resource="dataset:orders")
+    )
+    policy_view.reviewed(do(platform, "policy.review"))
+    policy_view.emergency(
+        do(platform, "break-glass.start", owner_caller(platform, break_glass="fire"), reason="fire")
+    )
+
+    said = capsys.readouterr().out
+    for words in (
+        "+ policy file policies/a.cedar",
+        "rights change with policies/a.cedar: it takes the right policy.admin",
+        '    -unless { principal in Role::"admin" };',
+        '    +unless { principal in Role::"operator" };',
+        "no-look-at-orders  forbid  policies/a.cedar:1",
+        "DENIED: forbidden by no-look-at-orders",
+        "  forbid no-look-at-orders, policies/a.cedar:1",
+        "EMERGENCY by owner since ",
+    ):
+        assert words in said or words in _columns(said), said
+
+
+def _columns(text: str) -> str:
+    return re.sub(r" {2,}", "  ", text)
 
 
 def test_rows_that_are_handed_out_leave_a_leaf_and_a_refusal_none(platform: Platform, tmp_path: Path) -> None:

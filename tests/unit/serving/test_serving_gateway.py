@@ -30,6 +30,7 @@ from taut.testing.serving import (
     open_gateway,
     with_fields,
 )
+from taut.trust.policy import Attributes
 from taut.trust.quota import Limit
 
 INSTANCE = {"x0": 1.0, "x1": 0.5, "x2": -0.25}
@@ -487,6 +488,23 @@ def test_a_policy_of_the_project_is_heard_at_its_epoch(gateway: Gateway, plane: 
 
     assert (allowed, denied) == (200, 403)
     assert "forbidden by closed" in why["error"]["message"]
+
+
+def test_a_policy_may_ask_at_a_gateway_what_is_known_of_an_endpoint(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    endpoint, body = plane.endpoint(), {"instances": [INSTANCE]}
+    policy = (
+        'forbid(principal, action == Action::"predict", resource)\n'
+        'when { resource has classification && resource.classification == "restricted" };'
+    )
+    answers = []
+    for known in ("internal", "restricted", "internal"):
+        resources = {"endpoint:delay": Attributes(classification=known)}
+        install(gateway, plane, endpoint, policy=policy, resources=resources)
+        answers.append(ask(gateway, "/v1/predict/delay", body, plane.token())[0])
+
+    assert answers == [200, 403, 200]  # what was decided before is not answered under other facts
 
 
 def test_an_old_model_is_freed_and_a_kept_one_is_not_loaded_again(gateway: Gateway, plane: DataPlane) -> None:

@@ -68,21 +68,26 @@ def _plan(platform: Platform, caller: Caller, request: PlanShow, progress: Progr
         "verdict": str(plan.verdict.decision),
         "reasons": list(plan.verdict.reasons),
         "checks": to_json(plan.evidence.checks),
-        "rights": {"touched": list(touched), **(_dry_run(platform, manifest) if touched else {})},
+        "rights": {"touched": list(touched), **(_dry_run(platform, caller, manifest) if touched else {})},
     }
 
 
-def _dry_run(platform: Platform, manifest: Manifest) -> Json:
-    """What the policies would have said to recorded requests; nothing where they do not hold together."""
+def _dry_run(platform: Platform, caller: Caller, manifest: Manifest) -> Json:
+    """What the policies would have said to recorded requests; nothing where they do not hold together.
+
+    Who asked for what is told to whoever may review rights; to others, how many kinds of requests there are.
+    """
     try:
-        new = policy_of(manifest)
-        old = platform.policy.now()
+        old, new = platform.policy.now(), policy_of(manifest)
     except TautError:
         return {}  # the gate says what is wrong
     asked = recorded(platform, since=platform.clock.now() - _RECENT)
     changed = compare(platform, old, new, asked)
+    context = {"plane": "control", "local": caller.local, "now": platform.clock.now()}
+    may = platform.policy.decide(caller.principal, "policy.review", "policy:project", context).allow
     return {
-        "before": old.digest, "after": new.digest, "asked": len(asked), "changed": to_json(changed),
+        "before": old.digest, "after": new.digest, "asked": len(asked), "otherwise": len(changed),
+        "changed": to_json(changed) if may else [],
     }  # fmt: skip
 
 

@@ -62,7 +62,10 @@ def built_in_statements() -> tuple[Statement, ...]:
     return tuple(_read(PolicySpec(name=BUILT_IN_FILE, text=BUILT_IN)))
 
 
-def read_policies(files: Sequence[PolicySpec]) -> tuple[Statement, ...]:
+@lru_cache(
+    maxsize=4
+)  # a plan is shown, judged and applied, and a thousand policies take a good part of a second
+def read_policies(files: tuple[PolicySpec, ...]) -> tuple[Statement, ...]:
     """Return the policies of a project's files, checked against the schema.
 
     Raises InvalidInput that names every fault with its file and line: one that does not parse, does not fit the
