@@ -32,14 +32,14 @@ class House:
     """Admission and the scale log over one database, as control has them."""
 
     def __init__(self, records: MemoryRecords, keys: FileKeys) -> None:
-        self.records, self.clock, ids = records, ManualClock(), SequenceIds()
+        self.records, self.keys, self.clock, ids = records, keys, ManualClock(), SequenceIds()
         self.ledger = Ledger(records, keys, self.clock, ids, origin="example.org/taut")
         self.log = ScaleLog(records=records, ledger=self.ledger, keys=keys, clock=self.clock, ids=ids)
         self.store = self.open()
 
     def open(self) -> AdmissionStore:
         return AdmissionStore(
-            records=self.records, ledger=self.ledger, clock=self.clock, random=SeededRandom(), terms=TERMS,
+            records=self.records, ledger=self.ledger, keys=self.keys, clock=self.clock, random=SeededRandom(), terms=TERMS,
             bundle=FIRST,
         )  # fmt: skip
 

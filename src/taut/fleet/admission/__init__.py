@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from taut.fleet.admission.core import Admission, Step
 from taut.fleet.admission.epochs import Epochs
 from taut.fleet.admission.gateway import GatewayView, Pin
+from taut.fleet.admission.holder import Holder
 from taut.fleet.admission.members import Member
 from taut.fleet.admission.messages import (
     Answer,
@@ -37,6 +38,7 @@ __all__ = [
     "Event",
     "GatewayView",
     "Grace",
+    "Holder",
     "Invitation",
     "Lease",
     "Loaded",

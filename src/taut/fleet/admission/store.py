@@ -15,10 +15,12 @@ from taut.core.evidence import Scalar
 from taut.core.times import to_us
 from taut.fleet.admission.core import Admission, Step
 from taut.fleet.admission.epochs import Epochs
-from taut.fleet.admission.messages import Bundle, Event, Invitation
+from taut.fleet.admission.messages import Attest, Bundle, Event, Invitation
 from taut.fleet.admission.tables import alerts, state
 from taut.fleet.admission.terms import Terms
+from taut.fleet.admission.wire import open_message, sign_answer
 from taut.fleet.log import ScaleLog
+from taut.ports.keys import Keys
 from taut.ports.records import Records, Tx, transact
 from taut.ports.world import Clock, Random
 from taut.trust.ledger import Entry, Ledger
@@ -51,6 +53,7 @@ class AdmissionStore:
         *,
         records: Records,
         ledger: Ledger,
+        keys: Keys,
         clock: Clock,
         random: Random,
         terms: Terms,
@@ -59,14 +62,15 @@ class AdmissionStore:
     ) -> None:
         self._records = records
         self._ledger = ledger
+        self._keys = keys
         self._clock = clock
         self._random = random
         self._name = name
         self._lock = threading.Lock()
-        self._version, self._stored = transact(
-            records, lambda tx: self._load(tx, Admission(terms=terms, epochs=Epochs(committed=bundle)))
-        )
-        self._state = self._stored.restarted(now_s=clock.monotonic_s())
+        first = Admission(terms=terms, epochs=Epochs(committed=bundle))
+        self._version, stored = transact(records, lambda tx: self._load(tx, first))
+        self._kept = stored.durable()
+        self._state = stored.restarted(now_s=clock.monotonic_s())
 
     @property
     def state(self) -> Admission:
@@ -76,12 +80,31 @@ class AdmissionStore:
         """Let something happen: `do` is given the state and the time. Raises what `do` and Records raise."""
         with self._lock:
             step = do(self._state, self._clock.monotonic_s())
-            if step.events or step.state.durable() != self._stored.durable():
+            durable = step.state.durable()
+            if step.events or durable != self._kept:
                 version = self._version + 1
                 transact(self._records, lambda tx: self._keep(tx, step, version))
-                self._version, self._stored = version, step.state
+                self._version, self._kept = version, durable
             self._state = step.state
             return step
+
+    def hear(self, data: bytes) -> bytes:
+        """Take what a replica said and return what is answered, signed; nothing, where it attested.
+
+        Raises Corrupt or Denied for what is not its word, and what `Admission.attest` and `Admission.hear` raise: then
+        nothing has changed, and nothing is answered.
+        """
+        message = open_message(data)
+        if isinstance(message, Attest):
+            self.step(lambda it, now_s: it.attest(message, now_s=now_s))
+            return b""
+        step = self.step(lambda it, now_s: it.hear(message, now_s=now_s))
+        return b"" if step.answer is None else sign_answer(self._keys, step.answer).to_json()
+
+    def push(self, replica: str) -> bytes:
+        """Return the answer to a replica's newest beat as it would be now, signed: so nobody waits for his next beat."""
+        step = self.step(lambda it, now_s: it.answer(replica, now_s=now_s))
+        return b"" if step.answer is None else sign_answer(self._keys, step.answer).to_json()
 
     def provision(self, replica: str, pool: str) -> Invitation:
         """Return the invitation of a process that is about to be started, with a fresh token and nonce."""
