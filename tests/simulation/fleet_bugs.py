@@ -126,6 +126,13 @@ class TakesTokensTwice(Admission, frozen=True):
         return digest_bytes(message.token.encode())
 
 
+class LetsComputeLead(Admission, frozen=True):
+    """Detectors will come."""
+
+    def _is_guarded(self, pool: str, n: int, now_s: float, *, without: str = "") -> bool:
+        return True
+
+
 class CommitsWithoutLooking(Admission, frozen=True):
     """An epoch is committed when its time has come."""
 
@@ -199,6 +206,7 @@ BUGS: dict[str, tuple[str, Rules]] = {
     "TakesTokensTwice": ("I9", Rules(admission=TakesTokensTwice)),
     "CommitsWithoutLooking": ("I10", Rules(admission=CommitsWithoutLooking)),
     "AlertsAgain": ("I11", Rules(admission=AlertsAgain)),
+    "LetsComputeLead": ("capacity", Rules(admission=LetsComputeLead)),
     "WaitsForEver": ("L1", Rules(admission=WaitsForEver)),
     "LeasesFromReceipt": ("lease", Rules(replica=LeasesFromReceipt)),
     "ListsFullLives": ("lease", Rules(admission=ListsFullLives)),

@@ -32,14 +32,17 @@ from taut.fleet.admission import (
     Terms,
     proof_of,
 )
-from taut.fleet.admission.terms import Grace
+from taut.fleet.admission.terms import Grace, Need
 from taut.fleet.log.event import ScaleEvent
 
-QUOTA, MINIMUM, TTL_S = 100, 2, 4.0
+QUOTA, MINIMUM, EACH, TTL_S = 100, 2, 2, 4.0
 TERMS = Terms(
     pools=(
         Pool(name="gateway", artifacts="sha256:g", quota=QUOTA, follows=True),
-        Pool(name="model", artifacts="sha256:m", quota=QUOTA, minimum=MINIMUM),
+        Pool(
+            name="model", artifacts="sha256:m", quota=QUOTA, minimum=MINIMUM,
+            needs=Need(pool="gateway", each=EACH),  # as if a gateway's own detectors guarded so many workers
+        ),
     ),
     ttl_s=TTL_S, skew=0.05, join_s=20.0, patience_s=1.0, prepare_s=6.0, drain_s=5.0,
     grace=(Grace(risk="low", ttl_s=30.0), Grace(risk="medium", ttl_s=10.0)),
@@ -166,6 +169,8 @@ class World:
             scale_id = event.body["scale_id"]
             if not any(e.kind == "fleet.scaled" and e.subject == scale_id for e in self.events):
                 raise Broken(f"I11: {event.subject} was admitted before the alert of {scale_id}")
+            if event.body["pool"] == "model":
+                self.look_at_capacity(before)
         if event.kind == "fleet.committed":
             epoch = int(event.subject.removeprefix("epoch:"))
             self.commits.append((self.now_s, epoch))
@@ -176,6 +181,14 @@ class World:
                 after = [p for p in now if epoch in before.members[p.name].proved]
                 if len(after) < min(pool.minimum, len(now)):
                     raise Broken(f"I10: epoch {epoch} left {len(after)} of {len(now)} in {pool.name}")
+
+    def look_at_capacity(self, before: Admission) -> None:
+        """One more worker is admitted: are there detectors for all of them?"""
+        leased = [p for p in self.processes if self.now_s < p.granted_s + TTL_S]
+        workers = sum(p.invitation.pool == "model" and self.has_lease(p, before) for p in leased) + 1
+        guards = sum(p.invitation.pool == "gateway" for p in leased)
+        if workers > EACH * guards:
+            raise Broken(f"capacity: {workers} workers are admitted where {guards} guard {EACH} each")
 
     def has_lease(self, process: Process, control: Admission) -> bool:
         member = control.members[process.name]

@@ -15,6 +15,7 @@ from taut.fleet.admission import (
     Epochs,
     Grace,
     Loaded,
+    Need,
     Pool,
     ReplicaView,
     Stage,
@@ -43,8 +44,10 @@ def empty(terms: Terms = TERMS) -> Admission:
     )
 
 
-def invited(admission: Admission, replica: str = "r", now_s: float = 0.0) -> tuple[Admission, ReplicaView]:
-    step = admission.provision(replica, "model", token=f"t-{replica}", nonce=f"n-{replica}", now_s=now_s)
+def invited(
+    admission: Admission, replica: str = "r", pool: str = "model", now_s: float = 0.0
+) -> tuple[Admission, ReplicaView]:
+    step = admission.provision(replica, pool, token=f"t-{replica}", nonce=f"n-{replica}", now_s=now_s)
     assert step.invitation is not None
     view = ReplicaView(
         terms=admission.terms, invitation=step.invitation, key=f"k-{replica}", artifacts="sha256:m"
@@ -59,8 +62,8 @@ def talk(admission: Admission, view: ReplicaView, now_s: float = 0.0) -> tuple[A
     return step.state, view.hear(step.answer, now_s=now_s)
 
 
-def admitted(admission: Admission, replica: str = "r") -> tuple[Admission, ReplicaView]:
-    admission, view = invited(admission, replica)
+def admitted(admission: Admission, replica: str = "r", pool: str = "model") -> tuple[Admission, ReplicaView]:
+    admission, view = invited(admission, replica, pool)
     admission = admission.attest(view.attest(), now_s=0.0).state
     for _ in range(2):
         admission, view = talk(admission, view)
@@ -201,6 +204,24 @@ def test_no_more_quota_is_out_than_there_is_while_the_fleet_grows() -> None:
     assert second.lease.ticket.quota == 45
 
 
+def test_detectors_lead_compute_up_and_follow_it_down() -> None:
+    needy = Pool(name="model", artifacts="sha256:m", quota=90, needs=Need(pool="detector", each=1))
+    terms = Terms(pools=(needy, Pool(name="detector", artifacts="sha256:m", quota=90)))
+    admission, worker = admitted(empty(terms))
+    assert stage(admission) is Stage.PROBED
+    event = msgspec.structs.replace(scaled(n=1, seq=2), pool="detector")
+    admission = admission.scaled(event).state
+
+    admission, _ = admitted(admission, "d", "detector")
+    admission, worker = talk(admission, worker)
+
+    assert stage(admission) is Stage.ADMITTED
+    with pytest.raises(Conflict, match="drain those first"):
+        admission.drain("d", now_s=1.0)
+    admission = admission.drain("r", now_s=1.0).state
+    assert stage(admission.drain("d", now_s=1.0).state, "d") is Stage.DRAINING
+
+
 def test_the_quota_of_a_process_that_has_surely_ended_is_free_at_once() -> None:
     admission, _ = admitted(empty(), "a")
 
@@ -323,7 +344,7 @@ def test_who_drains_takes_nothing_new_and_has_a_deadline() -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"ttl_s": 0.0}, {"join_s": float("inf")}, {"skew": 0.5}, {"safe_share": 2.0}, {"grace": (Grace(risk="high", ttl_s=1.0),)},
-     {"pools": TERMS.pools * 2}],
+     {"pools": TERMS.pools * 2}, {"pools": (Pool(name="p", artifacts="a", quota=1, needs=Need(pool="p", each=1)),)}],
 )  # fmt: skip
 def test_terms_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):

@@ -19,7 +19,7 @@ from taut.fleet.admission.messages import (
     proof_of,
 )
 from taut.fleet.admission.replica import Lease, ReplicaView, Served
-from taut.fleet.admission.terms import Grace, Pool, Risk, Stage, Terms
+from taut.fleet.admission.terms import Grace, Need, Pool, Risk, Stage, Terms
 from taut.fleet.admission.wire import ReplicaKey, open_answer, open_message, sign_answer
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "Lease",
     "Loaded",
     "Member",
+    "Need",
     "Pin",
     "Pool",
     "ReplicaKey",

@@ -59,6 +59,20 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             and not {member.replica, member.key, member.svid} & set(self.revoked)
         )
 
+    def _is_guarded(self, pool: str, n: int, now_s: float, *, without: str = "") -> bool:
+        """Tell whether `n` replicas of a pool are within what those serve that it needs, also without one of them."""
+        need = self.terms.pool(pool).needs
+        if need is None:
+            return True
+        guards = sum(
+            one.pool == need.pool and one.replica != without and self._serves(one, now_s)
+            for one in self.members.values()
+        )
+        return n <= guards * need.each
+
+    def _admitted(self, pool: str) -> int:
+        return sum(one.pool == pool and one.stage is Stage.ADMITTED for one in self.members.values())
+
     def _serves(self, member: Member, now_s: float) -> bool:
         """Tell whether a replica holds a lease that it may still be using, at the committed epoch."""
         return (

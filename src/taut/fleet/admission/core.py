@@ -103,10 +103,17 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return state._moved(member, Stage.GONE)
 
     def drain(self, replica: str, *, now_s: float) -> Step:
-        """A replica shall end: it gets no lease any more. Raises Conflict when it is not admitted."""
+        """A replica shall end: it gets no lease any more.
+
+        Raises Conflict when it is not admitted, or guards others that are to end first.
+        """
         member = self._there(replica)
         if member.stage is not Stage.ADMITTED:
             raise Conflict(f"{replica} is {member.stage}, not admitted: there is nothing to drain")
+        for pool in self.terms.pools:
+            left = self._is_guarded(pool.name, self._admitted(pool.name), now_s, without=replica)
+            if pool.needs is not None and pool.needs.pool == member.pool and not left:
+                raise Conflict(f"{replica} guards replicas of {pool.name}: drain those first")
         return self._moved(_replace(member, since_s=now_s), Stage.DRAINING)
 
     # -- what a replica shows
@@ -157,7 +164,11 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if member.stage is Stage.ATTESTED and self.epochs.floor in told:
             member = _replace(member, stage=Stage.SYNCED)
             events = (_event("fleet.synced", member),)
-        elif member.stage is Stage.PROBED and self._may_serve(member):
+        elif (
+            member.stage is Stage.PROBED
+            and self._may_serve(member)
+            and self._is_guarded(member.pool, self._admitted(member.pool) + 1, now_s)
+        ):
             member = _replace(member, stage=Stage.ADMITTED)
             events = (_event("fleet.admitted", member),)
         step = self._with(member).answer(member.replica, now_s=now_s)

@@ -38,12 +38,20 @@ class Grace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ttl_s: float
 
 
+class Need(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """That one replica of `pool` (detectors) guards at most `each` of those that need it."""
+
+    pool: str
+    each: int
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of replica, such as gateways or the workers of a model.
 
     artifacts: digest of what such a replica must run. quota: what all of the pool may admit together, requests a second.
     minimum: a policy change never leaves fewer than these admitted, where there were as many.
     follows: whether its replicas choose among others and so are told which may be used (gateways).
+    needs: whose capacity must be there first; nobody is admitted beyond it.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     quota: int
     minimum: int = 1
     follows: bool = False
+    needs: Need | None = None
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +92,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InvalidInput("high risk fails closed: give it no grace")
         if len({pool.name for pool in self.pools}) != len(self.pools):
             raise InvalidInput("a pool is declared twice: give each one name")
+        for pool in self.pools:
+            if pool.needs is not None and (self.pool(pool.needs.pool) == pool or pool.needs.each < 1):
+                raise InvalidInput(
+                    f"pool {pool.name} needs itself, or none of another: name one that guards it"
+                )
 
     def pool(self, name: str) -> Pool:
         for pool in self.pools:
