@@ -251,7 +251,7 @@ class NatsSubscription:
             await self._tell(client, _WORKING)
         try:
             found: list[Any] = await self._pull.fetch(limit, timeout=max(0.01, wait_s))
-        except nats.errors.TimeoutError:
+        except TimeoutError:  # of NATS, or asyncio's where its time had passed before it could ask again
             return []
         return found
 

@@ -220,7 +220,7 @@ class BusSuite(ABC):
             stop.set()
             for thread in threads:
                 thread.join()
-            assert not failures
+            assert not failures, failures
             assert sorted(found) == sorted(f"answer-e{index}" for index in range(200))
 
     def test_state_and_peek_say_what_waits_and_take_nothing(self, tmp_path: Path, topic: str) -> None:
