@@ -13,6 +13,10 @@ from taut.core.errors import InvalidInput
 from taut.core.units import parse_size
 
 PREFIX: Final = "TAUT_"
+OF_CONTROL: Final = (
+    "TAUT_BUS", "TAUT_KEYS", "TAUT_KEYS_PASSPHRASE", "TAUT_RECORDS", "TAUT_S3_ACCESS_KEY_ID", "TAUT_S3_SECRET_ACCESS_KEY",
+)  # fmt: skip
+"""Variables with what opens the installation's stores: the data plane has no use for them and does not get them."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

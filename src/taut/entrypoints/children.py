@@ -19,13 +19,14 @@ class Child(NamedTuple):
     """What to run. `{ready}` and names of sockets in the command, as `{listener}`, become descriptors that it inherits.
 
     survives: it goes on when the supervisor dies, and the next one adopts it. address: where it listens by itself and
-    how, so that only one that does the same is adopted.
+    how, so that only one that does the same is adopted. withheld: variables of our environment that it does not get.
     """
 
     name: str
     command: tuple[str, ...]
     survives: bool
     address: str = ""
+    withheld: tuple[str, ...] = ()
 
 
 class Running:
@@ -83,7 +84,7 @@ def spawn(child: Child, sockets: Mapping[str, socket.socket], *, log: Path) -> R
         with open(os.open(log, flags, 0o600), "ab") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=passed,
-                start_new_session=True,
+                start_new_session=True, env={k: v for k, v in os.environ.items() if k not in child.withheld},
             )  # fmt: skip
     except OSError:
         os.close(ready)

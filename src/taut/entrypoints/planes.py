@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from taut.bootstrap.config import OF_CONTROL
 from taut.entrypoints.children import Child
 from taut.entrypoints.listening import INNER, Address, TlsPaths
 
@@ -54,6 +55,7 @@ def default_children(
             ),
             survives=True,
             address=" ".join(secured),
+            withheld=OF_CONTROL,
         )
         for number in range(gateways)
     ]  # fmt: skip
@@ -70,6 +72,7 @@ def default_children(
         ),
         survives=True,
         address=" ".join((f"{address.host}:{address.port + 2}", *secured)),
+        withheld=OF_CONTROL,
     )  # fmt: skip
     return [control, *served, rpc]
 

@@ -24,9 +24,7 @@ def keys(context: typer.Context) -> None:
 
 def rotate(
     context: typer.Context,
-    key: Annotated[
-        str, typer.Argument(help="tenant, ledger, bundle, model, snapshot, token, data or subject.")
-    ],
+    key: Annotated[str, typer.Argument(help="tenant, or one of those that `taut keys list` names.")],
 ) -> None:
     """Make a new version of one of the installation's own keys; old ones open and verify as long as they are needed.
 

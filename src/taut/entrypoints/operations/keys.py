@@ -17,7 +17,7 @@ from taut.entrypoints.operations.operation import (
 
 
 class KeysRotate(Request, frozen=True):
-    """key: `tenant`, or a purpose of keys: ledger, bundle, model, snapshot, token, data, subject."""
+    """key: `tenant`, or a purpose of keys; `keys.list` names them."""
 
     key: str
 
