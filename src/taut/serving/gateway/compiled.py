@@ -14,6 +14,7 @@ from taut.core.schema import FeatureLookup, ModelSignature
 from taut.serving.gateway.scorer import Scorer
 from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
 from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
+from taut.serving.gateway.turns import Turn, Turns
 from taut.serving.graphs import GraphModel, checked_plan
 from taut.serving.memory import Model, Resident, Residents
 from taut.serving.meters import EndpointMeter
@@ -44,7 +45,7 @@ class Endpoint:
 
     way: None where only the live version answers, in this process. plain: whether nobody else is asked now. short_rows: how
     many rows may be scored without waiting, -1 where the model is not in memory or in workers. residents: who loads
-    models; None where all are in memory. meter: replaced by the gateway's own when it begins to serve this.
+    models; None where all are in memory. meter, turn: replaced by the gateway's own when it begins to serve this.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Endpoint:
         live = config.live
         signature = live.signature
         self.meter = EndpointMeter()
+        self.turn = Turn(Turns())
         self.config: Final = config
         self.name: Final = config.name
         self.resource: Final = f"endpoint:{config.name}"

@@ -13,13 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taut.core.errors import (
-    Denied,
-    Exhausted,
-    TautError,
-    Unauthenticated,
-    Unavailable,
-)
+from taut.core.errors import Denied, Exhausted, TautError, Unauthenticated, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.errors import Internal
 from taut.serving.gateway import pages, repository
@@ -29,25 +23,18 @@ from taut.serving.gateway.cache import CacheKeys
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
-from taut.serving.gateway.guard import (
-    Caller,
-    Guard,
-    Session,
-    check_fresh,
-    json_bytes,
-    stream_rows,
-)
+from taut.serving.gateway.guard import Caller, Guard, Session, check_fresh, json_bytes, stream_rows
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.made import Made
 from taut.serving.gateway.reading import read_gateway
 from taut.serving.gateway.replies import Headers, Pending, Reply, Statuses, binary_head, refusal
-from taut.serving.gateway.repository import REPOSITORY
 from taut.serving.gateway.scorer import Features
 from taut.serving.gateway.scoring import Scoring
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, World, check_deadline
 from taut.serving.gateway.traced import request_span
+from taut.serving.gateway.turns import TURN_NS, Turn, Turns
 from taut.serving.memory import Resident
 from taut.serving.meters import MeterReading, Meters
 from taut.serving.predictions import LIVE, PredictionLog, encode_record
@@ -99,6 +86,7 @@ class Gateway:
         self._in_flight = 0
         self.streams: Final = Streams()
         self._meters: Final = Meters()
+        self._turns: Final = Turns()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
         self.refused_snapshot = ""
@@ -118,6 +106,7 @@ class Gateway:
         for endpoint in active.endpoints.values():
             endpoint.settle()  # a model may have come or gone since it was compiled
             endpoint.meter = self._meters.of(endpoint.name, endpoint.config.live.version)
+            endpoint.turn = Turn(self._turns)
         self._meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
         self._active, self._guard = active, guard
@@ -153,14 +142,32 @@ class Gateway:
         route = None if active is None else active.routes.get(path)
         if route is None or active is None or method != "POST":
             return self._page(method, path, headers, body)
-        now_us = self._now_us()
-        ticket = Ticket(self._ids.next(now_us), now_us, self._counter_ns(), active, route)
+        now_us, start_ns = self._now_us(), self._counter_ns()
+        ticket = Ticket(self._ids.next(now_us), now_us, start_ns, start_ns, active, route)
+        if (turn := route.endpoint.turn).spent_ns > TURN_NS and turn.is_over(start_ns):
+            return self._in_turn(ticket, headers, body)
+        return self._at_once(ticket, headers, body)
+
+    def _at_once(self, ticket: Ticket, headers: Headers, body: bytes) -> Reply | Pending:
+        endpoint = ticket.route.endpoint
         try:
-            return self._predict(ticket, route.endpoint, single_headers(headers), body)
+            return self._predict(ticket, endpoint, single_headers(headers), body)
         except TautError as error:
             return self._refuse(ticket, error)
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
             return self._failed(ticket.request_id, error, ticket)
+        finally:
+            endpoint.turn.spend(ticket.begun_ns, self._counter_ns())
+
+    async def _in_turn(self, ticket: Ticket, headers: Headers, body: bytes) -> Reply:
+        """Answer once those who asked other endpoints had their turn."""
+        try:
+            await ticket.route.endpoint.turn.come()
+        except TautError as error:
+            return self._refuse(ticket, error)
+        ticket.begun_ns = self._counter_ns()
+        found = self._at_once(ticket, headers, body)
+        return found if isinstance(found, Reply) else await found
 
     def _predict(
         self, ticket: Ticket, endpoint: Endpoint, headers: dict[bytes, bytes], body: bytes
@@ -179,7 +186,7 @@ class Gateway:
         ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
-        ticket.guard_ns = guarded_ns - ticket.started_ns
+        ticket.guard_ns = guarded_ns - ticket.begun_ns
         size = stream_rows(headers) if ticket.route.kind == "v1" else None
         batch = self._decode(ticket, endpoint, body)
         if size is not None:
@@ -402,7 +409,7 @@ class Gateway:
             visit = pages.Visit(
                 method, path, single_headers(headers), self._active, self._guard, now_us, self.reasons, self._version, self.scoring
             )  # fmt: skip
-            if method == "POST" and path.startswith(REPOSITORY):
+            if method == "POST" and path.startswith(repository.REPOSITORY):
                 return self._operate(visit, body, request_id, epoch)
             return pages.reply(pages.find(visit), request_id=request_id, epoch=epoch)
         except Exception as error:  # noqa: BLE001 - as in `answer`
@@ -417,7 +424,7 @@ class Gateway:
     def turn_away(self, method: str, path: str, headers: Headers) -> Reply | None:
         """Answer a request whose body is not worth waiting for: of nobody, or for what takes none. None for all others."""
         active = self._active
-        known = path.startswith(REPOSITORY) or (active is not None and path in active.routes)
+        known = path.startswith(repository.REPOSITORY) or (active is not None and path in active.routes)
         if method != "POST" or not known:
             reply = self._page(method, path, headers, b"")
             assert isinstance(reply, Reply), "only what takes a body takes waiting"

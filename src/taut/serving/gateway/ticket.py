@@ -17,7 +17,7 @@ from taut.serving.tracing import Trace
 class Ticket(msgspec.Struct, gc=False):
     """One request on its way, with the times of its stages by the gateway's counter, 0 for those that it has not reached.
 
-    guarded_ns, looked_ns, scored_ns: when the guard was passed, features were asked for, the model began. waited_ns: for a
+    begun_ns: when its turn came, as a rule at once. guarded_ns, looked_ns, scored_ns: when the guard was passed, features were asked for, the model began. waited_ns: for a
     worker, before that. model_ns: how long the model took, 0 where the cache answered. guard_ns: spent on guarding, the record included.
     trace: under which it is recorded; None for most. nodes: what those of a graph did; None where a model answers.
     """
@@ -25,6 +25,7 @@ class Ticket(msgspec.Struct, gc=False):
     request_id: str
     now_us: int
     started_ns: int
+    begun_ns: int
     active: Active
     route: Route
     session: Session | None = None
