@@ -21,12 +21,14 @@ from taut.serving.meters import (
     BATCH_ROWS,
     LAYOUT,
     TIME_NS,
+    DevicesReading,
     EndpointMeter,
     Histogram,
     LaneReading,
     MeterReading,
     ModelsReading,
     TraceReading,
+    TrialReading,
     encode_reading,
 )
 from taut.serving.snapshot import Beat, GatewayState
@@ -223,6 +225,24 @@ def test_workers_their_line_and_their_batches_are_shown() -> None:
     assert pick(series, "taut_batch_rows_bucket", **LATE, le="4.0") == 2
     assert pick(series, "taut_batch_rows_sum", **LATE) == 10
     assert pick(series, "taut_trace_spans_total", gateway="gateway-0", result="dropped") == 2
+
+
+def test_where_workers_run_and_what_that_costs_is_shown() -> None:
+    trials = (
+        TrialReading(device="cpu", base_us=100.0, row_us=400.0, usd_per_million=0.005),
+        TrialReading(device="cuda:0", refused="out of memory"),
+    )
+    devices = DevicesReading(workers={"cpu": 1, "cuda:1": 2}, failures=3, lost="out of memory", trials=trials)
+    lane = LaneReading(
+        endpoints="late", version="late@1", workers=3, wanted=3, waiting_rows=0, shed=0, lost=0,
+        batch_rows=Histogram(BATCH_ROWS).reading(), devices=devices,
+    )  # fmt: skip
+    series = scrape(state(meter(1), lanes=(lane,)))
+
+    assert pick(series, "taut_workers_on_device", **LATE, device="cuda:1") == 2
+    assert pick(series, "taut_workers_displaced", **LATE) == 1
+    assert pick(series, "taut_device_failures_total", **LATE) == 3
+    assert pick(series, "taut_device_usd_per_million_rows", **LATE, device="cpu") == 0.005
 
 
 def test_a_gateway_that_is_there_twice_for_a_moment_is_shown_once_by_its_newest_word() -> None:
