@@ -91,7 +91,7 @@ def right(answer: httpx.Response, number: int) -> bool:
     return abs(answer.json()["predictions"][0]["probability"] - expected(number)) < 1e-5
 
 
-def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 15.0) -> None:
+def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 45.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline_s, otherwise

@@ -124,7 +124,7 @@ def test_a_renewed_certificate_is_served_to_new_connections_and_no_request_fails
         load.more()
         for _ in range(2):
             serial = certs.renew()
-            wait_until(lambda serial=serial: told(plane)["serial"] == serial, timeout_s=5)  # type: ignore[misc]  # bound now on purpose
+            wait_until(lambda serial=serial: told(plane)["serial"] == serial)  # type: ignore[misc]  # bound now on purpose
             swapped = time.monotonic()
             load.more()
             assert {shown for began, shown in load.serials if began > swapped} == {serial}
@@ -142,17 +142,17 @@ def test_a_pair_that_is_half_written_or_broken_is_never_served_and_refused_aloud
     with TlsLoad(gateway.port, plane.token(), certs.context, BODY, PATH, kept=1, fresh=1) as load:
         replace(certs.cert, nexts.cert)  # the key is still the old one's
         gateway.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "is not that of the certificate" in told(plane)["refused"], timeout_s=5)
+        wait_until(lambda: "is not that of the certificate" in told(plane)["refused"])
         load.more(20)
         assert {shown for _, shown in load.serials} == {before}
         replace(certs.key, nexts.key)
-        wait_until(lambda: told(plane)["serial"] == serial_of(nexts), timeout_s=5)
+        wait_until(lambda: told(plane)["serial"] == serial_of(nexts))
         load.more(20)
         replace(certs.cert, b"-----BEGIN CERTIFICATE-----\nhalf of")
-        wait_until(lambda: "broken" in told(plane)["refused"], timeout_s=5)
+        wait_until(lambda: "broken" in told(plane)["refused"])
         load.more(20)
         replace(certs.cert, nexts.cert)
-        wait_until(lambda: told(plane)["refused"] == "", timeout_s=5)
+        wait_until(lambda: told(plane)["refused"] == "")
 
     assert (load.refused, load.broken) == ([], [])
     assert {shown for _, shown in load.serials} == {before, serial_of(nexts)}
@@ -196,7 +196,7 @@ def test_a_client_whose_authority_is_removed_is_refused_at_his_next_request(
         assert one.process is not None
         one.process.send_signal(signal.SIGHUP)
         state = plane.home / "run" / "gateway-1.tls.json"
-        wait_until(lambda: json.loads(state.read_text())["renewals"] == 1, timeout_s=5)
+        wait_until(lambda: json.loads(state.read_text())["renewals"] == 1)
 
         assert asked(staying) == 200
         leaving.auto_open = 0

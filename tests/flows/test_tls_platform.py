@@ -174,7 +174,7 @@ def test_a_new_certificate_reaches_every_plane_and_doctor_says_how_it_is(it: Sec
         load.more(20)
         serial = it.shop("tls", "create", "--days", "10")["serial"]
         os.kill(it.up.pid("supervisor"), signal.SIGHUP)
-        until(lambda: all(served(port, it.context()) == serial for port in ports), within_s=8)
+        until(lambda: all(served(port, it.context()) == serial for port in ports))
         load.more(20)
     assert (load.refused, load.broken) == ([], [])
     assert it.grpc_live()
@@ -182,10 +182,10 @@ def test_a_new_certificate_reaches_every_plane_and_doctor_says_how_it_is(it: Sec
     assert found["state"] == "warn"
     assert "10 days" in found["said"]
     (it.folder / "server.key").write_text("nothing")
-    until(lambda: _doctor(it)["state"] == "bad", within_s=8)
+    until(lambda: _doctor(it)["state"] == "bad")
     assert "refuses the files" in _doctor(it)["said"]
     assert it.shop("tls", "create")["hosts"] == ["localhost", "127.0.0.1"]
-    until(lambda: _doctor(it)["state"] == "ok", within_s=8)
+    until(lambda: _doctor(it)["state"] == "ok")
     assert "certificate expires soon" in it.up.said()
 
 

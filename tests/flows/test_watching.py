@@ -231,7 +231,7 @@ def test_top_in_a_terminal_draws_until_it_is_interrupted(up: Up) -> None:
                     shown += os.read(leader, 65_536)
                 except OSError:
                     break
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=45) == 0
     finally:
         process.kill()
         process.wait()

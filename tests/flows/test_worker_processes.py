@@ -33,7 +33,7 @@ def gateway(plane: DataPlane) -> Iterator[GatewayProcess]:
     until(lambda: not family(gateway.process.pid if gateway.process else 0), "workers outlived their gateway")
 
 
-def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 15.0) -> None:
+def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 45.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline_s, otherwise

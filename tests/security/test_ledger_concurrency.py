@@ -41,7 +41,7 @@ def in_parallel(*work: Callable[[], object]) -> None:
     start = threading.Barrier(len(work))
 
     def begin_together(do: Callable[[], object]) -> None:
-        start.wait(timeout=10)
+        start.wait(timeout=60)
         do()
 
     with ThreadPoolExecutor(len(work)) as pool:
