@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from taut.bootstrap.gateway import machine_devices, open_online_reader, open_tra
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
+from taut.entrypoints.listening import allow_descriptors
 from taut.entrypoints.logs import Log, install
 from taut.serving.gateway import FeatureProbe, Gateway, GatewayNode, GatewayServer, World, connections_within
 from taut.serving.predictions import PredictionLog
@@ -35,7 +35,6 @@ from taut.serving.workers import Fleet
 
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
-MAX_DESCRIPTORS: Final = 20_000
 _TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
 
 
@@ -65,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; return whether everything under way was finished."""
     home = config.home
-    descriptors = _allow_descriptors()
+    descriptors = allow_descriptors()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,14 +133,6 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         await fleet.close()
         said.info("stopped", finished=finished)
         return finished
-
-
-def _allow_descriptors() -> int:
-    """Raise the soft bound on open files to the hard one, and return it: each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted
 
 
 def _inherited(descriptor: int) -> socket.socket:

@@ -16,7 +16,7 @@ from typing import Final
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import GRPC, exit_code_of
-from taut.entrypoints.listening import TlsPaths, require_secure
+from taut.entrypoints.listening import TlsPaths, allow_descriptors, require_secure
 from taut.entrypoints.logs import Log, install
 
 ONLY_TLS_1_3: Final[Mapping[str, str]] = {
@@ -57,7 +57,13 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _serve(arguments: argparse.Namespace, paths: TlsPaths | None, log: Log) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    from taut.serving.rpc import RpcServer, RpcTls, Service, Upstream  # not before the environment is right
+    from taut.serving.rpc import (  # not before the environment is right
+        MAX_CONNECTIONS,
+        RpcServer,
+        RpcTls,
+        Service,
+        Upstream,
+    )
 
     require_secure(arguments.host, tls=paths is not None, plane="gRPC")
     live = open_tls(paths)
@@ -73,7 +79,14 @@ async def _serve(arguments: argparse.Namespace, paths: TlsPaths | None, log: Log
         service = Service(
             upstream, codes=GRPC, log_failure=lambda error: log.failure("request failed", error), tls=tls
         )
-        server = RpcServer(service, arguments.host, arguments.port, tls=tls)
+        room = allow_descriptors() - 2 * _CONNECTIONS  # those to gateways, and files
+        server = RpcServer(
+            service,
+            arguments.host,
+            arguments.port,
+            tls=tls,
+            max_connections=max(1, min(MAX_CONNECTIONS, room)),
+        )
         await server.start()
         if arguments.ready_fd >= 0:
             with contextlib.suppress(OSError):  # nobody listens any more

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import secrets
 import socket
 import time
@@ -23,6 +24,7 @@ INNER: Final = "run/gateways.sock"
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 PLANES: Final = 3
 """So many ports in a row a platform has: the data plane's, control's and gRPC's."""
+MAX_DESCRIPTORS: Final = 20_000
 _FIRST_PORT: Final = 20_000
 _OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _ATTEMPTS: Final = 50
@@ -129,6 +131,14 @@ def is_free_beside(address: Address, *, tls: bool = False) -> bool:
     except Conflict:
         return False
     return True
+
+
+def allow_descriptors() -> int:
+    """Raise the soft bound on open files to the hard one, and return it: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def listen_inside(path: Path) -> socket.socket:

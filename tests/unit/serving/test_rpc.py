@@ -66,6 +66,40 @@ def call(
     return found
 
 
+def test_connections_beyond_the_bound_are_closed_and_those_within_are_served() -> None:
+    async def run() -> None:
+        service = Service(FakeUpstream(READY), codes=GRPC, log_failure=lambda _: None)
+        server = RpcServer(service, "127.0.0.1", 0, max_connections=4)
+        await server.start()
+
+        async def greeted() -> tuple[bool, asyncio.StreamWriter]:
+            """Whether a connection that says hello in HTTP/2 hears anything."""
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            with contextlib.suppress(ConnectionError):
+                return bool(await reader.read(1)), writer
+            return False, writer
+
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                await channel.channel_ready()
+                found = [await greeted() for _ in range(6)]
+                assert [heard for heard, _ in found] == [True] * 3 + [False] * 3
+                request = Messages()["HealthCheckRequest"]().SerializeToString()
+                await channel.unary_unary(f"/{HEALTH}/Check")(request, timeout=10)
+                found[0][1].close()
+                async with asyncio.timeout(20):  # a place that became free is given again
+                    while not (last := await greeted())[0]:
+                        last[1].close()
+                        await asyncio.sleep(0.01)
+                for _, writer in (*found, last):
+                    writer.close()
+        finally:
+            await server.drain(timeout_s=1.0)
+
+    asyncio.run(run())
+
+
 def test_every_error_has_a_status_code_of_grpc() -> None:
     assert set(GRPC) == set(TABLE)
     assert set(GRPC.values()) <= set(grpc.StatusCode.__members__) - {"OK", "UNKNOWN", "CANCELLED"}

@@ -18,6 +18,7 @@ from taut.serving.rpc.upstream import Answer, Upstream
 
 MAX_MESSAGE_BYTES: Final = MAX_BODY_BYTES + 64 * 1024
 MAX_CALLS: Final = 256
+MAX_CONNECTIONS: Final = 2048
 _MAX_WATCHERS: Final = 32
 _MAX_METADATA_BYTES: Final = 16 * 1024
 _FORWARDED: Final = frozenset({"authorization", "taut-priority", "taut-subject", "traceparent"})
@@ -291,9 +292,21 @@ def _headers(context: Context) -> tuple[list[tuple[str, str]], float]:
 
 
 class RpcServer:
-    """Both services on one port of one address. tls: without it, messages go as they are."""
+    """Both services on one port of one address.
 
-    def __init__(self, service: Service, host: str, port: int, *, tls: RpcTls | None = None) -> None:
+    tls: without it, messages go as they are. max_connections: further ones are closed at once, so that those who are
+    served go on.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        host: str,
+        port: int,
+        *,
+        tls: RpcTls | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self._service: Final = service
         self._server: Final = grpc.aio.server(
             maximum_concurrent_rpcs=MAX_CALLS,
@@ -304,6 +317,7 @@ class RpcServer:
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
                 ("grpc.max_concurrent_streams", 128),
+                ("grpc.max_allowed_incoming_connections", max_connections),
                 # compressed messages are refused: the bound on messages is on what is sent, not on what it inflates to
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.max_connection_idle_ms", 300_000),
