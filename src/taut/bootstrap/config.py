@@ -40,8 +40,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     otlp_headers: sent to the collector, `name=value,name=value`.
     tls_cert, tls_key: PEM files with which every plane speaks TLS 1.3, and only that; without them, loopback only.
     tls_client_ca: PEM file of authorities; with it every client must show a certificate of theirs.
-    origin: address at which browsers reach control, such as `https://ml.example.org:8081`; without it the console signs nobody in
-        by a provider.
+    origin: address at which browsers reach control, such as `https://ml.example.org:8081`; without it a browser signs nobody in by a
+        provider, and passkeys are for `http://localhost`.
     oidc_issuer, oidc_client_id: an OpenID provider at which people sign in; its client's secret, if it has one, is the secret
         `oidc/client-secret`.
     oidc_name: the claim that names a person who comes for the first time.

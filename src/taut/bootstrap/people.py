@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from taut.trust.ledger import Ledger
     from taut.trust.signin import Accounts, Ceremonies, Passwords, Sessions
     from taut.trust.signin.federation import Federation
+    from taut.trust.signin.passkeys import Passkeys
 
 CLIENT_SECRET: Final = "oidc/client-secret"  # noqa: S105 - a secret's name
 
@@ -101,6 +102,16 @@ class People:
             house.records, house.ledger, house.clock, house.random, provider=provider, sessions=self.sessions,
             mapping=Mapping.parse(config.oidc_name, config.oidc_roles), ceremonies=self.ceremonies,
             origin=config.origin.rstrip("/"),
+        )  # fmt: skip
+
+    @cached_property
+    def passkeys(self) -> Passkeys:
+        from taut.trust.signin.passkeys import Passkeys
+
+        house = self._house
+        return Passkeys(
+            house.records, house.ledger, house.clock, sessions=self.sessions, ceremonies=self.ceremonies,
+            origin=house.config.origin.rstrip("/"),
         )  # fmt: skip
 
     def _client_secret(self) -> str | None:

@@ -39,6 +39,8 @@ _LOG_FIELD: Final = "request_id"
 _STEP_UP: Final = f'Bearer error="insufficient_user_authentication", max_age="{FRESH.seconds}"'
 """As RFC 9470 has it."""
 
+_JWKS_S: Final = 60.0
+
 LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
 
@@ -140,6 +142,8 @@ async def _body(request: Request, operation: Operation) -> object:
 
 
 def _health(app: FastAPI, platform: Platform) -> None:
+    published: tuple[bytes, float] | None = None
+
     @app.get("/livez", include_in_schema=False)
     async def livez() -> dict[str, bool]:
         return {"ok": True}
@@ -148,6 +152,19 @@ def _health(app: FastAPI, platform: Platform) -> None:
     def readyz() -> dict[str, bool]:
         platform.records.check()
         return {"ok": True}
+
+    @app.get("/.well-known/jwks.json", include_in_schema=False)
+    def jwks() -> Response:
+        """Asked by strangers, so that whoever holds the keys is asked once a minute at most."""
+        nonlocal published
+        now_s = platform.clock.monotonic_s()
+        if published is None or now_s - published[1] > _JWKS_S:
+            published = (msgspec.json.encode(platform.identity.jwks()), now_s)
+        return Response(
+            published[0],
+            media_type="application/jwk-set+json",
+            headers={"cache-control": "public, max-age=60"},
+        )
 
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:

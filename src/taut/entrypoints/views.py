@@ -59,6 +59,8 @@ def sessions(result: Json) -> None:
 
 def account(result: Json) -> None:
     fields({"principal": result["principal"], **result["factors"]})
+    rows = [(key["id"], key["name"], _cell("created_at", key["created_at"])) for key in result["passkeys"]]
+    render.table(("passkey", "name", "since"), rows, empty="no passkeys")
     sessions(result)
 
 

@@ -29,7 +29,8 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "batch.scored": "batch.score", "stream.begun": "stream.run", "plan.applied": "plan.apply",
     "identity.principal.": "user.admin", "identity.token.created": "token.create",
     "identity.token.revoked": "token.revoke", "identity.tokens.revoked": "token.revoke",
-    "identity.invited": "user.admin", "identity.session.": "account.self", "identity.sessions.": "account.self",
+    "identity.invited": "user.admin", "identity.linked": "user.admin", "identity.passkey.": "account.self",
+    "identity.session.": "account.self", "identity.sessions.": "account.self",
     "identity.password.": "account.self", "identity.totp.": "account.self", "identity.recovery_code.": "account.self",
     "machine.": "fleet.join", "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
 }  # fmt: skip

@@ -138,7 +138,9 @@ def test_without_an_identity_nothing_is_answered_but_health(platform: Platform) 
         for operation in operation_table():
             answer = http.post(operation.path, json={})
             if operation.open:  # what is sent is who one is, and nothing was sent
-                assert answer.status_code == 400, operation.name
+                assert answer.status_code == (200 if operation.name == "passkey.challenge" else 400), (
+                    answer.text
+                )
                 continue
             assert answer.status_code == 401, operation.name
             assert answer.headers["www-authenticate"] == "Bearer"

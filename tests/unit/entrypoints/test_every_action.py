@@ -28,6 +28,9 @@ OPEN_ROUTES = {
     "/readyz": "says that the database answers",
     "/": "a page without data",
     "/metrics": "on this machine; to others only with status.read",
+    "/oidc/login": "does oidc.begin for a browser",
+    "/oidc/callback": "does oidc.finish for a browser",
+    "/.well-known/jwks.json": "public keys",
     "/openapi.json": "what there is, not what is in it",
 }
 LOCAL_COMMANDS = {

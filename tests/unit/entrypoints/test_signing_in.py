@@ -165,7 +165,14 @@ def test_who_tried_too_often_is_told_when_to_come_again(browser: Browser) -> Non
 def test_open_operations_are_the_sign_ins_alone() -> None:
     found = {operation.name for operation in operation_table() if operation.open}
 
-    assert found == {"session.start", "session.accept", "oidc.begin", "oidc.finish"}
+    assert found == {
+        "session.start",
+        "session.accept",
+        "oidc.begin",
+        "oidc.finish",
+        "passkey.challenge",
+        "passkey.enter",
+    }
 
 
 def test_what_decides_about_models_in_production_asks_for_a_fresh_sign_in() -> None:
@@ -280,3 +287,49 @@ def test_a_rotated_key_goes_on_for_the_overlap_and_no_longer(shared: Platform) -
     clock.advance(timedelta(days=1))
     with pytest.raises(Unauthenticated):
         caller_of(shared, made["key"], local=False)
+
+
+def test_public_keys_of_tokens_are_there_for_others_and_overlap_when_they_are_rotated(
+    shared: Platform,
+) -> None:
+    from joserfc.jwk import KeySet
+    from joserfc.jws import deserialize_compact
+
+    text, _ = shared.identity.create_token("bob", ["builder"], timedelta(minutes=5), actor="ada")
+    shared.identity.rotate_token_key(actor="ada")
+    later, _ = shared.identity.create_token("bob", ["builder"], timedelta(minutes=5), actor="ada")
+    browser = Browser(make_app(shared, operation_table(), log_failure=lambda *_: None))
+    listed = browser.get("/.well-known/jwks.json").json()
+
+    assert [key["alg"] for key in listed["keys"]] == ["ES256", "ES256"]
+    assert not [key for key in listed["keys"] if "d" in key]
+    known = KeySet.import_key_set(listed)
+    for token in (text, later):  # somebody else's verification, by what we publish
+        assert deserialize_compact(token, known, algorithms=["ES256"]).headers()["kid"] in {
+            key["kid"] for key in listed["keys"]
+        }
+
+
+def test_a_person_adds_a_passkey_and_comes_in_by_it(shared: Platform, browser: Browser) -> None:
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "trust/signin"))
+    from soft_authenticator import SoftAuthenticator
+
+    device, own = SoftAuthenticator(), {CONSOLE: "1"}
+    enter(browser)
+    begun = browser.post("/api/v1/passkey/begin", json={}, headers=own).json()
+    body = {"handle": begun["handle"], "response": device.create(begun["options"]), "name": "phone"}
+    assert browser.post("/api/v1/passkey/add", json=body, headers=own).status_code == 200
+    browser.cookies.clear()
+    asked = browser.post("/api/v1/passkey/challenge", json={}).json()
+    answer = {"handle": asked["handle"], "response": device.get(asked["options"])}
+    entered = browser.post("/api/v1/passkey/enter", json=answer)
+
+    assert (entered.json()["principal"], entered.json()["method"]) == ("ada", "passkey")
+    shown = browser.get("/api/v1/account/show", headers=own).json()
+    assert [key["name"] for key in shown["passkeys"]] == ["phone"]
+    do(shared, Caller(principal=OWNER, local=True), "user.reset", principal="ada")
+    assert browser.get("/api/v1/account/show", headers=own).status_code == 401
+    assert not shared.people.passkeys.of("ada")

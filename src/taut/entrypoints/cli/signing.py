@@ -19,7 +19,13 @@ def register(app: typer.Typer) -> None:
     app.command("login")(login)
     app.command("logout")(logout)
     app.command("whoami")(whoami)
-    account: Verbs = {"show": show, "password": password, "totp": totp, "remove-totp": remove_totp}
+    account: Verbs = {
+        "show": show,
+        "password": password,
+        "totp": totp,
+        "remove-totp": remove_totp,
+        "remove-passkey": remove_passkey,
+    }
     add_noun(app, "account", "What you sign in with.", account)
     add_noun(app, "session", "Who is signed in.", {"list": sessions, "revoke": revoke})
 
@@ -123,6 +129,11 @@ def totp(
 def remove_totp(context: typer.Context) -> None:
     """Sign in without an authenticator app again."""
     session(context).act("totp.remove", {}, lambda _: typer.echo("removed, with the recovery codes"))
+
+
+def remove_passkey(context: typer.Context, id: str) -> None:
+    """Forget a passkey; `taut account show` names them."""
+    session(context).act("passkey.remove", {"id": id}, lambda _: typer.echo("removed"))
 
 
 def sessions(

@@ -120,8 +120,10 @@ def _accept(platform: Platform, caller: Caller, request: SessionAccept, _progres
     )  # fmt: skip
 
 
-def _oidc_begin(platform: Platform, _caller: Caller, request: OidcBegin, _progress: Progress) -> Json:
-    url, handle = platform.people.federation.begin(request.redirect_uri, kind=request.kind)
+def _oidc_begin(platform: Platform, caller: Caller, request: OidcBegin, _progress: Progress) -> Json:
+    url, handle = platform.people.federation.begin(
+        request.redirect_uri, kind=request.kind, address=caller.address
+    )
     return {"authorization_url": url, "handle": handle}
 
 
@@ -167,6 +169,7 @@ def _account(platform: Platform, caller: Caller, _request: Nothing, _progress: P
     own = own_session(caller).principal.id
     return {
         "principal": own, "factors": to_json(platform.people.accounts.factors(own)),
+        "passkeys": to_json(platform.people.passkeys.of(own)),
         "sessions": [_shown(session) for session in platform.people.sessions.list(own)],
     }  # fmt: skip
 
@@ -205,6 +208,7 @@ def _reset(platform: Platform, caller: Caller, request: UserReset, _progress: Pr
     actor = caller.principal.id
     platform.identity.principal(request.principal)
     platform.people.accounts.remove_totp(request.principal, actor=actor)
+    platform.people.passkeys.remove(request.principal, None, actor=actor)
     transact(
         platform.records, lambda tx: platform.people.sessions.end_all(tx, request.principal, actor=actor)
     )
@@ -256,5 +260,5 @@ OPERATIONS: Final = (
     Operation(name="totp.confirm", action="account.self", request=TotpConfirm, handle=_totp_confirm, resource=own, summary="Ask for codes from now on"),
     Operation(name="totp.remove", action="account.self", request=Nothing, handle=_totp_remove, resource=own, summary="Ask for no codes any more"),
     Operation(name="user.invite", action="user.admin", request=UserInvite, handle=_invite, resource=_principal, summary="Let a person set his password"),
-    Operation(name="user.reset", action="user.admin", request=UserReset, handle=_reset, resource=_principal, summary="Take a person's second factor away and end his sessions"),
+    Operation(name="user.reset", action="user.admin", request=UserReset, handle=_reset, resource=_principal, summary="Take a person's second factors and passkeys away and end his sessions"),
 )  # fmt: skip

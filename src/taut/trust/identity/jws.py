@@ -92,6 +92,16 @@ def load_keys(public_keys: Iterable[PublicKey]) -> Mapping[str, ECKey]:
     return found
 
 
+def jwks(public_keys: Iterable[PublicKey]) -> dict[str, list[dict[str, object]]]:
+    """Return verifying keys as a JWK set (RFC 7517), the current one first, for others who are shown our tokens."""
+    return {
+        "keys": [
+            {**key.as_dict(private=False), "kid": id_, "use": "sig", "alg": ALGORITHM}
+            for id_, key in load_keys(public_keys).items()
+        ]
+    }
+
+
 def decode(token: str, keys: Mapping[str, ECKey]) -> Claims:
     """Return the claims of a token whose form and signature are right. Times and audience are not looked at.
 

@@ -305,6 +305,10 @@ class Identity:
                 now_us=to_us(self._clock.now()),
             )  # fmt: skip
 
+    def jwks(self) -> dict[str, list[dict[str, object]]]:
+        """Return the public keys of tokens as a JWK set: those whose tokens may still live, the current one first."""
+        return jws.jwks(self._keys.public_keys(purpose="token"))
+
     def version(self) -> int:
         """Return a number that grows with every change of who exists and which credentials hold."""
         with self._records.read() as tx:

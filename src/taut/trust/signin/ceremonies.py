@@ -16,9 +16,11 @@ from taut.core.times import to_us
 from taut.ports.records import Records, Tx, transact
 from taut.ports.world import Clock, Random
 from taut.trust.signin.tables import ceremonies
+from taut.trust.signin.throttle import address_key
 
 LIFE: Final = timedelta(minutes=10)
-_AT_ONCE: Final = 10_000
+EACH_MAX: Final = 100
+ALL_MAX: Final = 10_000
 
 
 def secret_text(random: Random) -> str:
@@ -34,19 +36,28 @@ class Ceremonies:
         self._clock: Final = clock
         self._random: Final = random
 
-    def begin(self, kind: str, body: dict[str, Any]) -> str:
-        """Keep `body` and return the handle by which it is found again. Raises Exhausted while too many wait."""
-        handle, now = secret_text(self._random), self._clock.now()
+    def begin(self, kind: str, body: dict[str, Any], *, address: str = "") -> str:
+        """Keep `body` and return the handle by which it is found again.
+
+        Raises Exhausted while 100 of one address wait. Where 10,000 wait in all, the oldest goes: refusing would let who fills
+        the table once keep everybody out.
+        """
+        handle, now, where = secret_text(self._random), self._clock.now(), address_key(address)
 
         def do(tx: Tx) -> None:
             tx.execute(delete(ceremonies).where(ceremonies.c.expires_at_us <= to_us(now)))
-            if tx.execute(select(func.count()).select_from(ceremonies)).scalar_one() >= _AT_ONCE:
+            waiting = select(func.count()).select_from(ceremonies)
+            if tx.execute(waiting.where(ceremonies.c.address == where)).scalar_one() >= EACH_MAX:
                 raise Exhausted(
-                    "too many sign-ins were begun and not ended: try again in a while", retry_after_s=60.0
+                    "too many sign-ins were begun from here and not ended: try again in a while",
+                    retry_after_s=60.0,
                 )
+            if tx.execute(waiting).scalar_one() >= ALL_MAX:
+                oldest = select(func.min(ceremonies.c.expires_at_us)).scalar_subquery()
+                tx.execute(delete(ceremonies).where(ceremonies.c.expires_at_us == oldest))
             tx.execute(
                 insert(ceremonies).values(
-                    handle_sha256=_digest(handle), kind=kind, body=canonical_json(body).decode(),
+                    handle_sha256=_digest(handle), kind=kind, body=canonical_json(body).decode(), address=where,
                     expires_at_us=to_us(now + LIFE),
                 )
             )  # fmt: skip

@@ -95,7 +95,7 @@ class Federation:
         self._people: Final = People(ledger, clock)
         self._origin: Final = origin
 
-    def begin(self, redirect_uri: str, *, kind: SessionKind) -> tuple[str, str]:
+    def begin(self, redirect_uri: str, *, kind: SessionKind, address: str = "") -> tuple[str, str]:
         """Return where the person goes, and the handle with which whoever began this ends it."""
         self._check_redirect(redirect_uri, kind)
         state, nonce, verifier = (secret_text(self._random) for _ in range(3))
@@ -105,7 +105,7 @@ class Federation:
         body = {
             "state": state, "nonce": nonce, "verifier": verifier, "redirect_uri": redirect_uri, "kind": kind,
         }  # fmt: skip
-        return url, self._ceremonies.begin(_KIND, body)
+        return url, self._ceremonies.begin(_KIND, body, address=address)
 
     def finish(
         self, handle: str, *, state: str, code: str, issuer: str | None = None, kind: SessionKind

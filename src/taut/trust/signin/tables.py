@@ -65,8 +65,10 @@ ceremonies = Table(
     Column("handle_sha256", String(64), primary_key=True),
     Column("kind", String(16), nullable=False),
     Column("body", Text, nullable=False),  # JSON
+    Column("address", String(64), nullable=False),  # sha256 of where it was begun, as the throttle knows it
     Column("expires_at_us", BigInteger, nullable=False),
 )
+Index("signin_ceremonies_address", ceremonies.c.address)
 Index("signin_ceremonies_expiry", ceremonies.c.expires_at_us)
 
 sessions = Table(

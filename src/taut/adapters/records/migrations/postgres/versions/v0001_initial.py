@@ -504,9 +504,11 @@ def upgrade() -> None:
         sa.Column("handle_sha256", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("handle_sha256"),
     )
+    op.create_index("signin_ceremonies_address", "signin_ceremonies", ["address"], unique=False)
     op.create_index("signin_ceremonies_expiry", "signin_ceremonies", ["expires_at_us"], unique=False)
     op.create_table(
         "signin_invitations",

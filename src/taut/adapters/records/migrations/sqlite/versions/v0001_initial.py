@@ -522,10 +522,12 @@ def upgrade() -> None:
         sa.Column("handle_sha256", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("handle_sha256"),
     )
     with op.batch_alter_table("signin_ceremonies", schema=None) as batch_op:
+        batch_op.create_index("signin_ceremonies_address", ["address"], unique=False)
         batch_op.create_index("signin_ceremonies_expiry", ["expires_at_us"], unique=False)
 
     op.create_table(
