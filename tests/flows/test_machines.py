@@ -46,11 +46,18 @@ def test_a_second_machine_serves_what_the_first_released(first: Up, second: Up, 
     }
 
 
-def test_an_endpoint_with_features_is_not_ready_there_and_says_why(second: Up, token: str) -> None:
+def test_an_endpoint_with_features_is_not_ready_there_says_why_and_is_answered_by_the_first(
+    first: Up, second: Up, token: str
+) -> None:
     ready = httpx.get(f"{second.data}/v2/models/late/ready", headers={"authorization": f"Bearer {token}"})
 
     assert ready.status_code == 503
     assert "SQLite on the installation's first machine" in ready.text
+    answer = second.ask(token)
+    assert (answer.status_code, answer.headers.get("taut-hop")) == (200, "first")
+    assert answer.json()["predictions"] == first.ask(token).json()["predictions"]
+    assert answer.json()["request_id"] in logged_ids(first.installation.home)
+    assert second.ask("nobody").status_code == 401
 
 
 def test_a_rollback_reaches_the_second_machine_within_a_second(first: Up, second: Up, token: str) -> None:

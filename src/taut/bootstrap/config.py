@@ -46,6 +46,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         `oidc/client-secret`.
     oidc_name: the claim that names a person who comes for the first time.
     oidc_roles: roles by claims, `CLAIM:VALUE=ROLE` with spaces between; without any, administrators link accounts and give roles.
+    tls_ca: PEM file of the authority of other machines' data planes; without it, the system's. client_cert, client_key: what to
+        show there. (The command line takes the same variables for `--url`.)
     s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
     """
 
@@ -70,6 +72,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     oidc_client_id: str = ""
     oidc_name: str = "preferred_username"
     oidc_roles: str = ""
+    tls_ca: str = ""
+    client_cert: str = ""
+    client_key: str = ""
     s3_endpoint: str = ""
     s3_region: str = "us-east-1"
     s3_access_key_id: str = ""

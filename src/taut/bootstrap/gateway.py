@@ -19,6 +19,7 @@ from taut.core.evidence import Scalar
 from taut.ports.online import OnlineAuditor, OnlineReader, OnlineRow, Stretch
 from taut.ports.world import Random
 from taut.serving.tracing import Exporter, Send, Tracer
+from taut.trust.tls import ClientFiles
 
 _TRACES: Final = "/v1/traces"
 _TIMEOUT_S: Final = 10.0
@@ -74,6 +75,35 @@ def machine_devices(config: Config) -> Devices:
     """Return what models may run on here. Raises InvalidInput for settings that are not understood."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return parse_devices(config.devices, cores=cores)
+
+
+class Peering(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway needs to ask those of other machines. machine: the name of this one, empty for the first.
+
+    first_at: the host by which the first machine is reached. features_here: whether online features can be had here.
+    tls: what other machines are verified by.
+    """
+
+    machine: str
+    first_at: str
+    features_here: bool
+    tls: ClientFiles
+
+
+def peering(config: Config) -> Peering:
+    """Return how gateways of this home ask those of other machines."""
+    joined = read_joined(config.home)
+    if joined is None:
+        files = (config.tls_ca, config.client_cert, config.client_key)
+        return Peering(machine="", first_at="", features_here=True, tls=_client_files(*files))
+    files = (joined.tls_ca, joined.client_cert, joined.client_key)
+    host = str(urlsplit(joined.control).hostname)
+    return Peering(machine=joined.machine, first_at=host, features_here=False, tls=_client_files(*files))
+
+
+def _client_files(ca: str, cert: str, key: str) -> ClientFiles:
+    paths = [Path(name).expanduser() if name else None for name in (ca, cert, key)]
+    return ClientFiles(ca=paths[0], cert=paths[1], key=paths[2])
 
 
 def system_random() -> Random:

@@ -58,6 +58,7 @@ class Platform:
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
     published: what `what_changes` said of the last snapshot; None before the first. machines: the further ones in it.
+    gateways: how many run on this machine. url: of the data plane here, empty where none runs.
     """
 
     def __init__(self, config: Config, stack: ExitStack) -> None:
@@ -72,6 +73,7 @@ class Platform:
         self.published: tuple[object, ...] | None = None
         self.machines: tuple[Machine, ...] = ()
         self.gateways = 1
+        self.url = ""
         self.exposed = False
         self.patience_s = 60.0
         self._stack: Final = stack
@@ -276,6 +278,7 @@ class Platform:
                 self.machines = tuple(one.machine for one in self.publisher.machines())
             snapshot = compose(
                 self, policy=self.policy.now(), max_age_s=MAX_AGE_S, gateways=self.gateways, machines=self.machines,
+                url=self.url,
                 above=self.snapshots.issued(),
             )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)

@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--gateways", type=int, default=1, help="how many share a quota")
+    parser.add_argument("--data-plane", default="", help="where gateways of this machine listen, as a URL")
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once the API answers")
     add_arguments(parser)
     arguments = parser.parse_args(argv)
@@ -56,6 +57,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
     from taut.serving.snapshot import Publisher
 
     platform.gateways = arguments.gateways
+    platform.url = arguments.data_plane
     platform.exposed = arguments.host not in LOOPBACK
     live = open_tls(paths_of(arguments))
     require_secure(arguments.host, tls=live is not None, plane="control")

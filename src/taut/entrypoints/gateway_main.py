@@ -21,17 +21,20 @@ import uvloop
 
 from taut import __version__
 from taut.bootstrap.config import Config
-from taut.bootstrap.gateway import machine_devices, open_online_reader, open_tracer, system_random
+from taut.bootstrap.gateway import machine_devices, open_online_reader, open_tracer, peering, system_random
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
 from taut.entrypoints.listening import allow_descriptors
 from taut.entrypoints.logs import Log, install
+from taut.ports.world import Random
 from taut.serving.gateway import FeatureProbe, Gateway, GatewayNode, GatewayServer, World, connections_within
+from taut.serving.peers import Hopping
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
 from taut.serving.workers import Fleet
+from taut.trust.tls import client_context
 
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
@@ -107,8 +110,9 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         )  # fmt: skip
         await node.start_from_disk()
         dups = [listener.dup() for listener in listeners]
+        peers = _peers(gateway, config, random, said)
         server = GatewayServer(
-            gateway, dups[0], tls=live, inner=dups[1] if len(dups) > 1 else None,
+            peers, dups[0], tls=live, inner=dups[1] if len(dups) > 1 else None,
             max_connections=connections_within(descriptors),
         )  # fmt: skip
         with _hand_over(home / "run" / f"{arguments.name}.sock", listeners):
@@ -129,10 +133,24 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
             for listener in listeners:
                 listener.close()
         finished = await server.drain(timeout_s=_DRAIN_S)
+        peers.close()
         await node.close()
         await fleet.close()
         said.info("stopped", finished=finished)
         return finished
+
+
+def _peers(gateway: Gateway, config: Config, random: Random, said: Log) -> Hopping:
+    """Put before the gateway what knows those of other machines; alone, it is in nobody's way."""
+    found = peering(config)
+
+    def left_alone(peer: str, why: str) -> None:
+        said.warning("another machine does not answer as it should", machine=peer, why=why)
+
+    return Hopping(
+        gateway, machine=found.machine, first_at=found.first_at, features_here=found.features_here, random=random,
+        tls=lambda: client_context(found.tls), now_us=_now_us, say=left_alone,
+    )  # fmt: skip
 
 
 def _inherited(descriptor: int) -> socket.socket:

@@ -36,11 +36,14 @@ def default_children(
     """
     python = (sys.executable, "-P", "-m")  # -P: a project file called taut.py here must not hide the package
     secured = () if tls is None else tls.words()
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    data = f"{'http' if tls is None else 'https'}://{host}:{address.port}"
     control = _link(home, joining, gateways) if joining is not None else Child(
         name="control",
         command=(
             *python, "taut.entrypoints.control_main", "--home", str(home), "--host", address.host,
-            "--port", str(control_port), "--gateways", str(gateways), "--ready-fd", "{ready}", *secured,
+            "--port", str(control_port), "--gateways", str(gateways), "--data-plane", data, "--ready-fd",
+            "{ready}", *secured,
         ),
         survives=False,
     )  # fmt: skip

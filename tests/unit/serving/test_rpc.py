@@ -15,7 +15,7 @@ from taut.core.errors import DeadlineExceeded, Unavailable
 from taut.entrypoints.errors import GRPC, TABLE
 from taut.serving.rpc import RpcServer, Service, Upstream
 from taut.serving.rpc.messages import HEALTH, INFERENCE, Messages
-from taut.serving.rpc.upstream import Answer
+from taut.serving.upstream import Answer
 
 READY = Answer(200, {}, b'{"ready":true}')
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from taut.core.errors import InvalidInput, Unavailable
+from taut.entrypoints.listening import LOOPBACK
 from taut.entrypoints.operations.operation import Caller, Json, Operation, Platform, Progress, Request
 from taut.serving.snapshot import GatewayState, Machine, MachineState
 
@@ -130,6 +131,10 @@ def _machine(caller: Caller, request: Member) -> Machine:
     if not sound or len(request.url) > 300:
         raise InvalidInput(
             f"url {request.url[:80]!r} is no address of a data plane: write for example https://ml2.example.org:8080"
+        )
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise InvalidInput(
+            f"{request.url} is not asked by other machines without TLS: give the machine a certificate, or use 127.0.0.1"
         )
     if not 1 <= request.gateways <= _MAX_GATEWAYS:
         raise InvalidInput(f"gateways is {request.gateways}: choose 1 to {_MAX_GATEWAYS}")

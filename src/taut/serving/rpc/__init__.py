@@ -2,6 +2,6 @@
 
 from taut.serving.rpc.secure import RpcTls
 from taut.serving.rpc.service import MAX_CONNECTIONS, RpcServer, Service
-from taut.serving.rpc.upstream import Upstream
+from taut.serving.upstream import Upstream
 
 __all__ = ["MAX_CONNECTIONS", "RpcServer", "RpcTls", "Service", "Upstream"]

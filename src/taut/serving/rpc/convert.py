@@ -13,7 +13,7 @@ import msgspec
 from taut.core.errors import InvalidInput
 from taut.serving.errors import Malformed, TooLarge
 from taut.serving.rpc.messages import Messages
-from taut.serving.rpc.upstream import Answer
+from taut.serving.upstream import Answer
 
 MAX_VALUES: Final = 2**20
 """Typed values a request: each one is an object for a moment; raw contents have no such bound."""

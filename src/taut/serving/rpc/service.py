@@ -14,7 +14,7 @@ from taut.serving.errors import Malformed
 from taut.serving.rpc.convert import MAX_BODY_BYTES, infer_body, infer_response, metadata_response, model_path
 from taut.serving.rpc.messages import HEALTH, INFERENCE, Messages
 from taut.serving.rpc.secure import RpcTls
-from taut.serving.rpc.upstream import Answer, Upstream
+from taut.serving.upstream import Answer, Upstream
 
 MAX_MESSAGE_BYTES: Final = MAX_BODY_BYTES + 64 * 1024
 MAX_CALLS: Final = 256

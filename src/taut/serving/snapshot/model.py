@@ -166,7 +166,8 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     epoch: grows with each snapshot; a gateway never goes back. max_age_s: how long after `issued_at_us` it may be
     served when nothing newer comes. policy: the project's Cedar text. resources: what policies may ask of resources.
     policy_digest: what the digest of both must be.
-    gateways: how many share a quota, on all machines. machines: those that joined the first one.
+    gateways: how many share a quota, on all machines. machines: those that joined the first one. url: of
+    the data plane of that one, empty where it is not known.
     """
 
     epoch: int
@@ -180,6 +181,7 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     settings: GatewaySettings = GatewaySettings()
     gateways: int = 1
     machines: tuple[Machine, ...] = ()
+    url: str = ""
 
     def gateways_at(self, machine: str) -> int:
         """Return how many gateways a machine has, the first one where it has no name; all where it is not known yet."""

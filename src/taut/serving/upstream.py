@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
@@ -69,8 +70,7 @@ class _Connection(asyncio.Protocol):
     # asyncio's
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are, and do not say so
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
@@ -108,11 +108,20 @@ class _Connection(asyncio.Protocol):
 class Upstream:
     """Asks the gateways of one home.
 
-    host, port: where they listen. path: the Unix socket where they listen instead; gateways that speak TLS have one,
+    host, port: where they listen. tls: how they are verified where they speak TLS there. path: the Unix socket where they listen instead; gateways that speak TLS have one,
     which nobody but the owner reaches. connections: at most so many at once; who comes later waits.
     """
 
-    def __init__(self, host: str, port: int, *, connections: int, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        connections: int,
+        path: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls: Final = tls
         self._host: Final = host
         self._port: Final = port
         self._path: Final = path
@@ -156,7 +165,7 @@ class Upstream:
                     raise
         loop = asyncio.get_running_loop()
         if self._path is None:
-            _, fresh = await loop.create_connection(_Connection, self._host, self._port)
+            _, fresh = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
         else:
             with socket_address(self._path) as address:
                 _, fresh = await loop.create_unix_connection(_Connection, address)
