@@ -81,7 +81,7 @@ def _agree(home: Path, asked: Joined, *, url: str, gateways: int) -> Joined:
     import msgspec
 
     from taut.entrypoints.link_main import reach
-    from taut.serving.machines import Member, check_keys, keys_of
+    from taut.serving.machines import Member, take_keys
     from taut.serving.snapshot import TrustFile
 
     member = Member(instance=asked.instance, url=url, gateways=gateways)
@@ -99,12 +99,7 @@ def _agree(home: Path, asked: Joined, *, url: str, gateways: int) -> Joined:
         raise Conflict(
             f"{home} is machine {asked.machine!r}, and the token is that of {machine!r}: name another home with --home"
         )
-    try:
-        known = trust.read()
-    except Unavailable:
-        trust.write(keys_of(answer))
-    else:
-        check_keys(answer, known)
+    take_keys(answer, trust)
     return msgspec.structs.replace(asked, machine=machine)
 
 

@@ -144,7 +144,7 @@ def test_a_snapshot_of_another_signer_or_with_other_artifacts_is_not_used(
     there.trust.write(FileKeys(tmp_path / "others", random=SystemRandom()).public_keys(purpose="snapshot"))
     issue(control)
     with there.linked():
-        until(lambda: any("other keys" in said for said in there.said))
+        until(lambda: any("another installation" in said for said in there.said))
     there.trust.write(control.keys.public_keys(purpose="snapshot"))
 
     control.fault = lambda name, answer: (
@@ -157,6 +157,21 @@ def test_a_snapshot_of_another_signer_or_with_other_artifacts_is_not_used(
 
     assert there.store.issued() == 0
     assert not (there.home / "serving" / "models").exists()
+
+
+def test_keys_that_control_rotated_to_are_believed_beside_those_of_before(
+    control: Control, there: There
+) -> None:
+    with there.linked() as publisher:
+        before = issue(control)
+        until(lambda: publisher.snapshot is not None and publisher.snapshot.epoch == before)
+        control.keys.rotate(purpose="snapshot")
+        control.plane.store.trust(control.keys.public_keys(purpose="snapshot"))
+        after = issue(control)
+        until(lambda: publisher.snapshot is not None and publisher.snapshot.epoch == after)
+
+    assert there.trust.read() == control.keys.public_keys(purpose="snapshot")
+    assert len(there.trust.read()) == 2
 
 
 def test_what_control_signed_for_a_path_outside_is_not_written(tmp_path: Path) -> None:

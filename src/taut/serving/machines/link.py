@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taut.core.errors import Conflict, Corrupt, TautError
+from taut.core.errors import Conflict, Corrupt, Denied, TautError, Unavailable
 from taut.ports.keys import PublicKey
 from taut.ports.world import Random
 from taut.serving.machines.artifacts import artifacts_of, place
@@ -56,13 +56,23 @@ def keys_of(answer: Json) -> tuple[PublicKey, ...]:
     return found
 
 
-def check_keys(answer: Json, trusted: tuple[PublicKey, ...]) -> None:
-    """Raise Conflict where control signs with other keys than those that this machine took over when it joined."""
-    if set(keys_of(answer)) != set(trusted):
+def take_keys(answer: Json, trust: TrustFile) -> None:
+    """Believe the keys that control named, which are those of before and such as it rotated to since.
+
+    Raises Conflict where one of before is missing: that is another installation.
+    """
+    found = keys_of(answer)
+    try:
+        known = trust.read()
+    except Unavailable:  # joins for the first time
+        known = ()
+    if not set(known) <= set(found):
         raise Conflict(
-            "control signs with other keys than when this machine joined: it is another installation, or its keys were renewed. "
-            "If that is meant, begin again with an empty --home"
+            "control does not know the keys that this machine believes: it is another installation. If that is meant, begin "
+            "again with an empty --home"
         )
+    if set(found) != set(known):
+        trust.write(found)
 
 
 class Link:
@@ -162,7 +172,7 @@ class Link:
     def _join(self) -> None:
         """Say who is here, and be sure that it is the same installation. Raises Conflict where it is not."""
         answer = self._call("fleet.join", self._member)
-        check_keys(answer, self._trust.read())
+        take_keys(answer, self._trust)
         self._joined = True
 
     def _follow(self) -> None:
@@ -177,7 +187,11 @@ class Link:
                 self._stop.wait(_LAST_S)  # control is stopping, and lets nobody wait
             return
         statement = SignedStatement.from_json(data)
-        snapshot = open_snapshot(statement.to_json(), self._trust.read())
+        try:
+            snapshot = open_snapshot(statement.to_json(), self._trust.read())
+        except Denied:  # by a key that is newer than the last time that this machine asked
+            self._join()
+            snapshot = open_snapshot(statement.to_json(), self._trust.read())
         if snapshot.epoch <= self._followed:
             raise Conflict(f"control sent epoch {snapshot.epoch} after {self._followed}: it is not used")
         with self._news:

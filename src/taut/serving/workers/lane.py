@@ -124,7 +124,11 @@ class Lane:
                 idle.look()  # alone: it may well be answered before the loop could be told of it
         else:
             for turned_away in self._line.offer(item):
-                self._shed(turned_away)
+                self.shed += 1
+                _fail(
+                    turned_away,
+                    _full(self.name, self._line.plan.seconds(self._line.rows) / max(1, self.alive)),
+                )
             self._dispatch()
         if answer.done():
             return answer.result()
@@ -430,16 +434,17 @@ class Lane:
             item.wait.seconds = self._loop.time() - item.since_s
         _fail(item, _too_late())
 
-    def _shed(self, item: Item) -> None:
-        self.shed += 1
-        clear_s = self._line.plan.seconds(self._line.rows) / max(1, self.alive)
-        said = f"{self.name} has more to do than it can: send less, or try again"
-        _fail(item, Shed(said, retry_after_s=max(1.0, clear_s)))
-
 
 def _fail(item: Item, error: Exception) -> None:
     if not item.answer.done():
         item.answer.set_exception(error)
+
+
+def _full(name: str, clear_s: float) -> Shed:
+    """Return why a request is turned away. clear_s: until the line is empty."""
+    return Shed(
+        f"{name} has more to do than it can: send less, or try again", retry_after_s=max(1.0, clear_s)
+    )
 
 
 def _too_late() -> DeadlineExceeded:
