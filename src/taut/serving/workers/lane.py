@@ -186,12 +186,10 @@ class Lane:
     def load(self) -> tuple[float, float, float, int]:
         """Return (seconds until a request that comes now is begun, seconds of a batch, and of each row of it, workers)."""
         alive, cost = self.alive, self._line.plan.cost
-        ahead_s = 0.0
-        if not alive:
-            ahead_s = float("inf")
-        elif not self.idle:
-            running = sum(member.rows for member in self._working() if member.batch)
-            ahead_s = self._line.plan.seconds(self._line.rows + running // 2) / alive
+        if self.idle:
+            return 0.0, cost.base_us / 1e6, cost.row_us / 1e6, alive
+        running = sum(member.rows for member in self._working() if member.batch)
+        ahead_s = self._line.plan.seconds(self._line.rows + running // 2) / alive if alive else float("inf")
         return ahead_s, cost.base_us / 1e6, cost.row_us / 1e6, alive
 
     # batches
