@@ -45,7 +45,7 @@ class GrantsFairShares(Admission, frozen=True):
     """Everybody gets a fair share, whatever is out."""
 
     def _grant(self, member: Member) -> int:
-        return self._fair(member)
+        return self._fair(member.pool)
 
 
 class TakesAnswersInAnyOrder(ReplicaView, frozen=True):
@@ -168,8 +168,10 @@ class ListsFullLives(Admission, frozen=True):
     """What is left of a ticket is what it had when it was given."""
 
     def roster(self, *, now_s: float) -> tuple[Ticket, ...]:
-        full = {one.replica: self._ticket(one, one.quota) for one in self.members.values()}
-        return tuple(full[one.replica] or one for one in super().roster(now_s=now_s))
+        terms = self.terms
+        return tuple(
+            replace(one, ttl_s=terms.ttl_s, grace=terms.grace) for one in super().roster(now_s=now_s)
+        )
 
 
 class ForgetsTheReplaced(Admission, frozen=True):

@@ -191,9 +191,10 @@ class World:
             raise Broken(f"capacity: {workers} workers are admitted where {guards} guard {EACH} each")
 
     def has_lease(self, process: Process, control: Admission) -> bool:
-        member = control.members[process.name]
+        member = control.members.get(process.name)
         return (
             not process.dead
+            and member is not None
             and member.stage is Stage.ADMITTED
             and member.key == process.key
             and self.now_s < process.granted_s + TTL_S / 1.05
@@ -271,6 +272,10 @@ class World:
         )
 
     def born(self, invitation: Invitation) -> None:
+        if self.process_of(invitation.replica, invitation.incarnation) is not None:
+            raise Broken(
+                f"I8: {invitation.replica} is in incarnation {invitation.incarnation} for the second time"
+            )
         number = next(self.numbers)
         artifacts = "sha256:g" if invitation.pool == "gateway" else "sha256:m"
         key = f"key{number}"
@@ -588,7 +593,8 @@ class World:
         """Somebody used a process, or it served by itself: was that right, by what really happened?"""
         who, did = f"{process.name}#{process.invitation.incarnation}", process.did
         if not did >= STEPS:
-            name = "I8" if process.invitation.incarnation > 1 else "I1"
+            again = any(one.name == process.name for one in self.processes if one is not process)
+            name = "I8" if again else "I1"
             raise Broken(f"{name}: {who} served without {', '.join(sorted(STEPS - did))}")
         held_s = GRACE_S[risk] if degraded else TTL_S
         revoked_s = self.revoked.get(process.key, 1e9)
@@ -641,9 +647,10 @@ class World:
             self.round()
             self.wait(3.0)
         for process in self.processes:
-            member = self.control.members[process.name]
+            member = self.control.members.get(process.name)
             if (
                 process.dead
+                or member is None  # it ended, and was forgotten
                 or member.key not in ("", process.key)
                 or member.incarnation != process.invitation.incarnation
             ):

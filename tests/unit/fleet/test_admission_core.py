@@ -182,6 +182,18 @@ def test_no_replica_is_expected_that_no_scale_event_asked_for() -> None:
         invited(admission, "d")
 
 
+def test_who_ended_long_ago_is_forgotten_and_his_incarnation_is_never_used_again() -> None:
+    admission, _ = admitted(empty())
+    admission = admission.quarantine("r", "drifts").state.tick(now_s=TERMS.join_s).state
+    assert "r" in admission.members  # what it holds may be in use still
+
+    admission = admission.tick(now_s=TERMS.grace_s).state
+
+    assert admission.members == {}
+    assert invited(admission)[1].invitation.incarnation == 2
+    assert invited(admission, "s")[1].invitation.incarnation == 2
+
+
 def test_a_gap_in_the_scale_log_is_not_jumped() -> None:
     with pytest.raises(Conflict, match="read those between"):
         empty().scaled(scaled(seq=3))

@@ -9,7 +9,7 @@ import pytest
 
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
-from taut.core.errors import Conflict, Denied, Unavailable
+from taut.core.errors import Conflict, Denied, InvalidInput, Unavailable
 from taut.core.evidence import Check, Outcome
 from taut.fleet.admission import AdmissionStore, Bundle, Pool, ReplicaView, Stage, Terms, metadata
 from taut.fleet.log import ScaleLog
@@ -37,9 +37,9 @@ class House:
         self.log = ScaleLog(records=records, ledger=self.ledger, keys=keys, clock=self.clock, ids=ids)
         self.store = self.open()
 
-    def open(self) -> AdmissionStore:
+    def open(self, terms: Terms = TERMS) -> AdmissionStore:
         return AdmissionStore(
-            records=self.records, ledger=self.ledger, keys=self.keys, clock=self.clock, random=SeededRandom(), terms=TERMS,
+            records=self.records, ledger=self.ledger, keys=self.keys, clock=self.clock, random=SeededRandom(), terms=terms,
             bundle=FIRST,
         )  # fmt: skip
 
@@ -177,9 +177,17 @@ def test_where_the_state_cannot_be_stored_nothing_changes_and_nothing_is_said(ho
     house.store._records.close()
 
 
+def test_a_pool_that_still_has_replicas_cannot_be_left_out(house: House) -> None:
+    house.scale(1)
+    house.admit("model-1")
+
+    with pytest.raises(InvalidInput, match="declared no more"):
+        house.open(Terms(pools=(Pool(name="other", artifacts="sha256:o", quota=1),)))
+
+
 def test_an_epoch_that_was_committed_stays_committed_after_a_restart(house: House, tmp_path: Path) -> None:
     house.store.step(lambda it, now_s: it.prepare(Bundle(epoch=2, policy="p2"), now_s=now_s))
-    house.clock.advance(2.0 + TERMS.ttl_s)
+    house.clock.advance(2.0)
     house.store.step(lambda it, now_s: it.tick(now_s=now_s))
 
     assert house.store.state.epochs.floor == 2

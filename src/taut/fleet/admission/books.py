@@ -28,7 +28,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     scale_seq: place of the newest scale event that was taken. revoked: names, keys and SVIDs, only ever more.
     learning_until_s: after a restart leases are out of which nobody knows how long they last; until then nothing may be
-    concluded from who was not heard.
+    concluded from who was not heard. past: the highest incarnation of those that were forgotten; none is used again.
     """
 
     terms: Terms
@@ -39,12 +39,14 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     revoked: tuple[str, ...] = ()
     holds: Holds = ()
     learning_until_s: float = NEVER
+    past: int = 0
 
     def roster(self, *, now_s: float) -> tuple[Ticket, ...]:
         """Return the tickets that are in force, with what is left of each. A gateway needs no more to choose."""
-        found = []
+        found, bundle = [], self.epochs.committed.digest
+        fair = {pool.name: self._fair(pool.name) for pool in self.terms.pools}
         for member in self.members.values():
-            ticket = self._ticket(member, member.quota)
+            ticket = self._ticket(member, member.quota, fair=fair[member.pool], bundle=bundle)
             passed_s = now_s - member.granted_s
             if ticket is not None and passed_s < ticket.ttl_s:
                 grace = tuple(_replace(one, ttl_s=one.ttl_s - passed_s) for one in ticket.grace)
@@ -85,17 +87,16 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Return the quota of a new ticket: a fair share, and no more than nobody else may be using."""
         pool = self.terms.pool(member.pool)
         return max(
-            0, min(self._fair(member), pool.quota - reserved(self.holds, pool.name, besides=member.svid))
+            0, min(self._fair(member.pool), pool.quota - reserved(self.holds, pool.name, besides=member.svid))
         )
 
-    def _fair(self, member: Member) -> int:
+    def _fair(self, pool: str) -> int:
         takers = sum(
-            one.pool == member.pool and one.stage in (Stage.PROBED, Stage.ADMITTED)
-            for one in self.members.values()
+            one.pool == pool and one.stage in (Stage.PROBED, Stage.ADMITTED) for one in self.members.values()
         )
-        return self.terms.pool(member.pool).quota // max(1, takers)
+        return self.terms.pool(pool).quota // max(1, takers)
 
-    def _ticket(self, member: Member, quota: int) -> Ticket | None:
+    def _ticket(self, member: Member, quota: int, *, fair: int, bundle: str) -> Ticket | None:
         if not (member.stage is Stage.ADMITTED and self._may_serve(member)):
             return None
         pool = self.terms.pool(member.pool)
@@ -106,10 +107,10 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             incarnation=member.incarnation,
             key=member.key,
             epoch=self.epochs.floor,
-            bundle=self.epochs.committed.digest,
+            bundle=bundle,
             artifacts=pool.artifacts,
             quota=quota,
-            safe_quota=min(quota, int(self._fair(member) * self.terms.safe_share)),
+            safe_quota=min(quota, int(fair * self.terms.safe_share)),
             ttl_s=self.terms.ttl_s,
             grace=self.terms.grace,
         )
@@ -120,7 +121,8 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         state = _replace(self, holds=in_force(self.holds, now_s))
         quota = state._grant(member)
         member = _replace(member, granted_s=now_s, quota=quota)
-        ticket = state._ticket(member, quota)
+        fair, bundle = self._fair(member.pool), self.epochs.committed.digest
+        ticket = state._ticket(member, quota, fair=fair, bundle=bundle)
         if ticket is None:
             return self, None
         holds = state.holds

@@ -16,7 +16,7 @@ from taut.core.errors import Conflict, Denied
 from taut.core.evidence import Check, Evidence, Gate, Outcome, Scalar
 from taut.fleet.admission.books import Books, Target
 from taut.fleet.admission.holds import counted_anew, in_force, released
-from taut.fleet.admission.members import ATTEST_GATE, PROBE_GATE, WARM_GATE, Member
+from taut.fleet.admission.members import ATTEST_GATE, NEVER, PROBE_GATE, WARM_GATE, Member
 from taut.fleet.admission.messages import (
     Answer,
     Attest,
@@ -254,7 +254,7 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # -- time
 
     def tick(self, *, now_s: float) -> Step:
-        """Do what is due: quarantine who is late, commit what may be, withdraw what did not come about."""
+        """Do what is due: quarantine who is late, commit what may be, withdraw what did not come about, forget who ended."""
         state = _replace(self, holds=in_force(self.holds, now_s))
         events: list[Event] = []
         for replica in sorted(self.members):
@@ -262,7 +262,7 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if reason:
                 step = state.quarantine(replica, reason)
                 state, events = step.state, [*events, *step.events]
-        step = state._epoch_due(now_s)
+        step = state._forget(now_s)._epoch_due(now_s)
         return _replace(step, events=(*events, *step.events))
 
     def restarted(self, *, now_s: float) -> Admission:
@@ -272,14 +272,22 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
             members={name: one.counted_anew(now_s) for name, one in self.members.items()},
             holds=counted_anew(self.holds, now_s),
             epochs=self.epochs.counted_anew(now_s),
-            learning_until_s=now_s + self.terms.ttl_s,
+            learning_until_s=now_s + self.terms.ttl_s if self.holds else NEVER,
         )
 
     def durable(self) -> Any:
         """Return what must be stored before anything is said; equal where nothing such has changed."""
         members = {name: one.durable() for name, one in self.members.items()}
         holds = frozenset((one.holder, one.quota, one.length_s) for one in self.holds)
-        return self.epochs.counted_anew(0.0), members, holds, self.targets, self.scale_seq, self.revoked
+        return (
+            self.epochs.counted_anew(0.0),
+            members,
+            holds,
+            self.targets,
+            self.scale_seq,
+            self.revoked,
+            self.past,
+        )
 
     # -- inside
 
@@ -297,7 +305,7 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
             replica=replica,
             pool=pool,
             scale_id=scale_id,
-            incarnation=1 if before is None else before.incarnation + 1,
+            incarnation=1 + (self.past if before is None else before.incarnation),
             token=digest_bytes(token.encode()),
             nonce=nonce,
             since_s=now_s,
@@ -319,6 +327,19 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if waited and now_s >= self.learning_until_s and not self._short(bundle.epoch, now_s):
             return self.commit(now_s=now_s)
         return self.withdraw() if passed_s >= self.terms.prepare_s else Step(state=self)
+
+    def _forget(self, now_s: float) -> Admission:
+        """Forget replicas that ended long ago and hold nothing; what they did is in the ledger."""
+        holders = {hold.holder for hold in self.holds}
+        ended = [
+            one
+            for one in self.members.values()
+            if not one.lives and one.svid not in holders and now_s - one.heard_s >= self.terms.join_s
+        ]
+        if not ended:
+            return self
+        members = {name: one for name, one in self.members.items() if one not in ended}
+        return _replace(self, members=members, past=max(self.past, *(one.incarnation for one in ended)))
 
     def _forget_epochs(self) -> Admission:
         known = {bundle.epoch for bundle in self.epochs.bundles}

@@ -89,7 +89,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     grace: tuple[Grace, ...] = ()
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Admission's answer to a beat, or a push, which answers the newest beat once more.
 
     answers: the beat's number: all durations count from when that beat was sent. serial: orders the answers to one beat.

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import insert, select, update
 
 from taut.core.canonical import canonical_json
-from taut.core.errors import Conflict, Corrupt
+from taut.core.errors import Conflict, Corrupt, InvalidInput
 from taut.core.evidence import Scalar
 from taut.core.times import to_us
 from taut.fleet.admission.core import Admission, Step
@@ -45,7 +45,8 @@ class AdmissionStore:
     nothing. Two that run at once exclude one another: the first to write wins, the other fails with Conflict from then on.
     Safe for threads.
 
-    name: of the fleet that it admits; a fleet has one. bundle: what is committed where nothing was stored yet.
+    name: of the fleet that it admits; a fleet has one. bundle: what is committed where nothing was stored yet. Raises
+    InvalidInput where `terms` lack a pool that still has replicas, Corrupt where the stored state cannot be read.
     """
 
     def __init__(
@@ -145,6 +146,13 @@ class AdmissionStore:
             found = _DECODER.decode(row.state)
         except msgspec.MsgspecError as error:
             raise Corrupt(f"the state of admission of {self._name} cannot be read: {error}") from error
+        pools = {pool.name for pool in first.terms.pools}
+        for member in found.members.values():
+            if member.pool not in pools:
+                raise InvalidInput(
+                    f"{member.replica} is of pool {member.pool!r}, which is declared no more: keep it until its "
+                    "replicas have ended and are forgotten"
+                )
         return row.version, msgspec.structs.replace(found, terms=first.terms)
 
     def _keep(self, tx: Tx, step: Step, version: int) -> None:
