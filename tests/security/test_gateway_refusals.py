@@ -410,8 +410,11 @@ def test_revocation_reaches_a_bearer_that_was_remembered(plane: DataPlane) -> No
 
 def test_a_snapshot_whose_policy_was_swapped_is_refused(plane: DataPlane) -> None:
     from taut.core.errors import Corrupt
+    from taut.trust.policy import Policy
 
-    snapshot = with_fields(plane.snapshot(plane.endpoint()), policy="permit(principal, action, resource);")
+    snapshot = with_fields(
+        plane.snapshot(plane.endpoint()), policies=Policy("permit(principal, action, resource);").files
+    )
 
     with pytest.raises(Corrupt, match="policy's digest"):
         compile_snapshot(snapshot, home=plane.home, before=None)

@@ -273,7 +273,7 @@ class DataPlane:
     def snapshot(self, *endpoints: EndpointConfig, **more: Any) -> ServingSnapshot:
         """Return a snapshot of the next epoch."""
         self.epoch += 1
-        policy = more.pop("policy", "")
+        made = Policy(more.pop("policy", ""), resources=more.get("resources"))
         fields: dict[str, Any] = {
             "epoch": self.epoch,
             "issued_at_us": time.time_ns() // 1000,
@@ -284,8 +284,8 @@ class DataPlane:
         }
         return ServingSnapshot(
             endpoints=endpoints,
-            policy=policy,
-            policy_digest=Policy(policy, resources=fields.get("resources")).digest,
+            policies=made.files,
+            policy_digest=made.digest,
             **fields,
         )
 

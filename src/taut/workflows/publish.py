@@ -70,7 +70,7 @@ def compose(
         max_age_s=max_age_s,
         endpoints=endpoints,
         identity=rooms.identity.verifier_data(),
-        policy=policy.project,
+        policies=policy.files,
         resources=policy.resources,
         policy_digest=policy.digest,
         gateways=gateways + sum(machine.gateways for machine in machines),

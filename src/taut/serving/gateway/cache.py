@@ -5,8 +5,8 @@ What an entry is found by, and so what it can never be shared across:
 * the *slot*: endpoint, model version with its artifact, signature and feature columns, and the policy's digest. A slot has
   a cache of its own, so a release or another policy begins with an empty one, and nothing else does;
 * the caller's rights as the policy sees them: kind, roles and scopes. The built-in policies look at nothing else where
-  `predict` is decided. A project's own policy may look at the caller's id: with any such text, and where the builder
-  says `shared=False`, the id is part of the key too, and nobody shares with anybody;
+  `predict` is decided. A project's own policy may look at the caller's id: with any that bears on `predict`, and where the
+  builder says `shared=False`, the id is part of the key too, and nobody shares with anybody;
 * the request's rows, decoded, event times included, and the rows of features that were found for them, with the
   materialisation, event time and values of each. They are looked up for every request, hits too: an update misses.
 """

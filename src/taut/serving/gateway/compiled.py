@@ -54,6 +54,8 @@ class Endpoint:
         snapshot: ServingSnapshot,
         models: Mapping[str, Resident],
         residents: Residents | None = None,
+        *,
+        personal: bool = False,
     ) -> None:
         live = config.live
         signature = live.signature
@@ -68,7 +70,7 @@ class Endpoint:
         self.resident: Final = self.live.resident
         self.residents: Final = residents
         self.way: Final = (
-            Way(config, self.live, epoch=snapshot.epoch, policy=snapshot.policy, make=self._maker(models))
+            Way(config, self.live, epoch=snapshot.epoch, personal=personal, make=self._maker(models))
             if needs_way(config)
             else None
         )
@@ -191,8 +193,10 @@ class Active:
         self.models: Final = models
         self.residents: Final = residents
         self.quota: Final = quota
+        personal = policy.looks_at_callers("predict")
         self.endpoints: Final = {
-            config.name: Endpoint(config, snapshot, models, residents) for config in snapshot.endpoints
+            config.name: Endpoint(config, snapshot, models, residents, personal=personal)
+            for config in snapshot.endpoints
         }
         self.routes: Final = dict(_routes(self.endpoints))
         self.stale_us: Final = snapshot.issued_at_us + int(snapshot.max_age_s * 1e6)
@@ -236,7 +240,7 @@ def compile_snapshot(
     if before is not None and _policies(before.snapshot) == _policies(snapshot):
         policy = before.policy
     else:
-        policy = Policy(snapshot.policy, resources=snapshot.resources)
+        policy = Policy(snapshot.policies, resources=snapshot.resources)
     if policy.digest != snapshot.policy_digest:
         raise Corrupt(
             f"the policy's digest is {policy.digest}, the snapshot says {snapshot.policy_digest}: upgrade the gateway "
@@ -255,7 +259,7 @@ def compile_snapshot(
 
 
 def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:
-    return snapshot.policy, snapshot.resources
+    return snapshot.policies, snapshot.resources
 
 
 def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, EndpointConfig, bool]]:

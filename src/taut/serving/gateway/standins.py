@@ -82,7 +82,7 @@ class Way:
     """
 
     def __init__(
-        self, config: EndpointConfig, live: Scorer, *, epoch: int, policy: str, make: MakeScorer
+        self, config: EndpointConfig, live: Scorer, *, epoch: int, personal: bool, make: MakeScorer
     ) -> None:
         cache = config.cache
         ages = [lookup.max_age_s for lookup in live.served.signature.lookups if lookup.max_age_s is not None]
@@ -93,7 +93,7 @@ class Way:
             * 1e9
         )
         self.max_bytes: Final = DEFAULT_CACHE_BYTES if cache is None else cache.max_bytes
-        self.personal: Final = bool(policy.strip()) or (cache is not None and not cache.shared)
+        self.personal: Final = personal or (cache is not None and not cache.shared)
         self.hedge_s: Final = None if config.hedge_after_ms is None else config.hedge_after_ms / 1e3
         self.hedges: Final = HedgeBudget()
         self.miss: Final = head_lines(live.served, epoch, cache="off" if cache is None else "miss")

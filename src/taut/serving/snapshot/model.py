@@ -10,6 +10,7 @@ import msgspec
 from taut.core.errors import Corrupt
 from taut.core.schema import ModelSignature
 from taut.ports.keys import Keys, PublicKey
+from taut.project.manifest import PolicySpec
 from taut.trust.identity.verifier import VerifierData
 from taut.trust.policy import Attributes
 from taut.trust.quota import Limit
@@ -164,7 +165,7 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The whole configuration of the data plane at one epoch. Holds no secret.
 
     epoch: grows with each snapshot; a gateway never goes back. max_age_s: how long after `issued_at_us` it may be
-    served when nothing newer comes. policy: the project's Cedar text. resources: what policies may ask of resources.
+    served when nothing newer comes. policies: the project's Cedar files. resources: what they may ask of resources.
     policy_digest: what the digest of both must be.
     gateways: how many share a quota, on all machines. machines: those that joined the first one. url: of
     the data plane of that one, empty where it is not known.
@@ -175,7 +176,7 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_age_s: float
     endpoints: tuple[EndpointConfig, ...]
     identity: VerifierData
-    policy: str = ""
+    policies: tuple[PolicySpec, ...] = ()
     resources: dict[str, Attributes] = {}
     policy_digest: str
     settings: GatewaySettings = GatewaySettings()

@@ -16,7 +16,7 @@ from taut.project.manifest import PolicySpec
 from taut.trust.identity.principals import ROLES, Principal
 from taut.trust.policy.actions import ACTIONS, OWN
 from taut.trust.policy.slices import Slice, Slices
-from taut.trust.policy.statements import Statement, built_in_statements, read_policies
+from taut.trust.policy.statements import BUILT_IN_FILE, Statement, built_in_statements, read_policies
 from taut.trust.policy.text import BUILT_IN, CONTEXT, SCHEMA
 
 _MAX_RESOURCE: Final = 256
@@ -101,12 +101,12 @@ class Policy:
         if cache_size < 1:
             raise InvalidInput(f"cache_size is {cache_size}: give at least 1")
         files = (PolicySpec(name="project", text=project),) if isinstance(project, str) else tuple(project)
-        self.project: Final = "\n".join(file.text for file in files)
-        self.text: Final = BUILT_IN + self.project
+        self.files: Final = files
+        self.text: Final = "\n".join((BUILT_IN, *(file.text for file in files)))
         self.resources: Final = dict(resources or {})
         self.statements: Final = (*built_in_statements(), *read_policies(files))
         self.digest: Final = digest_json(
-            {"schema": SCHEMA, "policies": self.text, "resources": self.resources}
+            {"schema": SCHEMA, "built_in": BUILT_IN, "files": files, "resources": self.resources}
         )
         self._slices: Final = Slices(self.statements)
         self._cache: Final[dict[_Key, PolicyDecision]] = {}
@@ -117,6 +117,11 @@ class Policy:
         """Return what is known of a resource; a version is known as what it is a version of."""
         found = self.resources.get(resource) or self.resources.get(resource.partition("@")[0])
         return found or self.resources.get("", _NO_ATTRIBUTES)
+
+    def looks_at_callers(self, action: str) -> bool:
+        """Whether a policy of the project bears on an action, so that callers of the same roles may differ in rights."""
+        own = (one for one in self.statements if one.file != BUILT_IN_FILE)
+        return any(one.actions is None or action in one.actions for one in own)
 
     def statement(self, id: str) -> Statement | None:
         """Return the policy of a decision by its id."""

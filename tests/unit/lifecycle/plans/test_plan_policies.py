@@ -29,7 +29,7 @@ from taut.project.manifest import (
     SourceSpec,
 )
 from taut.trust.identity import OWNER, Principal
-from taut.trust.policy import Attributes
+from taut.trust.policy import Attributes, Policy
 
 BUNDLE = write_archive({"project.py": b"def train(ctx): ...\n"})
 ADA = Principal(id="ada", kind="human", roles=("admin",))
@@ -136,6 +136,19 @@ def test_rights_are_touched_by_policies_and_by_what_they_see_but_not_by_what_is_
     assert rights_touched(now, manifest(some, datasets=(public,)))[0] == "dataset:orders"
     assert "dataset:orders" in rights_touched(now, manifest(some, datasets=(), models=(), endpoints=()))
     assert rights_touched(manifest(), manifest(datasets=(public,))) == ()
+
+
+def test_gateways_have_the_policies_that_control_has_however_many_files_there_are() -> None:
+    large = [f"// {n}\n" + f"// {'x' * 98}\n" * 2000 for n in range(3)]
+    ours = policy_of(manifest(*large, 'forbid(principal, action == Action::"predict", resource);'))
+    sent = msgspec.json.decode(msgspec.json.encode(ours.files), type=tuple[PolicySpec, ...])
+    known = msgspec.json.decode(msgspec.json.encode(ours.resources), type=dict[str, Attributes])
+    theirs = Policy(sent, resources=known)
+
+    assert theirs.digest == ours.digest
+    for policy in (ours, theirs):
+        decision = policy.decide(ADA, "predict", "endpoint:late", {})
+        assert decision.reasons == ("forbidden by policies/3.cedar:1",)
 
 
 def test_a_change_of_policies_is_part_of_the_plan() -> None:

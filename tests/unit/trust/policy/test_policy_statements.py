@@ -94,7 +94,7 @@ def test_a_policy_may_ask_what_is_known_of_a_resource() -> None:
     assert not policy.decide(who("auditor", id="bob"), "data.read", "dataset:orders").allow
     assert policy.attributes("dataset:orders@3").purpose == ("fraud", "planning")
     assert policy.attributes("release:r").environment == "staging"
-    assert policy.digest != Policy(files(a=policy.project)).digest
+    assert policy.digest != Policy(policy.files).digest
 
 
 def some_policies(rng: random.Random) -> str:
@@ -163,7 +163,7 @@ def disagreements(seed: int, slices: type[Slices] = Slices) -> int:
     rng = random.Random(seed)
     sliced = Policy(some_policies(rng))
     sliced._slices = slices(sliced.statements)  # type: ignore[misc]  # what is compared
-    whole = Policy(sliced.project)
+    whole = Policy(sliced.files)
     whole._slices = Whole(whole.statements)  # type: ignore[misc]  # with this, by the same code otherwise
     return sum(sliced.decide(*question) != whole.decide(*question) for question in questions(rng, 150))
 
@@ -193,6 +193,14 @@ def test_of_a_thousand_policies_a_question_sees_about_ten_and_they_are_parsed_on
     bearing = policy._slices.of(asks, "predict", "endpoint:e1")
     assert len(bearing.statements) < 10
     assert policy._slices.of(asks, "predict", "endpoint:e1") is bearing
+
+
+def test_callers_of_the_same_roles_differ_only_by_policies_that_bear_on_what_they_ask() -> None:
+    assert not Policy().looks_at_callers("predict")
+    about_training = Policy('permit(principal == Principal::"cron", action == Action::"train", resource);')
+    assert not about_training.looks_at_callers("predict")
+    assert about_training.looks_at_callers("train")
+    assert Policy("forbid(principal, action, resource) when { false };").looks_at_callers("predict")
 
 
 def test_the_built_in_policies_are_read_as_a_projects_are() -> None:
