@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import py_compile
 import resource
 import statistics
 import subprocess
@@ -285,3 +287,22 @@ def processor_s() -> float:
 def test_the_version_is_said_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("taut ")
+
+
+def test_bytecode_that_was_cut_is_named_instead_of_an_interruption(tmp_path: Path) -> None:
+    """A full disk cuts it; Python before 3.12.8 keeps it, and fails on it ever after."""
+    source = SRC.parent / "templates.py"
+    environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode")}
+    cut = tmp_path / "bytecode" / source.relative_to("/").with_suffix(f".{sys.implementation.cache_tag}.pyc")
+    py_compile.compile(str(source), cfile=str(cut))
+    cut.write_bytes(cut.read_bytes()[:-100])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "taut.entrypoints.cli", "--json", "init", "shop"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env=environ,
+    )  # fmt: skip
+
+    assert done.returncode == 8, done
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "corrupt"
+    assert "remove the __pycache__ folders" in error["message"]

@@ -22,7 +22,9 @@ def guarded(words: Sequence[str], *, json: bool, debug: bool) -> int:
         ended = command.main(args=list(words), prog_name="taut", standalone_mode=False)
     except typer.Exit as end:
         return int(end.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as end:
+        if isinstance(end.__cause__, EOFError):  # no person's: a prompt's has no cause
+            return _report(end.__cause__, json=json)
         sys.stderr.write("interrupted: what was acknowledged is kept\n")
         return _INTERRUPTED
     except BrokenPipeError:
@@ -38,7 +40,7 @@ def guarded(words: Sequence[str], *, json: bool, debug: bool) -> int:
 
 
 def _report(error: Exception, *, json: bool) -> int:
-    from taut.core.errors import TautError, Unavailable
+    from taut.core.errors import Corrupt, TautError, Unavailable
     from taut.core.room import is_full
     from taut.entrypoints import errors
 
@@ -51,6 +53,12 @@ def _report(error: Exception, *, json: bool) -> int:
         return _say("invalid_input", error.format_message(), _USAGE, json=json, hint=_usage_hint(error))  # type: ignore[attr-defined]  # a ClickException has it
     if is_full(error) and not isinstance(error, TautError):
         error = Unavailable(f"there is no room left on the disk ({error}): free some space and try again")
+    if isinstance(error, EOFError) and "marshal" in str(error):
+        # Python before 3.12.8 writes bytecode without looking whether all of it was written.
+        error = Corrupt(
+            f"the bytecode of a module was cut, as a disk that is full does ({error}): remove the __pycache__ folders "
+            f"below {sys.prefix} and beside taut's own code, and run it again"
+        )
     if isinstance(error, TautError):
         return _say(error.code, error.message, errors.exit_code_of(error), json=json)
     message = (
