@@ -24,7 +24,7 @@ from taut.entrypoints.control_server import TlsServer
 from taut.entrypoints.errors import GRPC
 from taut.serving.gateway import GatewayServer, compile_snapshot
 from taut.serving.rpc import RpcServer, RpcTls, Service, Upstream
-from taut.serving.rpc.upstream import Answer
+from taut.serving.upstream import Answer
 from taut.testing.serving import DataPlane, listen_somewhere, open_gateway
 from taut.trust.tls import LiveTls, TlsFiles, create_authority, issue_client, issue_server
 
