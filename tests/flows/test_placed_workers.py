@@ -111,16 +111,22 @@ def test_a_lost_accelerator_costs_no_answer_and_is_used_again_once_it_is_back(tm
     run(story())
 
 
-def test_a_driver_that_takes_its_process_along_leaves_the_model_on_the_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "load_s", "why"),
+    [("crash", 30.0, "ended before"), ("hang", 0.5, "did not load the model within 0.5 s before")],
+)
+def test_a_driver_that_takes_its_process_along_or_hangs_leaves_the_model_on_the_cpu(
+    kind: str, load_s: float, why: str, tmp_path: Path
+) -> None:
     async def story() -> None:
         async with bench(tmp_path) as made:
-            made.fault("crash")
-            model = await made.open(pause_s=60.0)
+            made.fault(kind)
+            model = await made.open(pause_s=60.0, device_load_s=load_s)
             assert await ask(model)
             assert devices(model) == {"cpu": 1}
             reading = model.lane.rota.reading()
             assert reading.failures == 1
-            assert reading.lost.endswith("before it had loaded the model there")
+            assert f"a worker {why}" in reading.lost
 
     run(story())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,8 @@ class SimulatedHost:
 
     costs: device -> what a batch takes there by `counter_s`, which moves with nothing else. free: device -> its free memory.
     faults: device -> `absent`, `open` (does not take the model), `run` (fails on every batch), `wrong` (answers otherwise
-    than the CPU), `leak` (leaves no memory), `crash` (takes the process along when a model is opened). fault_file: JSON of the same, read whenever a model is opened or run: for
+    than the CPU), `leak` (leaves no memory), `crash` (takes the process along when a model is opened), `hang`
+    (never opens it). fault_file: JSON of the same, read whenever a model is opened or run: for
     workers, which are other processes.
     opened: devices on which a model was opened, with the memory that it was allowed.
     """
@@ -44,6 +46,8 @@ class SimulatedHost:
         fault = self.fault(device)
         if fault == "crash":
             os._exit(3)
+        if fault == "hang":
+            time.sleep(3600)
         if fault == "absent":
             raise DeviceFailed(f"this machine has no {device.name}", again=False)
         if fault == "open":

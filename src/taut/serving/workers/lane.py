@@ -379,8 +379,9 @@ class Lane:
         now_s, most = self._loop.time(), self._settings.memory_bytes
         for member in tuple(self._members):
             self.held_s += member.govern(now_s)
-            if not member.ready and now_s > member.born_s + _LOAD_S:
-                member.end(f"did not load the model within {_LOAD_S:g} s")
+            load_s = self._settings.device_load_s if member.accelerated else _LOAD_S
+            if not member.ready and now_s > member.born_s + load_s:
+                member.end(f"did not load the model within {load_s:g} s")
             elif most and member.memory_bytes() > most + _MEMORY_SLACK:
                 member.end(f"took more than {most / 2**20:,.0f} MiB of memory")
             elif member.batch and now_s > member.sent_s + member.allowed_s:
