@@ -71,6 +71,8 @@ class Fleet:
 
     def talk(self, holder: Holder) -> None:
         holder.hear(self.store.hear(holder.beat()))
+        for bundle in holder.view.own.offered:
+            holder.load(bundle)
 
     def grow(self, n: int) -> list[float]:
         """Admit workers until there are `n`; return how long each took, in ms."""

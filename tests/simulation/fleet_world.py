@@ -391,6 +391,8 @@ class World:
             process.view = process.view.hear(answer, now_s=process.clock(self.now_s))
         except TautError:
             return
+        for bundle in process.own.offered:
+            self.keep(process, process.own.load(bundle))
         if process.own.floor < max(before, self.floors.get(process.name, 0)):
             raise Broken(f"I4: {process.name} went from epoch {before} to {process.own.floor}")
         self.floors[process.name] = max(process.own.floor, self.floors.get(process.name, 0))

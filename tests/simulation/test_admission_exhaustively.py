@@ -64,6 +64,14 @@ def passed(*names: str) -> tuple[Check, ...]:
     return tuple(Check(name=name, outcome=Outcome.PASSED) for name in names)
 
 
+def loaded(view: Any) -> Any:
+    """Load at once whatever is offered."""
+    own = view.own if isinstance(view, GatewayView) else view
+    for bundle in own.offered:
+        own = own.load(bundle)
+    return replace(view, own=own) if isinstance(view, GatewayView) else own
+
+
 SHOWN = (
     ("warmed", Stage.SYNCED, passed("golden", "latency")),
     ("probed", Stage.WARMED, passed("must_block", "must_pass", "tenant_isolation")),
@@ -135,7 +143,7 @@ class Explorer:
 
     def _hear_view(self, view: int, message: int) -> int:
         try:
-            return self.number(self.values[view].hear(self.values[message], now_s=0.0))
+            return self.number(loaded(self.values[view].hear(self.values[message], now_s=0.0)))
         except TautError:
             return view
 
@@ -232,7 +240,7 @@ class Explorer:
         own, beat = (view.own if isinstance(view, GatewayView) else view).beat(now_s=0.0)
         view = replace(view, own=own) if isinstance(view, GatewayView) else own
         step = control.hear(beat, now_s=0.0)
-        return step.state, view.hear(step.answer, now_s=0.0)
+        return step.state, loaded(view.hear(step.answer, now_s=0.0))
 
     def next(self, state: State) -> Iterator[State]:
         control = state.control

@@ -59,7 +59,10 @@ def talk(admission: Admission, view: ReplicaView, now_s: float = 0.0) -> tuple[A
     view, beat = view.beat(now_s=now_s)
     step = admission.hear(beat, now_s=now_s)
     assert step.answer is not None
-    return step.state, view.hear(step.answer, now_s=now_s)
+    view = view.hear(step.answer, now_s=now_s)
+    for bundle in view.offered:
+        view = view.load(bundle)
+    return step.state, view
 
 
 def admitted(admission: Admission, replica: str = "r", pool: str = "model") -> tuple[Admission, ReplicaView]:
@@ -156,6 +159,23 @@ def test_a_replica_that_lies_about_what_it_loaded_is_quarantined() -> None:
 
     assert stage(step.state) is Stage.QUARANTINED
     assert step.events[0].body["reason"] == "proved another content than its epoch has"
+
+
+def test_a_replica_that_has_not_loaded_what_was_committed_gets_no_lease() -> None:
+    admission, view = admitted(empty())
+    admission = admission.prepare(Bundle(epoch=2, policy="p2"), now_s=0.0).state
+    view, beat = view.beat(now_s=0.1)
+    answer = admission.hear(beat, now_s=0.1).answer
+    assert answer is not None
+    slow = view.hear(answer, now_s=0.1)
+
+    assert (slow.offered, list(slow.loaded)) == ((Bundle(epoch=2, policy="p2"),), [1])
+    assert slow.beat(now_s=0.2)[1].loaded == beat.loaded
+    with pytest.raises(Conflict, match="not offered"):
+        slow.load(Bundle(epoch=3, policy="p3"))
+    other = slow.load(Bundle(epoch=2, policy="what it really read"))
+    step = admission.hear(other.beat(now_s=0.3)[1], now_s=0.3)
+    assert stage(step.state) is Stage.QUARANTINED
 
 
 def test_a_replica_that_restarts_must_be_admitted_again() -> None:

@@ -55,6 +55,8 @@ class Control:
 
     def talk(self, holder: Holder) -> None:
         holder.hear(self.store.hear(holder.beat()))
+        for bundle in holder.view.own.offered:
+            holder.load(bundle)
 
     def admit(self, replica: str, pool: str) -> Holder:
         holder = self.start(replica, pool)

@@ -54,7 +54,10 @@ class House:
         view, beat = view.beat(now_s=now_s)
         answer = self.store.step(lambda it, at_s: it.hear(beat, now_s=at_s)).answer
         assert answer is not None
-        return view.hear(answer, now_s=now_s)
+        view = view.hear(answer, now_s=now_s)
+        for bundle in view.offered:
+            view = view.load(bundle)
+        return view
 
     def admit(self, replica: str) -> ReplicaView:
         invitation = self.store.provision(replica, "model")

@@ -36,7 +36,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     members: dict[str, Member] = {}
     targets: dict[str, Target] = {}
     scale_seq: int = 0
-    revoked: tuple[str, ...] = ()
+    revoked: frozenset[str] = frozenset()
     holds: Holds = ()
     learning_until_s: float = NEVER
     past: int = 0
@@ -58,7 +58,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return (
             member.stage in (Stage.PROBED, Stage.ADMITTED)
             and self.epochs.floor in member.proved
-            and not {member.replica, member.key, member.svid} & set(self.revoked)
+            and not self.revoked & {member.replica, member.key, member.svid}
         )
 
     def _is_guarded(self, pool: str, n: int, now_s: float, *, without: str = "") -> bool:

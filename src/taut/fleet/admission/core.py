@@ -190,7 +190,7 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
             serial=member.serial,
             floor=self.epochs.floor,
             bundles=self.epochs.bundles if member.lives else (),
-            revoked=self.revoked,
+            revoked=tuple(sorted(self.revoked)),
             ticket=ticket,
             drain_s=self.terms.drain_s if member.stage is Stage.DRAINING else None,
             roster=state.roster(now_s=now_s) if pool.follows and ticket is not None else (),
@@ -236,7 +236,7 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Revoke a replica's name, key or SVID for ever: at once, without the two phases."""
         if identity in self.revoked:
             return Step(state=self)
-        state = _replace(self, revoked=(*self.revoked, identity))
+        state = _replace(self, revoked=self.revoked | {identity})
         events = [Event(kind="fleet.revoked", subject=identity)]
         for member in self.members.values():
             if member.lives and identity in (member.replica, member.key, member.svid):

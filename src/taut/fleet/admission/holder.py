@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from taut.fleet.admission.gateway import GatewayView, Pin
-from taut.fleet.admission.messages import Invitation, Ticket
+from taut.fleet.admission.messages import Bundle, Invitation, Ticket
 from taut.fleet.admission.replica import ReplicaView, Served
 from taut.fleet.admission.terms import Risk, Terms
 from taut.fleet.admission.wire import ReplicaKey, open_answer
@@ -20,7 +20,7 @@ from taut.ports.world import Clock
 
 
 class Holder:
-    """Holds a replica's lease. One thread changes it (`attest`, `beat`, `hear`); any may ask for leave.
+    """Holds a replica's lease. One thread changes it (`attest`, `beat`, `hear`, `load`); any may ask for leave.
 
     artifacts: digest of what this process really runs. trusted: admission's public keys. floor: the highest epoch that an
     earlier incarnation of this replica kept. keep_floor: makes a higher one durable, before it is used; what it raises is
@@ -76,6 +76,10 @@ class Holder:
         if view.own.floor > self._view.own.floor:
             self._keep_floor(view.own.floor)
         self._view = view
+
+    def load(self, bundle: Bundle) -> None:
+        """Note that one of `view.own.offered` is loaded; see `ReplicaView.load`. Then beat at once."""
+        self._view = msgspec.structs.replace(self._view, own=self._view.own.load(bundle))
 
     def pin(self, risk: Risk) -> Pin:
         """Pin a request that comes in here; see `GatewayView.pin`."""

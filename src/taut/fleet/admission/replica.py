@@ -47,7 +47,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     """What one incarnation knows about itself. It is made by its invitation and ends with its process.
 
     floor: the highest epoch that it heard committed; kept on disk by its owner and given back to the next incarnation.
-    loaded: the bundles that it has, by epoch. asked: beats that may still be answered, with when they were sent.
+    offered: the bundles that it should load. loaded: those that it has, by epoch, as its owner said. asked: beats that may still be answered, with when they were sent.
     heard: number and serial of the newest answer. before_until_s: until when a request may still be under the epoch
     before the floor's, having started before anybody could know of it.
     """
@@ -57,6 +57,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     artifacts: str
     floor: int = 0
+    offered: tuple[Bundle, ...] = ()
     loaded: dict[int, Bundle] = {}
     asked: dict[int, float] = {}
     number: int = 0
@@ -127,6 +128,16 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
             revoked=self.revoked | set(answer.revoked),
         )
 
+    def load(self, bundle: Bundle) -> Self:
+        """Note that a bundle is loaded; the next beat proves it. Its digests are those of what this process really holds.
+
+        Raises Conflict for an epoch that is not offered any more.
+        """
+        if bundle.epoch not in {one.epoch for one in self.offered}:
+            raise Conflict(f"epoch {bundle.epoch} is not offered to {self.invitation.replica}: let go of it")
+        offered = tuple(one for one in self.offered if one.epoch != bundle.epoch)
+        return _replace(self, offered=offered, loaded={**self.loaded, bundle.epoch: bundle})
+
     def may_serve(self, epoch: int, risk: Risk, *, now_s: float) -> Served:
         """Return leave to serve a request that was pinned to `epoch` at its ingress, under that epoch's bundle.
 
@@ -163,18 +174,18 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
         return (answer.answers, answer.serial) > self.heard and answer.floor >= self.floor
 
     def _at_floor(self, answer: Answer) -> Self:
-        """Load what is offered at or above the floor, and let go of what nobody may ask for any more."""
+        """Take the floor and what is offered above it, and let go of what nobody may ask for any more."""
         before, until_s = self.before, self.before_until_s
         if answer.floor > self.floor:
             before, until_s = self.floor, NEVER if self.lease is None else self.lease.until_s
-        loaded = self.loaded | {one.epoch: one for one in answer.bundles if one.epoch >= answer.floor}
         wanted = {one.epoch for one in answer.bundles} | {before, answer.floor}
         return _replace(
             self,
             floor=answer.floor,
             before=before,
             before_until_s=until_s,
-            loaded={epoch: bundle for epoch, bundle in loaded.items() if epoch in wanted},
+            offered=tuple(one for one in answer.bundles if one.epoch not in self.loaded),
+            loaded={epoch: bundle for epoch, bundle in self.loaded.items() if epoch in wanted},
         )
 
     def _lease(self, ticket: Ticket | None, asked_s: float) -> Lease | None:
