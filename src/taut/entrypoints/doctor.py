@@ -44,6 +44,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
         ("socket", lambda: _socket(home)),
         ("ports", lambda: _ports(home)),
         ("isolation", _isolation),
+        ("workers", _workers),
         ("database", lambda: _database(home, environ)),
         ("emergency", lambda: _emergency(home, environ)),
         ("features", lambda: _features(home)),
@@ -192,6 +193,20 @@ def _free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _workers() -> Finding:
+    """What bounds model workers on this machine, beside what isolates them as it does jobs."""
+    from taut.serving.workers.share import processor_seconds
+
+    if processor_seconds(os.getpid()) is None:
+        said = "this system tells no process's processor time: a model's threads take what they get"
+        mend = "serve only models' code that you trust on this machine"
+        return Finding(name="workers", state="warn", said=said, mend=mend)
+    said = (
+        "processor time is held by their gateway, four times a second; memory by the kernel and their gateway"
+    )
+    return Finding(name="workers", state="ok", said=said)
 
 
 def _isolation() -> Finding:

@@ -254,6 +254,8 @@ def test_the_doctor_finds_what_was_planted_and_says_how_to_mend_it(tmp_path: Pat
 
     assert (found["keys"].state, "chmod" in found["keys"].mend) == ("bad", True)
     assert found["socket"].state == "warn"
+    assert found["workers"].state == ("ok" if sys.platform == "linux" else "warn")
+    assert "processor time" in found["workers"].said
     assert found["home"].state == "warn"
     assert found["database"].state == "bad"
     assert (found["python"].state, found["clock"].state) == ("ok", "ok")
