@@ -1,0 +1,35 @@
+"""Policies of the project reach running gateways, and an emergency is seen from outside."""
+
+from __future__ import annotations
+
+import httpx
+from installation import Installation, until
+
+CLOSED = '@id("closed")\nforbid(principal == Principal::"app", action == Action::"predict", resource)\nwhen { resource has risk };\n'
+
+
+def test_a_policy_that_is_applied_is_heard_by_gateways_and_one_with_a_fault_is_not(
+    released: Installation,
+) -> None:
+    with released.up() as up:
+        app, other = up.token("app"), up.token("other")
+        assert (up.ask(app).status_code, up.ask(other).status_code) == (200, 200)
+
+        released.write("policies/closed.cedar", CLOSED)
+        released("apply")
+        until(lambda: up.ask(app).status_code == 403, within_s=10.0, said=up.said)
+        assert "forbidden by closed" in up.ask(app).json()["error"]["message"]
+        assert up.ask(other).status_code == 200
+
+        released.write("policies/closed.cedar", "permit(principal, action")
+        assert "policies/closed.cedar:1" in " ".join(released("apply", expect=10)["reasons"])
+        assert (up.ask(app).status_code, up.ask(other).status_code) == (403, 200)
+        changed = released("policy", "review", "--days", "1")["principals"]
+        assert {one["principal"]: one["did"].get("predict", 0) > 0 for one in changed}["app"]
+
+        begun = released("break-glass", "start", "--reason", "a drill", "--ttl", "5m")
+        assert "\ntaut_emergency 1.0" in httpx.get(f"{up.control}/metrics").text
+        assert released("status")["emergency"]["id"] == begun["id"]
+        assert up.ask(app).status_code == 403  # gateways are no part of it
+        released("break-glass", "end")
+        assert "\ntaut_emergency 0.0" in httpx.get(f"{up.control}/metrics").text
