@@ -265,6 +265,7 @@ def _emergency(home: Path, environ: Mapping[str, str]) -> Finding:
         return Finding(name="emergency", state="ok", said="none")
     records = open_records(config)
     try:
+        records.check()  # in words, where it is away or of another version
         with records.read() as tx:
             found = holding(tx, datetime.now(UTC))
     finally:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from test_operations import OWNER_HERE, PROJECT, do, person, request_of
 
+from taut.bootstrap.housekeeping import Housekeeper
 from taut.bootstrap.platform import Platform
 from taut.core.errors import Conflict, Denied, InvalidInput, Unauthenticated
 from taut.core.times import to_us
@@ -318,6 +319,20 @@ def test_in_an_emergency_the_owner_acts_under_the_built_in_policies_alone(
     with pytest.raises(Unauthenticated):
         owner_caller(platform)
     assert do(platform, "status.show", here("admin", id="ada"))["emergency"] is None
+
+
+def test_control_says_as_long_as_it_lasts_that_an_emergency_holds(platform: Platform) -> None:
+    said: list[tuple[str, dict[str, Any]]] = []
+    keeper = Housekeeper(
+        platform, log=lambda *_: None, warn=lambda event, **about: said.append((event, about))
+    )
+    keeper._say_emergency()
+    do(platform, "break-glass.start", owner_caller(platform, break_glass="fire"), reason="fire")
+    keeper._say_emergency()
+    do(platform, "break-glass.end")
+    keeper._say_emergency()
+
+    assert [(event, about["reason"]) for event, about in said] == [("an emergency holds", "fire")]
 
 
 def test_separation_of_duties_holds_in_an_emergency_too(platform: Platform) -> None:
