@@ -11,6 +11,8 @@ import pytest
 from storage_faults import flip_a_bit, flip_a_bit_in_s3, local_blob_path, make_bucket, s3_options
 from taut.adapters.blobs.local import LocalBlobs
 from taut.adapters.blobs.s3 import S3Blobs
+from taut.adapters.blobs.sealed import Seal
+from taut.adapters.world import SystemRandom
 from taut.core.errors import InvalidInput
 from taut.ports.blobs import Blobs
 from taut.testing.conformance.blobs import BlobsSuite
@@ -20,6 +22,19 @@ class TestLocalBlobs(BlobsSuite):
     @contextmanager
     def open(self, folder: Path) -> Iterator[Blobs]:
         yield LocalBlobs(folder / "blobs")
+
+    def damage(self, folder: Path, digest: str) -> None:
+        flip_a_bit(local_blob_path(folder / "blobs", digest))
+
+
+class TestSealedLocalBlobs(BlobsSuite):
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Blobs]:
+        blobs = LocalBlobs(folder / "blobs", seal=Seal(bytes(32), SystemRandom()), copies=folder / "copies")
+        try:
+            yield blobs
+        finally:
+            blobs.close()
 
     def damage(self, folder: Path, digest: str) -> None:
         flip_a_bit(local_blob_path(folder / "blobs", digest))

@@ -40,9 +40,9 @@ def open_records(config: Config) -> Records:
     return records
 
 
-def open_blobs(config: Config) -> Blobs:
-    """Open the object store that the configuration names."""
-    return choose(config.blobs, _BLOBS, "blobs")(config)
+def open_blobs(config: Config, *, key: Callable[[], bytes], stack: ExitStack) -> Blobs:
+    """Open the object store that the configuration names; `key` gives what seals it, where the URL asks for that."""
+    return choose(config.blobs, _BLOBS, "blobs")(config, key, stack)
 
 
 def open_tables(blobs: Blobs) -> Tables:
@@ -180,21 +180,40 @@ def _postgres(config: Config) -> Records:
     return open_postgres(config.records)
 
 
-def _local_blobs(config: Config) -> Blobs:
+def _local_blobs(config: Config, key: Callable[[], bytes], stack: ExitStack) -> Blobs:
     from taut.adapters.blobs.local import LocalBlobs
+    from taut.adapters.blobs.sealed import Seal
 
-    path = urlsplit(config.blobs).path
-    return LocalBlobs(Path(path) if path else config.home / "blobs")
+    parts = urlsplit(config.blobs)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = sorted(set(options) - {"sealed", "copies"})
+    if unknown or options.get("sealed", "no") not in ("yes", "no"):
+        raise InvalidInput(
+            "TAUT_BLOBS is not understood: write file:/path?sealed=yes, and copies=/folder if need be"
+        )
+    root = Path(parts.path) if parts.path else config.home / "blobs"
+    if options.get("sealed") != "yes":
+        return LocalBlobs(root)
+    copies = Path(options.get("copies") or config.home / "copies")
+    if copies.is_relative_to("/dev/shm"):  # noqa: S108 - it is refused
+        raise InvalidInput(
+            "TAUT_BLOBS: copies= names /dev/shm, of which each job has its own: mount a tmpfs elsewhere"
+        )
+    blobs = LocalBlobs(root, seal=Seal(key(), open_world()[2]), copies=copies)
+    stack.callback(blobs.close)
+    return blobs
 
 
-def _s3_blobs(config: Config) -> Blobs:
+def _s3_blobs(config: Config, _key: Callable[[], bytes], stack: ExitStack) -> Blobs:
     from taut.adapters.blobs.s3 import S3Blobs, S3Options
 
     options = S3Options(
         endpoint=config.s3_endpoint, region=config.s3_region, access_key_id=config.s3_access_key_id,
         secret_access_key=config.s3_secret_access_key,
     )  # fmt: skip
-    return S3Blobs(config.blobs, copies=config.home / "copies", options=options)
+    blobs = S3Blobs(config.blobs, copies=config.home / "copies", options=options)
+    stack.callback(blobs.close)
+    return blobs
 
 
 def _records_bus(config: Config, _url: str, options: dict[str, Any], stack: ExitStack) -> Bus:
@@ -243,7 +262,10 @@ _RECORDS: Final[dict[str, Callable[[Config], Records]]] = {
     "postgresql": _postgres,
     "postgres": _postgres,
 }
-_BLOBS: Final[dict[str, Callable[[Config], Blobs]]] = {"file": _local_blobs, "s3": _s3_blobs}
+_BLOBS: Final[dict[str, Callable[[Config, Callable[[], bytes], ExitStack], Blobs]]] = {
+    "file": _local_blobs,
+    "s3": _s3_blobs,
+}
 _OpenBus = Callable[[Config, str, dict[str, Any], ExitStack], Bus]
 _BUSES: Final[dict[str, tuple[_OpenBus, tuple[str, ...]]]] = {  # with the options that only it has
     "records": (_records_bus, ()),

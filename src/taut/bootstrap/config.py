@@ -24,7 +24,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     home: folder of the installation's state.
     records: URL of the database, `sqlite:` for home/taut.db or `postgresql://…`.
-    blobs: URL of the object store, `file:` for home/blobs or `s3://bucket/prefix`.
+    blobs: URL of the object store, `file:` for home/blobs, `file:?sealed=yes` to encrypt what is written there, or
+        `s3://bucket/prefix`.
     bus: URL of the broker of streams, `records:` for a log in the database, `redis://…`, `nats://…` or `kafka://…`.
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
     keys: URL of who holds the keys, `file:` for home/keys, `pkcs11:token=…`, `vault+https://…` or `kms://REGION/PREFIX`.

@@ -98,7 +98,9 @@ class Platform:
 
     @cached_property
     def blobs(self) -> Blobs:
-        return adapters.open_blobs(self.config)
+        return adapters.open_blobs(
+            self.config, key=lambda: self.sealer.installation_key("blobs"), stack=self._stack
+        )
 
     @cached_property
     def tables(self) -> Tables:
