@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from taut import __version__
 from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
 from taut.entrypoints import errors
-from taut.entrypoints.callers import authenticate, clear_cookie, set_cookie, stranger
+from taut.entrypoints.callers import authenticate, clear_cookie, require_own_page, set_cookie, stranger
 from taut.entrypoints.metrics import make_registry
 from taut.entrypoints.oidc_pages import add_pages
 from taut.entrypoints.openapi import describe
@@ -40,6 +40,8 @@ _STEP_UP: Final = f'Bearer error="insufficient_user_authentication", max_age="{F
 """As RFC 9470 has it."""
 
 _JWKS_S: Final = 60.0
+_STRANGER_BYTES: Final = 64 * 1024
+"""Of a body that is read before anybody knows who sends it."""
 
 LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
@@ -94,9 +96,11 @@ def _route(
         else:  # before a body is read for a stranger
             caller = await run_in_threadpool(authenticate, platform, request)
         body = await _body(request, operation)
-        if NDJSON in request.headers.get("accept", ""):
-            if operation.open and isinstance(body, dict) and body.get("kind") == "console":
+        if operation.open and isinstance(body, dict) and body.get("kind") == "console":
+            require_own_page(request)  # else another site could sign a browser in as somebody of its choice
+            if NDJSON in request.headers.get("accept", ""):
                 raise InvalidInput("a console's session comes as a cookie: accept application/json")
+        if NDJSON in request.headers.get("accept", ""):
             lines: AsyncIterator[bytes] = stream(
                 lambda progress: perform(table, platform, caller, operation.name, body, progress),
                 lambda error: _document(platform, error, log_failure),
@@ -125,13 +129,13 @@ async def _body(request: Request, operation: Operation) -> object:
     if request.method == "GET":
         fields = decode(operation, dict(request.query_params), strict=False)
         return msgspec.to_builtins(fields)
-    size = 0
+    size, most = 0, _STRANGER_BYTES if operation.open else MAX_BODY_BYTES
     parts: list[bytes] = []
     try:
         async for part in request.stream():
             size += len(part)
-            if size > MAX_BODY_BYTES:
-                raise errors.TooLarge(f"the body passes {MAX_BODY_BYTES // 2**20} MiB: send less")
+            if size > most:
+                raise errors.TooLarge(f"the body passes {most // 1024} KiB: send less")
             parts.append(part)
     except ClientDisconnect:
         raise InvalidInput("the connection ended before the body did: send it whole") from None

@@ -33,7 +33,7 @@ def authenticate(platform: Platform, request: Request) -> Caller:
             raise Unauthenticated("the Authorization header is not understood: send `Bearer TOKEN`")
         return caller_of(platform, bearer.strip(), local=local, address=address_of(request))
     if secret := request.cookies.get(COOKIE):
-        _require_own_page(request)
+        require_own_page(request)
         return caller_of(platform, secret, local=local, address=address_of(request))
     if isinstance(client, Peer) and client.uid in (os.stat(platform.home).st_uid, 0):
         return owner_caller(platform, break_glass=request.headers.get("taut-break-glass", ""))
@@ -63,7 +63,7 @@ def clear_cookie(response: Response) -> None:
     set_cookie(response, "", max_age_s=0)
 
 
-def _require_own_page(request: Request) -> None:
+def require_own_page(request: Request) -> None:
     """Raise Denied unless one of our own pages sent this: three signs, since old browsers lack some of them."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     own: Any = request.headers.get("host", "")
@@ -74,5 +74,5 @@ def _require_own_page(request: Request) -> None:
     )
     if foreign:
         raise Denied(
-            f"the session's cookie is for the console's own pages, which send {CONSOLE}: 1; programs use a bearer"
+            f"sessions by cookie are for the console's own pages, which send {CONSOLE}: 1; programs use a bearer"
         )

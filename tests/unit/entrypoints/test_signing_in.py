@@ -74,7 +74,7 @@ def signed_in(platform: Platform, principal: str = "ada") -> Caller:
 def enter(browser: Browser) -> Json:
     """Sign in as the console does."""
     body = {"principal": "ada", "password": PASSWORD, "kind": "console"}
-    answer = browser.post("/api/v1/session/start", json=body)
+    answer = browser.post("/api/v1/session/start", json=body, headers={CONSOLE: "1"})
     assert answer.status_code == 200, answer.text
     found: Json = answer.json()
     return found
@@ -82,7 +82,7 @@ def enter(browser: Browser) -> Json:
 
 def test_a_console_gets_its_session_as_a_cookie_that_no_script_can_read(browser: Browser) -> None:
     body = {"principal": "ada", "password": PASSWORD, "kind": "console"}
-    answer = browser.post("/api/v1/session/start", json=body)
+    answer = browser.post("/api/v1/session/start", json=body, headers={CONSOLE: "1"})
 
     cookie = answer.headers["set-cookie"]
     assert cookie.startswith(f"{COOKIE}=tauts_")
@@ -96,7 +96,9 @@ def test_a_console_gets_its_session_as_a_cookie_that_no_script_can_read(browser:
 
 def test_a_console_is_not_streamed_its_session(browser: Browser) -> None:
     body = {"principal": "ada", "password": PASSWORD, "kind": "console"}
-    answer = browser.post("/api/v1/session/start", json=body, headers={"accept": "application/x-ndjson"})
+    answer = browser.post(
+        "/api/v1/session/start", json=body, headers={"accept": "application/x-ndjson", CONSOLE: "1"}
+    )
 
     assert answer.status_code == 400
     assert "tauts_" not in answer.text
@@ -121,6 +123,20 @@ def test_a_page_of_another_site_cannot_use_the_cookie(browser: Browser, headers:
     own = {CONSOLE: "1", "origin": "https://ml.example.org", "sec-fetch-site": "same-origin"}
     assert browser.get("/api/v1/user/list", headers=own).status_code == 200
     assert "eve" not in browser.get("/api/v1/user/list", headers=own).text
+
+
+def test_a_page_of_another_site_signs_no_browser_in_as_somebody_of_its_choice(browser: Browser) -> None:
+    body = {"principal": "ada", "password": PASSWORD, "kind": "console"}
+    for headers in ({}, {CONSOLE: "1", "origin": "https://evil.example"}, {"content-type": "text/plain"}):
+        answer = browser.post("/api/v1/session/start", json=body, headers=headers)
+        assert answer.status_code == 403
+        assert "set-cookie" not in answer.headers
+
+
+def test_a_stranger_cannot_make_control_hold_a_large_body(browser: Browser) -> None:
+    body = {"principal": "ada", "password": "x" * 70_000}
+
+    assert browser.post("/api/v1/session/start", json=body).status_code == 413
 
 
 def test_no_other_origin_is_ever_allowed_to_ask(browser: Browser) -> None:
@@ -324,8 +340,8 @@ def test_a_person_adds_a_passkey_and_comes_in_by_it(shared: Platform, browser: B
     assert browser.post("/api/v1/passkey/add", json=body, headers=own).status_code == 200
     browser.cookies.clear()
     asked = browser.post("/api/v1/passkey/challenge", json={}).json()
-    answer = {"handle": asked["handle"], "response": device.get(asked["options"])}
-    entered = browser.post("/api/v1/passkey/enter", json=answer)
+    answer = {"handle": asked["handle"], "response": device.get(asked["options"]), "kind": "console"}
+    entered = browser.post("/api/v1/passkey/enter", json=answer, headers=own)
 
     assert (entered.json()["principal"], entered.json()["method"]) == ("ada", "passkey")
     shown = browser.get("/api/v1/account/show", headers=own).json()

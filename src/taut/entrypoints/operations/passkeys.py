@@ -30,7 +30,7 @@ class PasskeyEnter(Request, frozen=True):
 
     handle: str
     response: dict[str, Any]
-    kind: SessionKind = "console"
+    kind: SessionKind = "command"
 
 
 class PasskeyId(Request, frozen=True):
