@@ -23,6 +23,7 @@ from taut.trust.tls import ClientFiles
 
 _TRACES: Final = "/v1/traces"
 _TIMEOUT_S: Final = 10.0
+_CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")  # of the control group that a container sees as its root
 _AGAIN: Final = (408, 429, 502, 503, 504)
 
 
@@ -73,8 +74,17 @@ class Elsewhere:
 
 def machine_devices(config: Config) -> Devices:
     """Return what models may run on here. Raises InvalidInput for settings that are not understood."""
+    return parse_devices(config.devices, cores=machine_cores())
+
+
+def machine_cores(quota: Path = _CPU_QUOTA) -> int:
+    """Return the cores that this process may use, or what its control group allows where that is less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return parse_devices(config.devices, cores=cores)
+    try:
+        allowed, period = quota.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return min(cores, max(1, int(allowed) // int(period))) if allowed.isdigit() else cores
 
 
 class Peering(msgspec.Struct, frozen=True, kw_only=True):

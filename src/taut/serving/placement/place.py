@@ -17,6 +17,8 @@ from taut.serving.runtime import SIZINGS, LoadedModel, OnnxModel, load
 
 _RESERVE_BYTES: Final = 256 * 2**20
 """Of an accelerator, left for whoever shares it: its driver's own needs grow with use."""
+_TRIALS_S: Final = 15.0
+"""After so long no further device is tried: somebody waits for the model."""
 _MIB: Final = 2**20
 
 
@@ -38,6 +40,7 @@ class _Placing:
         self._signature: Final = signature
         self._wish: Final = wish
         self._host: Final = host
+        self._began_s: Final = host.counter_s()
         self._one_core: Final = cpu(usd_per_hour=wish.core_usd_per_hour)
         self._reference: Final = self._load(lambda data: host.open(data, self._one_core, memory_bytes=0))
         self._trials: Final = [priced(self._one_core, self._reference.cost, wish)]
@@ -61,6 +64,8 @@ class _Placing:
     def _consider(self, device: Device, attempt: Callable[[Device], OnnxModel]) -> None:
         """Try a device, and keep its model where it is the best so far."""
         try:
+            if self._host.counter_s() > self._began_s + _TRIALS_S:
+                raise DeviceFailed(f"not tried: {_TRIALS_S:g} s went by with the others", again=False)
             found = attempt(device)
         except TautError as error:
             again = error.again if isinstance(error, DeviceFailed) else device.accelerator

@@ -107,6 +107,16 @@ def test_a_cost_that_cannot_be_measured_leaves_one_thread_of_the_cpu() -> None:
     assert choose(trials, wish("cuda:0")).device == "cuda:0"
 
 
+def test_a_model_so_slow_that_somebody_waits_for_it_is_not_tried_everywhere() -> None:
+    host = SimulatedHost({**COSTS, "cpu": Cost(base_us=0, row_us=6e6)})
+
+    _, placement = place(MODEL, SIGNATURE, wish(latency_ms=100), host)
+
+    assert placement.trials[0].cost == Cost(base_us=0, row_us=6e6)  # of three rows in all
+    assert placement.trials[1].refused == "not tried: 15 s went by with the others"
+    assert placement.device == "cpu"
+
+
 # the guards
 
 
