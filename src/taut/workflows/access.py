@@ -129,36 +129,49 @@ def review(rooms: Rooms, policy: Policy, *, days: int) -> tuple[Access, ...]:
     for one in recorded(rooms, since=now - timedelta(days=days)):
         counts = used.setdefault(one.principal, {})
         counts[one.action] = counts.get(one.action, 0) + one.times
-    by_kind = _resources(policy)
-    context = facts({"author": "", "plane": "control", "now": now})
+    asked = _askable(policy)
+    context = facts({"author": "", "plane": "control", "now": now, **_environment(policy)})
     return tuple(
-        _access(policy, who, by_kind, context, used.get(who.id, {})) for who in _people(rooms).values()
+        _access(policy, who, asked, context, used.get(who.id, {})) for who in _people(rooms).values()
     )
 
 
 def _access(
-    policy: Policy, who: Principal, by_kind: Mapping[str, list[str]], context: Facts, did: dict[str, int]
+    policy: Policy, who: Principal, asked: Mapping[str, list[str]], context: Facts, did: dict[str, int]
 ) -> Access:
     could: dict[str, tuple[str, ...]] = {}
-    for action in ACTIONS:
-        asked = by_kind.get(_RESOURCES.get(action.partition(".")[0], ""), []) or ["platform:all"]
-        may = tuple(name for name in asked if policy.decide(who, action, name, context).allow)
+    for action, names in asked.items():
+        may = tuple(name for name in names if policy.decide(who, action, name, context).allow)
         if may:
-            could[action] = ("*",) if len(may) == len(asked) else may
+            could[action] = ("*",) if len(may) == len(names) else may
     return Access(
         principal=who.id, kind=who.kind, roles=who.roles, could=could, did=dict(sorted(did.items())),
         unused=tuple(action for action in could if action in TRACED and action not in did),
     )  # fmt: skip
 
 
-def _resources(policy: Policy) -> dict[str, list[str]]:
-    """Return what is declared, by kind, with one name of each kind that stands for whatever is not."""
-    found: dict[str, list[str]] = {kind: [f"{kind}:any"] for kind in _RESOURCES.values()}
+def _askable(policy: Policy) -> dict[str, list[str]]:
+    """Return what to ask of each action: what is declared, and a name of the kind that stands for whatever is not.
+
+    One name is enough where no policy of the project bears on the action: the built-in ones permit by role.
+    """
+    by_kind: dict[str, list[str]] = {kind: [f"{kind}:any"] for kind in _RESOURCES.values()}
     for name in policy.resources:
         kind, _, rest = name.partition(":")
-        if rest and kind in found:
-            found[kind].append(name)
-    return found
+        if rest and kind in by_kind:
+            by_kind[kind].append(name)
+    found = {
+        action: by_kind.get(_RESOURCES.get(action.partition(".")[0], ""), ["platform:all"])
+        for action in ACTIONS
+    }
+    return {
+        action: names if policy.looks_at_callers(action) else names[:1] for action, names in found.items()
+    }
+
+
+def _environment(policy: Policy) -> dict[str, str]:
+    found = policy.attributes("").environment
+    return {"environment": found} if found else {}
 
 
 def _people(rooms: Rooms) -> dict[str, Principal]:
@@ -175,7 +188,7 @@ def _context(policy: Policy, one: Asked) -> Facts:
     if one.action == "predict":
         risk = policy.attributes(one.resource).risk
         return facts({**known, "risk": risk} if risk else known)
-    return facts({**known, "author": ""})
+    return facts({**known, "author": "", **_environment(policy)})
 
 
 def _from_ledger(rooms: Rooms, since: datetime) -> Iterator[tuple[str, str, str, int]]:

@@ -201,6 +201,11 @@ def test_a_review_sets_rights_beside_their_use(platform: Platform, tmp_path: Pat
     with pytest.raises(Denied):
         do(platform, "policy.review", person("builder"))
 
+    production = with_policies(tmp_path / "p", PROJECT + 'taut.Project("shop", environment="production")\n')
+    do(platform, "plan.apply", here("admin", id="eve"), **production)
+    found = {one["principal"]: one for one in do(platform, "policy.review", person("auditor"))["principals"]}
+    assert "plan.apply" not in found["ada"]["could"]
+
 
 def test_what_was_predicted_counts_in_dry_runs_and_reviews(platform: Platform, tmp_path: Path) -> None:
     do(platform, "user.add", principal="app", roles=["predictor"], kind="service")
