@@ -186,6 +186,13 @@ class ForgetsTheReplaced(Admission, frozen=True):
         return replace(step, state=replace(step.state, holds=holds))
 
 
+class StoresTooLittle(Admission, frozen=True):
+    """Who is being started is not worth a write."""
+
+    def durable(self) -> Any:
+        return self.epochs.counted_anew(0.0), self.scale_seq, self.revoked
+
+
 class KeepsTheOldEpoch(ReplicaView, frozen=True):
     """A request that says that it began under the epoch before is believed for ever."""
 
@@ -208,6 +215,7 @@ BUGS: dict[str, tuple[str, Rules]] = {
     "TakesTokensTwice": ("I9", Rules(admission=TakesTokensTwice)),
     "CommitsWithoutLooking": ("I10", Rules(admission=CommitsWithoutLooking)),
     "AlertsAgain": ("I11", Rules(admission=AlertsAgain)),
+    "StoresTooLittle": ("I8", Rules(admission=StoresTooLittle)),
     "LetsComputeLead": ("capacity", Rules(admission=LetsComputeLead)),
     "WaitsForEver": ("L1", Rules(admission=WaitsForEver)),
     "LeasesFromReceipt": ("lease", Rules(replica=LeasesFromReceipt)),

@@ -13,6 +13,7 @@ from taut.fleet.admission import (
     Admission,
     Bundle,
     Epochs,
+    GatewayView,
     Grace,
     Loaded,
     Need,
@@ -270,6 +271,32 @@ def test_after_a_restart_of_admission_everything_that_is_out_counts_in_full_agai
     assert {hold.until_s for hold in again.holds} == {1000.0 + TERMS.ttl_s, 1000.0 + TERMS.grace_s}
     with pytest.raises(Conflict, match="does not know yet"):
         again.prepare(Bundle(epoch=2, policy="p2"), now_s=1000.0).state.commit(now_s=1001.0)
+
+
+def test_after_a_restart_of_admission_gateways_use_what_they_had_to_its_own_end_and_no_longer() -> None:
+    follows = Pool(name="gateway", artifacts="sha256:m", quota=90, follows=True)
+    admission, worker = admitted(empty(Terms(pools=(*TERMS.pools, follows))))
+    admission = admission.scaled(msgspec.structs.replace(scaled(seq=2), pool="gateway")).state
+    admission, own = admitted(admission, "g", "gateway")
+    own, beat = own.beat(now_s=1.0)
+    answer = admission.hear(beat, now_s=1.0).answer
+    assert answer is not None
+    gateway = GatewayView(own=own).hear(answer, now_s=1.0)
+    assert {ticket.replica for ticket in answer.roster} == {"r", "g"}
+
+    admission = admission.restarted(now_s=2.0)
+    own, beat = gateway.own.beat(now_s=2.0)
+    answer = admission.hear(beat, now_s=2.0).answer
+    assert answer is not None
+    gateway = msgspec.structs.replace(gateway, own=own).hear(answer, now_s=2.0)
+
+    assert (answer.learning, [ticket.replica for ticket in answer.roster]) == (True, ["g"])
+    pin = gateway.pin("high", now_s=4.0)
+    assert gateway.check("r", 1, worker.key, pin, "high", now_s=4.0).replica == "r"
+    with pytest.raises(Denied, match="is over"):
+        gateway.check(
+            "r", 1, worker.key, pin, "high", now_s=4.2
+        )  # listed at 1.0 with 3.5 s left, less the margin
 
 
 def test_a_lease_counts_from_the_asking_and_not_from_the_answer() -> None:
