@@ -22,6 +22,7 @@ Tell = Callable[[str, str], None]
 _FIRST_PAUSE_S: Final = 5.0
 _LAST_PAUSE_S: Final = 600.0
 _PROVEN: Final = 50
+_DISPLACED: Final = "model runs on the CPU in its accelerator's place"
 
 
 class Rota:
@@ -78,6 +79,8 @@ class Rota:
         placement = member.placement
         if placement is None or not (placement.accelerated or any(one.again for one in placement.trials)):
             self.wanted = False  # the CPU serves it better, or it would be refused again
+            if placement is not None and placement.lost:
+                self._tell(_DISPLACED, placement.lost)
         elif not placement.accelerated:
             self.failed(placement.lost, now_s)
         elif self._lost:
@@ -117,7 +120,7 @@ class Rota:
     def failed(self, why: str, now_s: float) -> None:
         self.failures += 1
         self._lost = why
-        self._tell("model runs on the CPU in its accelerator's place", why)
+        self._tell(_DISPLACED, why)
         self._until_s = now_s + self._pause_s
         self._pause_s = min(_LAST_PAUSE_S, 2 * self._pause_s)
 

@@ -151,13 +151,16 @@ def test_a_device_that_the_cpu_outdoes_is_not_asked_for_again() -> None:
     assert (rota.accelerated(0.0), rota.due(1e9), rota.lost, rota.failures) == (False, False, "", 0)
 
 
-def test_what_would_be_refused_again_is_said_and_left_alone() -> None:
-    rota = Rota(DEVICES)
+def test_what_would_be_refused_again_is_said_once_and_left_alone() -> None:
+    told: list[str] = []
+    rota = Rota(DEVICES, workers=2, tell=lambda _what, why: told.append(why))
     absent = Placement(
         trials=(Trial(device="cuda:0", refused="no such provider"),), lost="cuda:0: no such provider"
     )
     hire(rota, absent, at=0.0)
+    hire(rota, absent, at=0.0)
 
+    assert told == ["cuda:0: no such provider"]
     assert (rota.wanted, rota.due(1e9), rota.lost) == (False, False, "cuda:0: no such provider")
 
 
