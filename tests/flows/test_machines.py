@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -72,6 +73,28 @@ def test_a_rollback_reaches_the_second_machine_within_a_second(first: Up, second
 
     assert ask(second, token).headers["taut-release"] == back["release"] != began["release"]
     assert before
+
+
+def test_a_machine_speaks_for_itself_alone_and_nobody_else_for_a_machine(
+    first: Up, second: Up, token: str, tmp_path: Path
+) -> None:
+    stranger = Installation(tmp_path)
+    for bearer, code in ((token, "denied"), ("nobody", "unauthenticated")):
+        stranger.refused(
+            "up", "--join", first.control, "--port", "2", "--token", bearer, exit_code=4, code=code
+        )
+    key = second.installation.environ["TAUT_TOKEN"]
+    stranger.refused("data", "list", "--url", first.control, "--token", key, exit_code=4, code="denied")
+    other = stranger.refused(
+        "up", "--join", first.control, "--port", "2", "--token", key, exit_code=5, code="conflict"
+    )
+    assert "another home serves as machine 'm2'" in other
+    state = '[{"gateway":"gateway-0","pid":1,"serving":9}]'
+    said = {"instance": "0" * 32, "url": "http://127.0.0.1:2", "gateways": 1, "states": state}
+    refused = httpx.post(
+        f"{first.control}/api/v1/fleet/report", json=said, headers={"authorization": f"Bearer {key}"}
+    )
+    assert "is none of machine 'm2'" in refused.json()["error"]["message"]
 
 
 @pytest.mark.crash
