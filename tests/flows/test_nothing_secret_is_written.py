@@ -1,4 +1,7 @@
-"""Planted secrets and planted personal values through a whole flow, and a search of everything that was written."""
+"""Planted secrets and planted personal values through a whole flow, and a search of everything that was written.
+
+Every key is rotated on the way, while clients ask.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
-from installation import Installation, Up, until
+from installation import Asking, Installation, Up, until
 
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
@@ -169,8 +172,8 @@ def say(up: Up, shop: Installation, spoken: list[str]) -> tuple[str, str]:
     told("data", "quarantine", "patients")
     told("secret", "put", "db/password", typed=LATER)
     told("secret", "list")
-    told("keys", "rotate", "data")
     token = up.token()
+    rotate_all(up, shop, token)
     key = str(shop("key", "create", "--principal", "tester", "--role", "predictor")["key"])
     for bearer in (token, key, GUESS, token[:-4] + "AAAA"):
         answer = up.ask(bearer)
@@ -184,6 +187,22 @@ def say(up: Up, shop: Installation, spoken: list[str]) -> tuple[str, str]:
     httpx.post(f"{up.data}/v1/predict/{PLATE}", content=EMAIL, headers=subject, timeout=20)
     httpx.post(f"{up.control}/api/v1/secret/put?value={LATER}", content=LATER, headers=subject, timeout=20)
     return token, key
+
+
+def rotate_all(up: Up, shop: Installation, token: str) -> None:
+    """Rotate every key while clients ask: nobody is refused, and what a new key signs is believed at once."""
+    keys = [found["key"] for found in shop("keys", "list")["keys"]]
+    with Asking(up, token, pause_s=0.02) as asking:
+        for key in keys:
+            shop("keys", "rotate", key)
+            asking.more(3)
+        with Asking(up, up.token(), clients=1) as anew:
+            anew.more(3)
+    assert (asking.refused, asking.broken, anew.refused) == ([], 0, [])
+    assert {found["versions"] for found in shop("keys", "list")["keys"]} == {
+        1,
+        2,
+    }  # of the tenant's the new one alone
 
 
 def test_nothing_planted_is_found_in_anything_that_was_written(
