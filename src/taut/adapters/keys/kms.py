@@ -81,7 +81,14 @@ class KmsHolder:
         self._region = region
         self._credentials = credentials
         self._clock = clock
-        self._remote = Remote(_WHAT, clock=clock, random=random, limits=limits, transport=transport)
+        self._remote = Remote(
+            _WHAT,
+            clock=clock,
+            random=random,
+            limits=limits,
+            transport=transport,
+            secure=endpoint.startswith("https:"),
+        )
         self._seen: dict[str, int] = {}  # the newest version that was met: versions only grow
 
     def newest(self, name: str) -> int:

@@ -45,6 +45,7 @@ class Remote:
     """Sends requests to one holder and gives back its answers.
 
     what: names the holder in messages. ca: PEM file of the authority that vouches for it; "" are the machine's.
+    secure: it is asked over TLS; plain HTTP is for this machine only (`check_address`), and needs no authorities read.
     transport: carries the requests; None is the network.
     A fault of the connection and an answer that `again` calls transient are tried again, with pauses that
     double and are jittered, until the budget would be passed; then Unavailable. Requests must bear being sent twice.
@@ -52,14 +53,14 @@ class Remote:
 
     def __init__(
         self, what: str, *, clock: Clock, random: Random, limits: Limits, transport: httpx.BaseTransport | None,
-        ca: str = "",
+        ca: str = "", secure: bool = True,
     ) -> None:  # fmt: skip
         self._what = what
         self._clock = clock
         self._random = random
         self._budget_s = limits.budget_s
         try:
-            trusted = ssl.create_default_context(cafile=ca or None)
+            trusted = ssl.create_default_context(cafile=ca or None) if secure else False
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(f"{ca} holds no authority's certificate: name a PEM file ({error})") from error
         # no proxies of the environment: what a holder is asked goes to it alone

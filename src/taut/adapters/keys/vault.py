@@ -78,7 +78,15 @@ class VaultHolder:
             )
         self._base = f"{server}/v1/{mount}"
         self._headers = {"X-Vault-Token": token, "X-Vault-Request": "true"}
-        self._remote = Remote(_WHAT, clock=clock, random=random, limits=limits, transport=transport, ca=ca)
+        self._remote = Remote(
+            _WHAT,
+            clock=clock,
+            random=random,
+            limits=limits,
+            transport=transport,
+            ca=ca,
+            secure=url.startswith("https:"),
+        )
 
     def newest(self, name: str) -> int:
         found = self._key(name, "sign", _AnyKey)

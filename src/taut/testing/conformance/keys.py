@@ -23,7 +23,7 @@ from taut.ports.keys import Keys, PublicKey, Purpose, separated
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 # examples may share a folder, and the same suite runs once for each adapter: both are meant
 _FRESH = settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
 )
