@@ -20,6 +20,7 @@ from taut.trust.policy.statements import BUILT_IN_FILE, Statement, built_in_stat
 from taut.trust.policy.text import BUILT_IN, CONTEXT, SCHEMA
 
 _MAX_RESOURCE: Final = 256
+_MAX_PAIRS: Final = 4096
 _TYPES: Final = {"String": str, "Bool": bool, "Long": int}
 
 
@@ -109,6 +110,7 @@ class Policy:
             {"schema": SCHEMA, "built_in": BUILT_IN, "files": files, "resources": self.resources}
         )
         self._slices: Final = Slices(self.statements)
+        self._pairs: Final[dict[tuple[Principal, str], cedarpy.Entities]] = {}
         self._cache: Final[dict[_Key, PolicyDecision]] = {}
         self._cache_size: Final = cache_size
         self._lock: Final = threading.Lock()
@@ -184,12 +186,23 @@ class Policy:
                 "resource": _uid("Resource", resource),
                 "context": _json(dict(known.items)),
             }
-            entities = _json(_entities(principal, resource, self.attributes(resource)))
-            result = cedarpy.is_authorized(request, bearing.parsed, entities)
+            result = cedarpy.is_authorized(request, bearing.parsed, self._pair(principal, resource))
         except (ValueError, TypeError, RuntimeError) as error:
             said = (f"the policies could not be evaluated: {error}",)
             return PolicyDecision(False, said, errors=said)
         return _decision(result, bearing)
+
+    def _pair(self, principal: Principal, resource: str) -> cedarpy.Entities:
+        """Return who asks and what for, parsed: the same two meet again with other facts, each hour at the least."""
+        found = self._pairs.get((principal, resource))
+        if found is None:
+            about = _json(_entities(principal, resource, self.attributes(resource)))
+            found = cedarpy.Entities.from_json_str(about)
+            with self._lock:
+                if len(self._pairs) >= _MAX_PAIRS:
+                    del self._pairs[next(iter(self._pairs))]
+                self._pairs[principal, resource] = found
+        return found
 
 
 def _json(value: object) -> str:

@@ -203,6 +203,25 @@ def test_callers_of_the_same_roles_differ_only_by_policies_that_bear_on_what_the
     assert Policy("forbid(principal, action, resource) when { false };").looks_at_callers("predict")
 
 
+def test_who_asks_and_what_for_are_remembered_by_all_that_policies_may_see_of_them() -> None:
+    owners = {"endpoint:x": Attributes(owner="alice")}
+    policy = Policy(
+        'forbid(principal, action == Action::"predict", resource) when { resource has owner && resource.owner != principal.id };'
+        'forbid(principal, action == Action::"predict", resource) when { principal.kind == "service" };',
+        resources=owners,
+    )
+    asked = [who("predictor"), who("predictor", id="bob"), who("builder"), who("predictor", "builder")]
+    service = Principal(id="alice", kind="service", roles=("predictor",))
+    for hour in range(3):
+        allowed = [
+            policy.decide(one, "predict", "endpoint:x", {"hour": hour}).allow for one in (*asked, service)
+        ]
+        assert allowed == [True, False, True, True, False]
+    for number in range(4200):
+        policy.decide(asked[0], "predict", f"endpoint:e{number}", {"hour": 4})
+    assert len(policy._pairs) <= 4096
+
+
 def test_the_built_in_policies_are_read_as_a_projects_are() -> None:
     found = {one.id: one for one in built_in_statements()}
 
