@@ -129,8 +129,8 @@ def test_what_one_machine_cannot_do_is_shared_and_a_slow_machine_gets_its_share_
         return World(Machine(0.010), {"fast": Machine(0.010), "slow": Machine(0.040)})
 
     ours, turns = world(), world()
-    ours.run(420.0, 60.0)
-    turns.run(420.0, 60.0, turns=True)
+    ours.run(420.0, 40.0)
+    turns.run(420.0, 40.0, turns=True)
 
     assert ours.went["fast"] / ours.went["slow"] > 3.0
     assert ours.went["slow"] > 0.03 * ours.went.total()
