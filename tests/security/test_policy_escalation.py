@@ -112,11 +112,11 @@ def test_what_was_remembered_for_one_is_not_answered_to_another() -> None:
     assert policy.decide(caller("alice", "admin"), "train", "model:x").allow
     assert not policy.decide(caller("alice", "predictor"), "train", "model:x").allow
     assert not policy.decide(caller("alice", "admin", scopes=("predict",)), "train", "model:x").allow
-    assert policy.decide(caller("alice", "admin"), "model.approve", "model:x@1", {"author": "bob"}).allow
-    assert not policy.decide(
-        caller("alice", "admin"), "model.approve", "model:x@1", {"author": "alice"}
-    ).allow
-    assert not policy.decide(caller("alice", "admin"), "model.approve", "model:x@1").allow
+    alice = Principal(id="alice", kind="human", roles=("admin",))
+    assert policy.decide(alice, "model.approve", "model:x@1", {"author": "bob"}).allow
+    assert not policy.decide(alice, "model.approve", "model:x@1", {"author": "alice"}).allow
+    assert not policy.decide(caller("alice", "admin"), "model.approve", "model:x@1", {"author": "bob"}).allow
+    assert not policy.decide(alice, "model.approve", "model:x@1").allow
 
 
 @settings(max_examples=300, deadline=None)

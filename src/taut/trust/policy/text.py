@@ -60,6 +60,11 @@ unless {
   (context has author && context.author != principal.id)
 };
 
+@id("approval-is-for-people")
+forbid(principal, action == Action::"model.approve", resource)
+when { principal.kind == "service" }
+unless { context has single_user && context.single_user };
+
 @id("production-is-applied-by-operators")
 forbid(principal, action == Action::"plan.apply", resource)
 when { context has environment && context.environment == "production" }

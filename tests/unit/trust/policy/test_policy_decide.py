@@ -42,6 +42,16 @@ def test_rights_of_several_roles_add_up() -> None:
     assert not POLICY.decide(both, "release.start", "endpoint:delay").allow
 
 
+def test_a_service_does_not_approve_in_the_place_of_the_person_who_made_it() -> None:
+    """Else an administrator could approve his own model by a service that he makes for it."""
+    robot = someone("approver", kind="service")
+    assert not POLICY.decide(robot, "model.approve", "model:delay@1", {"author": "bob"}).allow
+    assert POLICY.decide(
+        robot, "model.approve", "model:delay@1", {"author": "bob", "single_user": True}
+    ).allow
+    assert POLICY.decide(robot, "model.reject", "model:delay@1", {"author": "bob"}).allow
+
+
 def test_nobody_approves_what_he_made_himself_unless_he_is_alone() -> None:
     for who in (someone("approver"), someone("admin"), someone("approver", "builder", "admin")):
         assert not POLICY.decide(who, "model.approve", "model:delay@1", {"author": "alice"}).allow
