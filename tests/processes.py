@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from taut.testing.serving import GatewayProcess
@@ -19,6 +20,17 @@ def children(pid: int) -> list[int]:
 def family(pid: int) -> list[int]:
     """Return the zygote of the gateway with this process id, and its workers."""
     return [one for child in children(pid) for one in (child, *children(child))]
+
+
+def ready_workers(gateway: GatewayProcess) -> list[int]:
+    """Return the workers that take requests: a gateway lets each stand back for itself once it is ready."""
+    assert gateway.process is not None
+    own = os.getpriority(os.PRIO_PROCESS, gateway.process.pid)
+    found = []
+    for pid in workers(gateway):
+        with contextlib.suppress(ProcessLookupError):
+            found += [pid] if os.getpriority(os.PRIO_PROCESS, pid) > own else []
+    return found
 
 
 def workers(gateway: GatewayProcess) -> list[int]:

@@ -125,6 +125,10 @@ def _answer(operation: Operation, result: Json) -> Response:
     return response
 
 
+def _size(amount: int) -> str:
+    return f"{amount // 2**20} MiB" if amount >= 2**20 else f"{amount // 2**10} KiB"
+
+
 async def _body(request: Request, operation: Operation) -> object:
     if request.method == "GET":
         fields = decode(operation, dict(request.query_params), strict=False)
@@ -135,7 +139,7 @@ async def _body(request: Request, operation: Operation) -> object:
         async for part in request.stream():
             size += len(part)
             if size > most:
-                raise errors.TooLarge(f"the body passes {most // 1024} KiB: send less")
+                raise errors.TooLarge(f"the body passes {_size(most)}: send less")
             parts.append(part)
     except ClientDisconnect:
         raise InvalidInput("the connection ended before the body did: send it whole") from None
