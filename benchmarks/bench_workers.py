@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taut.testing.serving import DataPlane, GatewayProcess
 
 REPEATS, SECONDS = 7, 1
-SLOW_LAYERS = 100  # more than 10 ms a row, and batches gain nothing
+SLOW_LAYERS = 200  # more than 10 ms a row, and batches gain nothing
 BUSY_LAYERS = 240
 SLO_MS = 100
 OVERLOAD_S = 4

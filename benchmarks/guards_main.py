@@ -63,7 +63,7 @@ class Unguarded:
         if endpoint.lanes or endpoint.way is not None or request.batch.count > endpoint.inline_rows:
             now_ns = time.perf_counter_ns()
             ticket = Ticket(
-                "", time.time_ns() // 1000, now_ns, active, route, session=_NOBODY, caller=_ANYBODY,
+                "", time.time_ns() // 1000, now_ns, now_ns, active, route, session=_NOBODY, caller=_ANYBODY,
                 deadline_ns=now_ns + _DEADLINE_NS,
             )  # fmt: skip
             return self._later(ticket, request)

@@ -130,15 +130,15 @@ class Lane:
                     _full(self.name, self._line.plan.seconds(self._line.rows) / max(1, self.alive)),
                 )
             self._dispatch()
-        if answer.done():
-            return answer.result()
-        timer = self._loop.call_at(deadline_s, self._expire, item)
+        timer = None if answer.done() else self._loop.call_at(deadline_s, self._expire, item)
         try:
             return await answer
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             if not answer.done() or answer.cancelled():
                 self._line.remove(item)  # whoever asked is gone
+            del answer, item  # a refusal in it holds this frame, and would be held by it
 
     async def retire(self) -> None:
         """Finish what is under way, then let the workers go."""

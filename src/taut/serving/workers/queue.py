@@ -34,7 +34,7 @@ class Wait(msgspec.Struct, gc=False, eq=False):
     seconds: float = 0.0
 
 
-class Item(msgspec.Struct, gc=False, eq=False):
+class Item(msgspec.Struct, eq=False):
     """One request that waits for a worker. Times in seconds of one monotonic clock.
 
     feed: its tensors by name. answer: where its outcome goes; the line only hands it on.
