@@ -22,7 +22,7 @@ class Loop:
     """Requests of 100 µs each to two endpoints of one loop, by a clock of their own; `order` says who was answered."""
 
     def __init__(self) -> None:
-        turns = Turns()
+        self.shared = turns = Turns()
         self.turns = {"flooded": Turn(turns), "calm": Turn(turns)}
         self.now_ns = 0
         self.order: list[str] = []
@@ -30,14 +30,15 @@ class Loop:
 
     async def ask(self, name: str) -> None:
         turn = self.turns[name]
-        if turn.spent_ns > TURN_NS and turn.is_over(self.now_ns):
+        if self.shared.must_wait(turn, self.now_ns):
             try:
                 await turn.come()
             except Shed:
                 self.shed += 1
                 return
         began_ns, self.now_ns = self.now_ns, self.now_ns + COST_NS
-        turn.spend(began_ns, self.now_ns)
+        if began_ns < self.shared.company_until_ns:
+            turn.spend(began_ns, self.now_ns)
         self.order.append(name)
 
 

@@ -144,20 +144,21 @@ class Gateway:
             return self._page(method, path, headers, body)
         now_us, start_ns = self._now_us(), self._counter_ns()
         ticket = Ticket(self._ids.next(now_us), now_us, start_ns, start_ns, active, route)
-        if (turn := route.endpoint.turn).spent_ns > TURN_NS and turn.is_over(start_ns):
+        turn, turns = route.endpoint.turn, self._turns
+        if (turns.last is not turn or turn.spent_ns > TURN_NS) and turns.must_wait(turn, start_ns):
             return self._in_turn(ticket, headers, body)
         return self._at_once(ticket, headers, body)
 
     def _at_once(self, ticket: Ticket, headers: Headers, body: bytes) -> Reply | Pending:
-        endpoint = ticket.route.endpoint
         try:
-            return self._predict(ticket, endpoint, single_headers(headers), body)
+            return self._predict(ticket, ticket.route.endpoint, single_headers(headers), body)
         except TautError as error:
             return self._refuse(ticket, error)
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
             return self._failed(ticket.request_id, error, ticket)
         finally:
-            endpoint.turn.spend(ticket.begun_ns, self._counter_ns())
+            if ticket.begun_ns < self._turns.company_until_ns:
+                ticket.route.endpoint.turn.spend(ticket.begun_ns, self._counter_ns())
 
     async def _in_turn(self, ticket: Ticket, headers: Headers, body: bytes) -> Reply:
         """Answer once those who asked other endpoints had their turn."""
@@ -402,8 +403,7 @@ class Gateway:
 
     def _page(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
         """Answer everything that is no inference."""
-        now_us = self._now_us()
-        request_id = self._ids.next(now_us)
+        request_id = self._ids.next(now_us := self._now_us())
         epoch = 0 if self._active is None else self._active.epoch
         try:
             visit = pages.Visit(

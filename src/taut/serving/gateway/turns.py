@@ -24,22 +24,24 @@ _SMOOTH: Final = 3  # an eighth of each
 
 
 class Turns:
-    """What the endpoints of one loop share: who was asked last, and whose requests wait."""
+    """What the endpoints of one loop share: who was asked last, and whose requests wait.
+
+    company_until_ns: more than one endpoint was asked within the second before; after that nothing need be counted.
+    """
 
     def __init__(self) -> None:
         self.last: Turn | None = None
-        self._changed_ns = -_COMPANY_NS
+        self.company_until_ns = 0
         self._holding: Final[list[Turn]] = []
 
-    def take(self, turn: Turn, now_ns: int) -> None:
-        """Hear that another endpoint was asked than the last one."""
-        if self.last is not None:
-            self._changed_ns = now_ns
-        self.last = turn
-
-    def in_company(self, now_ns: int) -> bool:
-        """Whether more than one endpoint was asked within the last second."""
-        return now_ns - self._changed_ns < _COMPANY_NS
+    def must_wait(self, turn: Turn, now_ns: int) -> bool:
+        """Whether a request that comes now has to wait. To be asked where another endpoint was asked last, or this one has had
+        more than `TURN_NS`; for all others the answer is no."""
+        if self.last is not turn:
+            if self.last is not None:
+                self.company_until_ns = now_ns + _COMPANY_NS
+            self.last = turn
+        return turn.spent_ns > TURN_NS and turn.is_over(now_ns)
 
     def hold(self, turn: Turn) -> None:
         """Let an endpoint's requests wait for the rounds to come."""
@@ -56,7 +58,7 @@ class Turns:
 
 
 class Turn:
-    """One endpoint's part of the loop's time. spent_ns: in this window; more than `TURN_NS` is worth a look at `is_over`.
+    """One endpoint's part of the loop's time. spent_ns: in this window; more than `TURN_NS` is worth a look.
 
     Guarantees: its requests are let go in the order in which they came; of what waits, one turn's worth a round, and one
     request at least. Not guaranteed: that one request takes no longer than a turn.
@@ -76,7 +78,7 @@ class Turn:
         if now_ns - self._since_ns >= _WINDOW_NS:
             self._since_ns, self.spent_ns = now_ns, 0
             return False
-        return self.spent_ns > TURN_NS and self._turns.in_company(now_ns)
+        return self.spent_ns > TURN_NS and now_ns < self._turns.company_until_ns
 
     def spend(self, began_ns: int, ended_ns: int) -> None:
         """Count what a request took of the loop."""
@@ -85,8 +87,6 @@ class Turn:
         took_ns = ended_ns - began_ns
         self.spent_ns += took_ns
         self._cost_ns += (took_ns - self._cost_ns) >> _SMOOTH
-        if self._turns.last is not self:
-            self._turns.take(self, ended_ns)
 
     async def come(self) -> None:
         """Return when it is this request's turn. Raises Shed where too many wait already."""
