@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.planes import plane_of, row, train
+
 if TYPE_CHECKING:
     from benchmarks.report import Report
     from taut.ports.bus import Bus
@@ -21,7 +23,7 @@ RECORDS, REPEATS, WIDTH = 60_000, 3, 30
 def run(report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="taut-bench-") as folder:
         work = Path(folder)
-        plane = _plane(work / "home")
+        plane = plane_of(work / "home", train())
         for durable in (False, True):
             kept = "each write synchronised" if durable else "no persistence"
             with _redis(work / f"redis-{durable}", durable=durable) as (url, bus):
@@ -35,13 +37,6 @@ def run(report: Report) -> None:
         report.figure(
             "stream, one process, SQLite", rates, "records/s", note="offset and answer in one transaction"
         )
-
-
-def _plane(home: Path) -> Any:
-    from benchmarks.bench_serving import _plane as plane
-    from benchmarks.bench_serving import _train
-
-    return plane(home, _train())
 
 
 @contextmanager
@@ -76,11 +71,10 @@ def _records(home: Path) -> Iterator[tuple[str, Bus]]:
 
 
 def _rate(url: str, bus: Bus, plane: Any, number: int, count: int) -> float:
-    from benchmarks.bench_serving import _row
     from taut.core.cloudevents import Event
 
     source, target = f"in-{number}", f"out-{number}"
-    body = ("{" + ", ".join(f'"x{index}": {value}' for index, value in enumerate(_row())) + "}").encode()
+    body = ("{" + ", ".join(f'"x{index}": {value}' for index, value in enumerate(row())) + "}").encode()
     for start in range(0, count, 5000):
         made = [
             Event(id=f"e{i}", source="bench", type="row", data=body)

@@ -60,7 +60,7 @@ class Unguarded:
             request = endpoint.tensors.decode(body)
         except TautError as error:
             return self.refuse(error, close=False)
-        if endpoint.lanes or endpoint.way is not None or request.batch.count > endpoint.inline_rows:
+        if endpoint.lanes or endpoint.way is not None or request.batch.count > endpoint.short_rows:
             now_ns = time.perf_counter_ns()
             ticket = Ticket(
                 "", time.time_ns() // 1000, now_ns, now_ns, active, route, session=_NOBODY, caller=_ANYBODY,
