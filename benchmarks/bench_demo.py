@@ -3,7 +3,9 @@ a column that is unknown when the flight is asked about."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -151,12 +153,25 @@ def _feature_function(path: Any, name: str) -> Callable[[pl.LazyFrame], pl.LazyF
     return found
 
 
-def _score(report: Report, asked: Asked, compared: int) -> None:
-    from taut.workflows.gate import score
+def _probabilities(asked: Asked) -> Any:
+    """Score the month as a batch does, in this process."""
+    from taut.serving.batch.frames import read_tensors, write_chunk
+    from taut.serving.runtime import load
 
     signature = asked.loaded.signature
+    model = load(asked.loaded.model, signature)
+    with tempfile.TemporaryDirectory(prefix="taut-bench-") as folder:
+        path = Path(folder) / "month.arrow"
+        write_chunk(path, asked.month, signature)
+        feed, unfit = read_tensors(model, path)
+    assert not unfit.any(), f"{unfit.sum()} flights do not fit the types of the model"
+    return model.raw(feed)[:, 1]
+
+
+def _score(report: Report, asked: Asked, compared: int) -> None:
+    signature = asked.loaded.signature
     truth = asked.month[asked.label].to_numpy()
-    probabilities = score(asked.loaded.model, signature, asked.month)[:, 1]
+    probabilities = _probabilities(asked)
     model = _auc(truth, probabilities)
     singles = {item.column.name: _auc(truth, _alone(asked, item.column.name)) for item in signature.inputs}
     best = max(singles, key=lambda name: singles[name])
