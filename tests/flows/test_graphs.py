@@ -15,6 +15,8 @@ from collector import Collector
 from installation import ORDER, Installation, Json, Up, until
 from test_stream_commands import all_of, publish
 
+from processes import children
+
 pytestmark = pytest.mark.xdist_group("graphs")
 
 SPAN, WHOLE, KILLED = "00f067aa0ba902b7", "1" * 32, "2" * 32
@@ -226,14 +228,6 @@ def test_what_does_not_fit_together_is_refused(shop: Installation) -> None:
 def workers(up: Up) -> list[int]:
     """Return the processes below the gateway's zygote."""
     return [worker for zygote in children(up.pid("gateway-0")) for worker in children(zygote)]
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in listed.read_text().split()]
-    return found
 
 
 def test_code_is_a_node_whose_killed_worker_costs_no_answer(shop: Installation) -> None:

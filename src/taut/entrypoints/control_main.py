@@ -22,10 +22,11 @@ import uvicorn
 from taut.bootstrap.housekeeping import Housekeeper
 from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import TautError, Unavailable
+from taut.core.hosts import LOOPBACK
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.control_server import QuietServer, TlsServer
 from taut.entrypoints.errors import exit_code_of
-from taut.entrypoints.listening import LOOPBACK, listen_inside, require_secure
+from taut.entrypoints.listening import listen_inside, require_secure
 from taut.entrypoints.logs import Log, install
 from taut.trust.tls import LiveTls
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from taut.core.errors import Conflict, InvalidInput, Unavailable
+from taut.core.hosts import LOOPBACK
 from taut.entrypoints.client import home_lock
-from taut.entrypoints.listening import LOOPBACK
 from taut.entrypoints.planes import Joining
 from taut.entrypoints.reaching import address_of
 

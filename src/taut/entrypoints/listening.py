@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from taut.core.errors import Conflict, InvalidInput
+from taut.core.hosts import LOOPBACK
 from taut.entrypoints.children import adopt
 
 STATE: Final = "run/supervisor.json"
 INNER: Final = "run/gateways.sock"
 """Where gateways that speak TLS to everybody else listen for the gRPC process and their owner's commands, in the home."""
-LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 PLANES: Final = 3
 """So many ports in a row a platform has: the data plane's, control's and gRPC's."""
 MAX_DESCRIPTORS: Final = 20_000

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from taut.core.errors import InvalidInput
-from taut.entrypoints.listening import INNER, LOOPBACK, read_state
+from taut.core.hosts import LOOPBACK
+from taut.entrypoints.listening import INNER, read_state
 
 if TYPE_CHECKING:
     import ssl

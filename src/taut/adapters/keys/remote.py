@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from taut.core.errors import InvalidInput, Unavailable
+from taut.core.hosts import LOOPBACK
 from taut.ports.world import Clock, Random
 
 T = TypeVar("T")
@@ -18,7 +19,6 @@ T = TypeVar("T")
 ANSWER_BYTES_MAX: Final = 1 << 20
 _PAUSE_S: Final = 0.05
 _PAUSE_S_MAX: Final = 1.0
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -118,7 +118,7 @@ def check_address(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidInput(f"{parts.scheme}://{parts.hostname or ''} is no address of a holder of keys")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise InvalidInput(
             f"{parts.hostname} would be asked for keys without encryption: use https, or a holder on this machine"
         )

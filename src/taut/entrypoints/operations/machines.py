@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from taut.core.errors import InvalidInput, Unavailable
-from taut.entrypoints.listening import LOOPBACK
+from taut.core.hosts import LOOPBACK
 from taut.entrypoints.operations.operation import Caller, Json, Operation, Platform, Progress, Request
 from taut.serving.snapshot import GatewayState, Machine, MachineState
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -67,20 +66,20 @@ def place(home: Path, digest: str, path: str, ask: Callable[[int], Part]) -> boo
     target = _target(home, path)
     if target.exists() and digest_bytes(target.read_bytes()) == digest:
         return False
-    found, seen = bytearray(), hashlib.sha256()
+    found = bytearray()
     while True:
         part, size_bytes = ask(len(found))
         found += part
-        seen.update(part)
         if len(found) >= size_bytes or not part:
             break
-    if f"sha256:{seen.hexdigest()}" != digest:
+    data = bytes(found)
+    if digest_bytes(data) != digest:
         raise Corrupt(
             f"the artifact {digest} came with other bytes ({len(found)}): it is not used, and asked for again"
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace_file(target, bytes(found), temporary=target.with_name(f".{target.name}.{os.getpid()}.tmp"))
+        replace_file(target, data, temporary=target.with_name(f".{target.name}.{os.getpid()}.tmp"))
     except OSError as error:
         raise Unavailable(
             f"{target} cannot be written ({error.strerror}): free disk space or mend its rights"

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from taut.core.errors import DeadlineExceeded, InvalidInput, TautError, Unavailable
+from taut.core.hosts import LOOPBACK
 from taut.ports.world import Random
 from taut.serving.gateway import Gateway
 from taut.serving.gateway.compiled import Active, Endpoint, Route
@@ -25,7 +26,6 @@ from taut.serving.upstream import Answer, Upstream
 HOP: Final = b"taut-hop"
 LOAD: Final = "taut-load"
 _CONNECTIONS: Final = 128
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _PATIENCE: Final = 4.0
 _LEAST_S: Final = 0.1
 _DEFAULT_S: Final = 30.0
@@ -183,7 +183,7 @@ class Hopping:
         """Return the way to a data plane. Raises InvalidInput for one on which bearers would go in clear."""
         parts = urlsplit(url)
         host, port = str(parts.hostname), parts.port
-        if port is None or (parts.scheme != "https" and host not in _LOOPBACK):
+        if port is None or (parts.scheme != "https" and host not in LOOPBACK):
             raise InvalidInput(f"{url} is asked nothing: bearers would cross the network in clear")
         tls = self._tls() if parts.scheme == "https" else None
         return Upstream(host, port, connections=_CONNECTIONS, tls=tls)

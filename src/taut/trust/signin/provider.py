@@ -17,6 +17,7 @@ import msgspec
 from joserfc.jwk import Key
 
 from taut.core.errors import Corrupt, InvalidInput, Unauthenticated, Unavailable
+from taut.core.hosts import LOOPBACK
 from taut.ports.web import Web, WebAnswer
 from taut.ports.world import Clock
 from taut.trust.signin.idtoken import Told, load_jwks, verify
@@ -25,7 +26,6 @@ MAX_AGE_S: Final = 900
 """Asked of the provider, so that he says when somebody proved who he is, and asks him again where that is long ago."""
 _FRESH_S: Final = 3600.0
 _AGAIN_S: Final = 30.0
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -185,7 +185,7 @@ def _reason(body: bytes) -> str:
 
 def _require_safe(url: str, what: str) -> None:
     parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
         raise InvalidInput(
             f"the provider's {what} {url[:200]!r} is not reached by https: nothing is sent there"
         )
