@@ -156,6 +156,25 @@ def test_a_request_that_ends_midway_is_no_failure_of_ours(control: Control, cut:
     assert heard.statuses in ([400], [401])
 
 
+@pytest.mark.parametrize(
+    ("rest", "after"),
+    [(b"", []), (b"}", []), (b"  }nonsense\r\n\r\n", [400]), (b"  }" + NO_REQUEST["a tunnel"], [400])],
+    ids=["nothing", "a little", "the rest, and nonsense", "the rest, and a tunnel"],
+)
+def test_a_request_that_was_answered_before_its_body_gets_no_second_answer(
+    control: Control, rest: bytes, after: list[int]
+) -> None:
+    with connect(control.port) as client:
+        client.sendall(post(body=b"{     }")[:-3])
+        early = hear(client)
+        client.sendall(rest)
+        if not after:
+            client.shutdown(socket.SHUT_WR)
+        late = hear(client, None)
+
+    assert [*early.statuses, *late.statuses] == [401, *after]
+
+
 def test_more_connections_than_control_holds_leave_it_open_to_others(control: Control) -> None:
     before = sockets(control.pid)
     with contextlib.ExitStack() as stack:

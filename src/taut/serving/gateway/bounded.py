@@ -220,6 +220,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Note that a request has arrived."""
         self.began_s = None
         self._in_body = False
+        if self.cycle is not None:
+            self.cycle.more_body = False  # uvicorn forgets it where the answer came first
         self._read_bytes = 0
 
     # answers
@@ -306,9 +308,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._complaint = self._complaint or error
             self.flow.pause_reading()
             return
+        cycle = self.cycle
         if not self.answered():
-            self.cycle.response_complete = self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            cycle.response_complete = cycle.disconnected = True
+            cycle.message_event.set()
+        elif self._in_body and cycle is not None and cycle.more_body:  # type: ignore[redundant-expr]  # as in `answered`
+            self.end()  # it was answered before it was whole, and what is wrong with its rest is worth no second answer
+            return
         self.transport.write(self.refusal(error))
         self.end()
 
