@@ -16,6 +16,7 @@ from taut.bootstrap import adapters
 from taut.bootstrap.config import Config
 from taut.bootstrap.joined import refuse_joined
 from taut.bootstrap.people import People
+from taut.bootstrap.watches import Watches
 from taut.core.canonical import digest_bytes, digest_json
 from taut.core.refs import VersionRef
 from taut.ports.blobs import Blobs
@@ -53,7 +54,7 @@ _SCRATCH: Final = "tmp"
 class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
-    people: the rooms by which people sign in.
+    people: the rooms by which people sign in. watches: those that look for what should not happen.
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
@@ -69,6 +70,7 @@ class Platform:
         self.random: Random
         self.clock, self.ids, self.random = adapters.open_world()
         self.people: Final = People(self)
+        self.watches: Final = Watches(self)
         self.publisher: Publisher | None = None
         self.published: tuple[object, ...] | None = None
         self.machines: tuple[Machine, ...] = ()

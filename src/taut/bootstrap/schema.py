@@ -20,6 +20,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.lifecycle.release.tables import metadata as release
     from taut.lifecycle.training.tables import metadata as training
     from taut.trust.breakglass.tables import metadata as breakglass
+    from taut.trust.findings.tables import metadata as findings
     from taut.trust.identity.tables import metadata as identity
     from taut.trust.ledger.tables import metadata as ledger
     from taut.trust.lineage.tables import metadata as lineage
@@ -32,6 +33,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         identity,
         signin,
         breakglass,
+        findings,
         sealing,
         stories,
         bus,

@@ -500,6 +500,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("pseudonym"),
     )
     op.create_table(
+        "security_findings",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("group", sa.String(length=128), nullable=False),
+        sa.Column("resource", sa.String(length=200), nullable=False),
+        sa.Column("score", sa.Float(), nullable=False),
+        sa.Column("evidence", sa.Text(), nullable=False),
+        sa.Column("since_us", sa.BigInteger(), nullable=False),
+        sa.Column("seen_us", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended_by", sa.String(length=63), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("security_findings_state", "security_findings", ["state", "since_us"], unique=False)
+    op.create_table(
         "signin_ceremonies",
         sa.Column("handle_sha256", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
