@@ -7,15 +7,14 @@ answer. What needs no waiting runs to its end without a suspension; what does co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
 import msgspec
 
-from taut.core.errors import Denied, Exhausted, TautError, Unauthenticated, Unavailable
+from taut.core.errors import TautError, Unavailable
 from taut.ports.online import OnlineReader
-from taut.serving.errors import Internal
 from taut.serving.gateway import pages, repository
 from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.bodies import inflated
@@ -23,29 +22,25 @@ from taut.serving.gateway.cache import CacheKeys
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
-from taut.serving.gateway.guard import Caller, Guard, Session, check_fresh, json_bytes, stream_rows
+from taut.serving.gateway.guard import Caller, Guard, check_fresh, json_bytes, stream_rows
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.made import Made
+from taut.serving.gateway.outcomes import LogFailure, Outcomes
 from taut.serving.gateway.reading import read_gateway
-from taut.serving.gateway.replies import Headers, Pending, Reply, Statuses, binary_head, refusal
+from taut.serving.gateway.replies import Headers, Pending, Reply, Statuses, binary_head
 from taut.serving.gateway.scorer import Features
 from taut.serving.gateway.scoring import Scoring
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, World, check_deadline
-from taut.serving.gateway.traced import request_span
 from taut.serving.gateway.turns import TURN_NS, Turn, Turns
 from taut.serving.memory import Resident
-from taut.serving.meters import MeterReading, Meters
+from taut.serving.meters import MeterReading
 from taut.serving.predictions import LIVE, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
-from taut.serving.tracing import Trace, Tracer
-
-LogFailure = Callable[[str, BaseException], None]
-"""Called with the request id and what failed, for failures that are ours."""
+from taut.serving.tracing import Tracer
 
 _HIGH_PRIORITY: Final = 5
-_HUNG_UP: Final = 499  # the status that proxies log for a caller who did not wait
 _RESERVED: Final = 0.8  # of the slots; the rest is for priorities from 5 up
 
 
@@ -72,10 +67,11 @@ class Gateway:
         self._log: Final = log
         self._append: Final = log.append
         self._online: Final = online
-        self._statuses: Final = statuses
         self.scoring: Final = Scoring(online=online, pool=pool, counter_ns=world.counter_ns, keys=cache_keys)
-        self._log_failure: Final = log_failure
         self._tracer: Final = tracer
+        self.outcomes: Final = Outcomes(
+            log=log, statuses=statuses, world=world, log_failure=log_failure, tracer=tracer
+        )
         self._now_us: Final = world.now_us
         self._monotonic_s: Final = world.monotonic_s
         self._counter_ns: Final = world.counter_ns
@@ -85,12 +81,10 @@ class Gateway:
         self._guard: Guard | None = None
         self._in_flight = 0
         self.streams: Final = Streams()
-        self._meters: Final = Meters()
         self._turns: Final = Turns()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
         self.refused_snapshot = ""
-        self.answers = self.refusals = 0
 
     @property
     def active(self) -> Active | None:
@@ -105,9 +99,9 @@ class Gateway:
         guard = Guard(active)
         for endpoint in active.endpoints.values():
             endpoint.settle()  # a model may have come or gone since it was compiled
-            endpoint.meter = self._meters.of(endpoint.name, endpoint.config.live.version)
+            endpoint.meter = self.outcomes.meters.of(endpoint.name, endpoint.config.live.version)
             endpoint.turn = Turn(self._turns)
-        self._meters.keep(set(active.endpoints))
+        self.outcomes.meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
         self._active, self._guard = active, guard
         self.refused_snapshot = ""
@@ -122,7 +116,7 @@ class Gateway:
         """Return what was counted since this gateway began."""
         up_s = self._monotonic_s() - self._started_s
         return read_gateway(
-            self._active, self._meters, started_us=self._started_us, up_s=up_s, in_flight=self._in_flight,
+            self._active, self.outcomes.meters, started_us=self._started_us, up_s=up_s, in_flight=self._in_flight,
             traces=None if self._tracer is None else self._tracer.reading(),
         )  # fmt: skip
 
@@ -153,9 +147,9 @@ class Gateway:
         try:
             return self._predict(ticket, ticket.route.endpoint, single_headers(headers), body)
         except TautError as error:
-            return self._refuse(ticket, error)
+            return self.outcomes.refuse(ticket, error)
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
-            return self._failed(ticket.request_id, error, ticket)
+            return self.outcomes.failed(ticket, error)
         finally:
             if ticket.begun_ns < self._turns.company_until_ns:
                 ticket.route.endpoint.turn.spend(ticket.begun_ns, self._counter_ns())
@@ -165,7 +159,7 @@ class Gateway:
         try:
             await ticket.route.endpoint.turn.come()
         except TautError as error:
-            return self._refuse(ticket, error)
+            return self.outcomes.refuse(ticket, error)
         ticket.begun_ns = self._counter_ns()
         found = self._at_once(ticket, headers, body)
         return found if isinstance(found, Reply) else await found
@@ -218,8 +212,8 @@ class Gateway:
             outputs = made.outputs
         reply = self._conclude(ticket, endpoint, batch, features, outputs, made)
         if endpoint.config.audit == "power-safe":
-            return self._durably(ticket, reply)
-        return self._counted(ticket, reply)
+            return self.outcomes.durably(ticket, reply)
+        return self.outcomes.counted(ticket, reply)
 
     def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Batch:
         if ticket.route.kind == "v1":
@@ -259,7 +253,7 @@ class Gateway:
                 )
             )  # fmt: skip
         ticket.guard_ns += counter() - start_ns
-        self.answers += 1
+        self.outcomes.answers += 1
         if made is not None:
             made.count(endpoint.meter)
             if made.age_ns >= 0:
@@ -278,30 +272,6 @@ class Gateway:
             ticket.route.kind, endpoint, served, outputs, ticket.request_id, ticket.v2_id, ticket.v2_outputs
         )
         return Reply(200, head, body)
-
-    def _counted(self, ticket: Ticket, reply: Reply) -> Reply:
-        total_ns = self._counter_ns() - ticket.started_ns
-        ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, total_ns)
-        if ticket.trace is not None:
-            self._trace(ticket, ticket.trace, reply.status)
-        return reply
-
-    def _trace(self, ticket: Ticket, trace: Trace, status: int, code: str = "") -> None:
-        assert self._tracer is not None
-        ended_ns = self._counter_ns()
-        self._tracer.finish(request_span(ticket, trace, status=status, code=code, ended_ns=ended_ns))
-
-    def _count_refusal(self, ticket: Ticket, status: int, code: str) -> None:
-        ticket.route.endpoint.meter.refusals.add(status, code)
-        if ticket.trace is not None:
-            self._trace(ticket, ticket.trace, status, code)
-
-    async def _durably(self, ticket: Ticket, reply: Reply) -> Reply:
-        try:
-            await self._log.synced()
-        except TautError as error:
-            return self._refuse(ticket, error, record=False)
-        return self._counted(ticket, reply)
 
     async def _slowly(
         self,
@@ -325,15 +295,15 @@ class Gateway:
                 endpoint.resident.unpin()
             reply = self._conclude(ticket, endpoint, batch, made.features, made.outputs, made)
         except TautError as error:
-            return self._refuse(ticket, error)
+            return self.outcomes.refuse(ticket, error)
         except asyncio.CancelledError:
-            self._count_refusal(ticket, _HUNG_UP, "cancelled")
+            self.outcomes.left(ticket)
             raise
         except Exception as error:  # noqa: BLE001 - whatever fails in us must not show a stack trace to a caller
-            return self._failed(ticket.request_id, error, ticket)
+            return self.outcomes.failed(ticket, error)
         if endpoint.config.audit == "power-safe":
-            return await self._durably(ticket, reply)
-        return self._counted(ticket, reply)
+            return await self.outcomes.durably(ticket, reply)
+        return self.outcomes.counted(ticket, reply)
 
     def _stream(self, ticket: Ticket, endpoint: Endpoint, batch: Batch, size: int) -> Pending:
         """Answer `size` rows after the other as events; each part but the first has a request id of its own."""
@@ -351,7 +321,9 @@ class Gateway:
             return self._slowly(part, endpoint, Batch(rows, len(rows)), caller)
 
         done = Done(ticket.request_id, live.version, live.release, batch.count)
-        return self.streams.begin(batch.rows, size, answer, done, lambda error: self._refuse(ticket, error))
+        return self.streams.begin(
+            batch.rows, size, answer, done, lambda error: self.outcomes.refuse(ticket, error)
+        )
 
     def _enter(self, active: Active, caller: Caller) -> None:
         """Take a slot among the requests that wait for something; the last fifth is for high priorities."""
@@ -360,46 +332,6 @@ class Gateway:
         if self._in_flight > (slots if caller.priority >= _HIGH_PRIORITY else slots * _RESERVED):
             self._in_flight -= 1
             raise Unavailable("the gateway has too many requests under way: try again shortly")
-
-    def _refuse(self, ticket: Ticket, error: TautError, *, record: bool = True) -> Reply:
-        """Refuse, and record the refusal of a known caller who is within his quota."""
-        if record and ticket.session is not None and not isinstance(error, Exhausted | Unauthenticated):
-            try:
-                self._record_refusal(ticket, ticket.session, error)
-            except Exhausted:
-                pass  # denied and beyond his quota: he gets his answer, and cannot fill the log
-            except Unavailable as full:
-                error = full
-        self.refusals += 1
-        self._count_refusal(ticket, self._statuses.get(error.code, 500), error.code)
-        return refusal(
-            error, statuses=self._statuses, request_id=ticket.request_id, epoch=ticket.active.epoch,
-            guard_us=ticket.guard_ns // 1000,
-        )  # fmt: skip
-
-    def _record_refusal(self, ticket: Ticket, session: Session, error: TautError) -> None:
-        endpoint = ticket.route.endpoint
-        if endpoint.config.audit == "off":
-            return
-        if isinstance(error, Denied):
-            ticket.active.quota.take((endpoint.name, session.principal.id), 1.0, self._monotonic_s())
-        subject = "" if ticket.caller is None else ticket.caller.subject
-        self._append(
-            encode_record(
-                ticket.request_id, ticket.now_us, endpoint.record_head, session.principal.id, subject,
-                self._statuses.get(error.code, 500), ticket.guard_ns // 1000, error=f"{error.code}: {error.message}"[:500],
-            )
-        )  # fmt: skip
-
-    def _failed(self, request_id: str, error: BaseException, ticket: Ticket | None = None) -> Reply:
-        self._log_failure(request_id, error)
-        self.refusals += 1
-        if ticket is None:
-            self._meters.outside.add(500, Internal.code)
-        else:
-            self._count_refusal(ticket, 500, Internal.code)
-        epoch = 0 if self._active is None else self._active.epoch
-        return refusal(Internal(), statuses=self._statuses, request_id=request_id, epoch=epoch)
 
     def _page(self, method: str, path: str, headers: Headers, body: bytes) -> Reply | Pending:
         """Answer everything that is no inference."""
@@ -413,13 +345,13 @@ class Gateway:
                 return self._operate(visit, body, request_id, epoch)
             return pages.reply(pages.find(visit), request_id=request_id, epoch=epoch)
         except Exception as error:  # noqa: BLE001 - as in `answer`
-            return self._refuse_outside(error, request_id, epoch)
+            return self.outcomes.refuse_outside(error, request_id, epoch)
 
     async def _operate(self, visit: pages.Visit, body: bytes, request_id: str, epoch: int) -> Reply:
         try:
             return pages.reply(await repository.answer(visit, body), request_id=request_id, epoch=epoch)
         except Exception as error:  # noqa: BLE001 - as in `answer`
-            return self._refuse_outside(error, request_id, epoch)
+            return self.outcomes.refuse_outside(error, request_id, epoch)
 
     def turn_away(self, method: str, path: str, headers: Headers) -> Reply | None:
         """Answer a request whose body is not worth waiting for: of nobody, or for what takes none. None for all others."""
@@ -440,11 +372,4 @@ class Gateway:
     def refuse(self, error: TautError, *, close: bool) -> Reply:
         """Return the answer to a request that did not get as far as `answer`: too large, malformed, too slow."""
         epoch = 0 if self._active is None else self._active.epoch
-        return self._refuse_outside(error, self._ids.next(self._now_us()), epoch, close=close)
-
-    def _refuse_outside(self, error: Exception, request_id: str, epoch: int, *, close: bool = False) -> Reply:
-        if not isinstance(error, TautError):
-            return self._failed(request_id, error)
-        self.refusals += 1
-        self._meters.outside.add(self._statuses.get(error.code, 500), error.code)
-        return refusal(error, statuses=self._statuses, request_id=request_id, epoch=epoch, close=close)
+        return self.outcomes.refuse_outside(error, self._ids.next(self._now_us()), epoch, close=close)
