@@ -319,4 +319,4 @@ def logged_ids(home: Path) -> set[str]:
     """Request ids of the prediction log."""
     from taut.serving.predictions import PredictionReader
 
-    return {record.request_id for record in PredictionReader(home / "log" / "predictions").records()}
+    return set(PredictionReader(home / "log" / "predictions").ids())

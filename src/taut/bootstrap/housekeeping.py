@@ -134,7 +134,7 @@ class Housekeeper:
 
 def seal_segments(platform: Platform) -> int:
     """Put the root of each closed segment of the prediction log into the ledger, once; return how many."""
-    sealer = SegmentSealer(platform.home / "log" / "predictions")
+    sealer = SegmentSealer(platform.home / "log" / "predictions", platform.predictions.keys)
     count = 0
     for seal in sealer.pending():
         _record(platform, seal)

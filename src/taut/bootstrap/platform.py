@@ -255,9 +255,10 @@ class Platform:
 
     @cached_property
     def predictions(self) -> PredictionReader:
-        from taut.serving.predictions import PredictionReader
+        from taut.serving.predictions import PredictionReader, SegmentKeys
 
-        return PredictionReader(self.home / "log" / "predictions")
+        keys = SegmentKeys(lambda: self.sealer.installation_key("predictions"))
+        return PredictionReader(self.home / "log" / "predictions", keys)
 
     @property
     def scratch(self) -> Path:
@@ -282,7 +283,7 @@ class Platform:
                 self.machines = tuple(one.machine for one in self.publisher.machines())
             snapshot = compose(
                 self, policy=self.policy.now(), max_age_s=MAX_AGE_S, gateways=self.gateways, machines=self.machines,
-                url=self.url,
+                url=self.url, log_key=self.predictions.keys.public,
                 above=self.snapshots.issued(),
             )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)

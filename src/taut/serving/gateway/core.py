@@ -103,8 +103,8 @@ class Gateway:
             endpoint.turn = Turn(self._turns)
         self.outcomes.meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
-        self._active, self._guard = active, guard
-        self.refused_snapshot = ""
+        self._log.seal_to(active.snapshot.log_key)
+        self._active, self._guard, self.refused_snapshot = active, guard, ""
 
     def resettle(self, resident: Resident) -> None:
         """Hear that a model came into memory or left it."""

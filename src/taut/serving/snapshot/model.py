@@ -168,7 +168,8 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     served when nothing newer comes. policies: the project's Cedar files. resources: what they may ask of resources.
     policy_digest: what the digest of both must be.
     gateways: how many share a quota, on all machines. machines: those that joined the first one. url: of
-    the data plane of that one, empty where it is not known.
+    the data plane of that one, empty where it is not known. log_key: what the prediction log is sealed to, an X25519 public
+    key, hexadecimal; empty leaves it open.
     """
 
     epoch: int
@@ -183,6 +184,7 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     gateways: int = 1
     machines: tuple[Machine, ...] = ()
     url: str = ""
+    log_key: str = ""
 
     def gateways_at(self, machine: str) -> int:
         """Return how many gateways a machine has, the first one where it has no name; all where it is not known yet."""
