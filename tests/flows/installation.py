@@ -21,7 +21,7 @@ import httpx
 
 from taut.entrypoints.children import alive
 from taut.entrypoints.cli import run
-from taut.entrypoints.listening import listen_anywhere
+from taut.testing.ports import free_ports
 
 Json = dict[str, Any]
 
@@ -307,12 +307,6 @@ def until(condition: Callable[[], bool], *, within_s: float = 30.0, said: Callab
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {within_s:g} s: {said()}"
         time.sleep(0.02)
-
-
-def free_ports() -> int:
-    """A port that is free, with the next two; whoever takes one meanwhile fails the test loudly."""
-    with listen_anywhere("127.0.0.1") as listener:
-        return int(listener.getsockname()[1])
 
 
 def logged_ids(home: Path) -> set[str]:
