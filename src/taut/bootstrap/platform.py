@@ -17,7 +17,7 @@ from taut.bootstrap.config import Config
 from taut.bootstrap.joined import refuse_joined
 from taut.bootstrap.people import People
 from taut.bootstrap.watches import Watches
-from taut.core.canonical import digest_bytes, digest_json
+from taut.core.canonical import canonical_json, digest_bytes
 from taut.core.refs import VersionRef
 from taut.ports.blobs import Blobs
 from taut.ports.jobs import Jobs
@@ -267,9 +267,9 @@ class Platform:
 
     @cached_property
     def environment_lock(self) -> str:
-        """Digest of every installed distribution and its version."""
+        """Digest of every installed distribution and its version, which are kept in Blobs."""
         found = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}
-        return digest_json(found)
+        return self.blobs.put(canonical_json(found))
 
     def publish(self) -> Published:
         """Compose, sign and push what is to be served now; see `taut.workflows.rooms.Publish`."""

@@ -121,8 +121,7 @@ def _needs(requirements: Iterable[str]) -> set[str]:
 def _licence(meta: importlib.metadata.Distribution) -> tuple[str, bool]:
     """Return what a distribution says of its licence, and whether that is an SPDX expression (PEP 639)."""
     said = meta.metadata
-    expression = said.get("License-Expression")
-    if expression:
+    for expression in said.get_all("License-Expression") or ():
         return str(expression), True
     classified = [
         value.removeprefix(_CLASSIFIER)
@@ -131,5 +130,5 @@ def _licence(meta: importlib.metadata.Distribution) -> tuple[str, bool]:
     ]
     if classified:
         return " / ".join(sorted(classified)), False
-    free = str(said.get("License") or "").strip()
+    free = "".join(said.get_all("License") or ()).strip()
     return (free, False) if free and len(free) <= _LICENCE_TEXT_MAX and "\n" not in free else ("", False)

@@ -437,6 +437,7 @@ def upgrade() -> None:
         sa.Column("author", sa.String(length=256), nullable=False),
         sa.Column("created_at_us", sa.BigInteger(), nullable=False),
         sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("provenance", sa.Text(), nullable=False),
         sa.Column("candidate", sa.Text(), nullable=False),
         sa.Column("verdict", sa.Text(), nullable=True),
         sa.Column("evidence", sa.Text(), nullable=True),
