@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taut.entrypoints.cli.session import session
+from taut.entrypoints.cli.session import Session, session
 
 Version = Annotated[str, typer.Argument(help="model@number.")]
 Out = Annotated[Path | None, typer.Option(help="Write it to this file instead.")]
@@ -18,7 +18,8 @@ def sbom(context: typer.Context, version: Version, out: Out = None) -> None:
 
     For example: taut model sbom delay@3 --out delay.cdx.json
     """
-    _tell(context, "model.sbom", {"version": version}, out)
+    here = session(context)
+    _tell(here, here.ask("model.sbom", {"version": version}), out)
 
 
 def provenance(
@@ -33,17 +34,16 @@ def provenance(
 
     For example: taut model provenance delay@3 --verify
     """
-    _tell(context, "model.provenance", {"version": version, "verify": verify}, out)
+    here = session(context)
+    _tell(here, here.ask("model.provenance", {"version": version, "verify": verify}), out)
 
 
-def _tell(context: typer.Context, operation: str, request: dict[str, Any], out: Path | None) -> None:
+def _tell(here: Session, result: dict[str, Any], out: Path | None) -> None:
     """Show a document, or write it to a file and say so."""
     import msgspec
 
     from taut.entrypoints import views
 
-    here = session(context)
-    result = here.ask(operation, request)
     if out is None:
         here.finish(result, views.document)
         return
