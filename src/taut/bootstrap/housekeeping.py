@@ -25,6 +25,7 @@ Warn = Callable[..., None]
 
 _TICK_S: Final = 0.1
 _SEQUENCE_S: Final = 0.5
+_LOOK_S: Final = 2.0
 _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
@@ -51,6 +52,7 @@ class Housekeeper:
         self._duties: Final[list[tuple[str, float, Callable[[], None]]]] = [
             ("publish what changed", _TICK_S, self._publish_changes),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
+            ("look for alarms", _LOOK_S, self._look),
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
@@ -105,6 +107,9 @@ class Housekeeper:
             one.machine for one in there
         ):
             platform.publish()
+
+    def _look(self) -> None:
+        self._platform.alarms.look()
 
     def _refresh(self) -> None:
         self._platform.publish()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from taut.adapters.durable import as_unavailable
 from taut.bootstrap import adapters
+from taut.bootstrap.alarms import Alarms
 from taut.bootstrap.config import Config
 from taut.bootstrap.joined import refuse_joined
 from taut.bootstrap.people import People
@@ -54,7 +55,8 @@ _SCRATCH: Final = "tmp"
 class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
-    people: the rooms by which people sign in. watches: those that look for what should not happen.
+    people: the rooms by which people sign in. watches: those that look for what should not happen. alarms: those of who is
+    told and who is contained because of it.
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
@@ -70,7 +72,8 @@ class Platform:
         self.random: Random
         self.clock, self.ids, self.random = adapters.open_world()
         self.people: Final = People(self)
-        self.watches: Final = Watches(self)
+        self.alarms: Final = Alarms(self)
+        self.watches: Final = Watches(self, hear=self.alarms.hear)
         self.publisher: Publisher | None = None
         self.published: tuple[object, ...] | None = None
         self.machines: tuple[Machine, ...] = ()
@@ -161,7 +164,8 @@ class Platform:
         from taut.trust.breakglass import BreakGlass
         from taut.workflows.rights import Rights
 
-        return Rights(self.plans, BreakGlass(self.records, self.ledger, self.clock, self.ids))
+        glass = BreakGlass(self.records, self.ledger, self.clock, self.ids)
+        return Rights(self.plans, glass, held=self.alarms.held)
 
     @cached_property
     def sealer(self) -> Sealer:

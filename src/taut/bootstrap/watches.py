@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Final
 from taut.bootstrap.people import House
 
 if TYPE_CHECKING:
-    from taut.trust.findings import Findings
+    from taut.trust.findings import Findings, Hear
 
 
 class Watches:
-    """What looks on while others work, and where it keeps what it finds. Each room is made on first use."""
+    """What looks on while others work, and where it keeps what it finds. Each room is made on first use.
 
-    def __init__(self, house: House) -> None:
+    hear: what follows from a finding.
+    """
+
+    def __init__(self, house: House, *, hear: Hear) -> None:
         self._house: Final = house
+        self._hear: Final = hear
 
     @cached_property
     def findings(self) -> Findings:
         from taut.trust.findings import Findings
 
         house = self._house
-        return Findings(house.records, house.ledger, house.clock, house.ids)
+        return Findings(house.records, house.ledger, house.clock, house.ids, hear=self._hear)

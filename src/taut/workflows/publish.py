@@ -38,7 +38,7 @@ def what_changes(rooms: Rooms) -> tuple[object, ...]:
     """Return a value that differs as soon as gateways have something new to learn; cheap, and asked often."""
     with rooms.records.read() as tx:
         routes = rooms.releases.routes(tx)
-    return rooms.identity.version(), rooms.plans.current_id(), routes
+    return rooms.identity.version(), rooms.plans.current_id(), routes, rooms.alarms.contained()
 
 
 def compose(
@@ -74,6 +74,7 @@ def compose(
         policies=policy.files,
         resources=policy.resources,
         policy_digest=policy.digest,
+        contained=rooms.alarms.contained(),
         gateways=gateways + sum(machine.gateways for machine in machines),
         machines=tuple(machines),
         url=url,

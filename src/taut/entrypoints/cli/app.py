@@ -9,6 +9,7 @@ import typer
 from typer.models import TyperInfo
 
 from taut.entrypoints.cli import (
+    alerts,
     batch,
     data,
     demo,
@@ -63,6 +64,7 @@ def build(noun: str = "") -> typer.Typer:
         keys,
         signing,
         policies,
+        alerts,
         system,
         load,
         tls,

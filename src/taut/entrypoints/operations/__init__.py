@@ -10,6 +10,7 @@ __all__ = ["Caller", "Operation", "OperationTable", "operation_table", "perform"
 def operation_table() -> OperationTable:
     """Collect the operations of every module of this package, each named here."""
     from taut.entrypoints.operations import (
+        alerts,
         batch,
         data,
         edge,
@@ -32,6 +33,7 @@ def operation_table() -> OperationTable:
     )
 
     modules = (
+        alerts,
         batch,
         data,
         edge,

@@ -11,6 +11,7 @@ import msgspec
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
+from taut.serving.gateway.restraints import Restraints
 from taut.serving.gateway.scorer import Scorer
 from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
 from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
@@ -184,6 +185,7 @@ class Active:
         models: Mapping[str, Resident],
         quota: Quota,
         residents: Residents | None = None,
+        restraints: Restraints | None = None,
     ) -> None:
         self.snapshot: Final = snapshot
         self.epoch: Final = snapshot.epoch
@@ -193,6 +195,7 @@ class Active:
         self.models: Final = models
         self.residents: Final = residents
         self.quota: Final = quota
+        self.restraints: Final = restraints or Restraints(())
         personal = policy.looks_at_callers("predict")
         self.endpoints: Final = {
             config.name: Endpoint(config, snapshot, models, residents, personal=personal)
@@ -255,7 +258,12 @@ def compile_snapshot(
     old_limits = None if before is None else _limits(before.snapshot)
     quota = before.quota if before is not None and old_limits == _limits(snapshot) else Quota(limits)
     residents = None if stock is None else stock.residents
-    return Active(snapshot, policy=policy, models=models, quota=quota, residents=residents)
+    restraints = Restraints(
+        snapshot.contained, gateways=snapshot.gateways, before=None if before is None else before.restraints
+    )
+    return Active(
+        snapshot, policy=policy, models=models, quota=quota, residents=residents, restraints=restraints
+    )
 
 
 def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:

@@ -19,6 +19,7 @@ from taut.serving.gateway import pages, repository
 from taut.serving.gateway.answers import render, render_binary
 from taut.serving.gateway.bodies import inflated
 from taut.serving.gateway.cache import CacheKeys
+from taut.serving.gateway.callers import Callers
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
@@ -81,6 +82,7 @@ class Gateway:
         self._guard: Guard | None = None
         self._in_flight = 0
         self.streams: Final = Streams()
+        self.callers: Final = Callers()
         self._turns: Final = Turns()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
@@ -96,7 +98,8 @@ class Gateway:
 
     def install(self, active: Active) -> None:
         """Switch to a compiled snapshot: one assignment; requests that began before end with what they began with."""
-        guard = Guard(active)
+        self.callers.sweep()  # while no guard keeps a tally
+        guard = Guard(active, self.callers)
         for endpoint in active.endpoints.values():
             endpoint.settle()  # a model may have come or gone since it was compiled
             endpoint.meter = self.outcomes.meters.of(endpoint.name, endpoint.config.live.version)

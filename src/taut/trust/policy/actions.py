@@ -66,6 +66,10 @@ ACTIONS: Final[dict[str, str]] = {
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
     "fleet.join": "serve as a further machine: follow what is served, fetch its models, hand records over",
+    "alert.read": "see alerts, and who is contained",
+    "alert.dismiss": "say that what an alert is about is right, which takes it for usual",
+    "contain.begin": "hold a principal back: throttle, ask anew who it is, quarantine, revoke",
+    "contain.lift": "end a containment",
     "status.read": "see status, health and metrics",
     "break.glass": "act in an emergency under the built-in policies alone, and end it",
 }
@@ -82,7 +86,7 @@ DISCLOSING: Final = (
 
 _SEE: Final = (
     "data.list", "run.read", "model.read", "model.verify", "edge.read", "release.read", "plan.read", "policy.read", "keys.read", "fleet.read",
-    "status.read", "explain",
+    "status.read", "alert.read", "explain",
 )  # fmt: skip
 
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
@@ -90,7 +94,8 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "operator": (
         *_SEE, "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
         "release.resume", "release.promote", "release.abort", "release.rollback", "ledger.read", "ledger.verify",
-        "ledger.checkpoint", "plan.apply", "fleet.scale", "predict", "stream.run", "stream.read", "batch.score",
+        "ledger.checkpoint", "plan.apply", "fleet.scale", "alert.dismiss",
+        "contain.lift", "predict", "stream.run", "stream.read", "batch.score",
         "batch.read",
     ),
     "builder": (
