@@ -33,6 +33,8 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "identity.session.": "account.self", "identity.sessions.": "account.self",
     "identity.password.": "account.self", "identity.totp.": "account.self", "identity.recovery_code.": "account.self",
     "machine.": "fleet.join", "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
+    "finding.dismissed": "alert.dismiss", "containment.begun": "contain.begin",
+    "containment.prolonged": "contain.begin", "containment.lifted": "contain.lift",
 }  # fmt: skip
 """What somebody did, by the kind of the leaf that it left; a kind that ends with a dot stands for all that begin so."""
 

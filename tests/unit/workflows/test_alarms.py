@@ -65,7 +65,9 @@ class Installation:
         states = [state(self.totals), *(state({}, gateway=f"g{n}") for n in range(1, gateways))]
         return self.sentry.look(states, incident=incident)
 
-    def minute(self, asked: dict[str, int], *, gateways: int = 1, incident: bool = False) -> tuple[Sighting, ...]:
+    def minute(
+        self, asked: dict[str, int], *, gateways: int = 1, incident: bool = False
+    ) -> tuple[Sighting, ...]:
         for name, count in asked.items():
             self.totals[name] = self.totals.get(name, 0) + count
         self.clock.advance(MINUTE_S)

@@ -13,7 +13,8 @@ from taut.serving.errors import Malformed
 from taut.serving.gateway.callers import Callers, Tally
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.headers import whole_number
-from taut.trust.identity.principals import Principal, shows_key
+from taut.trust.identity.principals import Principal
+from taut.trust.identity.verifier import KEY_PREFIX
 
 _JSON_BYTES: Final = b"inference-header-content-length"
 _MAX_SESSIONS: Final = 16_384
@@ -107,7 +108,7 @@ class Guard:
         key = (endpoint.name, principal.id)
         try:
             held = self._active.restraints.hold(
-                principal.id, endpoint.name, key=shows_key(principal), now_us=now_us
+                principal.id, endpoint.name, key=session.bearer.startswith(KEY_PREFIX), now_us=now_us
             )
         except TautError:
             self._callers.tally(key).asked += 1

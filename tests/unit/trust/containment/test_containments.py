@@ -93,7 +93,9 @@ def test_a_second_order_prolongs_the_first_and_never_shortens_it(house: House) -
 def test_the_last_who_administers_is_never_contained(house: House) -> None:
     with pytest.raises(Denied, match="the last"):
         house.holds.begin(throttle("ada", action="revoke", per_s=0.0), actor="root")
-    house.holds.begin(throttle("root", action="revoke", per_s=0.0), actor="ada")  # a program is not the last person
+    house.holds.begin(
+        throttle("root", action="revoke", per_s=0.0), actor="ada"
+    )  # a program is not the last person
 
     house.identity.create_principal("eve", kind="human", roles=["admin"], actor="owner")
     house.holds.begin(throttle("ada", action="quarantine", per_s=0.0), actor="eve")
@@ -141,5 +143,7 @@ def test_what_each_action_leaves() -> None:
 
     assert refused("throttle", "delay") is None
     assert (refused("quarantine", "delay"), refused("quarantine", "status")) == ("denied", None)
-    assert (refused("quarantine", None), refused("revoke", "status"), refused("revoke", None)) == ("denied",) * 3
+    assert (refused("quarantine", None), refused("revoke", "status"), refused("revoke", None)) == (
+        "denied",
+    ) * 3
     assert (refused("step_up", "delay"), refused("step_up", "delay", key=False)) == ("step_up", None)
