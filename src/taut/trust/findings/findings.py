@@ -210,8 +210,8 @@ class Findings:
             tx.execute(update(t).where(t.c.id == last.id).values(**fresh))
             renewed = _get(tx, last.id)
             if graver:
-                body = {"severity": one.severity, "score": one.score, "evidence": one.evidence}
-                self._ledger.append(tx, Entry("finding.raised", f"finding:{last.id}", "control", body))
+                risen = {"severity": one.severity, "score": one.score, "evidence": one.evidence}
+                self._ledger.append(tx, Entry("finding.raised", f"finding:{last.id}", "control", risen))
                 self._hear(tx, renewed, "raised")
             return renewed
         id_ = self._ids.new("finding")
