@@ -45,7 +45,8 @@ class Endpoint:
     """One endpoint, compiled.
 
     way: None where only the live version answers, in this process. plain: whether nobody else is asked now. short_rows: how
-    many rows may be scored without waiting, -1 where the model is not in memory or in workers. residents: who loads
+    many rows may be scored without waiting, -1 where the model is not in memory or in workers. prompt: whether nothing but
+    the live version's workers is waited for. residents: who loads
     models; None where all are in memory. meter, turn: replaced by the gateway's own when it begins to serve this.
     """
 
@@ -93,7 +94,7 @@ class Endpoint:
         )
         self.inline_us: Final = settings.inline_us
         self.short_rows = -1
-        self.plain = False
+        self.plain = self.prompt = False
         self.settle()
         self.label_type: Final = label_datatype(signature)
         self.raw_heads: Final[dict[tuple[str, int, tuple[str, ...]], bytes]] = {}
@@ -136,6 +137,8 @@ class Endpoint:
         self.plain = not (config.cache or config.fallbacks or config.live.nodes) and resident.lane is None
         here = resident.model is not None and not self.lanes
         self.short_rows = self.live.model.rows_within(self.inline_us) if here else -1
+        waits = config.cache or config.fallbacks or config.hedge_after_ms or self.lookups
+        self.prompt = resident.lane is not None and not waits
 
     def _maker(self, models: Mapping[str, Resident]) -> MakeScorer:
         """Return what makes a stand-in's scorer."""

@@ -17,6 +17,7 @@ from taut.core.errors import TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.gateway import pages, repository
 from taut.serving.gateway.answers import render, render_binary
+from taut.serving.gateway.begun import begin
 from taut.serving.gateway.bodies import inflated
 from taut.serving.gateway.cache import CacheKeys
 from taut.serving.gateway.callers import Callers
@@ -190,7 +191,8 @@ class Gateway:
         if size is not None:
             return self._stream(ticket, endpoint, batch, size)
         if batch.count > endpoint.short_rows:
-            return self._slowly(ticket, endpoint, batch, caller)
+            pending = self._slowly(ticket, endpoint, batch, caller)
+            return begin(pending) if endpoint.prompt else pending
         features = NONE
         if endpoint.lookups:
             ticket.looked_ns = self._counter_ns()
