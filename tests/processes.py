@@ -8,6 +8,9 @@ from pathlib import Path
 
 from taut.testing.serving import GatewayProcess
 
+LINGER_S = 0.3
+"""So long a gateway that ends waits for the next request of a connection that it kept."""
+
 
 def children(pid: int) -> list[int]:
     found = []
