@@ -7,6 +7,7 @@ import http.client
 import json
 import math
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from processes import LINGER_S
+from processes import LINGER_S, Sent
 from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import EndpointConfig, Publisher
 from taut.testing.serving import DataPlane, GatewayProcess, matrix_model, matrix_signature
@@ -196,18 +197,19 @@ def test_a_drain_finishes_what_is_under_way_and_exits_0(plane: DataPlane, runnin
 def test_a_request_whose_body_is_still_arriving_is_answered_during_the_drain(
     plane: DataPlane, running: GatewayProcess
 ) -> None:
-    import socket
-
     head = (
         f"POST /v1/predict/delay HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {plane.token()}\r\n"
         f"content-length: {len(BODY)}\r\n\r\n"
     ).encode()
-    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as half:
+    watching = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+    assert not _is_leaving(watching)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as half:
         half.sendall(head + BODY[:10])
-        time.sleep(0.2)
+        wait_until(lambda: Sent(half).was_read)
         assert running.process is not None
         running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.6)
+        wait_until(lambda: _is_leaving(watching))
+        time.sleep(2 * LINGER_S)
         half.sendall(BODY[10:])
         answer = b""
         with contextlib.suppress(ConnectionError):
@@ -217,6 +219,17 @@ def test_a_request_whose_body_is_still_arriving_is_answered_during_the_drain(
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"connection: close" in answer
     assert running.process.wait(timeout=20) == 0
+
+
+def _is_leaving(kept: http.client.HTTPConnection) -> bool:
+    """Whether a gateway lets a connection go that it kept before."""
+    try:
+        kept.request("GET", "/v2/health/live")
+        answer = kept.getresponse()
+        answer.read()
+    except (OSError, http.client.HTTPException):
+        return True
+    return answer.getheader("connection") == "close"
 
 
 def test_a_gateway_without_any_snapshot_is_up_and_says_why_it_is_not_ready(plane: DataPlane) -> None:
