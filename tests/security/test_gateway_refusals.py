@@ -381,6 +381,9 @@ def test_an_identity_that_was_sent_twice_is_refused_rather_than_chosen(plane: Da
 class BrokenLog:
     """A prediction log with a planted fault."""
 
+    def seal_to(self, _key: str) -> None:
+        pass
+
     def append(self, payload: bytes) -> None:
         raise RuntimeError("secret detail")
 
