@@ -9,6 +9,7 @@ from taut.bootstrap.people import House
 
 if TYPE_CHECKING:
     from taut.trust.findings import Findings, Hear
+    from taut.trust.notices import Denials
 
 
 class Watches:
@@ -27,3 +28,10 @@ class Watches:
 
         house = self._house
         return Findings(house.records, house.ledger, house.clock, house.ids, hear=self._hear)
+
+    @cached_property
+    def denials(self) -> Denials:
+        from taut.trust.notices import Denials
+
+        house = self._house
+        return Denials(house.records, house.ledger, house.clock)

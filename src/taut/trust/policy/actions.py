@@ -62,6 +62,7 @@ ACTIONS: Final[dict[str, str]] = {
     "policy.read": "see the policies",
     "policy.review": "see who may do what, and who does",
     "policy.admin": "change the policies",
+    "security.read": "see how security stands: notices, figures, the threat model, known vulnerabilities",
     "secret.admin": "put and delete secrets",
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
@@ -92,7 +93,7 @@ _SEE: Final = (
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "admin": tuple(ACTIONS),
     "operator": (
-        *_SEE, "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
+        *_SEE, "security.read", "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
         "release.resume", "release.promote", "release.abort", "release.rollback", "ledger.read", "ledger.verify",
         "ledger.checkpoint", "plan.apply", "fleet.scale", "alert.dismiss",
         "contain.lift", "predict", "stream.run", "stream.read", "batch.score",
@@ -107,7 +108,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "predictor": ("predict", "feedback"),
     "device": ("predict", "edge.report"),
     "machine": ("fleet.join",),
-    "auditor": (*_SEE, "policy.review", "log.read", "ledger.read", "ledger.verify"),
+    "auditor": (*_SEE, "security.read", "policy.review", "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip
 
 ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
