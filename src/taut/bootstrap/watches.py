@@ -10,6 +10,8 @@ from taut.bootstrap.people import House
 if TYPE_CHECKING:
     from taut.trust.findings import Findings, Hear
     from taut.trust.notices import Denials
+    from taut.workflows.abuse import Lookout
+    from taut.workflows.rooms import Rooms
 
 
 class Watches:
@@ -35,3 +37,19 @@ class Watches:
 
         house = self._house
         return Denials(house.records, house.ledger, house.clock)
+
+    def lookout(self, rooms: Rooms) -> Lookout:
+        """Return what reads the prediction log for abuse; it begins anew each time."""
+        from taut.workflows.abuse import Lookout
+
+        return Lookout(rooms, self.findings, group_of=lambda principal: made_by(rooms, principal))
+
+
+def made_by(rooms: Rooms, principal: str) -> str:
+    """Return the group of those whom the same one enrolled; nothing for a principal who is not known any more."""
+    from taut.core.errors import NotFound
+
+    try:
+        return f"enrolled-by:{rooms.identity.principal(principal).created_by}"
+    except NotFound:
+        return ""

@@ -150,12 +150,12 @@ class Findings:
         found = (self._take(tx, one) for one in sightings)
         return tuple(one for one in found if one is not None)
 
-    def lapse(self, *, unseen_for: timedelta) -> tuple[Finding, ...]:
-        """End what was not seen for so long, and return it."""
+    def lapse(self, kinds: Sequence[str], *, unseen_for: timedelta) -> tuple[Finding, ...]:
+        """End what of these kinds was not seen for so long, and return it."""
 
         def do(tx: Tx) -> tuple[Finding, ...]:
             before_us = to_us(self._clock.now() - unseen_for)
-            query = select(t.c.id).where(t.c.state == "open", t.c.seen_us < before_us)
+            query = select(t.c.id).where(t.c.state == "open", t.c.seen_us < before_us, t.c.kind.in_(kinds))
             gone = tx.execute(query.order_by(t.c.id)).scalars().all()
             return tuple(self._end(tx, id_, "lapsed", "watch", "not seen any more") for id_ in gone)
 
