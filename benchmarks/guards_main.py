@@ -29,7 +29,6 @@ from taut.entrypoints.errors import DATA_PLANE
 from taut.entrypoints.gateway_main import start_zygote
 from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, Reply, World
 from taut.serving.gateway.answers import render
-from taut.serving.gateway.begun import begin
 from taut.serving.gateway.guard import DEFAULT_PRIORITY, Caller, Session
 from taut.serving.gateway.replies import JSON
 from taut.serving.gateway.ticket import Ticket
@@ -67,8 +66,7 @@ class Unguarded:
                 "", time.time_ns() // 1000, now_ns, now_ns, active, route, session=_NOBODY, caller=_ANYBODY,
                 deadline_ns=now_ns + _DEADLINE_NS,
             )  # fmt: skip
-            later = self._later(ticket, request)
-            return begin(later) if endpoint.prompt else later
+            return self._later(ticket, request)
         outputs = endpoint.live.score(request.batch, ())
         return Reply(
             200, JSON, render("v2", endpoint, endpoint.live.served, outputs, "", request.id, request.outputs)
@@ -90,6 +88,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--alone", action="store_true", help="as every gateway of a benchmark of its own is")
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--off-port-file", type=Path, required=True)
     uvloop.run(_serve(parser.parse_args()))

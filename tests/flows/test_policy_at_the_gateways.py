@@ -6,6 +6,22 @@ import httpx
 from installation import Installation, until
 
 CLOSED = '@id("closed")\nforbid(principal == Principal::"app", action == Action::"predict", resource)\nwhen { resource has risk };\n'
+FIRST = "spiffe://taut/gateway/gateway-0/1"
+LIFE = [
+    "fleet.provisioned",
+    "fleet.attested",
+    "fleet.synced",
+    "fleet.warmed",
+    "fleet.probed",
+    "fleet.admitted",
+]
+
+
+def _admitted_again(released: Installation) -> bool:
+    """The process that took a killed one's place is another incarnation, and began from the beginning."""
+    leaves = released("ledger", "show", "--kind", "fleet.")["leaves"]
+    kinds = [leaf["kind"] for leaf in reversed(leaves) if leaf["subject"] == f"{FIRST[:-1]}2"]
+    return kinds == LIFE
 
 
 def test_a_policy_that_is_applied_is_heard_by_gateways_and_one_with_a_fault_is_not(
@@ -20,6 +36,15 @@ def test_a_policy_that_is_applied_is_heard_by_gateways_and_one_with_a_fault_is_n
         until(lambda: up.ask(app).status_code == 403, within_s=10.0, said=up.said)
         assert "forbidden by closed" in up.ask(app).json()["error"]["message"]
         assert up.ask(other).status_code == 200
+        kinds = [
+            (leaf["kind"], leaf["subject"])
+            for leaf in released("ledger", "show", "--kind", "fleet.")["leaves"]
+        ]
+        assert [kind for kind, subject in reversed(kinds) if subject == FIRST] == LIFE
+        assert [kind for kind, _ in kinds].count("fleet.committed") == 2
+
+        up.kill("gateway-0")
+        until(lambda: _admitted_again(released), said=up.said)
 
         released.write("policies/closed.cedar", "permit(principal, action")
         assert "policies/closed.cedar:1" in " ".join(released("apply", expect=10)["reasons"])

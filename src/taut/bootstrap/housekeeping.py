@@ -24,8 +24,8 @@ Warn = Callable[..., None]
 """Called with an event and its fields, for what somebody must see."""
 
 _TICK_S: Final = 0.1
+_ADMIT_S: Final = 0.2
 _SEQUENCE_S: Final = 0.5
-_LOOK_S: Final = 2.0
 _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
@@ -50,9 +50,9 @@ class Housekeeper:
         self._checkpointed = -1
         self._failures: Final[dict[str, int]] = {}
         self._duties: Final[list[tuple[str, float, Callable[[], None]]]] = [
+            ("keep the fleet admitted", _ADMIT_S, self._admit),
             ("publish what changed", _TICK_S, self._publish_changes),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
-            ("look for alarms", _LOOK_S, self._look),
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
@@ -70,6 +70,7 @@ class Housekeeper:
     ) -> None:
         self._stop.set()
         self._thread.join(timeout=10.0)
+        self._do("keep the fleet admitted", self._admit)
         self._do("sequence the ledger", self._sequence)
         self._do("sign a checkpoint", self._checkpoint)
 
@@ -108,8 +109,9 @@ class Housekeeper:
         ):
             platform.publish()
 
-    def _look(self) -> None:
-        self._platform.alarms.look()
+    def _admit(self) -> None:
+        if self._platform.admitting is not None:
+            self._platform.admitting.tick()
 
     def _refresh(self) -> None:
         self._platform.publish()
@@ -139,7 +141,7 @@ class Housekeeper:
 
 def seal_segments(platform: Platform) -> int:
     """Put the root of each closed segment of the prediction log into the ledger, once; return how many."""
-    sealer = SegmentSealer(platform.home / "log" / "predictions", platform.predictions.keys)
+    sealer = SegmentSealer(platform.home / "log" / "predictions")
     count = 0
     for seal in sealer.pending():
         _record(platform, seal)

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from taut.adapters.durable import as_unavailable
 from taut.bootstrap import adapters
-from taut.bootstrap.alarms import Alarms
 from taut.bootstrap.config import Config
 from taut.bootstrap.joined import refuse_joined
 from taut.bootstrap.people import People
 from taut.bootstrap.watches import Watches
-from taut.core.canonical import canonical_json, digest_bytes
+from taut.core.canonical import digest_bytes, digest_json
 from taut.core.refs import VersionRef
 from taut.ports.blobs import Blobs
 from taut.ports.jobs import Jobs
@@ -31,6 +30,7 @@ from taut.ports.tables import Tables
 from taut.ports.world import Clock, Ids, Random
 
 if TYPE_CHECKING:
+    from taut.bootstrap.admitting import Admitting
     from taut.lifecycle.batch import Results
     from taut.lifecycle.data import Data
     from taut.lifecycle.features import FeatureStore
@@ -55,9 +55,9 @@ _SCRATCH: Final = "tmp"
 class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
-    people: the rooms by which people sign in. watches: those that look for what should not happen. alarms: those of who is
-    told and who is contained because of it.
-    publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next.
+    people: the rooms by which people sign in. watches: those that look for what should not happen.
+    publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next. admitting: set by
+    the process that admits them.
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
     published: what `what_changes` said of the last snapshot; None before the first. machines: the further ones in it.
@@ -72,9 +72,9 @@ class Platform:
         self.random: Random
         self.clock, self.ids, self.random = adapters.open_world()
         self.people: Final = People(self)
-        self.alarms: Final = Alarms(self)
-        self.watches: Final = Watches(self, hear=self.alarms.hear)
+        self.watches: Final = Watches(self)
         self.publisher: Publisher | None = None
+        self.admitting: Admitting | None = None
         self.published: tuple[object, ...] | None = None
         self.machines: tuple[Machine, ...] = ()
         self.gateways = 1
@@ -164,8 +164,7 @@ class Platform:
         from taut.trust.breakglass import BreakGlass
         from taut.workflows.rights import Rights
 
-        glass = BreakGlass(self.records, self.ledger, self.clock, self.ids)
-        return Rights(self.plans, glass, held=self.alarms.held)
+        return Rights(self.plans, BreakGlass(self.records, self.ledger, self.clock, self.ids))
 
     @cached_property
     def sealer(self) -> Sealer:
@@ -259,10 +258,9 @@ class Platform:
 
     @cached_property
     def predictions(self) -> PredictionReader:
-        from taut.serving.predictions import PredictionReader, SegmentKeys
+        from taut.serving.predictions import PredictionReader
 
-        keys = SegmentKeys(lambda: self.sealer.installation_key("predictions"))
-        return PredictionReader(self.home / "log" / "predictions", keys)
+        return PredictionReader(self.home / "log" / "predictions")
 
     @property
     def scratch(self) -> Path:
@@ -271,9 +269,9 @@ class Platform:
 
     @cached_property
     def environment_lock(self) -> str:
-        """Digest of every installed distribution and its version, which are kept in Blobs."""
+        """Digest of every installed distribution and its version."""
         found = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}
-        return self.blobs.put(canonical_json(found))
+        return digest_json(found)
 
     def publish(self) -> Published:
         """Compose, sign and push what is to be served now; see `taut.workflows.rooms.Publish`."""
@@ -287,11 +285,13 @@ class Platform:
                 self.machines = tuple(one.machine for one in self.publisher.machines())
             snapshot = compose(
                 self, policy=self.policy.now(), max_age_s=MAX_AGE_S, gateways=self.gateways, machines=self.machines,
-                url=self.url, log_key=self.predictions.keys.public,
+                url=self.url,
                 above=self.snapshots.issued(),
             )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)
             self.snapshots.trust(self.keys.public_keys(purpose="snapshot"))  # after: the key may be a new one
+            if self.admitting is not None:
+                self.admitting.offer(snapshot.epoch, snapshot.policy_digest)
             if self.publisher is None:
                 self.snapshots.save(statement.to_json())
             else:

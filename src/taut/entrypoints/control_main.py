@@ -20,7 +20,6 @@ from typing import Any, Final
 import uvicorn
 
 from taut.bootstrap.housekeeping import Housekeeper
-from taut.bootstrap.lookout import LookoutThread
 from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import TautError, Unavailable
 from taut.core.hosts import LOOPBACK
@@ -56,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
+    from taut.bootstrap.admitting import Admitting
     from taut.serving.snapshot import Publisher
 
     platform.gateways = arguments.gateways
@@ -68,12 +68,12 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
         own = stack.enter_context(listen_inside(platform.home / "run" / "control.sock"))
         platform.records.check()
         platform.own_database()
+        admitting = platform.admitting = Admitting(platform, failed=log.failure)
         platform.publisher = stack.enter_context(
-            Publisher(platform.snapshots, platform.home / "run" / "stream.sock")
+            Publisher(platform.snapshots, platform.home / "run" / "stream.sock", heard=admitting.heard)
         )
         _publish(platform, log)
         stack.enter_context(Housekeeper(platform, log=log.failure, warn=log.warning))
-        stack.enter_context(LookoutThread(platform, log=log.failure))
         workers = [
             threading.Thread(target=platform.stories.work, name=f"stories-{number}", daemon=True)
             for number in range(_STORY_THREADS)

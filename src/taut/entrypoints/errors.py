@@ -49,6 +49,7 @@ TABLE: Final[dict[str, Answer]] = {
     "method_not_allowed": Answer(405, 3, "UNIMPLEMENTED"),
     "unsupported_encoding": Answer(415, 2, "UNIMPLEMENTED"),
     "bad_answer": Answer(503, 7, "UNAVAILABLE"),
+    "not_admitted": Answer(503, 7, "UNAVAILABLE"),
 }
 
 DATA_PLANE: Final[dict[str, int]] = {

@@ -20,8 +20,11 @@ from typing import Final
 import uvloop
 
 from taut import __version__
+from taut.bootstrap.applicant import Applicant, FloorFile
 from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import machine_devices, open_online_reader, open_tracer, peering, system_random
+from taut.bootstrap.grace import GraceFile
+from taut.bootstrap.replicas import artifacts_digest
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
@@ -33,11 +36,13 @@ from taut.serving.peers import Hopping
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
+from taut.serving.tasks import end_task
 from taut.serving.workers import Fleet
 from taut.trust.tls import client_context
 
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
+_UNADMITTED_S: Final = 3.0
 _TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
 
 
@@ -50,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         "--inner-fd", type=int, default=-1, help="a Unix socket to listen on without TLS, inherited"
     )
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once connections are accepted")
+    parser.add_argument(
+        "--alone", action="store_true", help="serve without being admitted, where there is no control at all"
+    )
     add_arguments(parser)
     parser.add_argument("--segment-bytes", type=int, default=32 * 2**20)
     arguments = parser.parse_args(argv)
@@ -101,18 +109,22 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
             ),
             tracer=tracer,
         )
+        peers = _peers(gateway, config, random, said)
+        applicant = (
+            None if arguments.alone else await _applicant(gateway, peers, home, arguments.name, said, stop)
+        )
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
         fleet = Fleet(start_zygote, tell=lambda what, why: said.info(what, why=why))
         node = GatewayNode(
             gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet,
             model_memory_bytes=config.model_memory_bytes, devices=devices, probe=FeatureProbe(online), now_us=_now_us,
+            switch=applicant,
         )  # fmt: skip
         await node.start_from_disk()
         dups = [listener.dup() for listener in listeners]
-        peers = _peers(gateway, config, random, said)
         server = GatewayServer(
-            peers, dups[0], tls=live, inner=dups[1] if len(dups) > 1 else None,
+            peers if applicant is None else applicant.door, dups[0], tls=live, inner=dups[1] if len(dups) > 1 else None,
             max_connections=connections_within(descriptors),
         )  # fmt: skip
         with _hand_over(home / "run" / f"{arguments.name}.sock", listeners):
@@ -120,16 +132,13 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
                 kept_fresh(live, home=home, name=arguments.name, log=said, on_renewed=server.judge_peers),
                 node.following(home / "run" / "stream.sock"),
             ):
+                await _admitted_or(stop, applicant)
                 await server.start()
-                _tell_ready(arguments.ready_fd)
-                gc.freeze()  # what is loaded now lives for long: no collection need walk it again
                 said.info(
                     "ready", pid=os.getpid(), epoch=0 if gateway.active is None else gateway.active.epoch
                 )
-                turning = asyncio.create_task(_turn_segments(log))
-                await stop.wait()
+                await _run_until(stop, log, applicant, ready_fd=arguments.ready_fd)
                 said.info("draining")
-                turning.cancel()
             for listener in listeners:
                 listener.close()
         finished = await server.drain(timeout_s=_DRAIN_S)
@@ -138,6 +147,42 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         await fleet.close()
         said.info("stopped", finished=finished)
         return finished
+
+
+async def _applicant(
+    gateway: Gateway, peers: Hopping, home: Path, name: str, said: Log, stop: asyncio.Event
+) -> Applicant:
+    """Return what has this gateway admitted. stop: set when this process can be admitted no more."""
+    artifacts = await asyncio.get_running_loop().run_in_executor(None, artifacts_digest)
+    floor, grace = (
+        FloorFile(home / "serving" / f"{name}.floor"),
+        GraceFile(home / "serving" / f"{name}.grace"),
+    )
+    return Applicant(gateway, peers, artifacts=artifacts, floor=floor, grace=grace, said=said, ended=stop.set)
+
+
+async def _admitted_or(stop: asyncio.Event, applicant: Applicant | None) -> None:
+    """Wait until this gateway is admitted, for three seconds at most: whoever connects meanwhile waits, or others take him.
+    Afterwards this gateway says itself why it serves nothing, or goes on by grace."""
+    if applicant is None:
+        return
+    waiting = [asyncio.create_task(event.wait()) for event in (applicant.admitted, stop)]
+    await asyncio.wait(waiting, timeout=_UNADMITTED_S, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        await end_task(task)
+    applicant.resume()
+
+
+async def _run_until(
+    stop: asyncio.Event, log: PredictionLog, applicant: Applicant | None, *, ready_fd: int
+) -> None:
+    tasks = [asyncio.create_task(_tell_ready(ready_fd, applicant)), asyncio.create_task(_turn_segments(log))]
+    gc.freeze()  # what is loaded now lives for long: no collection need walk it again
+    await stop.wait()
+    for task in tasks:
+        task.cancel()
+    if applicant is not None:
+        applicant.close()
 
 
 def _peers(gateway: Gateway, config: Config, random: Random, said: Log) -> Hopping:
@@ -202,7 +247,10 @@ def start_zygote(descriptor: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, pass_fds=[descriptor], env=environment, stdin=subprocess.DEVNULL)
 
 
-def _tell_ready(descriptor: int) -> None:
+async def _tell_ready(descriptor: int, applicant: Applicant | None) -> None:
+    """Say `ready` once this gateway serves."""
+    if applicant is not None and applicant.door.reasons():
+        await applicant.admitted.wait()
     if descriptor >= 0:
         with contextlib.suppress(OSError):  # nobody listens any more
             os.write(descriptor, b"ready\n")

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -21,8 +22,8 @@ from taut.entrypoints.client import Client, connect
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.logs import Log, install
 from taut.entrypoints.reaching import client_files
-from taut.serving.machines import FOLLOW_S, Link, Member
-from taut.serving.snapshot import Publisher, SnapshotStore, TrustFile
+from taut.serving.machines import FOLLOW_S, Link, Member, carry
+from taut.serving.snapshot import Heard, Publisher, SnapshotStore, TrustFile
 
 _SILENCE_S: Final = FOLLOW_S + 5.0
 _LOOK_S: Final = 0.5
@@ -69,7 +70,8 @@ def _run(arguments: argparse.Namespace, home: Path, log: Log) -> None:
 
     with ExitStack() as stack:
         client = stack.enter_context(reach(home, joined))
-        publisher = stack.enter_context(Publisher(store, home / "run" / "stream.sock"))
+        heard = _carrier(client, say)
+        publisher = stack.enter_context(Publisher(store, home / "run" / "stream.sock", heard=heard))
         link = Link(
             client.call, publisher, home=home, trust=trust, member=member, epoch=store.issued(),
             random=system_random(), say=say,
@@ -86,6 +88,25 @@ def _run(arguments: argparse.Namespace, home: Path, log: Log) -> None:
             pass
         link.finish()
     log.info("stopped")
+
+
+def _carrier(client: Client, say: Callable[[str, BaseException | None], None]) -> Heard:
+    """Return what carries words between the gateways here and admission in control; what keeps it is said once."""
+    trouble = ""
+
+    def heard(gateway: str, _pid: int, data: bytes) -> list[tuple[str, bytes]]:
+        nonlocal trouble
+        try:
+            told = carry(client.call, gateway, data)
+        except TautError as error:
+            if trouble != error.message:
+                trouble = error.message
+                say(f"what {gateway} says to admission cannot be carried, it asks again", error)
+            return []
+        trouble = ""
+        return told
+
+    return heard
 
 
 def reach(home: Path, joined: Joined) -> Client:

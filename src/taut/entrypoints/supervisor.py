@@ -378,7 +378,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gateways", type=int, default=1)
     parser.add_argument("--control-port", type=int, default=0)
     parser.add_argument(
-        "--without-control", action="store_true", help="gateways only, from the snapshot on disk"
+        "--without-control",
+        action="store_true",
+        help="gateways only, from the snapshot on disk, which nobody admits",
     )
     parser.add_argument("--tls-cert", default="")
     parser.add_argument("--tls-key", default="")
@@ -398,7 +400,13 @@ def main(argv: list[str] | None = None) -> int:
             made = default_children(
                 arguments.home.resolve(), address, gateways=arguments.gateways, control_port=0, tls=tls
             )
-            return [child for child in made if child.survives]
+            return [
+                child._replace(command=(*child.command, "--alone"))
+                if child.name.startswith("gateway")
+                else child
+                for child in made
+                if child.survives
+            ]
 
         if arguments.gateways < 1:
             raise InvalidInput(f"--gateways is {arguments.gateways}: give at least 1")

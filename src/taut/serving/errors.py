@@ -64,3 +64,9 @@ class MissingFeature(InvalidInput):
 
 class FeaturesLost(Unavailable):
     """Features cannot be read now: try again."""
+
+
+class NotAdmitted(Unavailable):
+    """The process that was asked has no leave to serve now: another may have; try again shortly."""
+
+    code: ClassVar[str] = "not_admitted"

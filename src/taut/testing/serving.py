@@ -43,7 +43,7 @@ from taut.trust.signing import SignedStatement
 STATUSES: Final = {
     "malformed": 400, "unauthenticated": 401, "denied": 403, "not_found": 404, "method_not_allowed": 405,
     "too_large": 413, "invalid_input": 422, "exhausted": 429, "unavailable": 503, "bad_answer": 503, "corrupt": 503,
-    "deadline_exceeded": 504, "unsupported_encoding": 415,
+    "deadline_exceeded": 504, "unsupported_encoding": 415, "not_admitted": 503,
 }  # fmt: skip
 ISSUER: Final = "test"
 AUDIENCE: Final = "gateway"
@@ -344,7 +344,7 @@ def open_gateway(
 
 
 class GatewayProcess:
-    """A real gateway on a real port of this machine; killed at the end of the block if it still lives.
+    """A real gateway, which nobody admits, on a real port of this machine; killed at the end of the block if it still lives.
 
     main: the module that is run.
     """
@@ -369,7 +369,7 @@ class GatewayProcess:
         ready, told = os.pipe()
         command = [
             sys.executable, "-m", self._main, "--home", str(self.home), "--name", self.name,
-            "--fd", str(self.listener.fileno()), "--ready-fd", str(told), *arguments,
+            "--fd", str(self.listener.fileno()), "--ready-fd", str(told), "--alone", *arguments,
         ]  # fmt: skip
         with (self.home / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -9,7 +9,6 @@ import typer
 from typer.models import TyperInfo
 
 from taut.entrypoints.cli import (
-    alerts,
     batch,
     data,
     demo,
@@ -21,7 +20,6 @@ from taut.entrypoints.cli import (
     policies,
     project,
     releases,
-    security,
     signing,
     streams,
     system,
@@ -65,8 +63,6 @@ def build(noun: str = "") -> typer.Typer:
         keys,
         signing,
         policies,
-        alerts,
-        security,
         system,
         load,
         tls,

@@ -10,7 +10,6 @@ __all__ = ["Caller", "Operation", "OperationTable", "operation_table", "perform"
 def operation_table() -> OperationTable:
     """Collect the operations of every module of this package, each named here."""
     from taut.entrypoints.operations import (
-        alerts,
         batch,
         data,
         edge,
@@ -27,14 +26,12 @@ def operation_table() -> OperationTable:
         predictions,
         releases,
         runs,
-        security,
         sessions,
         status,
         streams,
     )
 
     modules = (
-        alerts,
         batch,
         data,
         edge,
@@ -51,7 +48,6 @@ def operation_table() -> OperationTable:
         predictions,
         releases,
         runs,
-        security,
         sessions,
         status,
         streams,

@@ -5,6 +5,7 @@ A machine is the principal that its credential proves; it can name no other.
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from taut.serving.snapshot import GatewayState, Machine, MachineState
 _INSTANCE: Final = re.compile(r"[0-9a-f]{16,64}")
 _MAX_GATEWAYS: Final = 64
 _WAIT_MAX_S: Final = 30.0
+_MAX_NAME: Final = 200
 _STATES: Final = msgspec.json.Decoder(tuple[GatewayState, ...])
 _JOINED: Final = "machine.joined"
 
@@ -35,6 +37,13 @@ class Report(Member, frozen=True):
     """states: JSON text of its gateways' `taut.serving.snapshot.GatewayState`, `heard_s` being how long each was silent."""
 
     states: str
+
+
+class Admit(Request, frozen=True):
+    """gateway: of the machine. word: what it says to admission, base64 in JSON."""
+
+    gateway: str
+    word: bytes
 
 
 class Follow(Request, frozen=True):
@@ -91,6 +100,21 @@ def _report(platform: Platform, caller: Caller, request: Report, _progress: Prog
     return {}
 
 
+def _admit(platform: Platform, caller: Caller, request: Admit, _progress: Progress) -> Json:
+    """Return what a machine's gateway is to be told; what others are to be told at once goes its own way."""
+    if platform.admitting is None:
+        raise Unavailable("nobody admits gateways here: start the platform with `taut up`")
+    if not request.gateway.endswith(f"@{caller.principal.id}") or len(request.gateway) > _MAX_NAME:
+        raise InvalidInput(f"gateway {request.gateway[:80]!r} is none of machine {caller.principal.id!r}")
+    told = platform.admitting.heard(request.gateway, None, request.word)
+    publisher = _publisher(platform)
+    for gateway, data in told:
+        if gateway != request.gateway:
+            publisher.tell(gateway, data)
+    words = [data for gateway, data in told if gateway == request.gateway]
+    return {"words": [base64.b64encode(data).decode() for data in words]}
+
+
 def _follow(platform: Platform, _caller: Caller, request: Follow, _progress: Progress) -> Json:
     if not 0 <= request.wait_s <= _WAIT_MAX_S:
         raise InvalidInput(f"wait_s is {request.wait_s}: choose 0 to {_WAIT_MAX_S:g}")
@@ -108,7 +132,7 @@ def _artifact(platform: Platform, _caller: Caller, request: Artifact, _progress:
 def _deliver(platform: Platform, caller: Caller, request: Deliver, _progress: Progress) -> Json:
     from taut.serving.predictions import Incoming
 
-    here = Incoming(platform.home / "log" / "predictions", platform.predictions.keys).take(
+    here = Incoming(platform.home / "log" / "predictions").take(
         request.segment, machine=caller.principal.id, size_bytes=request.size_bytes, sha256=request.sha256,
         offset=request.offset, data=request.data,
     )  # fmt: skip
@@ -163,6 +187,7 @@ def _any_machine(_request: Any) -> str:
 OPERATIONS: Final = (
     Operation(name="fleet.join", action="fleet.join", request=Member, handle=_join, resource=_any_machine, summary="Serve as a further machine"),
     Operation(name="fleet.report", action="fleet.join", request=Report, handle=_report, resource=_any_machine, summary="Take what a machine says of its gateways"),
+    Operation(name="fleet.admit", action="fleet.join", request=Admit, handle=_admit, resource=_any_machine, summary="Carry what a machine's gateway and admission say to one another"),
     Operation(name="fleet.follow", action="fleet.join", request=Follow, handle=_follow, resource=_any_machine, reads=True, summary="Wait for what is to be served next"),
     Operation(name="fleet.artifact", action="fleet.join", request=Artifact, handle=_artifact, resource=_any_machine, reads=True, summary="Fetch a part of a model that is served"),
     Operation(name="fleet.deliver", action="fleet.join", request=Deliver, handle=_deliver, resource=_any_machine, summary="Take a part of a machine's records"),

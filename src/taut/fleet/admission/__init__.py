@@ -15,14 +15,17 @@ from taut.fleet.admission.messages import (
     Event,
     Invitation,
     Loaded,
+    Shown,
     Ticket,
     proof_of,
 )
 from taut.fleet.admission.replica import Lease, ReplicaView, Served
+from taut.fleet.admission.seat import Seat
 from taut.fleet.admission.terms import Grace, Need, Pool, Risk, Stage, Terms
 from taut.fleet.admission.wire import ReplicaKey, open_answer, open_message, sign_answer
 
 if TYPE_CHECKING:
+    from taut.fleet.admission.reception import Letters, Reception, is_local
     from taut.fleet.admission.store import AdmissionStore, Alert
     from taut.fleet.admission.tables import metadata
 
@@ -41,19 +44,24 @@ __all__ = [
     "Holder",
     "Invitation",
     "Lease",
+    "Letters",
     "Loaded",
     "Member",
     "Need",
     "Pin",
     "Pool",
+    "Reception",
     "ReplicaKey",
     "ReplicaView",
     "Risk",
+    "Seat",
     "Served",
+    "Shown",
     "Stage",
     "Step",
     "Terms",
     "Ticket",
+    "is_local",
     "metadata",
     "open_answer",
     "open_message",
@@ -61,7 +69,14 @@ __all__ = [
     "sign_answer",
 ]
 
-_CONTROL = {"AdmissionStore": "store", "Alert": "store", "metadata": "tables"}
+_CONTROL = {
+    "Letters": "reception",
+    "Reception": "reception",
+    "is_local": "reception",
+    "AdmissionStore": "store",
+    "Alert": "store",
+    "metadata": "tables",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -24,6 +24,7 @@ from taut.fleet.admission.messages import (
     Bundle,
     Event,
     Invitation,
+    Shown,
 )
 from taut.fleet.admission.terms import Stage
 from taut.fleet.log.event import ScaleEvent
@@ -145,6 +146,14 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def probed(self, replica: str, incarnation: int, checks: tuple[Check, ...]) -> Step:
         """Judge what probes through the real data port gave. Raises Conflict before it was warmed."""
         return self._judged(self._in(replica, incarnation, Stage.WARMED), PROBE_GATE, checks, Stage.PROBED)
+
+    def shown(self, message: Shown) -> Step:
+        """Judge what a replica says that it found in itself, by the key that it joined with."""
+        member = self._of(message.replica, message.incarnation)
+        if member.key != message.key or not member.key:
+            raise Denied(f"{message.replica} speaks with another key than it joined with: refuse it")
+        judge = self.warmed if message.step == "warmed" else self.probed
+        return judge(message.replica, message.incarnation, message.checks)
 
     def hear(self, beat: Beat, *, now_s: float) -> Step:
         """Take a beat and answer it; who has shown everything is admitted by this. A repeated or overtaken one is Conflict."""

@@ -6,12 +6,13 @@ Whoever has the connection (a gateway on control's stream, a worker on its gatew
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
+from taut.core.evidence import Check
 from taut.fleet.admission.gateway import GatewayView, Pin
-from taut.fleet.admission.messages import Bundle, Invitation, Ticket
+from taut.fleet.admission.messages import Answer, Bundle, Invitation, Shown, Ticket
 from taut.fleet.admission.replica import ReplicaView, Served
 from taut.fleet.admission.terms import Risk, Terms
 from taut.fleet.admission.wire import ReplicaKey, open_answer
@@ -68,14 +69,24 @@ class Holder:
         self._view = msgspec.structs.replace(self._view, own=own)
         return self._key.sign(beat)
 
-    def hear(self, data: bytes) -> None:
-        """Take an answer of admission. Raises Corrupt, Denied or Conflict for what is none, or none for now; see
+    def shown(self, step: Literal["warmed", "probed"], checks: tuple[Check, ...]) -> bytes:
+        """Return what warming or probing found, for admission to judge."""
+        mine = self._view.own.invitation
+        message = Shown(
+            replica=mine.replica, incarnation=mine.incarnation, key=self._key.thumbprint, step=step, checks=checks
+        )  # fmt: skip
+        return self._key.sign(message)
+
+    def hear(self, data: bytes) -> Answer:
+        """Take an answer of admission, and return it. Raises Corrupt, Denied or Conflict for what is none, or none for now; see
         `ReplicaView.hear`. Then nothing has changed, and the lease runs on to its end.
         """
-        view = self._view.hear(open_answer(data, self._trusted), now_s=self._clock.monotonic_s())
+        answer = open_answer(data, self._trusted)
+        view = self._view.hear(answer, now_s=self._clock.monotonic_s())
         if view.own.floor > self._view.own.floor:
             self._keep_floor(view.own.floor)
         self._view = view
+        return answer
 
     def load(self, bundle: Bundle) -> None:
         """Note that one of `view.own.offered` is loaded; see `ReplicaView.load`. Then beat at once."""

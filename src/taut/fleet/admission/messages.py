@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Literal
 
 import msgspec
 
 from taut.core.canonical import canonical_json, digest_json
-from taut.core.evidence import Scalar
+from taut.core.evidence import Check, Scalar
 from taut.fleet.admission.terms import Grace
 
 
@@ -65,6 +66,19 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     key: str
     number: int
     loaded: tuple[Loaded, ...] = ()
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a replica found when it warmed, or was probed through its own port. The gate that judges it is admission's."""
+
+    replica: str
+    incarnation: int
+    key: str
+    step: Literal["warmed", "probed"]
+    checks: tuple[Check, ...]
+
+
+Message = Attest | Beat | Shown
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

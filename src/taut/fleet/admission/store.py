@@ -10,12 +10,12 @@ import msgspec
 from sqlalchemy import insert, select, update
 
 from taut.core.canonical import canonical_json
-from taut.core.errors import Conflict, Corrupt, InvalidInput
+from taut.core.errors import Conflict, Corrupt, Denied, InvalidInput
 from taut.core.evidence import Scalar
 from taut.core.times import to_us
 from taut.fleet.admission.core import Admission, Step
 from taut.fleet.admission.epochs import Epochs
-from taut.fleet.admission.messages import Attest, Bundle, Event, Invitation
+from taut.fleet.admission.messages import Attest, Bundle, Event, Invitation, Shown
 from taut.fleet.admission.tables import alerts, state
 from taut.fleet.admission.terms import Terms
 from taut.fleet.admission.wire import open_message, sign_answer
@@ -89,15 +89,21 @@ class AdmissionStore:
             self._state = step.state
             return step
 
-    def hear(self, data: bytes) -> bytes:
-        """Take what a replica said and return what is answered, signed; nothing, where it attested.
+    def hear(self, data: bytes, *, of: str = "") -> bytes:
+        """Take what a replica said and return what is answered, signed; nothing, where it attested or showed something.
 
+        of: the replica at the other end of the connection, where that is known; it speaks for no other.
         Raises Corrupt or Denied for what is not its word, and what `Admission.attest` and `Admission.hear` raise: then
         nothing has changed, and nothing is answered.
         """
         message = open_message(data)
+        if of and message.replica != of:
+            raise Denied(f"{of} speaks for {message.replica}: refuse it")
         if isinstance(message, Attest):
             self.step(lambda it, now_s: it.attest(message, now_s=now_s))
+            return b""
+        if isinstance(message, Shown):
+            self.step(lambda it, _: it.shown(message))
             return b""
         step = self.step(lambda it, now_s: it.hear(message, now_s=now_s))
         return b"" if step.answer is None else sign_answer(self._keys, step.answer).to_json()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from taut.core.errors import Corrupt, Denied
-from taut.fleet.admission.messages import Answer, Attest, Beat
+from taut.fleet.admission.messages import Answer, Attest, Beat, Message, Shown
 from taut.ports.keys import Keys, PublicKey
 from taut.trust.signing import SignedStatement, sign_statement, verify_statement
 
@@ -27,7 +27,7 @@ MESSAGE_BYTES_MAX: Final = 64 * 1024
 _DOMAIN: Final = b"taut/replica\n"
 _HASH: Final = ec.ECDSA(hashes.SHA256())
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
-    kind.__name__: msgspec.json.Decoder(kind) for kind in (Attest, Beat)
+    kind.__name__: msgspec.json.Decoder(kind) for kind in (Attest, Beat, Shown)
 }
 
 
@@ -51,7 +51,7 @@ class ReplicaKey:
     def thumbprint(self) -> str:
         return thumbprint(self._public)
 
-    def sign(self, message: Attest | Beat) -> bytes:
+    def sign(self, message: Message) -> bytes:
         """Return the message as bytes that `open_message` believes. Raises Denied for one in another key's name."""
         if message.key != self.thumbprint:
             raise Denied(
@@ -62,7 +62,7 @@ class ReplicaKey:
         return msgspec.json.encode(_Signed(kind=kind, body=body, public=self._public, signature=signature))
 
 
-def open_message(data: bytes) -> Attest | Beat:
+def open_message(data: bytes) -> Message:
     """Return what a replica said, by the key that the message names. Whether that key may speak, admission knows.
 
     Raises Corrupt for what is no such message, Denied for one that its key did not sign.
@@ -72,7 +72,7 @@ def open_message(data: bytes) -> Attest | Beat:
     try:
         envelope = msgspec.json.decode(data, type=_Signed)
         public = load_der_public_key(envelope.public)
-        message: Attest | Beat = _DECODERS[envelope.kind].decode(envelope.body)
+        message: Message = _DECODERS[envelope.kind].decode(envelope.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise Corrupt(f"this is no message of a replica: {error}") from error
     if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name != "secp256r1":

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from taut.serving.gateway.admitted import Admitted, Leave
     from taut.serving.gateway.asgi import AsgiApp
     from taut.serving.gateway.compiled import Active, compile_snapshot
     from taut.serving.gateway.core import Gateway
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Active",
+    "Admitted",
     "AsgiApp",
     "FeatureProbe",
     "Gateway",
     "GatewayNode",
     "GatewayServer",
+    "Leave",
     "Reply",
     "World",
     "compile_snapshot",
@@ -31,11 +34,13 @@ __all__ = [
 
 _HOMES: Final = {
     "Active": "compiled",
+    "Admitted": "admitted",
     "AsgiApp": "asgi",
     "FeatureProbe": "feature_probe",
     "Gateway": "core",
     "GatewayNode": "node",
     "GatewayServer": "server",
+    "Leave": "admitted",
     "Reply": "replies",
     "World": "ticket",
     "compile_snapshot": "compiled",

@@ -7,7 +7,7 @@ answer. What needs no waiting runs to its end without a suspension; what does co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -17,10 +17,8 @@ from taut.core.errors import TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.gateway import pages, repository
 from taut.serving.gateway.answers import render, render_binary
-from taut.serving.gateway.begun import begin
 from taut.serving.gateway.bodies import inflated
 from taut.serving.gateway.cache import CacheKeys
-from taut.serving.gateway.callers import Callers
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
@@ -51,7 +49,8 @@ class Gateway:
 
     log: the prediction log. online: where features are looked up; None where no endpoint has any. statuses: HTTP
     status by error code. pool: runs batches that would hold the loop up. log_failure: hears of failures that are ours.
-    tracer: takes the spans of requests that are traced; None traces none.
+    tracer: takes the spans of requests that are traced; None traces none. barred: says why it may serve nothing at all, where
+    somebody stands before it who decides that.
     """
 
     def __init__(
@@ -83,11 +82,11 @@ class Gateway:
         self._guard: Guard | None = None
         self._in_flight = 0
         self.streams: Final = Streams()
-        self.callers: Final = Callers()
         self._turns: Final = Turns()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
         self.refused_snapshot = ""
+        self.barred: Callable[[], list[str]] = list
 
     @property
     def active(self) -> Active | None:
@@ -99,16 +98,15 @@ class Gateway:
 
     def install(self, active: Active) -> None:
         """Switch to a compiled snapshot: one assignment; requests that began before end with what they began with."""
-        self.callers.sweep()  # while no guard keeps a tally
-        guard = Guard(active, self.callers)
+        guard = Guard(active)
         for endpoint in active.endpoints.values():
             endpoint.settle()  # a model may have come or gone since it was compiled
             endpoint.meter = self.outcomes.meters.of(endpoint.name, endpoint.config.live.version)
             endpoint.turn = Turn(self._turns)
         self.outcomes.meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
-        self._log.seal_to(active.snapshot.log_key)
-        self._active, self._guard, self.refused_snapshot = active, guard, ""
+        self._active, self._guard = active, guard
+        self.refused_snapshot = ""
 
     def resettle(self, resident: Resident) -> None:
         """Hear that a model came into memory or left it."""
@@ -128,7 +126,7 @@ class Gateway:
         """Return why this gateway is not ready; nothing when it is."""
         active, refused = self._active, self.refused_snapshot
         reasons = pages.not_ready(active, self._log, self._online, self._now_us(), refused=refused)
-        return reasons + self.scoring.store_reasons() + pages.lane_reasons(active)
+        return self.barred() + reasons + self.scoring.store_reasons() + pages.lane_reasons(active)
 
     def endpoint_reasons(self) -> dict[str, tuple[str, ...]]:
         """Return why endpoints are not ready, beside the reasons of the whole gateway; those that are have none."""
@@ -191,8 +189,7 @@ class Gateway:
         if size is not None:
             return self._stream(ticket, endpoint, batch, size)
         if batch.count > endpoint.short_rows:
-            pending = self._slowly(ticket, endpoint, batch, caller)
-            return begin(pending) if endpoint.prompt else pending
+            return self._slowly(ticket, endpoint, batch, caller)
         features = NONE
         if endpoint.lookups:
             ticket.looked_ns = self._counter_ns()

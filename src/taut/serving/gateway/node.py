@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import structs
 
@@ -28,6 +28,7 @@ from taut.serving.snapshot import (
     ServingSnapshot,
     SnapshotStore,
     Subscriber,
+    Talk,
     TrustFile,
     open_snapshot,
 )
@@ -35,6 +36,21 @@ from taut.serving.tasks import end_task
 from taut.serving.workers import Fleet
 
 _LOADERS: Final = 2  # so that a worker that is long in coming does not keep the next model waiting
+
+
+class Switch(Protocol):
+    """Decides when what a snapshot brings may be enforced, and speaks with control about it over the stream."""
+
+    async def ready(self, snapshot: ServingSnapshot) -> None:
+        """Return once requests may begin under a snapshot that is loaded. Raises Conflict where they may not any more."""
+        ...
+
+    def installed(self) -> None:
+        """Requests begin under another snapshot from now on."""
+        ...
+
+    @property
+    def talk(self) -> Talk: ...
 
 
 class GatewayNode:
@@ -45,6 +61,7 @@ class GatewayNode:
     this process's control group, has.
     devices: on which its workers may run models.
     probe: looks at online features every few seconds, by the clock now_us; None where there are none.
+    switch: decides when a snapshot takes effect; None lets it at once.
     Guarantees: epochs never go back, also over restarts; a snapshot that cannot be served whole is refused with the
     reason, and the one before it serves on.
     """
@@ -63,8 +80,10 @@ class GatewayNode:
         devices: Devices = NO_DEVICES,
         probe: FeatureProbe | None = None,
         now_us: Callable[[], int] = lambda: 0,
+        switch: Switch | None = None,
     ) -> None:
         self._gateway: Final = gateway
+        self._switch: Final = switch
         self._memory_bytes: Final = model_memory_bytes or machine_memory_bytes() // 2
         self._stocking: Final = Stocking(
             home=home, fleet=fleet, heap=Heap(), devices=devices, machine=name.partition("@")[2]
@@ -110,8 +129,12 @@ class GatewayNode:
                     lambda: compile_snapshot(snapshot, home=self._home, before=before, stock=stock),
                 )
                 reasons = await self._look(snapshot)
+                if self._switch is not None:
+                    await self._switch.ready(snapshot)
                 self._gateway.install(active)
                 self._gateway.scoring.feature_reasons = reasons
+                if self._switch is not None:
+                    self._switch.installed()
                 await self._keep(data)
         except TautError as error:
             self._gateway.refused_snapshot = error.message
@@ -201,7 +224,6 @@ class GatewayNode:
             refusals=self._gateway.outcomes.refusals,
             reasons=reasons,
             endpoints=self._gateway.endpoint_reasons(),
-            callers=self._gateway.callers.reading(),
             meters=encode_reading(meters),
         )
 
@@ -209,8 +231,9 @@ class GatewayNode:
     async def following(self, path: Path) -> AsyncIterator[Subscriber]:
         """Follow control's stream at `path` for as long as the block lasts."""
         subscriber = Subscriber(
-            path, apply=self.apply, hello=self._hello, beat=self._beat, random=self._random
-        )
+            path, apply=self.apply, hello=self._hello, beat=self._beat, random=self._random,
+            talk=None if self._switch is None else self._switch.talk,
+        )  # fmt: skip
         tasks = [asyncio.create_task(subscriber.run()), asyncio.create_task(self._keep_looking())]
         try:
             yield subscriber

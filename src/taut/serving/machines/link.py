@@ -37,6 +37,15 @@ class _Left(Exception):
     """What was being done is for an epoch that is not the newest any more."""
 
 
+def carry(call: Call, gateway: str, data: bytes) -> list[tuple[str, bytes]]:
+    """Carry what a gateway says to admission in control, and bring back what it is told. Raises what the call raises."""
+    answer = call("fleet.admit", {"gateway": gateway, "word": base64.b64encode(data).decode()})
+    try:
+        return [(gateway, base64.b64decode(word, validate=True)) for word in answer["words"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt(f"control's answer to {gateway} is none: {error}") from error
+
+
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine says of itself. instance: of its home. url: of its data plane. gateways: how many run here."""
 

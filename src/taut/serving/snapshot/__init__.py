@@ -18,9 +18,9 @@ from taut.serving.snapshot.model import (
     open_snapshot,
     sign_snapshot,
 )
-from taut.serving.snapshot.publisher import GatewayState, MachineState, Publisher
+from taut.serving.snapshot.publisher import GatewayState, Heard, MachineState, Publisher
 from taut.serving.snapshot.store import SnapshotStore, TrustFile
-from taut.serving.snapshot.subscriber import Subscriber
+from taut.serving.snapshot.subscriber import Say, Subscriber, Talk
 from taut.serving.snapshot.wire import Ack, Beat, Hello
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "EndpointConfig",
     "GatewaySettings",
     "GatewayState",
+    "Heard",
     "Hello",
     "Machine",
     "MachineState",
@@ -40,12 +41,14 @@ __all__ = [
     "PreviousVersion",
     "Publisher",
     "Runtime",
+    "Say",
     "ServedModel",
     "ServingSnapshot",
     "SnapshotStore",
     "StaleAnswer",
     "StandIn",
     "Subscriber",
+    "Talk",
     "TrustFile",
     "open_snapshot",
     "sign_snapshot",

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,10 @@ from taut.serving.snapshot.wire import (
     Beat,
     Hello,
     Report,
+    Word,
     decode_report,
     frame,
+    frame_word,
     read_frame,
     socket_address,
 )
@@ -59,18 +62,30 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
     heard_s: float = 0.0
 
 
+Heard = Callable[[str, int, bytes], Iterable[tuple[str, bytes]]]
+"""Takes what a gateway (its name, its process) said to somebody else than the stream; returns what is to be told to which
+gateway. Raises nothing."""
+
+
+def nobody(_gateway: str, _pid: int, _data: bytes) -> Iterable[tuple[str, bytes]]:
+    """Nobody listens to what gateways say beside their reports."""
+    return ()
+
+
 class Publisher:
     """Listens on a Unix socket; one thread accepts, one a gateway listens to its reports. A context manager.
 
     Gateways of further machines are not connected here: a process of each machine follows (`follow`), is the publisher of its
     own gateways, and says what became of it (`hear`); they are waited for and shown as those that are.
+    heard: takes what gateways say beside their reports.
 
     Guarantees: a snapshot is on disk before any gateway has it; a gateway that connects gets the newest at once; one
     that does not take a frame within a second is dropped (it reconnects, and gets the newest).
     Not guaranteed: that a gateway applied it; `wait` says so.
     """
 
-    def __init__(self, store: SnapshotStore, path: Path) -> None:
+    def __init__(self, store: SnapshotStore, path: Path, *, heard: Heard = nobody) -> None:
+        self._heard: Final = heard
         self._store: Final = store
         self._path: Final = path
         self._changed: Final = threading.Condition()
@@ -107,8 +122,18 @@ class Publisher:
                 self._changed.notify_all()
                 connections = list(self._connections)
             for connection in connections:
-                self._send(connection, data)
+                self._send(connection, frame(data))
         return snapshot
+
+    def tell(self, gateway: str, data: bytes) -> None:
+        """Tell a gateway something that is no snapshot. One that is not connected here hears nothing."""
+        with self._sending:
+            with self._changed:
+                found = [
+                    one for one, state in self._connections.items() if state and state.gateway == gateway
+                ]
+            for connection in found:
+                self._send(connection, frame_word(data))
 
     def wait(self, epoch: int, *, timeout_s: float) -> tuple[GatewayState, ...]:
         """Wait until every connected gateway applied or refused `epoch`, or the time is over; return their states."""
@@ -244,13 +269,13 @@ class Publisher:
                 with self._changed:
                     self._connections[connection] = None
                 if self._newest is not None:
-                    self._send(connection, self._newest)
+                    self._send(connection, frame(self._newest))
             self._spawn(self._listen, "snapshot-reports", connection)
 
     def _send(self, connection: socket.socket, data: bytes) -> None:
         """Send a frame within the bound; drop the gateway otherwise."""
         try:
-            connection.sendall(frame(data))
+            connection.sendall(data)
         except OSError:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -258,7 +283,11 @@ class Publisher:
     def _listen(self, connection: socket.socket) -> None:
         try:
             while (data := read_frame(connection)) is not None:
-                self._hear(connection, decode_report(data))
+                report = decode_report(data)
+                if isinstance(report, Word):
+                    self._pass_on(connection, report.data)
+                else:
+                    self._hear(connection, report)
         except (Corrupt, OSError):
             pass  # gone, or speaking nonsense: dropped either way, and a gateway reconnects
         finally:
@@ -266,6 +295,14 @@ class Publisher:
                 self._connections.pop(connection, None)
                 self._changed.notify_all()
             connection.close()
+
+    def _pass_on(self, connection: socket.socket, data: bytes) -> None:
+        with self._changed:
+            state = self._connections.get(connection)
+        if state is None:
+            raise Corrupt("a gateway spoke before it said who it is")
+        for gateway, answer in self._heard(state.gateway, state.pid, data):
+            self.tell(gateway, answer)
 
     def _hear(self, connection: socket.socket, report: Report) -> None:
         now = time.monotonic()

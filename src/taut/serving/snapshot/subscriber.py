@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from taut.core.errors import Corrupt
 from taut.ports.world import Random
@@ -15,9 +15,11 @@ from taut.serving.snapshot.wire import (
     Ack,
     Beat,
     Hello,
+    Word,
     check_length,
     frame_report,
     socket_address,
+    word_in,
 )
 from taut.serving.tasks import end_task
 
@@ -27,11 +29,31 @@ _BEAT_S: Final = 1.0
 _UNREAD_BYTES: Final = 2**20
 
 
+Say = Callable[[bytes], None]
+
+
+class Talk(Protocol):
+    """Who else speaks over the stream, with somebody in control. Called on the loop's thread; raises nothing."""
+
+    def opened(self, say: Say) -> None:
+        """A connection is there. say: sends a word over it, and drops it once the connection is gone."""
+        ...
+
+    def due(self) -> None:
+        """A second has passed while connected."""
+        ...
+
+    def heard(self, data: bytes) -> None:
+        """A word came."""
+        ...
+
+
 class Subscriber:
     """Follows control's stream until cancelled; control may die and come back as it likes.
 
-    apply: takes a signed snapshot, switches to it or refuses it, never raises, and says what it did.
-    hello, beat: make the reports with what is true now.
+    apply: takes a signed snapshot, switches to it or refuses it, never raises, and says what it did. It is given one at a time,
+    always the newest: one that came and went while it worked on another is passed over.
+    hello, beat: make the reports with what is true now. talk: speaks over the same connection.
     """
 
     def __init__(
@@ -42,43 +64,62 @@ class Subscriber:
         hello: Callable[[], Hello],
         beat: Callable[[], Beat],
         random: Random,
+        talk: Talk | None = None,
     ) -> None:
         self._path: Final = path
         self._apply: Final = apply
         self._hello: Final = hello
         self._beat: Final = beat
         self._random: Final = random
-        self.connected = False
+        self._talk: Final = talk
+        self._newest: bytes | None = None
+        self._came: Final = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._writer is not None
 
     async def run(self) -> None:
         """Connect, follow, and after a loss connect again with backoff and jitter."""
+        applying = asyncio.create_task(self._apply_newest())
         pause_s = _FIRST_S
-        while True:
-            try:
-                with socket_address(self._path) as address:
-                    reader, writer = await asyncio.open_unix_connection(address)
-            except OSError:
-                await asyncio.sleep(pause_s * (0.5 + self._random.uniform()))
-                pause_s = min(_LAST_S, pause_s * 2)
-                continue
-            pause_s = _FIRST_S
-            try:
-                await self._follow(reader, writer)
-            finally:
-                self.connected = False
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+        try:
+            while True:
+                try:
+                    with socket_address(self._path) as address:
+                        reader, writer = await asyncio.open_unix_connection(address)
+                except OSError:
+                    await asyncio.sleep(pause_s * (0.5 + self._random.uniform()))
+                    pause_s = min(_LAST_S, pause_s * 2)
+                    continue
+                pause_s = _FIRST_S
+                try:
+                    await self._follow(reader, writer)
+                finally:
+                    self._writer = None
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+        finally:
+            await end_task(applying)
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         beats: asyncio.Task[None] | None = None
         try:
             writer.write(frame_report(self._hello()))
-            self.connected = True
+            self._writer = writer
+            if self._talk is not None:
+                self._talk.opened(lambda data: self._say(writer, data))
             beats = asyncio.create_task(self._send_beats(writer))
             while True:
                 data = await reader.readexactly(check_length(await reader.readexactly(LENGTH.size)))
-                writer.write(frame_report(await self._apply(data)))
+                word = word_in(data)
+                if word is None:
+                    self._newest = data
+                    self._came.set()
+                elif self._talk is not None:
+                    self._talk.heard(word)
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError, Corrupt):
             return  # control is gone, or speaks nonsense: connect again
@@ -86,8 +127,25 @@ class Subscriber:
             if beats is not None:
                 await end_task(beats)
 
+    async def _apply_newest(self) -> None:
+        """Apply what came last, beside the reading: words must be heard while a snapshot waits to be committed."""
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            data, self._newest = self._newest, None
+            if data is not None:
+                ack = await self._apply(data)
+                if self._writer is not None:
+                    self._writer.write(frame_report(ack))
+
     async def _send_beats(self, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
             if writer.transport.get_write_buffer_size() < _UNREAD_BYTES:  # else control does not read: no use
                 writer.write(frame_report(self._beat()))
             await asyncio.sleep(_BEAT_S)
+            if self._talk is not None:
+                self._talk.due()
+
+    def _say(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if not writer.is_closing() and writer.transport.get_write_buffer_size() < _UNREAD_BYTES:
+            writer.write(frame_report(Word(data=data)))

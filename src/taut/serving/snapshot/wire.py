@@ -16,6 +16,7 @@ from taut.core.errors import Corrupt, InvalidInput
 
 MAX_FRAME_BYTES: Final = 64 * 2**20
 LENGTH: Final = struct.Struct(">I")
+_WORD: Final = b"\0"  # a snapshot is JSON, and begins otherwise
 _PATH_BYTES: Final = 100  # a socket's address holds 104 to 108 bytes, by system
 
 
@@ -42,7 +43,6 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """A sign of life, every second or so, with counters since the gateway's start.
 
     reasons: why it is not ready. endpoints: why single endpoints are not, of one that may be ready itself.
-    callers: principal -> endpoint -> requests; who did not ask for a while is absent, and begins at nothing again.
     meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
     its figures and not the connection.
     """
@@ -54,16 +54,31 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     refusals: int
     reasons: tuple[str, ...] = ()
     endpoints: dict[str, tuple[str, ...]] = {}
-    callers: dict[str, dict[str, int]] = {}
     meters: msgspec.Raw = msgspec.Raw(b"null")
 
 
-Report = Hello | Ack | Beat
+class Word(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
+    """What a gateway says to somebody else in control, who reads it; the stream carries it."""
+
+    data: bytes
+
+
+Report = Hello | Ack | Beat | Word
 _DECODER: Final = msgspec.json.Decoder(Report)
 
 
 def frame(data: bytes) -> bytes:
     return LENGTH.pack(len(data)) + data
+
+
+def frame_word(data: bytes) -> bytes:
+    """Return the frame in which a gateway is told something that is no snapshot."""
+    return frame(_WORD + data)
+
+
+def word_in(data: bytes) -> bytes | None:
+    """Return what a frame tells a gateway where that is no snapshot."""
+    return data[len(_WORD) :] if data.startswith(_WORD) else None
 
 
 def frame_report(report: Report) -> bytes:

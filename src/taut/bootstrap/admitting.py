@@ -1,0 +1,144 @@
+"""Control's side of admission: the books of the fleet, and the gateways that come, speak and end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from taut.bootstrap.replicas import PROBING, artifacts_digest
+from taut.core.errors import TautError
+from taut.fleet.admission import AdmissionStore, Bundle, Letters, Pool, Reception, Terms, is_local
+from taut.fleet.log import ScaleLog
+from taut.ports.keys import Keys
+from taut.ports.records import Records
+from taut.ports.world import Clock, Ids, Random
+from taut.serving.snapshot import Machine, Publisher
+from taut.trust.identity import jws
+from taut.trust.ledger import Ledger
+
+if TYPE_CHECKING:
+    from taut.trust.identity import Identity
+
+POOL: Final = "gateway"
+_FIRST: Final = Bundle(epoch=0, policy="")
+_PROBE_S: Final = 60
+_RETURN_S: Final = 30.0  # after so long a machine that is silent has no part in anything any more
+_ACTOR: Final = "control"
+
+Failed = Callable[[str, BaseException], None]
+"""Called with what could not be done, and why."""
+
+
+class House(Protocol):
+    """What admission needs of an installation: rooms, how many gateways run here, and where else."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def ids(self) -> Ids: ...
+    @property
+    def random(self) -> Random: ...
+    @property
+    def records(self) -> Records: ...
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def gateways(self) -> int: ...
+    @property
+    def machines(self) -> tuple[Machine, ...]: ...
+    @property
+    def publisher(self) -> Publisher | None: ...
+
+
+class Admitting:
+    """Admits the gateways of one installation. Safe for threads.
+
+    failed: hears what could not be taken; who said it asks again within a second.
+    """
+
+    def __init__(self, house: House, *, failed: Failed) -> None:
+        self._house: Final = house
+        self._failed: Final = failed
+        self._said = ""
+        self._began_s: Final = house.clock.monotonic_s()
+        store = AdmissionStore(
+            records=house.records, ledger=house.ledger, keys=house.keys, clock=house.clock,
+            random=house.random, terms=Terms(pools=(_gateways(),)), bundle=_FIRST,
+        )  # fmt: skip
+        log = ScaleLog(
+            records=house.records, ledger=house.ledger, keys=house.keys, clock=house.clock, ids=house.ids
+        )  # fmt: skip
+        self.reception: Final = Reception(
+            store, pool=POOL, records=house.records, log=log,
+            trusted=lambda: house.keys.public_keys(purpose="admission"), credentials=self._credentials, runs=_runs,
+        )  # fmt: skip
+        self.reception.only({f"gateway-{number}" for number in range(house.gateways)}, of=is_local)
+        self._expect()
+
+    def heard(self, gateway: str, pid: int | None, data: bytes) -> Letters:
+        """Take what a gateway said and return what is to be told to whom. Raises nothing: what fails is said, once."""
+        try:
+            letters = self.reception.hear(gateway, pid, data)
+            self._said = ""
+        except TautError as error:
+            if self._said != error.message:
+                self._said = error.message
+                self._failed(f"what {gateway} said to admission could not be taken", error)
+            return []
+        return letters
+
+    def offer(self, epoch: int, policy: str) -> None:
+        """Have an epoch of policy prepared, where it is another policy, before anybody is given it."""
+        self._tell(self.reception.offer(epoch, policy))
+
+    def tick(self) -> None:
+        """Do what is due; called several times a second."""
+        self._expect()
+        self._tell(self.reception.tick())
+
+    def _expect(self) -> None:
+        n = self._house.gateways + sum(machine.gateways for machine in self._house.machines)
+        target = self.reception.store.state.targets.get(POOL)
+        if target is not None and self._house.clock.monotonic_s() - self._began_s < _RETURN_S:
+            n = max(n, target.n)  # machines of before may come back
+        self.reception.expect(n, reason="as many as taut up was told to run, on all machines", actor=_ACTOR)
+
+    def _tell(self, letters: Letters) -> None:
+        publisher = self._house.publisher
+        for gateway, data in letters:
+            if publisher is not None:
+                publisher.tell(gateway, data)
+
+    def _credentials(self) -> dict[str, str]:
+        """Return bearers for the probes of one replica, of a minute's life."""
+        data, now_s = self._house.identity.verifier_data(), int(self._house.clock.now().timestamp())
+        return {
+            who: jws.encode(
+                self._house.keys,
+                jws.Claims(
+                    iss=data.issuer, sub=principal.id, kind=principal.kind, aud=data.audience, roles=principal.roles,
+                    iat=now_s, exp=now_s + _PROBE_S, jti=self._house.ids.new("tok"),
+                ),
+            )
+            for who, principal in PROBING.items()
+        }  # fmt: skip
+
+
+def _gateways() -> Pool:
+    return Pool(name=POOL, artifacts=artifacts_digest(), quota=0, follows=True)
+
+
+def _runs(pid: int) -> bool:
+    """Tell whether a process of this machine lives; one that nobody has waited for yet is taken for one that does."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

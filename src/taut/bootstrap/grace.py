@@ -1,0 +1,57 @@
+"""What is left of a gateway's grace, kept for the process that takes its place while control is gone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from taut.serving.snapshot.store import write_atomically
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_EVERY_NS: Final = 60 * 10**9
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """boot: of this machine, since whose start the times count. grace_until_ns: by class of risk, monotonic."""
+
+    boot: str
+    grace_until_ns: dict[str, int]
+
+
+class GraceFile:
+    """Remembers until when a replica may go on by grace, on the machine's monotonic clock, which all its processes share.
+
+    Whoever can write here is the owner of the home, and could start any process anyway. After a reboot, or where the system does
+    not say that there was none, there is no grace.
+    """
+
+    def __init__(self, path: Path, *, boot: Path = _BOOT) -> None:
+        self._path: Final = path
+        self._written_ns = 0
+        try:
+            self._boot = boot.read_text().strip()
+        except OSError:
+            self._boot = ""
+
+    def read(self) -> dict[str, int]:
+        """Return what an earlier process kept, as far as it is not over."""
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return {}
+        if not self._boot or kept.boot != self._boot:
+            return {}
+        now_ns = time.monotonic_ns()
+        return {risk: until_ns for risk, until_ns in kept.grace_until_ns.items() if until_ns > now_ns}
+
+    def is_due(self) -> bool:
+        """Tell whether what is written is older than a minute, so that an earlier end costs no more than that."""
+        return time.monotonic_ns() - self._written_ns > _EVERY_NS
+
+    def keep(self, grace_until_ns: dict[str, int]) -> None:
+        """Raises Unavailable where the disk is full."""
+        self._written_ns = time.monotonic_ns()
+        write_atomically(self._path, msgspec.json.encode(_Kept(self._boot, grace_until_ns)))

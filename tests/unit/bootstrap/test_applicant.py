@@ -1,0 +1,299 @@
+"""A gateway and its admission, with everything but the processes: joining, policy in two phases, liars."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taut.adapters.world import SystemClock, SystemIds, SystemRandom
+from taut.bootstrap.applicant import Applicant, FloorFile
+from taut.bootstrap.grace import GraceFile
+from taut.core.errors import Conflict
+from taut.fleet.admission import AdmissionStore, Bundle, Pool, Reception, Stage, Terms
+from taut.fleet.admission import metadata as admission_tables
+from taut.fleet.log import ScaleLog
+from taut.fleet.log import metadata as log_tables
+from taut.serving.gateway import Gateway, Reply, compile_snapshot
+from taut.serving.snapshot import ServingSnapshot
+from taut.testing.records import memory_records
+from taut.testing.serving import DataPlane, open_gateway
+from taut.trust.ledger import Ledger
+from taut.trust.ledger import metadata as ledger_tables
+
+PATH = "/v1/predict/delay"
+FORBID = 'forbid(principal == Principal::"nobody", action, resource);'
+
+
+class Said:
+    """What a gateway said of itself."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def info(self, event: str, **_fields: Any) -> None:
+        self.events.append(event)
+
+    def warning(self, event: str, **_fields: Any) -> None:
+        self.events.append(event)
+
+
+class Fleet:
+    """Admission, and gateways that are connected to it without sockets."""
+
+    def __init__(self, plane: DataPlane, home: Path, records: Any) -> None:
+        self.plane, self.home, keys, clock = plane, home, plane.keys, SystemClock()
+        ledger = Ledger(records, keys, clock, SystemIds(), origin="test")
+        pool = Pool(name="gateway", artifacts="sha256:a", quota=0, follows=True)
+        self.store = AdmissionStore(
+            records=records, ledger=ledger, keys=keys, clock=clock, random=SystemRandom(),
+            terms=Terms(pools=(pool,), ttl_s=600.0, patience_s=600.0, prepare_s=900.0), bundle=Bundle(epoch=0, policy=""),
+        )  # fmt: skip
+        log = ScaleLog(records=records, ledger=ledger, keys=keys, clock=clock, ids=SystemIds())
+        self.reception = Reception(
+            self.store, pool="gateway", records=records, log=log, runs=lambda _pid: True, credentials=self.credentials,
+            trusted=lambda: keys.public_keys(purpose="admission"),
+        )  # fmt: skip
+        self.reception.expect(2, reason="test", actor="test")
+        self.connected: dict[str, Applicant] = {}
+
+    def credentials(self) -> dict[str, str]:
+        return {
+            "insider": self.plane.token("probe-insider", jti="t2"),
+            "stranger": self.plane.token("probe-stranger", roles=(), jti="t3"),
+        }
+
+    def connect(self, name: str, applicant: Applicant, pid: int) -> None:
+        self.connected[name] = applicant
+        loop = asyncio.get_running_loop()
+
+        def say(data: bytes) -> None:
+            loop.call_soon(lambda: self.tell(self.reception.hear(name, pid, data)))
+
+        applicant.opened(say)
+
+    def tell(self, letters: list[tuple[str, bytes]]) -> None:
+        for name, data in letters:
+            if name in self.connected:
+                self.connected[name].heard(data)
+
+    def stage(self, name: str = "gateway-0") -> Stage:
+        return self.store.state.members[name].stage
+
+
+class Seated:
+    """A gateway with an endpoint, and its applicant."""
+
+    def __init__(self, fleet: Fleet, gateway: Gateway, name: str = "gateway-0", inner: Any = None) -> None:
+        self.fleet, self.gateway, self.name, self.said = fleet, gateway, name, Said()
+        self.over = asyncio.Event()
+        serving = fleet.home / "serving"
+        self.applicant = Applicant(
+            gateway, inner or gateway, artifacts="sha256:a", floor=FloorFile(serving / f"{name}.floor"),
+            grace=GraceFile(serving / f"{name}.grace"), said=self.said, ended=self.over.set,
+        )  # fmt: skip
+
+    def install(self, snapshot: ServingSnapshot) -> None:
+        self.gateway.install(compile_snapshot(snapshot, home=self.fleet.plane.home, before=None))
+        self.applicant.installed()
+
+    def status(self) -> int:
+        found = self.applicant.door.answer("POST", PATH, [], b"{}")
+        assert isinstance(found, Reply)
+        return found.status
+
+
+@contextmanager
+def open_fleet(plane: DataPlane) -> Iterator[Fleet]:
+    records = memory_records(ledger_tables, log_tables, admission_tables)
+    try:
+        yield Fleet(plane, plane.home, records)
+    finally:
+        records.close()
+
+
+@pytest.fixture
+def fleet(plane: DataPlane) -> Iterator[Fleet]:
+    with open_fleet(plane) as opened:
+        yield opened
+
+
+@pytest.fixture
+def gateway(plane: DataPlane) -> Iterator[Gateway]:
+    with open_gateway(plane.home, SystemRandom()) as made:
+        yield made
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60.0):
+            await story()
+
+    asyncio.run(bounded())
+
+
+async def _settled(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_a_gateway_is_refused_until_it_is_admitted_and_joins_by_its_real_port(
+    fleet: Fleet, gateway: Gateway, plane: DataPlane
+) -> None:
+    async def story() -> None:
+        seated = Seated(fleet, gateway)
+        snapshot = plane.snapshot(plane.endpoint())
+        seated.install(snapshot)
+        assert seated.status() == 503
+        fleet.tell(fleet.reception.offer(snapshot.epoch, snapshot.policy_digest))
+
+        fleet.connect("gateway-0", seated.applicant, 1)
+        assert seated.status() == 503
+        await seated.applicant.admitted.wait()
+
+        assert (seated.status(), fleet.stage()) == (401, Stage.ADMITTED)  # the guard's own refusal
+        assert seated.applicant.incarnation == 1
+
+    run(story)
+
+
+def test_a_policy_takes_effect_when_it_is_committed_and_not_before(
+    fleet: Fleet, gateway: Gateway, plane: DataPlane
+) -> None:
+    async def story() -> None:
+        with open_gateway(plane.home, SystemRandom()) as second_gateway:
+            first, second = Seated(fleet, gateway), Seated(fleet, second_gateway, "gateway-1")
+            before, after = (
+                plane.snapshot(plane.endpoint()),
+                plane.snapshot(plane.endpoint(), policy=FORBID),
+            )
+            fleet.tell(fleet.reception.offer(before.epoch, before.policy_digest))
+            for pid, one in enumerate((first, second), start=1):
+                one.install(before)
+                fleet.connect(one.name, one.applicant, pid)
+                await one.applicant.admitted.wait()
+            fleet.tell(fleet.reception.offer(after.epoch, after.policy_digest))
+
+            held = asyncio.create_task(first.applicant.ready(after))
+            await _settled(lambda: after.epoch in fleet.store.state.members["gateway-0"].proved)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not held.done()
+            assert fleet.store.state.epochs.floor == before.epoch
+            assert (first.status(), second.status()) == (401, 401)
+
+            other = asyncio.create_task(second.applicant.ready(after))
+            await asyncio.gather(held, other)
+            assert fleet.store.state.epochs.floor == after.epoch
+            assert (first.status(), second.status()) == (
+                401,
+                401,
+            )  # until it is installed, by the lease of before
+            first.install(after)
+            second.install(after)
+            assert (first.status(), second.status()) == (401, 401)
+
+            second.gateway.install(compile_snapshot(before, home=plane.home, before=None))
+            second.applicant.due()
+            assert second.status() == 503
+            assert f"policy epoch {after.epoch} is committed" in second.gateway.reasons()[0]
+
+    run(story)
+
+
+def test_a_policy_that_is_withdrawn_is_never_enforced(
+    fleet: Fleet, gateway: Gateway, plane: DataPlane
+) -> None:
+    async def story() -> None:
+        with open_gateway(plane.home, SystemRandom()) as second_gateway:
+            first, second = Seated(fleet, gateway), Seated(fleet, second_gateway, "gateway-1")
+            before, after = (
+                plane.snapshot(plane.endpoint()),
+                plane.snapshot(plane.endpoint(), policy=FORBID),
+            )
+            fleet.tell(fleet.reception.offer(before.epoch, before.policy_digest))
+            for pid, one in enumerate((first, second), start=1):
+                one.install(before)
+                fleet.connect(one.name, one.applicant, pid)
+                await one.applicant.admitted.wait()
+            fleet.tell(fleet.reception.offer(after.epoch, after.policy_digest))
+            held = asyncio.create_task(first.applicant.ready(after))
+            await _settled(lambda: after.epoch in fleet.store.state.members["gateway-0"].proved)
+
+            fleet.tell(fleet.reception.offer(after.epoch + 1, before.policy_digest))
+
+            with pytest.raises(Conflict, match="withdrawn"):
+                await held
+            assert first.status() == 401
+
+    run(story)
+
+
+class Open:
+    """A planted fault: it lets everybody in."""
+
+    max_body_bytes = 2**20
+
+    def answer(self, *_: Any) -> Reply:
+        return Reply(200, b"content-type: application/json\r\n", b"{}")
+
+    def turn_away(self, *_: Any) -> None:
+        return None
+
+    def refuse(self, *_: Any, **_more: Any) -> Reply:
+        return self.answer()
+
+
+def test_a_gateway_that_lets_everybody_in_is_never_admitted(
+    fleet: Fleet, gateway: Gateway, plane: DataPlane
+) -> None:
+    async def story() -> None:
+        seated = Seated(fleet, gateway, inner=Open())
+        snapshot = plane.snapshot(plane.endpoint())
+        seated.install(snapshot)
+        fleet.tell(fleet.reception.offer(snapshot.epoch, snapshot.policy_digest))
+
+        fleet.connect("gateway-0", seated.applicant, 1)
+        await seated.over.wait()
+
+        assert fleet.stage() is Stage.QUARANTINED
+        reason = fleet.store.state.members["gateway-0"].reason
+        assert "must_block" in reason
+        assert "tenant_isolation" in reason
+        assert not seated.applicant.admitted.is_set()
+
+    run(story)
+
+
+def test_what_is_left_of_grace_is_for_the_next_process_and_ends_with_the_first_word_of_control(
+    fleet: Fleet, gateway: Gateway, plane: DataPlane
+) -> None:
+    async def story() -> None:
+        first = Seated(fleet, gateway)
+        snapshot = plane.snapshot(plane.endpoint())
+        first.install(snapshot)
+        first.applicant.resume()
+        assert first.status() == 503  # nothing was left
+        fleet.tell(fleet.reception.offer(snapshot.epoch, snapshot.policy_digest))
+        fleet.connect("gateway-0", first.applicant, 1)
+        await first.applicant.admitted.wait()
+        first.applicant.close()
+
+        second = Seated(fleet, gateway)
+        assert second.status() == 503
+        second.applicant.resume()
+        assert (second.status(), second.applicant.door.degraded) == (401, True)
+
+        fleet.reception.revoke("gateway-0")
+        fleet.connect("gateway-0", second.applicant, 1)
+        await _settled(lambda: second.status() == 503)
+        second.applicant.resume()
+        assert second.status() == 503
+        elsewhere = GraceFile(fleet.home / "serving" / "gateway-0.grace", boot=fleet.home / "no-such-file")
+        assert elsewhere.read() == {}
+
+    run(story)
