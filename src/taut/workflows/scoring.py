@@ -38,6 +38,7 @@ from taut.serving.batch import (
     write_chunk,
 )
 from taut.workflows.rooms import Rooms
+from taut.workflows.windows import Windows
 
 Progress = Callable[[str, float | None], None]
 
@@ -146,20 +147,20 @@ class Scoring:
         return {name: str(path) for name, path in found.items()}
 
     def _source(self) -> Callable[[int], Prepared]:
-        """Open the snapshot and the feature sets, each verified, and return what prepares a chunk of them.
+        """Open the snapshot and the feature sets, and return what prepares a chunk of them.
 
-        Called in the feeder's thread: the job starts meanwhile.
+        Called in the feeder's thread: the job starts meanwhile, and is not kept from the processor by a check of all files.
         """
         loaded = self._rooms.features.loaded(self._features)
         wanted = dict.fromkeys([*self._keys, *(column.name for column in self._needs.columns)])
         if self._event_time is not None:
             wanted.setdefault(self._event_time)
-        rows = self._rooms.data.scan(self._snapshot, row_ids=True).select(ROW_ID, *wanted)
-        return lambda number: self._prepared(rows, loaded, number)
+        windows = Windows(self._rooms.tables, self._rooms.data.manifest(self._snapshot), tuple(wanted))
+        return lambda number: self._prepared(windows, loaded, number)
 
-    def _prepared(self, rows: pl.LazyFrame, loaded: LoadedFeatures, number: int) -> Prepared:
+    def _prepared(self, windows: Windows, loaded: LoadedFeatures, number: int) -> Prepared:
         """Read a chunk's rows, join what was known at each row's time, and set apart those that do not fit."""
-        frame = rows.slice(number * self._chunk_rows, self._chunk_rows).collect()
+        frame = windows.rows(number * self._chunk_rows, self._chunk_rows)
         if self._features and self._event_time is not None:
             frame = loaded.join(frame, self._event_time)
         fit, unfit = self._needs.split(frame)

@@ -319,3 +319,25 @@ def test_a_pickle_in_an_answer_is_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([dt.date(2020, 1, 1)], dtype=object), allow_pickle=True)
     with pytest.raises(InvalidInput, match="no readable answer"):
         read_answer(tmp_path / "a.npy", 1)
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-0.2, 1.2) | st.just(math.nan) | st.just(math.inf), min_size=2, max_size=2),
+        min_size=1,
+        max_size=20,
+    )
+)
+@settings(deadline=None, max_examples=60)
+def test_two_classes_are_judged_row_by_row_as_any_number_is(rows: list[list[float]]) -> None:
+    three = msgspec.structs.replace(matrix_signature(1), classes=(0, 1, 2))
+    tensor = np.array([[*row] for row in rows])
+
+    (label, probability), answered = answer_columns(matrix_signature(1), tensor)
+    (label_of_three, _, second, _), answered_of_three = answer_columns(
+        three, np.column_stack([tensor, np.zeros(len(rows))])
+    )
+
+    assert answered.tolist() == answered_of_three.tolist()
+    assert label.filter(answered).to_list() == label_of_three.filter(answered).to_list()
+    assert probability.to_numpy().tobytes() == second.to_numpy().tobytes()

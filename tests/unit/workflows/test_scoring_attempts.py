@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +19,7 @@ from taut.core.refs import VersionRef
 from taut.core.schema import Column, DType, Schema
 from taut.lifecycle.batch import Chunk, Results, metadata
 from taut.ports.jobs import JobEnd, JobResult, Progress, Task
-from taut.ports.tables import ROW_ID
+from taut.ports.tables import ROW_ID, TableManifest
 from taut.serving.batch import REASONS, answer_schema
 from taut.testing.jobs import InlineJobs
 from taut.testing.records import memory_records
@@ -93,10 +93,7 @@ class House:
         self.manifest = self.tables.write([frame], schema=INPUTS, first_row_id=0)
         self.model = matrix_model(2)
         self.registry = SimpleNamespace(signature=lambda _ref: SIGNATURE, load=self._load)
-        self.data = SimpleNamespace(
-            manifest=lambda _ref: self.manifest,
-            scan=lambda _ref, *, row_ids: self.tables.scan(self.manifest, row_ids=row_ids),
-        )
+        self.data = SimpleNamespace(manifest=lambda _ref: self.manifest)
         self.features = SimpleNamespace(loaded=lambda _features: None)
 
     def _load(self, _ref: VersionRef, *, to_serve: bool) -> Any:
@@ -203,11 +200,14 @@ def test_what_cannot_be_read_ends_the_attempt_with_its_own_words(folder: Path) -
 def test_a_fault_while_chunks_are_prepared_ends_the_job_and_is_told(folder: Path) -> None:
     house = House(folder, MortalJobs())
 
-    def broken(_ref: VersionRef, *, row_ids: bool) -> pl.LazyFrame:
-        scan = house.tables.scan(house.manifest, row_ids=row_ids)
-        return scan.with_columns(x1=pl.col("x1").map_elements(_fail_late, return_dtype=pl.Float64))
+    class Broken(ParquetTables):
+        def scan(
+            self, manifest: TableManifest, *, columns: Iterable[str] | None = None, row_ids: bool = False
+        ) -> pl.LazyFrame:
+            scan = super().scan(manifest, columns=columns, row_ids=row_ids)
+            return scan.with_columns(x1=pl.col("x1").map_elements(_fail_late, return_dtype=pl.Float64))
 
-    house.data.scan = broken
+    house.tables = Broken(LocalBlobs(folder / "blobs"))
     with pytest.raises(ValueError, match="planted"):
         house.score()
     assert len(house.results.chunks("w")) < ROWS // CHUNK

@@ -57,7 +57,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         A float NaN is null, as in a request; infinities are no numbers there.
         """
         tests = self._tests()
-        if not tests:
+        if not self._any(frame):
             return frame, frame.clear().with_columns(pl.lit("").alias(REASONS))
         # a null makes most questions null, which is neither yes nor no: it would drop the row
         bad = frame.select(pl.any_horizontal(test.fill_null(False) for _, test in tests)).to_series()
@@ -66,6 +66,13 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
         said = [pl.when(test).then(pl.lit(reason)) for reason, test in tests]
         why = pl.concat_str(said, separator="; ", ignore_nulls=True).alias(REASONS)
         return frame.filter(~bad), frame.filter(bad).with_columns(why)
+
+    def _any(self, frame: pl.DataFrame) -> bool:
+        """Whether any row cannot be scored, by one question a column: most chunks have none, and need no reasons."""
+        asked = [_asked_of(column, fp32=self.matrix) for column in (*self.columns, *self.features)]
+        if self.event_time is not None:
+            asked.append(pl.col(self.event_time).is_null())
+        return any(frame.select(one.any().alias(str(at)) for at, one in enumerate(asked)).row(0))
 
     def _tests(self) -> list[tuple[str, pl.Expr]]:
         """What must not be, with what is said of a row where it is."""
@@ -99,6 +106,16 @@ def needs_of(signature: ModelSignature, *, event_time: str | None) -> Needs:
 
 def _carries(found: DType, wanted: DType) -> bool:
     return found is wanted or (found is DType.INT and wanted is DType.FLOAT)
+
+
+def _asked_of(column: Column, *, fp32: bool) -> pl.Expr:
+    """Return whether any of a column's tests holds of a row, never null: what FP32 cannot hold becomes infinite in it."""
+    value = pl.col(column.name)
+    if column.dtype is not DType.FLOAT:
+        return pl.lit(False) if column.nullable else value.is_null()
+    held = value.cast(pl.Float64).cast(pl.Float32) if fp32 else value.cast(pl.Float64)
+    bad = held.is_infinite() if column.nullable else ~held.is_finite()
+    return bad.fill_null(not column.nullable)
 
 
 def _tests_of(what: str, column: Column, *, fp32: bool) -> Sequence[tuple[str, pl.Expr]]:
