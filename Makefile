@@ -19,7 +19,7 @@ endif
 INSTALL := $(call install,$(PY))
 INSTALL_BENCH := $(call install,$(BENCH)/bin/python)
 
-.PHONY: help run test check bench crash format lock clean
+.PHONY: help run test check bench crash sbom format lock clean
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -77,6 +77,9 @@ bench: $(BENCH)/bench.stamp $(if $(ONLY),$(if $(filter rivals,$(ONLY)),$(RIVAL_S
 
 crash: $(VENV)/dev.stamp ## kill -9 at every edge, not only at a sample: a line each, a quarter of an hour to a half
 	TAUT_CRASH=all $(PY) -m pytest -n $(TESTERS) --dist loadgroup -v -m crash
+
+sbom: $(VENV)/base.stamp ## the bill of materials of taut itself, CycloneDX 1.6, from the lock: build/taut.cdx.json
+	@$(PY) tools/sbom build/taut.cdx.json
 
 format: $(VENV)/dev.stamp ## format and sort in place
 	$(VENV)/bin/ruff format .

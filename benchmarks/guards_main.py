@@ -29,6 +29,7 @@ from taut.entrypoints.errors import DATA_PLANE
 from taut.entrypoints.gateway_main import start_zygote
 from taut.serving.gateway import Gateway, GatewayNode, GatewayServer, Reply, World
 from taut.serving.gateway.answers import render
+from taut.serving.gateway.begun import begin
 from taut.serving.gateway.guard import DEFAULT_PRIORITY, Caller, Session
 from taut.serving.gateway.replies import JSON
 from taut.serving.gateway.ticket import Ticket
@@ -66,7 +67,8 @@ class Unguarded:
                 "", time.time_ns() // 1000, now_ns, now_ns, active, route, session=_NOBODY, caller=_ANYBODY,
                 deadline_ns=now_ns + _DEADLINE_NS,
             )  # fmt: skip
-            return self._later(ticket, request)
+            later = self._later(ticket, request)
+            return begin(later) if endpoint.prompt else later
         outputs = endpoint.live.score(request.batch, ())
         return Reply(
             200, JSON, render("v2", endpoint, endpoint.live.served, outputs, "", request.id, request.outputs)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from taut.testing.brokers import free_port
+from taut.testing.ports import free_ports
 
 _PACKAGES = ("softhsm2", "libsofthsm2")
 
@@ -107,7 +107,7 @@ def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bao]:
     assert found.origin is not None
     program = Path(found.origin).parent / "bin" / "bao"
     folder = tmp_path_factory.mktemp("bao")
-    url, token = f"http://127.0.0.1:{free_port()}", "root-" + secrets.token_hex(8)
+    url, token = f"http://127.0.0.1:{free_ports()}", "root-" + secrets.token_hex(8)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [program, "server", "-dev", "-dev-no-store-token", f"-dev-root-token-id={token}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import socket
 import ssl
@@ -14,9 +15,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 
+from processes import LINGER_S
 from taut.trust.tls import Issued, create_authority, issue_client, issue_server
 
 HOSTS = ("localhost", "127.0.0.1")
@@ -92,7 +95,7 @@ class TlsLoad:
     """Clients that ask without pause. kept: on one connection each; fresh: on a new one for each request.
 
     answered: request ids of 200; serials: what fresh connections were shown, with when; refused: statuses; broken: what
-    went wrong on the wire.
+    went wrong on the wire; late: with requests that a busy machine sent later than a gateway that ends waits for them.
     """
 
     def __init__(
@@ -105,6 +108,8 @@ class TlsLoad:
         self.serials: list[tuple[float, str]] = []
         self.refused: list[tuple[int, bytes]] = []
         self.broken: list[str] = []
+        self.late: list[str] = []
+        self._asked_s: WeakKeyDictionary[http.client.HTTPSConnection, float] = WeakKeyDictionary()
         self.connections = 0
         self._stop = threading.Event()
         runs = [self._keep] * kept + [self._renew] * fresh
@@ -121,7 +126,7 @@ class TlsLoad:
             thread.join(timeout=20)
             assert not thread.is_alive()
 
-    def more(self, count: int = 60, *, within_s: float = 20.0) -> None:
+    def more(self, count: int = 60, *, within_s: float = 45.0) -> None:
         """Return when so many further requests were answered, and a fresh connection was shown something."""
         goal, shown, deadline = len(self.answered) + count, len(self.serials), time.monotonic() + within_s
         while len(self.answered) < goal or len(self.serials) <= shown:
@@ -135,7 +140,7 @@ class TlsLoad:
 
     def _open(self) -> http.client.HTTPSConnection:
         self.connections += 1
-        return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._context(), timeout=10)
+        return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._context(), timeout=30)
 
     def _keep(self) -> None:
         connection = self._open()
@@ -157,13 +162,16 @@ class TlsLoad:
             connection.close()
 
     def _ask(self, connection: http.client.HTTPSConnection) -> bool:
+        before_s, asked_s = self._asked_s.get(connection, time.monotonic()), math.inf
         try:
             connection.request("POST", self._path, self._body, self._headers)
+            self._asked_s[connection] = asked_s = time.monotonic()
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
             if not self._stop.is_set():
-                self.broken.append(f"{type(error).__name__}: {error}")
+                paused_s = min(asked_s, time.monotonic()) - before_s
+                (self.broken if paused_s < LINGER_S else self.late).append(f"{type(error).__name__}: {error}")
             return False
         if response.status == 200:
             self.answered.append(json.loads(body)["request_id"])

@@ -7,6 +7,8 @@ import socket
 import threading
 from types import TracebackType
 
+from taut.testing.ports import free_ports
+
 
 class Door:
     """Passes connections on from a port of 127.0.0.1 to `port` of `host` while it is open.
@@ -19,14 +21,12 @@ class Door:
         self._guard = threading.Lock()
         self._passing: set[socket.socket] = set()
         self._listener: socket.socket | None = None
-        self.port = 0
+        self.port = free_ports()
         self.open()
 
     def open(self) -> None:
         """Listen, on the same port each time."""
-        listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = listener.getsockname()[1]
-        self._listener = listener
+        self._listener = listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def shut(self) -> None:

@@ -21,7 +21,7 @@ import httpx
 
 from taut.entrypoints.children import alive
 from taut.entrypoints.cli import run
-from taut.entrypoints.listening import listen_anywhere
+from taut.testing.ports import free_ports
 
 Json = dict[str, Any]
 
@@ -309,14 +309,8 @@ def until(condition: Callable[[], bool], *, within_s: float = 30.0, said: Callab
         time.sleep(0.02)
 
 
-def free_ports() -> int:
-    """A port that is free, with the next two; whoever takes one meanwhile fails the test loudly."""
-    with listen_anywhere("127.0.0.1") as listener:
-        return int(listener.getsockname()[1])
-
-
 def logged_ids(home: Path) -> set[str]:
     """Request ids of the prediction log."""
     from taut.serving.predictions import PredictionReader
 
-    return {record.request_id for record in PredictionReader(home / "log" / "predictions").records()}
+    return set(PredictionReader(home / "log" / "predictions").ids())

@@ -8,7 +8,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.serving.predictions import PredictionReader
 from taut.serving.rpc.messages import HEALTH, INFERENCE, Messages
 from taut.serving.snapshot import EndpointConfig
+from taut.testing.ports import free_ports
 from taut.testing.serving import (
     DataPlane,
     GatewayProcess,
@@ -60,8 +60,7 @@ class Plane(NamedTuple):
 @contextmanager
 def rpc_process(home: Path, gateways_port: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Run the gRPC process on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port = int(one.getsockname()[1])
+    port = free_ports()
     ready, told = os.pipe()
     command = [
         sys.executable, "-m", "taut.entrypoints.grpc_main", "--port", str(port), "--gateways-port", str(gateways_port),

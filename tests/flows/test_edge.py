@@ -14,7 +14,7 @@ import pytest
 from installation import ORDER, Installation, Json, until
 from runner import ALONE, device_environ, document, run_alone, serving
 
-from taut.serving.predictions import PredictionReader
+from taut.bootstrap.platform import open_platform
 
 OFFLINE = ("unshare", "--user", "--map-root-user", "--net")
 """A network of its own, with nothing in it."""
@@ -51,9 +51,8 @@ def test_a_bundle_answers_alone_what_the_platform_answers(
 ) -> None:
     shop, bundle, told = exported
     said = shop("predict", "late", "--data", json.dumps(ORDER))["predictions"]
-    waiting = (
-        next(iter(PredictionReader(shop.home / "log" / "predictions").records())).features[0][0].values[0]
-    )
+    with open_platform(shop.home, environ=shop.whole_environ()) as platform:
+        waiting = next(iter(platform.predictions.records())).features[0][0].values[0]
     trust = ("--fingerprint", told["fingerprints"][0])
 
     proved = document(run_alone(bundle, "verify", *trust, within=OFFLINE))

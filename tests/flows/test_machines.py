@@ -107,10 +107,7 @@ def test_kill_9_of_each_process_of_both_sides_loses_no_record(first: Up, second:
 
     until(lambda: set(answered[:6]) <= logged_ids(first.installation.home), said=second.said)
     assert "late@2" in str(first.installation("why", answered[0]))
-    ids = [
-        record.request_id
-        for record in PredictionReader(first.installation.home / "log" / "predictions").records()
-    ]
+    ids = list(PredictionReader(first.installation.home / "log" / "predictions").ids())
     assert len(ids) == len(set(ids))
     assert not list((second.installation.home / "log" / "predictions").glob("*.closed"))
 

@@ -51,9 +51,7 @@ class Bench:
         fresh.replace(self.file)  # workers read it at any time
 
     async def open(self, *, pause_s: float = 0.2, **settings: Any) -> WorkerModel:
-        made = LaneSettings(
-            hang_s=0.8, latency_s=1.0, profile="throughput", device_pause_s=pause_s, **settings
-        )
+        made = LaneSettings(latency_s=1.0, profile="throughput", device_pause_s=pause_s, **settings)
         loop = asyncio.get_running_loop()
         open_ = self.fleet.open
         return await loop.run_in_executor(None, lambda: open_("m", "m@1", MODEL, ORDER, made, timeout_s=30))
@@ -71,14 +69,14 @@ async def bench(folder: Path) -> AsyncIterator[Bench]:
 async def ask(model: WorkerModel, rows: int = 1) -> bool:
     """Return whether the answer is the one that the CPU of this process gives."""
     feed = {"input": np.arange(3 * rows, dtype=np.float32).reshape(rows, 3) / 10}
-    deadline_s = asyncio.get_running_loop().time() + 10
+    deadline_s = asyncio.get_running_loop().time() + 30
     found = await model.lane.run(feed, rows, deadline_s=deadline_s, priority=5, caller="a")
     return bool(np.allclose(found, load(MODEL, SIGNATURE).raw(feed), atol=1e-6))
 
 
 async def until(holds: Callable[[], bool], model: WorkerModel) -> None:
     """Ask until something holds; every answer must be right."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(40):
         while not holds():
             assert await ask(model)
             await asyncio.sleep(0.02)

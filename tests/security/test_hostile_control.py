@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 from attacker import connect, hear, push, resident_bytes, say, says_well, sockets, until
 
+from taut.testing.ports import free_ports
+
 pytestmark = [
     pytest.mark.xdist_group("hostile-control"),
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc"),
@@ -36,16 +38,11 @@ class Control(NamedTuple):
         return says_well(self.port, LIVE)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     home = tmp_path_factory.mktemp("control") / "home"
     home.mkdir(mode=0o700)
-    port, log = free_port(), home / "control.log"
+    port, log = free_ports(), home / "control.log"
     ready, told = os.pipe()
     command = [
         sys.executable,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from attacker import connect, hear, post, push, resident_bytes, says_well, socke
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
 from taut.serving.rpc.messages import HEALTH, INFERENCE, Messages
+from taut.testing.ports import free_ports
 from taut.testing.serving import DataPlane, GatewayProcess
 
 pytestmark = [
@@ -73,8 +73,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     home = tmp_path_factory.mktemp("hostile-grpc")
     plane = DataPlane(home, FileKeys(home / "keys", random=SystemRandom()))
     plane.issue(plane.endpoint())
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port = int(one.getsockname()[1])
+    port = free_ports()
     ready, told = os.pipe()
     with GatewayProcess(home) as gateway, (home / "grpc.log").open("wb") as log:
         gateway.start()

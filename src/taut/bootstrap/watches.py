@@ -8,18 +8,48 @@ from typing import TYPE_CHECKING, Final
 from taut.bootstrap.people import House
 
 if TYPE_CHECKING:
-    from taut.trust.findings import Findings
+    from taut.trust.findings import Findings, Hear
+    from taut.trust.notices import Denials
+    from taut.workflows.abuse import Lookout
+    from taut.workflows.rooms import Rooms
 
 
 class Watches:
-    """What looks on while others work, and where it keeps what it finds. Each room is made on first use."""
+    """What looks on while others work, and where it keeps what it finds. Each room is made on first use.
 
-    def __init__(self, house: House) -> None:
+    hear: what follows from a finding.
+    """
+
+    def __init__(self, house: House, *, hear: Hear) -> None:
         self._house: Final = house
+        self._hear: Final = hear
 
     @cached_property
     def findings(self) -> Findings:
         from taut.trust.findings import Findings
 
         house = self._house
-        return Findings(house.records, house.ledger, house.clock, house.ids)
+        return Findings(house.records, house.ledger, house.clock, house.ids, hear=self._hear)
+
+    @cached_property
+    def denials(self) -> Denials:
+        from taut.trust.notices import Denials
+
+        house = self._house
+        return Denials(house.records, house.ledger, house.clock)
+
+    def lookout(self, rooms: Rooms) -> Lookout:
+        """Return what reads the prediction log for abuse; it begins anew each time."""
+        from taut.workflows.abuse import Lookout
+
+        return Lookout(rooms, self.findings, group_of=lambda principal: made_by(rooms, principal))
+
+
+def made_by(rooms: Rooms, principal: str) -> str:
+    """Return the group of those whom the same one enrolled; nothing for a principal who is not known any more."""
+    from taut.core.errors import NotFound
+
+    try:
+        return f"enrolled-by:{rooms.identity.principal(principal).created_by}"
+    except NotFound:
+        return ""

@@ -20,6 +20,7 @@ from typing import Any, Final
 import uvicorn
 
 from taut.bootstrap.housekeeping import Housekeeper
+from taut.bootstrap.lookout import LookoutThread
 from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import TautError, Unavailable
 from taut.core.hosts import LOOPBACK
@@ -74,6 +75,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
         )
         _publish(platform, log)
         stack.enter_context(Housekeeper(platform, log=log.failure, warn=log.warning))
+        stack.enter_context(LookoutThread(platform, log=log.failure))
         workers = [
             threading.Thread(target=platform.stories.work, name=f"stories-{number}", daemon=True)
             for number in range(_STORY_THREADS)

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from taut.testing.ports import free_ports
+
 _START_S: Final = 20.0
 
 
@@ -20,7 +22,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.folder: Final = folder
-        self.port: Final = free_port()
+        self.port: Final = free_ports()
         self.url: Final = f"redis://127.0.0.1:{self.port}/0"
         self._durable: Final = durable
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +57,7 @@ class NatsServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder: Final = folder
-        self.port: Final = free_port()
+        self.port: Final = free_ports()
         self.url: Final = f"nats://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,13 +93,6 @@ class KafkaMock:
         self._producer: Any = Producer({"test.mock.num.brokers": brokers, "log_level": 0})
         found = self._producer.list_topics(timeout=10).brokers.values()
         self.url: Final = "kafka://" + ",".join(f"{broker.host}:{broker.port}" for broker in found)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _started(words: list[str], log: Path, port: int, *, ask: bytes, want: bytes) -> subprocess.Popen[bytes]:

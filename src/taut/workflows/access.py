@@ -33,6 +33,9 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "identity.session.": "account.self", "identity.sessions.": "account.self",
     "identity.password.": "account.self", "identity.totp.": "account.self", "identity.recovery_code.": "account.self",
     "machine.": "fleet.join", "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
+    "finding.dismissed": "alert.dismiss", "containment.begun": "contain.begin",
+    "containment.prolonged": "contain.begin", "containment.lifted": "contain.lift",
+    "keys.rotated": "keys.rotate",
 }  # fmt: skip
 """What somebody did, by the kind of the leaf that it left; a kind that ends with a dot stands for all that begin so."""
 
@@ -120,6 +123,26 @@ def compare(rooms: Rooms, old: Policy, new: Policy, asked: Iterable[Asked]) -> t
                 )
             )  # fmt: skip
     return tuple(changed)
+
+
+def wider(rooms: Rooms, old: Policy, new: Policy, *, at: datetime) -> tuple[str, ...]:
+    """Return what `new` gives to whom and `old` did not, as `PRINCIPAL ACTION RESOURCE`, each action once for each."""
+    context = facts({"author": "", "plane": "control", "now": at, **_environment(new)})
+    found = []
+    for who in _people(rooms).values():
+        for action, names in _askable(new).items():
+            gained = next(
+                (
+                    name
+                    for name in names
+                    if new.decide(who, action, name, context).allow
+                    and not old.decide(who, action, name, context).allow
+                ),
+                None,
+            )
+            if gained is not None:
+                found.append(f"{who.id} {action} {gained}")
+    return tuple(found)
 
 
 def review(rooms: Rooms, policy: Policy, *, days: int) -> tuple[Access, ...]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from taut.core.answers import read_answer
-from taut.core.canonical import digest_bytes
+from taut.core.canonical import digest_bytes, digest_json
 from taut.core.errors import InvalidInput, NotFound
 from taut.core.refs import VersionRef
 from taut.core.room import room_for
@@ -39,7 +39,7 @@ def judge_candidate(rooms: Rooms, spec: ModelSpec, run_id: str, *, actor: str) -
     The same run again gives the version that it became.
     """
     run = rooms.training.get(run_id)
-    return judge_registered(rooms, rooms.registry.register(candidate_of(run, spec)), run, actor=actor)
+    return judge_registered(rooms, rooms.registry.register(candidate_of(rooms, run, spec)), run, actor=actor)
 
 
 def judge_registered(
@@ -147,7 +147,7 @@ def _answer(path: Path, rows: int, signature: ModelSignature) -> Array:
     return found.reshape(shape)
 
 
-def candidate_of(run: Run, spec: ModelSpec) -> Candidate:
+def candidate_of(rooms: Rooms, run: Run, spec: ModelSpec) -> Candidate:
     """Describe what a run made, for the registry. Raises NotFound when it made no model."""
     report, artifact = run.report, run.model_file
     if report is None or artifact is None:
@@ -162,6 +162,11 @@ def candidate_of(run: Run, spec: ModelSpec) -> Candidate:
         rules=spec.gates, approvals=spec.approvals, checks=report.checks, risk=spec.risk,
         description=spec.description, model_kind=report.model_kind, split=msgspec.to_builtins(report.split),
         environment={**msgspec.to_builtins(report.environment), "isolation": list(run.isolation)},
+        materials={
+            version: digest_json(rooms.data.manifest(VersionRef.parse(version)))
+            for version in run.data.snapshots.values()
+        },
+        times=None if run.ended_at is None else (run.started_at, run.ended_at),
     )  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def variant_candidate(
         tolerances=tolerances(before.rules, made.original.metrics),
     )  # fmt: skip
     return msgspec.structs.replace(
-        before, author=actor, variant=derived, metrics=figures.metrics, model_kind=f"{before.model_kind}, {variant.name}",
+        before, author=actor, variant=derived, times=None, metrics=figures.metrics, model_kind=f"{before.model_kind}, {variant.name}",
         files={before.signature.file: File(digest=variant.model, size_bytes=figures.size_bytes)},
         checks=tuple(_conversion(check, original, variant) for check in before.checks),
         environment={**msgspec.to_builtins(made.environment), "isolation": list(made.isolation)},

@@ -38,7 +38,7 @@ def what_changes(rooms: Rooms) -> tuple[object, ...]:
     """Return a value that differs as soon as gateways have something new to learn; cheap, and asked often."""
     with rooms.records.read() as tx:
         routes = rooms.releases.routes(tx)
-    return rooms.identity.version(), rooms.plans.current_id(), routes
+    return rooms.identity.version(), rooms.plans.current_id(), routes, rooms.alarms.contained()
 
 
 def compose(
@@ -49,12 +49,13 @@ def compose(
     gateways: int,
     machines: Sequence[Machine] = (),
     url: str = "",
+    log_key: str = "",
     above: int = 0,
 ) -> ServingSnapshot:
     """Compose the snapshot of this moment under a new epoch.
 
     max_age_s: how long gateways may serve it without hearing from control. gateways: how many run on this machine. machines:
-    further ones. url: of the data plane here. above: the last epoch that they may know.
+    further ones. url: of the data plane here. log_key: what the prediction log is sealed to. above: the last epoch that they may know.
     A live release of an endpoint that the project does not declare any more is not served.
     Raises Corrupt when an artifact that should be served is not what was signed; nothing changes then.
     """
@@ -73,9 +74,11 @@ def compose(
         policies=policy.files,
         resources=policy.resources,
         policy_digest=policy.digest,
+        contained=rooms.alarms.contained(),
         gateways=gateways + sum(machine.gateways for machine in machines),
         machines=tuple(machines),
         url=url,
+        log_key=log_key,
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.ports.tables import Tables
     from taut.ports.world import Clock, Ids
     from taut.serving.predictions import PredictionReader
+    from taut.trust.containment import Contained
     from taut.trust.identity import Identity
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
@@ -36,6 +37,14 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     applied: tuple[str, ...] = ()
     refused: dict[str, str] = {}
     silent: tuple[str, ...] = ()
+
+
+class Containing(Protocol):
+    """Who is held back."""
+
+    def contained(self) -> tuple[Contained, ...]:
+        """Return what holds now, as gateways are told."""
+        ...
 
 
 class Publish(Protocol):
@@ -86,6 +95,8 @@ class Rooms(Protocol):
     def lineage(self) -> Lineage: ...
     @property
     def predictions(self) -> PredictionReader: ...
+    @property
+    def alarms(self) -> Containing: ...
     @property
     def publish(self) -> Publish: ...
     def place_model(self, version: VersionRef) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from taut.entrypoints.client import SOCKET, connect
 from taut.entrypoints.operations import Operation, OperationTable, operation_table
 from taut.entrypoints.operations.operation import Caller, Json, Nothing, Progress
 from taut.entrypoints.peers import PeerProtocol, peer_uid
+from taut.testing.ports import free_ports
 
 
 def silent(_what: str, _error: BaseException) -> None:
@@ -279,10 +280,8 @@ def test_the_kernel_says_who_is_at_the_other_end() -> None:
 
 
 def test_a_dead_address_is_unavailable_and_a_strange_one_is_named(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     with (
-        connect(tmp_path, url=f"http://127.0.0.1:{port}") as client,
+        connect(tmp_path, url=f"http://127.0.0.1:{free_ports()}") as client,
         pytest.raises(Unavailable, match="taut up"),
     ):
         client.call("user.whoami")

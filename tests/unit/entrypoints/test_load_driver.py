@@ -170,11 +170,11 @@ def test_a_request_that_takes_too_long_is_given_up_and_counts_as_long_as_it_wait
             await asyncio.sleep(60)
         return OK
 
-    found = drive(never_the_fifth, rate=100, count=20, timeout_s=0.3)
+    found = drive(never_the_fifth, rate=100, count=20, timeout_s=1.0)
 
     assert (found.answered, dict(found.errors)) == (19, {"timed out": 1})
     assert found.latency.count == 20
-    assert found.latency.max >= 300_000
+    assert found.latency.max >= 1_000_000
 
 
 def test_connections_that_break_cost_their_request_only() -> None:

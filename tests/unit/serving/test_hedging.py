@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,21 +14,26 @@ from taut.serving.gateway.hedging import HedgeBudget, hedged
 
 
 class Attempts:
-    """Attempts of which each takes so long, and then gives its number or fails."""
+    """Attempts that give their number or fail. when: of each, "at once", "never", or what must have happened before."""
 
-    def __init__(self, *takes_s: float, fails: tuple[int, ...] = ()) -> None:
-        self.takes_s, self.fails = takes_s, fails
+    def __init__(self, *when: str, fails: tuple[int, ...] = ()) -> None:
+        self.when, self.fails = when, fails
         self.begun = 0
         self.cancelled: list[int] = []
+        self.happened: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.happened["at once"].set()
 
     async def __call__(self) -> int:
         number = self.begun
         self.begun += 1
+        self.happened[f"{number} began"].set()
         try:
-            await asyncio.sleep(self.takes_s[number])
+            await self.happened[self.when[number]].wait()
         except asyncio.CancelledError:
             self.cancelled.append(number)
             raise
+        finally:
+            self.happened[f"{number} ended"].set()
         if number in self.fails:
             raise Unavailable(f"attempt {number}")
         return number
@@ -44,18 +50,22 @@ def run(made: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def ask(attempts: Attempts, *, spare: bool = True, budget: HedgeBudget | None = None) -> int:
-    return run(lambda: hedged(attempts, after_s=0.01, spare=lambda: spare, budget=budget or HedgeBudget()))
+    def asked() -> bool:
+        attempts.happened["spare asked"].set()
+        return spare
+
+    return run(lambda: hedged(attempts, after_s=0.01, spare=asked, budget=budget or HedgeBudget()))
 
 
 def test_a_quick_answer_costs_one_attempt() -> None:
-    attempts = Attempts(0.0, 0.0)
+    attempts = Attempts("at once", "at once")
 
     assert ask(attempts) == 0
     assert attempts.begun == 1
 
 
 def test_a_slow_attempt_is_overtaken_and_given_up() -> None:
-    attempts, budget = Attempts(30.0, 0.0), HedgeBudget()
+    attempts, budget = Attempts("never", "at once"), HedgeBudget()
 
     assert ask(attempts, budget=budget) == 1
     assert attempts.cancelled == [0]
@@ -63,7 +73,7 @@ def test_a_slow_attempt_is_overtaken_and_given_up() -> None:
 
 
 def test_the_first_attempt_may_still_win() -> None:
-    attempts, budget = Attempts(0.05, 30.0), HedgeBudget()
+    attempts, budget = Attempts("1 began", "never"), HedgeBudget()
 
     assert ask(attempts, budget=budget) == 0
     assert attempts.cancelled == [1]
@@ -71,30 +81,30 @@ def test_the_first_attempt_may_still_win() -> None:
 
 
 def test_without_a_free_worker_there_is_no_second_attempt() -> None:
-    attempts = Attempts(0.03, 0.0)
+    attempts = Attempts("spare asked", "at once")
 
     assert ask(attempts, spare=False) == 0
     assert attempts.begun == 1
 
 
 def test_one_attempt_that_fails_leaves_the_other_its_chance() -> None:
-    assert ask(Attempts(0.02, 0.04, fails=(0,))) == 1
-    assert ask(Attempts(0.04, 0.0, fails=(1,))) == 0
+    assert ask(Attempts("1 began", "0 ended", fails=(0,))) == 1
+    assert ask(Attempts("1 ended", "at once", fails=(1,))) == 0
 
 
 def test_when_all_fail_the_first_failure_is_the_answer() -> None:
     with pytest.raises(Unavailable, match="attempt 0"):
-        ask(Attempts(0.03, 0.0, fails=(0, 1)))
+        ask(Attempts("1 ended", "at once", fails=(0, 1)))
     with pytest.raises(Unavailable, match="attempt 0"):
-        ask(Attempts(0.0, fails=(0,)))
+        ask(Attempts("at once", fails=(0,)))
 
 
 def test_a_caller_who_hangs_up_ends_both() -> None:
-    attempts = Attempts(30.0, 30.0)
+    attempts = Attempts("never", "never")
 
     async def whole() -> None:
         task = asyncio.create_task(hedged(attempts, after_s=0.0, spare=lambda: True, budget=HedgeBudget()))
-        await asyncio.sleep(0.02)
+        await attempts.happened["1 began"].wait()
         task.cancel()
         await asyncio.wait((task,))
         await asyncio.sleep(0)

@@ -331,7 +331,7 @@ def test_a_reader_who_takes_nothing_is_cut_off_and_his_rows_are_let_go(
                     await loop.sock_sendall(silent, piece)
                     await asyncio.sleep(0.05)
                 async with asyncio.timeout(10):
-                    while gateway.streams.open == 0 and gateway.answers == 0:
+                    while gateway.streams.open == 0 and gateway.outcomes.answers == 0:
                         await asyncio.sleep(0.01)
                     while gateway.streams.open:
                         await asyncio.sleep(0.01)

@@ -749,7 +749,8 @@ def test_a_follower_waits_no_longer_than_it_can(plane: DataPlane) -> None:
 
     async def run(gateway: Gateway) -> tuple[int, dict[str, str], Any]:
         leader = asyncio.create_task(answer(gateway, BODY, plane.token(), taut_deadline_ms="60000"))
-        await asyncio.sleep(0.01)
+        while not lane.asked:
+            await asyncio.sleep(0)
         found = await answer(gateway, BODY, plane.token(), taut_deadline_ms="30")
         leader.cancel()
         await asyncio.wait((leader,))
@@ -764,18 +765,22 @@ def test_a_follower_waits_no_longer_than_it_can(plane: DataPlane) -> None:
 
 
 def test_a_leader_who_hangs_up_does_not_take_the_others_with_him(gateway: Gateway, plane: DataPlane) -> None:
-    async def slowly(_number: int) -> float:
-        await asyncio.sleep(0.02)
+    left = asyncio.Event()
+
+    async def when_the_leader_left(_number: int) -> float:
+        await left.wait()
         return 0.75
 
-    lane = cached_lane(plane, gateway, slowly)
+    lane = cached_lane(plane, gateway, when_the_leader_left)
 
     async def run() -> tuple[int, dict[str, str], Any]:
         leader = asyncio.create_task(answer(gateway, BODY, plane.token()))
-        await asyncio.sleep(0.005)
+        while not lane.asked:
+            await asyncio.sleep(0)
         follower = asyncio.create_task(answer(gateway, BODY, plane.token()))
         await asyncio.sleep(0.005)
         leader.cancel()
+        left.set()
         return await follower
 
     status, _, _ = asyncio.run(run())

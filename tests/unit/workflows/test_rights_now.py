@@ -37,7 +37,7 @@ class FakePlans:
 
 def rights_over(plans: FakePlans) -> Rights:
     glass: Any = None  # not asked here
-    return Rights(plans, glass)  # type: ignore[arg-type]  # what is asked of plans is what the fake has
+    return Rights(plans, glass, held=lambda _principal: ())  # type: ignore[arg-type]  # what is asked of plans is what the fake has
 
 
 def test_the_policies_are_those_of_the_plan_that_holds_and_are_parsed_once_for_it() -> None:

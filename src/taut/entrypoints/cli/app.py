@@ -9,6 +9,7 @@ import typer
 from typer.models import TyperInfo
 
 from taut.entrypoints.cli import (
+    alerts,
     batch,
     data,
     demo,
@@ -20,6 +21,7 @@ from taut.entrypoints.cli import (
     policies,
     project,
     releases,
+    security,
     signing,
     streams,
     system,
@@ -63,6 +65,8 @@ def build(noun: str = "") -> typer.Typer:
         keys,
         signing,
         policies,
+        alerts,
+        security,
         system,
         load,
         tls,

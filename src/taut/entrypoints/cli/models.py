@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from taut.entrypoints.cli import supply
 from taut.entrypoints.cli.nouns import Verbs, add_noun
 from taut.entrypoints.cli.session import session
 
@@ -28,6 +29,8 @@ def register(app: typer.Typer) -> None:
         "approve": approve,
         "reject": reject,
         "verify": verify,
+        "sbom": supply.sbom,
+        "provenance": supply.provenance,
         "export": export,
         "edge": edge,
         "alias": alias,

@@ -236,7 +236,7 @@ def _wait_for_new(stage: Stage, killed: dict[str, int]) -> float:
 def _missing_from_log(stage: Stage, ids: list[str]) -> list[str]:
     from taut.serving.predictions import PredictionReader
 
-    logged = {record.request_id for record in PredictionReader(stage.home / "log" / "predictions").records()}
+    logged = set(PredictionReader(stage.home / "log" / "predictions").ids())
     return [request_id for request_id in ids if request_id not in logged]
 
 

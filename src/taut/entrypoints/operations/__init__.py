@@ -10,6 +10,7 @@ __all__ = ["Caller", "Operation", "OperationTable", "operation_table", "perform"
 def operation_table() -> OperationTable:
     """Collect the operations of every module of this package, each named here."""
     from taut.entrypoints.operations import (
+        alerts,
         batch,
         data,
         edge,
@@ -26,12 +27,14 @@ def operation_table() -> OperationTable:
         predictions,
         releases,
         runs,
+        security,
         sessions,
         status,
         streams,
     )
 
     modules = (
+        alerts,
         batch,
         data,
         edge,
@@ -48,6 +51,7 @@ def operation_table() -> OperationTable:
         predictions,
         releases,
         runs,
+        security,
         sessions,
         status,
         streams,

@@ -132,7 +132,7 @@ def _artifact(platform: Platform, _caller: Caller, request: Artifact, _progress:
 def _deliver(platform: Platform, caller: Caller, request: Deliver, _progress: Progress) -> Json:
     from taut.serving.predictions import Incoming
 
-    here = Incoming(platform.home / "log" / "predictions").take(
+    here = Incoming(platform.home / "log" / "predictions", platform.predictions.keys).take(
         request.segment, machine=caller.principal.id, size_bytes=request.size_bytes, sha256=request.sha256,
         offset=request.offset, data=request.data,
     )  # fmt: skip

@@ -28,6 +28,13 @@ class ModelVersion(Request, frozen=True):
     version: str
 
 
+class ModelProvenance(Request, frozen=True):
+    """verify: say what holds instead of the statement as it is stored."""
+
+    version: str
+    verify: bool = False
+
+
 class ModelRetire(Request, frozen=True):
     """reason: for the card and the ledger."""
 
@@ -101,6 +108,31 @@ def _export(platform: Platform, caller: Caller, request: ModelExport, _progress:
     return {"version": str(ref), "folder": str(folder), "files": list(platform.registry.export(ref, folder))}
 
 
+def _sbom(platform: Platform, _caller: Caller, request: ModelVersion, _progress: Progress) -> Json:
+    from taut.workflows.supply import model_bill
+
+    return model_bill(platform, platform.registry.resolve(request.version))
+
+
+def _provenance(platform: Platform, _caller: Caller, request: ModelProvenance, _progress: Progress) -> Json:
+    from taut.trust.signing import as_dsse
+
+    ref = platform.registry.resolve(request.version)
+    statement = platform.registry.provenance(ref)
+    if not request.verify:
+        return as_dsse(statement)
+    found = platform.registry.verify_provenance(ref)
+    signer = statement.signatures[0].keyid
+    keys = {key.key_id: key.pem for key in platform.keys.public_keys(purpose="provenance")}
+    return {
+        "version": str(ref),
+        "ok": True,
+        "signed_by": signer,
+        "public_key": keys[signer],
+        "statement": found,
+    }
+
+
 def _retire(platform: Platform, caller: Caller, request: ModelRetire, _progress: Progress) -> Json:
     ref = platform.registry.resolve(request.version)
     return _summary(platform.registry.retire(ref, actor=caller.principal.id, reason=request.reason))
@@ -120,6 +152,8 @@ OPERATIONS: Final = (
     Operation(name="model.list", action="model.read", request=ModelList, handle=_list, resource=lambda request: f"model:{request.model or 'any'}", reads=True, summary="List model versions"),
     Operation(name="model.show", action="model.read", request=ModelVersion, handle=_show, resource=_model, reads=True, summary="Show a version with its card"),
     Operation(name="model.verify", action="model.verify", request=ModelVersion, handle=_verify, resource=_model, reads=True, summary="Verify a version's signature and digests"),
+    Operation(name="model.sbom", action="model.read", request=ModelVersion, handle=_sbom, resource=_model, reads=True, summary="Write a version's bill of materials"),
+    Operation(name="model.provenance", action="model.verify", request=ModelProvenance, handle=_provenance, resource=_model, reads=True, summary="Show the signed statement of how a version was made, or verify it"),
     Operation(name="model.export", action="model.export", request=ModelExport, handle=_export, resource=_model, summary="Write a version to a folder, to be verified anywhere"),
     Operation(name="model.retire", action="model.reject", request=ModelRetire, handle=_retire, resource=_model, summary="Take a version out of use for ever"),
     Operation(name="model.alias", action="release.promote", request=ModelAlias, handle=_alias, resource=_model, fresh=True, summary="Let a name stand for a version"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
+from taut.core.errors import Denied, InvalidInput, NotFound, StepUp, TautError
 from taut.core.room import room_for
 from taut.ports.records import transact
 from taut.trust.breakglass import is_emergency
@@ -171,9 +171,9 @@ def perform(
         context |= operation.facts(platform, request)
     except TautError:
         # what it is about is not there: said only to whoever might do it, were it there and somebody else's
-        platform.policy.require(caller.principal, operation.action, resource, {**context, "author": ""})
+        _require(platform, caller.principal, operation.action, resource, {**context, "author": ""})
         raise
-    platform.policy.require(caller.principal, operation.action, resource, context)
+    _require(platform, caller.principal, operation.action, resource, context)
     if operation.fresh and not is_single_user(platform):
         require_fresh(platform, caller, operation.name)
     if is_emergency(caller.principal):
@@ -185,6 +185,18 @@ def perform(
     if operation.discloses:
         note_access(platform, caller, operation.action, resource, operation=operation.name)
     return result
+
+
+def _require(
+    platform: Platform, principal: Principal, action: str, resource: str, context: Mapping[str, object]
+) -> None:
+    """Ask policy, and count against a known principal what it denies him. Raises Denied."""
+    try:
+        platform.policy.require(principal, action, resource, context)
+    except Denied:
+        if principal.id:
+            platform.watches.denials.note(principal.id, action, resource)
+        raise
 
 
 def note_access(platform: Platform, caller: Caller, action: str, resource: str, *, operation: str) -> None:

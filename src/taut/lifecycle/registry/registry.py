@@ -19,6 +19,7 @@ from taut.lifecycle.registry.decide import OPEN, People
 from taut.lifecycle.registry.export import write_export
 from taut.lifecycle.registry.gate import ModelCheck, gate_for, subject_of
 from taut.lifecycle.registry.manifest import sign_manifest
+from taut.lifecycle.registry.provenance import Json, read_provenance, sign_provenance
 from taut.lifecycle.registry.values import (
     Candidate,
     Change,
@@ -34,6 +35,7 @@ from taut.ports.world import Clock, Ids
 from taut.trust.identity import Principal
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
+from taut.trust.signing import SignedStatement
 from taut.trust.signing.models import Manifest, read_manifest
 
 _LIVE_MAX: Final = 10_000
@@ -90,10 +92,12 @@ class Registry:
             return store.info(tx, known)
         ref = VersionRef(candidate.model, store.next_number(tx, candidate.model))
         statement = sign_manifest(self._keys, ref, candidate).to_json().decode()
-        store.add(tx, ref, candidate, statement, at=self._clock.now())
+        provenance = sign_provenance(self._keys, ref, candidate, _parents(tx, candidate)).to_json().decode()
+        store.add(tx, ref, candidate, store.Signed(statement, provenance), at=self._clock.now())
         me = Ref(Kind.MODEL, str(ref))
         body: dict[str, Any] = {
             "run": candidate.run, "manifest": digest_bytes(statement.encode()),
+            "provenance": digest_bytes(provenance.encode()),
             "model": candidate.artifact.digest, "metrics": candidate.metrics,
         }  # fmt: skip
         inputs, activity = [Ref(Kind.RUN, candidate.run)], "register"
@@ -301,6 +305,29 @@ class Registry:
             "files": {name: file.digest for name, file in loaded.files.items()},
         }  # fmt: skip
 
+    def provenance(self, ref: VersionRef) -> SignedStatement:
+        """Return the signed statement of how a version was made, as it is stored: not believed yet. Raises NotFound."""
+        with self._records.read() as tx:
+            return SignedStatement.from_json(store.provenance(tx, ref))
+
+    def verify_provenance(self, ref: VersionRef) -> Json:
+        """Return how a version was made, believed: signed, of this very version, and what the ledger noted when it entered.
+
+        Raises NotFound; Denied when no trusted key signed it; Corrupt when it is not what was signed, or says something
+        else than the manifest or the ledger.
+        """
+        statement = self.provenance(ref)
+        found = read_provenance(
+            statement, self._keys.public_keys(purpose="provenance"), ref, self._manifest(ref)
+        )
+        digest = digest_bytes(statement.to_json())
+        leaves = self._ledger.show(kind="model.registered", subject=subject_of(ref), limit=2)
+        if [leaf.body.get("provenance") for leaf in leaves] != [digest]:
+            raise Corrupt(
+                f"the ledger noted another provenance when {ref} entered: it was replaced; restore it from a backup"
+            )
+        return found
+
     def card(self, ref: VersionRef) -> tuple[str, dict[str, Any]]:
         """Return the model card as Markdown and as JSON."""
         info = self.show(ref)
@@ -362,6 +389,15 @@ class Registry:
         if number is None:
             raise NotFound(f"{wanted} has no version or alias {last!r}: `taut model list` shows them")
         return VersionRef(wanted, number)
+
+
+def _parents(tx: Tx, candidate: Candidate) -> dict[str, str]:
+    """Return the versions that a candidate was made from, with the digests of their artifacts."""
+    versions = [*candidate.nodes.values(), *([candidate.variant.origin] if candidate.variant else [])]
+    return {
+        version: store.info(tx, VersionRef.parse(version)).candidate.artifact.digest
+        for version in dict.fromkeys(versions)
+    }
 
 
 def _state_after(verdict: Verdict, approvals: int) -> ModelState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Row, func, insert, select, update
@@ -16,6 +16,13 @@ from taut.core.times import from_us, to_us
 from taut.lifecycle.registry import tables as t
 from taut.lifecycle.registry.values import Approval, Candidate, Change, ModelState, VersionInfo
 from taut.ports.records import Tx
+
+
+class Signed(NamedTuple):
+    """What is signed of a version when it enters, as JSON."""
+
+    manifest: str
+    provenance: str
 
 
 def next_number(tx: Tx, model: str) -> int:
@@ -34,11 +41,11 @@ def variant_of(candidate: Candidate) -> str:
     return "" if candidate.variant is None else candidate.variant.name
 
 
-def add(tx: Tx, ref: VersionRef, candidate: Candidate, statement: str, *, at: datetime) -> None:
+def add(tx: Tx, ref: VersionRef, candidate: Candidate, signed: Signed, *, at: datetime) -> None:
     tx.execute(
         insert(t.versions).values(
             model=ref.name, number=ref.number, run=candidate.run, variant=variant_of(candidate), state=str(ModelState.CANDIDATE),
-            author=candidate.author, created_at_us=to_us(at), statement=statement,
+            author=candidate.author, created_at_us=to_us(at), statement=signed.manifest, provenance=signed.provenance,
             candidate=canonical_json(candidate).decode(),
         )
     )  # fmt: skip
@@ -48,6 +55,11 @@ def add(tx: Tx, ref: VersionRef, candidate: Candidate, statement: str, *, at: da
 def statement(tx: Tx, ref: VersionRef) -> str:
     """Return the signed manifest as it is stored. Raises NotFound."""
     return str(_row(tx, ref).statement)
+
+
+def provenance(tx: Tx, ref: VersionRef) -> str:
+    """Return the signed statement of how a version was made, as it is stored. Raises NotFound."""
+    return str(_row(tx, ref).provenance)
 
 
 def info(tx: Tx, ref: VersionRef) -> VersionInfo:

@@ -18,6 +18,7 @@ versions: Final = Table(
     Column("author", String(256), nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
     Column("statement", Text, nullable=False),  # the signed manifest, as JSON
+    Column("provenance", Text, nullable=False),  # the signed statement of how it was made, as JSON
     Column("candidate", Text, nullable=False),  # JSON
     Column("verdict", Text),  # JSON
     Column("evidence", Text),  # JSON

@@ -73,6 +73,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     split: dict[str, Any] = {}  # facts for the card: times and counts
     environment: dict[str, Any] = {}  # facts for the card: libraries, hardware, isolation
     variant: Derived | None = None
+    materials: dict[str, str] = {}  # snapshot -> digest of its files as they were read
+    times: tuple[datetime, datetime] | None = None  # when the run began and ended
     nodes: dict[str, str] = {}  # of a graph: node -> the version that it is
 
     @property

@@ -304,6 +304,23 @@ class Training:
         columns = [column for column in run.data.table.schema.columns if column.name in _known(run)]
         return serving_form(parts.test, columns).collect()
 
+    def requests(self, run_id: str, *, rows: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return some rows that a run learned from and some that it was tested on, as requests would bring them.
+
+        rows: at most so many of each, spread evenly, in the order of the table. Columns are those of a request. Erased rows are gone.
+        """
+        run = self.get(run_id)
+        parts = split_by_time(
+            self._tables.scan(run.data.table), event_time=run.data.event_time, label=run.spec.label,
+            label_at=run.spec.label_at, spec=run.spec.split,
+        )  # fmt: skip
+        names = list(run.spec.request)
+        learned, tested = (
+            part.select(names).gather_every(max(1, count // rows)).head(rows).collect()
+            for part, count in ((parts.train, parts.facts.train), (parts.test, parts.facts.test))
+        )
+        return learned, tested
+
     def known_labels(self, run_id: str) -> pl.Series:
         """Return the labels of the rows that a run learned from. Erased rows are gone."""
         run = self.get(run_id)

@@ -11,6 +11,7 @@ import msgspec
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
+from taut.serving.gateway.restraints import Restraints
 from taut.serving.gateway.scorer import Scorer
 from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
 from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
@@ -44,7 +45,8 @@ class Endpoint:
     """One endpoint, compiled.
 
     way: None where only the live version answers, in this process. plain: whether nobody else is asked now. short_rows: how
-    many rows may be scored without waiting, -1 where the model is not in memory or in workers. residents: who loads
+    many rows may be scored without waiting, -1 where the model is not in memory or in workers. prompt: whether nothing but
+    the live version's workers is waited for. residents: who loads
     models; None where all are in memory. meter, turn: replaced by the gateway's own when it begins to serve this.
     """
 
@@ -92,7 +94,7 @@ class Endpoint:
         )
         self.inline_us: Final = settings.inline_us
         self.short_rows = -1
-        self.plain = False
+        self.plain = self.prompt = False
         self.settle()
         self.label_type: Final = label_datatype(signature)
         self.raw_heads: Final[dict[tuple[str, int, tuple[str, ...]], bytes]] = {}
@@ -135,6 +137,8 @@ class Endpoint:
         self.plain = not (config.cache or config.fallbacks or config.live.nodes) and resident.lane is None
         here = resident.model is not None and not self.lanes
         self.short_rows = self.live.model.rows_within(self.inline_us) if here else -1
+        waits = config.cache or config.fallbacks or config.hedge_after_ms or self.lookups
+        self.prompt = resident.lane is not None and not waits
 
     def _maker(self, models: Mapping[str, Resident]) -> MakeScorer:
         """Return what makes a stand-in's scorer."""
@@ -184,6 +188,7 @@ class Active:
         models: Mapping[str, Resident],
         quota: Quota,
         residents: Residents | None = None,
+        restraints: Restraints | None = None,
     ) -> None:
         self.snapshot: Final = snapshot
         self.epoch: Final = snapshot.epoch
@@ -193,6 +198,7 @@ class Active:
         self.models: Final = models
         self.residents: Final = residents
         self.quota: Final = quota
+        self.restraints: Final = restraints or Restraints(())
         personal = policy.looks_at_callers("predict")
         self.endpoints: Final = {
             config.name: Endpoint(config, snapshot, models, residents, personal=personal)
@@ -255,7 +261,12 @@ def compile_snapshot(
     old_limits = None if before is None else _limits(before.snapshot)
     quota = before.quota if before is not None and old_limits == _limits(snapshot) else Quota(limits)
     residents = None if stock is None else stock.residents
-    return Active(snapshot, policy=policy, models=models, quota=quota, residents=residents)
+    restraints = Restraints(
+        snapshot.contained, gateways=snapshot.gateways, before=None if before is None else before.restraints
+    )
+    return Active(
+        snapshot, policy=policy, models=models, quota=quota, residents=residents, restraints=restraints
+    )
 
 
 def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:

@@ -17,8 +17,10 @@ from taut.core.errors import TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.gateway import pages, repository
 from taut.serving.gateway.answers import render, render_binary
+from taut.serving.gateway.begun import begin
 from taut.serving.gateway.bodies import inflated
 from taut.serving.gateway.cache import CacheKeys
+from taut.serving.gateway.callers import Callers
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
@@ -82,6 +84,7 @@ class Gateway:
         self._guard: Guard | None = None
         self._in_flight = 0
         self.streams: Final = Streams()
+        self.callers: Final = Callers()
         self._turns: Final = Turns()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
@@ -98,15 +101,16 @@ class Gateway:
 
     def install(self, active: Active) -> None:
         """Switch to a compiled snapshot: one assignment; requests that began before end with what they began with."""
-        guard = Guard(active)
+        self.callers.sweep()  # while no guard keeps a tally
+        guard = Guard(active, self.callers)
         for endpoint in active.endpoints.values():
             endpoint.settle()  # a model may have come or gone since it was compiled
             endpoint.meter = self.outcomes.meters.of(endpoint.name, endpoint.config.live.version)
             endpoint.turn = Turn(self._turns)
         self.outcomes.meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
-        self._active, self._guard = active, guard
-        self.refused_snapshot = ""
+        self._log.seal_to(active.snapshot.log_key)
+        self._active, self._guard, self.refused_snapshot = active, guard, ""
 
     def resettle(self, resident: Resident) -> None:
         """Hear that a model came into memory or left it."""
@@ -189,7 +193,8 @@ class Gateway:
         if size is not None:
             return self._stream(ticket, endpoint, batch, size)
         if batch.count > endpoint.short_rows:
-            return self._slowly(ticket, endpoint, batch, caller)
+            pending = self._slowly(ticket, endpoint, batch, caller)
+            return begin(pending) if endpoint.prompt else pending
         features = NONE
         if endpoint.lookups:
             ticket.looked_ns = self._counter_ns()

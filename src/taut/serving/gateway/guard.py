@@ -8,11 +8,13 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import Denied, InvalidInput, Unauthenticated, Unavailable
+from taut.core.errors import Denied, InvalidInput, TautError, Unauthenticated, Unavailable
 from taut.serving.errors import Malformed
+from taut.serving.gateway.callers import Callers, Tally
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.headers import whole_number
 from taut.trust.identity.principals import Principal
+from taut.trust.identity.verifier import KEY_PREFIX
 
 _JSON_BYTES: Final = b"inference-header-content-length"
 _MAX_SESSIONS: Final = 16_384
@@ -23,15 +25,20 @@ _HOUR_US: Final = 3_600_000_000
 DEFAULT_PRIORITY: Final = 5
 
 
-class Session(msgspec.Struct, gc=False):
-    """One bearer that was accepted at this epoch.
+class Grant(msgspec.Struct, gc=False):
+    """That a caller may ask an endpoint. key: of his quota. until_us: when it is decided anew. tally: where he is counted."""
 
-    grants: endpoint -> (the quota's key, until when the decision holds), filled as endpoints are asked for.
-    """
+    key: tuple[str, str]
+    until_us: int
+    tally: Tally
+
+
+class Session(msgspec.Struct, gc=False):
+    """One bearer that was accepted at this epoch. grants: by endpoint, filled as endpoints are asked for."""
 
     principal: Principal
     bearer: str
-    grants: dict[str, tuple[tuple[str, str], int]]
+    grants: dict[str, Grant]
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
@@ -43,10 +50,14 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
 
 class Guard:
-    """Identity and policy at one epoch; a new snapshot brings a new Guard, and nothing remembered survives it."""
+    """Identity and policy at one epoch; a new snapshot brings a new Guard, and nothing remembered survives it.
 
-    def __init__(self, active: Active) -> None:
+    callers: where requests are counted; none where another guard counts them.
+    """
+
+    def __init__(self, active: Active, callers: Callers | None = None) -> None:
         self._active: Final = active
+        self._callers: Final = callers or Callers()
         self._sessions: Final[dict[bytes, Session]] = {}
         self._plain: Final = Caller(active.settings.default_deadline_ms, DEFAULT_PRIORITY, "")
 
@@ -86,22 +97,37 @@ class Guard:
         A decision is remembered to the end of its hour, the finest time that a policy can look at.
         """
         grant = session.grants.get(endpoint.name)
-        if grant is not None and now_us < grant[1]:
-            return grant[0]
+        if grant is None or now_us >= grant.until_us:
+            grant = self._grant(session, endpoint, now_us)
+        grant.tally.asked += 1
+        return grant.key
+
+    def _grant(self, session: Session, endpoint: Endpoint, now_us: int) -> Grant:
+        """Decide anew. Of whoever is contained nothing is remembered, and what he is refused counts as asked."""
+        principal = session.principal
+        key = (endpoint.name, principal.id)
+        try:
+            held = self._active.restraints.hold(
+                principal.id, endpoint.name, key=session.bearer.startswith(KEY_PREFIX), now_us=now_us
+            )
+        except TautError:
+            self._callers.tally(key).asked += 1
+            raise
         context = {
             "plane": "data",
             "risk": endpoint.config.risk,
             "now": datetime.fromtimestamp(now_us / 1e6, tz=UTC),
         }
-        decision = self._active.policy.decide(session.principal, "predict", endpoint.resource, context)
+        decision = self._active.policy.decide(principal, "predict", endpoint.resource, context)
         if not decision.allow:
             raise Denied(
-                f"{session.principal.id} may not predict on {endpoint.resource}: {'; '.join(decision.reasons)}. "
+                f"{principal.id} may not predict on {endpoint.resource}: {'; '.join(decision.reasons)}. "
                 "Ask for the role predictor"
             )
-        key = (endpoint.name, session.principal.id)
-        session.grants[endpoint.name] = (key, now_us - now_us % _HOUR_US + _HOUR_US)
-        return key
+        grant = Grant(key, now_us - now_us % _HOUR_US + _HOUR_US, self._callers.tally(key))
+        if not held:
+            session.grants[endpoint.name] = grant
+        return grant
 
     def read_headers(self, headers: Mapping[bytes, bytes]) -> Caller:
         """Return what the request's own headers ask for. Raises Malformed, naming the header."""

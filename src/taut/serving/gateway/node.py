@@ -224,6 +224,7 @@ class GatewayNode:
             refusals=self._gateway.outcomes.refusals,
             reasons=reasons,
             endpoints=self._gateway.endpoint_reasons(),
+            callers=self._gateway.callers.reading(),
             meters=encode_reading(meters),
         )
 

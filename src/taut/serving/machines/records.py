@@ -33,7 +33,7 @@ def hand_over(folder: Path, send: Send) -> int:
         if segment.state != "closed":
             continue
         try:
-            if not reader.payloads(segment):
+            if not reader.bodies(segment):
                 segment.path.unlink(missing_ok=True)
                 continue
             _hand_over(segment.path, send)

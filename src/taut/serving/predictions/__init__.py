@@ -1,5 +1,6 @@
 """The prediction log: each answer's record, written before the answer leaves, in segments that can be proved."""
 
+from taut.serving.predictions.envelope import SegmentKeys
 from taut.serving.predictions.incoming import Incoming
 from taut.serving.predictions.log import PredictionLog
 from taut.serving.predictions.reader import PredictionReader, Segment
@@ -37,6 +38,7 @@ __all__ = [
     "RecordHead",
     "Sealer",
     "Segment",
+    "SegmentKeys",
     "SegmentSeal",
     "SegmentWriter",
     "decode_record",

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from taut.core.errors import Conflict, Corrupt, InvalidInput, Unavailable
+from taut.core.errors import Conflict, Corrupt, Denied, InvalidInput, Unavailable
+from taut.serving.predictions.envelope import NO_KEYS, SegmentKeys
 from taut.serving.predictions.log import CLOSED
-from taut.serving.predictions.reader import SEALED
+from taut.serving.predictions.reader import SEALED, whole_records
 from taut.serving.predictions.record import decode_record
-from taut.serving.predictions.segment import frames
 
 _PART: Final = ".part"
 _MAX_BYTES: Final = 2**30
@@ -30,8 +30,9 @@ class Incoming:
     records. Not guaranteed: that the records say what happened; they are the machine's word, and the ledger says whose.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: SegmentKeys = NO_KEYS) -> None:
         self._folder: Final = folder
+        self._keys: Final = keys
 
     def take(self, name: str, *, machine: str, size_bytes: int, sha256: str, offset: int, data: bytes) -> int:
         """Take a part and return how many bytes are here: `size_bytes` when it is done, else where to go on.
@@ -81,11 +82,20 @@ class Incoming:
             if hashlib.sha256(whole).hexdigest() != sha256:
                 path.unlink()
                 raise Corrupt(f"segment {name} came with other bytes than were sent: it is asked for again")
-            _check(name, path, whole)
+            self._check(name, path, whole)
             os.fsync(descriptor)
             path.rename(path.with_suffix(CLOSED))
         _sync(self._folder)
         return size_bytes
+
+    def _check(self, name: str, path: Path, whole: bytes) -> None:
+        """Refuse what the sealer could not read, for ever."""
+        try:
+            for payload in whole_records(whole, self._keys):
+                decode_record(payload)
+        except (Corrupt, Denied) as error:
+            path.unlink()
+            raise InvalidInput(f"segment {name} cannot be read: {error.message}") from error
 
 
 def _sync(folder: Path) -> None:
@@ -94,16 +104,6 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _check(name: str, path: Path, whole: bytes) -> None:
-    """Refuse what the sealer could not read, for ever."""
-    try:
-        for _, payload in frames(whole):
-            decode_record(payload)
-    except Corrupt as error:
-        path.unlink()
-        raise InvalidInput(f"segment {name} cannot be read: {error.message}") from error
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

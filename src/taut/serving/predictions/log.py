@@ -13,6 +13,7 @@ from typing import Final
 
 from taut.core.errors import TautError, Unavailable
 from taut.ports.world import Random
+from taut.serving.predictions.envelope import SegmentLock, lock_segment, sealed_size
 from taut.serving.predictions.segment import HEADER, SegmentWriter
 
 _FRAME_ROOM: Final = 16
@@ -49,6 +50,7 @@ class PredictionLog:
         self._random: Final = random
         self._segment_bytes: Final = segment_bytes
         self._pool: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prediction-log")
+        self._recipient = ""
         self._current: SegmentWriter | None = None
         self._spare: Future[SegmentWriter] | None = None
         self._waiting: list[asyncio.Future[None]] = []
@@ -66,6 +68,24 @@ class PredictionLog:
         close_orphans(folder)
         with contextlib.suppress(Unavailable):  # `check` says so until there is room again
             self._roll(0)
+
+    def seal_to(self, recipient: str) -> None:
+        """Seal what is appended from now on, to the holder of a public key; none leaves it open.
+
+        Called with each snapshot, before the first record. Raises Corrupt when `recipient` is no key; nothing changes then.
+        """
+        if recipient == self._recipient:
+            return
+        lock = self._lock(recipient)
+        self._recipient = recipient
+        with contextlib.suppress(Unavailable):  # `check` says so until there is room again
+            if self._current is None or self._current.records:
+                self._roll(0)
+            else:
+                self._current.begin(self._current.path, self._now_us(), lock)
+
+    def _lock(self, recipient: str) -> SegmentLock | None:
+        return lock_segment(recipient, self._random) if recipient else None
 
     def append(self, payload: bytes) -> None:
         """Write one record. Raises Unavailable when there is no room: shed the request."""
@@ -146,11 +166,12 @@ class PredictionLog:
         if old is not None:
             self._pool.submit(self._finish, old)
         try:
-            fresh = self._next(record_bytes + HEADER.size + _FRAME_ROOM)
+            fresh = self._next(sealed_size(record_bytes) + HEADER.size + _FRAME_ROOM)
             started_us = self._now_us()
             fresh.begin(
                 self._folder / f"{started_us:016d}-{self._writer}-{self._random.bytes(4).hex()}{OPEN}",
                 started_us,
+                self._lock(self._recipient),
             )
         except Unavailable as error:
             self._retry_at_s, self._refusal = now_s + _RETRY_S, error.message

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from taut.core.errors import InvalidInput, NotFound
+from taut.serving.predictions.envelope import NO_KEYS, SegmentKeys, open_record
 from taut.serving.predictions.log import CLOSED, OPEN
 from taut.serving.predictions.record import ID_BYTES, ID_OFFSET, PredictionRecord, decode_record
-from taut.serving.predictions.segment import FRAME, HEADER, begins_frame, frame_at, frames
+from taut.serving.predictions.segment import FRAME, HEADER, begins_frame, frame_at, frames, lock_of
 
 SEALED: Final = ".seg"
 _SUFFIXES: Final = (OPEN, CLOSED, SEALED)
@@ -30,10 +32,14 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictionReader:
-    """Reads what gateways wrote, also while they write. A torn tail ends its segment and is no error."""
+    """Reads what gateways wrote, also while they write. A torn tail ends its segment and is no error.
 
-    def __init__(self, folder: Path) -> None:
+    keys: open sealed segments; without them reading a record of one raises Denied, and only request ids can be had.
+    """
+
+    def __init__(self, folder: Path, keys: SegmentKeys = NO_KEYS) -> None:
         self._folder: Final = folder
+        self.keys: Final = keys
 
     def segments(self) -> list[Segment]:
         """Return the segments, oldest first."""
@@ -55,7 +61,18 @@ class PredictionReader:
     def payloads(self, segment: Segment) -> list[bytes]:
         """Return the raw records of one segment, in order."""
         data = _read(segment.path)
-        return [] if data is None else [bytes(payload) for _, payload in frames(data)]
+        return [] if data is None else list(whole_records(data, self.keys))
+
+    def ids(self) -> Iterator[str]:
+        """Yield the request id of each record, segment by segment; they lie in the clear. A torn one may be among them."""
+        for segment in self.segments():
+            for body in self.bodies(segment):
+                yield body[ID_OFFSET : ID_OFFSET + ID_BYTES].decode("ascii", "replace")
+
+    def bodies(self, segment: Segment) -> list[bytes]:
+        """Return the records of one segment as they lie, sealed or not, in order."""
+        data = _read(segment.path)
+        return [] if data is None else [bytes(body) for _, body in frames(data)]
 
     def find(self, request_id: str) -> PredictionRecord:
         """Return the record of a request.
@@ -67,7 +84,7 @@ class PredictionReader:
         likely = [segment for segment in segments if segment.started_us <= time_us + _SLACK_US]
         later = [segment for segment in segments if segment.started_us > time_us + _SLACK_US]
         for segment in [*reversed(likely), *later]:
-            found = _find(segment.path, request_id.encode())
+            found = _find(segment.path, request_id.encode(), self.keys)
             if found is not None:
                 return found
         raise NotFound(
@@ -75,10 +92,28 @@ class PredictionReader:
         )
 
 
-def _find(path: Path, key: bytes) -> PredictionRecord | None:
+def whole_records(data: bytes, keys: SegmentKeys) -> Iterator[bytes]:
+    """Yield the records of a segment's bytes, up to the first that is torn.
+
+    Raises Corrupt for what is no segment, Denied for a sealed one that `keys` do not open.
+    """
+    cipher = _cipher(data, keys)
+    for offset, body in frames(data):
+        payload = bytes(body) if cipher is None else open_record(cipher, offset, body)
+        if payload is None:
+            return
+        yield payload
+
+
+def _cipher(data: bytes, keys: SegmentKeys) -> AESGCM | None:
+    head = lock_of(data)
+    return None if head is None else keys.cipher(head)
+
+
+def _find(path: Path, key: bytes, keys: SegmentKeys) -> PredictionRecord | None:
     """Search by the id's bytes, which lie at a fixed place of a frame.
 
-    A hit is believed only where a frame of the segment begins and its checksum fits.
+    A hit is believed only where a frame of the segment begins and its checksum or tag fits.
     """
     data = _read(path)
     if data is None:
@@ -87,10 +122,11 @@ def _find(path: Path, key: bytes) -> PredictionRecord | None:
     at = data.find(key, HEADER.size)
     while at >= 0:
         with memoryview(data) as view:
-            payload = frame_at(view, at - back, len(view)) if begins_frame(view, at - back) else None
-            found = None if payload is None else bytes(payload)
-        if found is not None:
-            return decode_record(found)
+            body = frame_at(view, at - back) if begins_frame(view, at - back) else None
+            cipher = None if body is None else _cipher(data, keys)
+            found = body if body is None or cipher is None else open_record(cipher, at - back, body)
+            if found is not None:
+                return decode_record(found)
         at = data.find(key, at + 1)
     return None
 

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import Corrupt, NotFound
+from taut.core.errors import Corrupt, Denied, NotFound
+from taut.serving.predictions.envelope import NO_KEYS, SegmentKeys
 from taut.serving.predictions.log import close_orphans
 from taut.serving.predictions.reader import SEALED, PredictionReader, Segment
 from taut.serving.predictions.record import decode_record
@@ -32,9 +33,9 @@ class SegmentSeal(msgspec.Struct, frozen=True, kw_only=True):
 class Sealer:
     """Control's part: closes what dead gateways left, roots closed segments, and marks those that the ledger has."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: SegmentKeys = NO_KEYS) -> None:
         self._folder: Final = folder
-        self._reader: Final = PredictionReader(folder)
+        self._reader: Final = PredictionReader(folder, keys)
 
     def pending(self) -> Iterator[SegmentSeal]:
         """Yield the seal of each closed segment, oldest first; record each in the ledger, then `mark` it.
@@ -51,7 +52,7 @@ class Sealer:
             try:
                 payloads = self._reader.payloads(segment)
                 seal = _seal(segment, payloads) if payloads else None
-            except Corrupt as error:
+            except (Corrupt, Denied) as error:
                 damaged.append(f"{segment.path.name}: {error.message}")
                 continue
             if seal is None:

@@ -1,8 +1,9 @@
 """One segment: a preallocated file, mapped shared, filled with framed records by one process.
 
-Layout: a header of 64 bytes (magic, version, start in microseconds), then frames of `length u32, crc32 u32, payload`,
-little-endian. A length of zero ends the segment; so does a frame whose checksum does not fit, which is the tail of a
-process or machine that died while it wrote. A frame is in the page cache, and so survives any process, as soon as
+Layout: a header of 64 bytes (magic with version, start in microseconds, and in a sealed segment what its key is found by),
+then frames of `length u32, crc32 u32, payload`, little-endian; in a sealed one the tag of the record is the checksum, and
+the word for it is zero. A length of zero ends the segment; so does a frame whose checksum or tag does not fit, which is
+the tail of a process or machine that died while it wrote. A frame is in the page cache, and so survives any process, as soon as
 `append` has returned.
 """
 
@@ -18,10 +19,14 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from taut.core.errors import Corrupt, Unavailable
+from taut.serving.predictions.envelope import LOCK_BYTES, SegmentLock, seal_record
 
 MAGIC: Final = b"TAUTSEG1"
-HEADER: Final = struct.Struct("<8sQ48x")
+SEALED_MAGIC: Final = b"TAUTSEG2"
+HEADER: Final = struct.Struct(f"<8sQ{LOCK_BYTES}s8x")
 FRAME: Final = struct.Struct("<II")
 _PACK: Final = FRAME.pack
 _FRAME_BYTES: Final = FRAME.size
@@ -42,6 +47,7 @@ class SegmentWriter:
         self.size_bytes: Final = size_bytes
         self.end = HEADER.size
         self.records = 0
+        self._cipher: AESGCM | None = None
         self._name_is_durable = False
         self._descriptor = -1
         try:
@@ -57,9 +63,16 @@ class SegmentWriter:
                 f"{path.parent}"
             ) from error
 
-    def begin(self, path: Path, started_us: int) -> None:
-        """Give the prepared file its header and its final name."""
-        self._map[: HEADER.size] = HEADER.pack(MAGIC, started_us)
+    def begin(self, path: Path, started_us: int, lock: SegmentLock | None = None) -> None:
+        """Give the prepared file its header and its final name; again, with another lock, while it has no record.
+
+        lock: what seals its records; None leaves them open.
+        """
+        if lock is None:
+            head = HEADER.pack(MAGIC, started_us, b"")
+        else:
+            self._cipher, head = lock.cipher, HEADER.pack(SEALED_MAGIC, started_us, lock.head)
+        self._map[: HEADER.size] = head
         try:
             self.path.rename(path)
         except OSError as error:
@@ -70,11 +83,16 @@ class SegmentWriter:
 
     def append(self, payload: bytes) -> bool:
         """Write one record; False when it does not fit any more, and then nothing was written."""
-        start = self.end
-        end = start + _FRAME_BYTES + len(payload)
+        start, cipher = self.end, self._cipher
+        if cipher is None:
+            frame = _PACK(len(payload), crc32(payload)) + payload
+        else:
+            body = seal_record(cipher, start, payload)
+            frame = _PACK(len(body), 0) + body
+        end = start + len(frame)
         if end > self.size_bytes:
             return False
-        self._map[start:end] = _PACK(len(payload), crc32(payload)) + payload
+        self._map[start:end] = frame
         self.end = end
         self.records += 1
         return True
@@ -111,22 +129,34 @@ class SegmentWriter:
 def frames(data: bytes | mmap.mmap | memoryview) -> Iterator[tuple[int, memoryview]]:
     """Yield (offset, payload) of each whole frame, in order, up to the end or the first that is torn.
 
+    Of a sealed segment the payloads are as they lie, and only their lengths are looked at: whether one is whole, its
+    key tells.
+
     Nothing, or a header of zeros, is what a power failure leaves of a segment of which only the name was durable: it
     holds no record. Raises Corrupt when the data begins otherwise than a segment does.
     """
     view = memoryview(data)
     if not any(view[: HEADER.size]):
         return
-    if len(view) < HEADER.size or bytes(view[: len(MAGIC)]) != MAGIC:
+    if len(view) < HEADER.size or bytes(view[: len(MAGIC)]) not in (MAGIC, SEALED_MAGIC):
         raise Corrupt("the file is no segment of the prediction log: restore it from a backup")
-    offset, size = HEADER.size, len(view)
-    while (found := frame_at(view, offset, size)) is not None:
+    offset = HEADER.size
+    while (found := frame_at(view, offset)) is not None:
         yield offset, found
         offset += _FRAME_BYTES + len(found)
 
 
-def frame_at(view: memoryview, offset: int, size: int) -> memoryview | None:
+def lock_of(data: bytes | mmap.mmap | memoryview) -> bytes | None:
+    """Return what the key of a sealed segment is found by; None for one that lies open, or has no header yet."""
+    if data[: len(SEALED_MAGIC)] != SEALED_MAGIC or len(data) < HEADER.size:
+        return None
+    head: bytes = HEADER.unpack_from(data)[2]
+    return head
+
+
+def frame_at(view: memoryview, offset: int) -> memoryview | None:
     """Return the payload of the frame at `offset`, or None when there is no whole one."""
+    size = len(view)
     if offset + _FRAME_BYTES > size:
         return None
     length, checksum = FRAME.unpack_from(view, offset)
@@ -134,7 +164,8 @@ def frame_at(view: memoryview, offset: int, size: int) -> memoryview | None:
     if length == 0 or begin + length > size:
         return None
     payload = view[begin : begin + length]
-    return payload if crc32(payload) == checksum else None
+    sealed = bytes(view[: len(SEALED_MAGIC)]) == SEALED_MAGIC
+    return payload if sealed or crc32(payload) == checksum else None
 
 
 def begins_frame(view: memoryview, offset: int) -> bool:

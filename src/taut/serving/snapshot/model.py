@@ -11,6 +11,7 @@ from taut.core.errors import Corrupt
 from taut.core.schema import ModelSignature
 from taut.ports.keys import Keys, PublicKey
 from taut.project.manifest import PolicySpec
+from taut.trust.containment import Contained
 from taut.trust.identity.verifier import VerifierData
 from taut.trust.policy import Attributes
 from taut.trust.quota import Limit
@@ -166,9 +167,10 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     epoch: grows with each snapshot; a gateway never goes back. max_age_s: how long after `issued_at_us` it may be
     served when nothing newer comes. policies: the project's Cedar files. resources: what they may ask of resources.
-    policy_digest: what the digest of both must be.
+    policy_digest: what the digest of both must be. contained: who is held back, each until a time of its own.
     gateways: how many share a quota, on all machines. machines: those that joined the first one. url: of
-    the data plane of that one, empty where it is not known.
+    the data plane of that one, empty where it is not known. log_key: what the prediction log is sealed to, an X25519 public
+    key, hexadecimal; empty leaves it open.
     """
 
     epoch: int
@@ -179,10 +181,12 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     policies: tuple[PolicySpec, ...] = ()
     resources: dict[str, Attributes] = {}
     policy_digest: str
+    contained: tuple[Contained, ...] = ()
     settings: GatewaySettings = GatewaySettings()
     gateways: int = 1
     machines: tuple[Machine, ...] = ()
     url: str = ""
+    log_key: str = ""
 
     def gateways_at(self, machine: str) -> int:
         """Return how many gateways a machine has, the first one where it has no name; all where it is not known yet."""

@@ -43,6 +43,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """A sign of life, every second or so, with counters since the gateway's start.
 
     reasons: why it is not ready. endpoints: why single endpoints are not, of one that may be ready itself.
+    callers: principal -> endpoint -> requests; who did not ask for a while is absent, and begins at nothing again.
     meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
     its figures and not the connection.
     """
@@ -54,6 +55,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     refusals: int
     reasons: tuple[str, ...] = ()
     endpoints: dict[str, tuple[str, ...]] = {}
+    callers: dict[str, dict[str, int]] = {}
     meters: msgspec.Raw = msgspec.Raw(b"null")
 
 

@@ -22,6 +22,9 @@ OnFrame = Callable[["Member", wire.Frame], None]
 OnGone = Callable[["Member", str], None]
 _SETTLING: Final = ((4, 0.25), (8, 0.5))
 _SMOOTH: Final = 0.1
+_STALL: Final = (
+    4.0  # times what is usual that one batch counts at most: to stand still once is not to have become slow
+)
 _NICE: Final = 5  # jobs have 10
 _NICE_MAX: Final = 19
 _POLL_NS: Final = 200_000  # what a model may take that is run on the loop itself
@@ -149,7 +152,8 @@ class Member:
         self.answered += 1
         self._poll.end()
         self._busy_s += now_s - self.sent_s + _LOOKS_S
-        self.ratio += _SMOOTH * ((now_s - self.sent_s) / max(expected_s, 1e-6) - self.ratio)
+        ratio = (now_s - self.sent_s) / max(expected_s, 1e-6)
+        self.ratio += _SMOOTH * (min(ratio, _STALL * self.ratio) - self.ratio)
         return batch
 
     def allow(self, cpus: float) -> None:

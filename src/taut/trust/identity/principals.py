@@ -18,6 +18,7 @@ ROLES: Final = frozenset(
 """The built-in roles. A role outside this set gives nobody any right."""
 
 _ID: Final = re.compile(r"[a-z][a-z0-9_.\-]{0,62}")
+_KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
 _SCOPE: Final = re.compile(r"[a-z]+(?:\.[a-z]+)*(?:@[a-z]+:[a-z0-9_.@\-]{1,128})?")
 _MAX_SCOPES: Final = 32
 
@@ -38,6 +39,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
 
 OWNER: Final = Principal(id="owner", kind="owner", roles=("admin",))
 """The person with access to the installation's files, while the rules of single-user hold."""
+
+
+def shows_key(principal: Principal) -> bool:
+    """Whether somebody shows an API key itself, and not a token or a session that he got for it."""
+    return _KEY_ID.fullmatch(principal.credential) is not None
 
 
 def check_principal_id(text: str) -> str:

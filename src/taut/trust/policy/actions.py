@@ -62,10 +62,15 @@ ACTIONS: Final[dict[str, str]] = {
     "policy.read": "see the policies",
     "policy.review": "see who may do what, and who does",
     "policy.admin": "change the policies",
+    "security.read": "see how security stands: notices, figures, the threat model, known vulnerabilities",
     "secret.admin": "put and delete secrets",
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
     "fleet.join": "serve as a further machine: follow what is served, fetch its models, hand records over",
+    "alert.read": "see alerts, and who is contained",
+    "alert.dismiss": "say that what an alert is about is right, which takes it for usual",
+    "contain.begin": "hold a principal back: throttle, ask anew who it is, quarantine, revoke",
+    "contain.lift": "end a containment",
     "status.read": "see status, health and metrics",
     "break.glass": "act in an emergency under the built-in policies alone, and end it",
 }
@@ -82,15 +87,16 @@ DISCLOSING: Final = (
 
 _SEE: Final = (
     "data.list", "run.read", "model.read", "model.verify", "edge.read", "release.read", "plan.read", "policy.read", "keys.read", "fleet.read",
-    "status.read", "explain",
+    "status.read", "alert.read", "explain",
 )  # fmt: skip
 
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "admin": tuple(ACTIONS),
     "operator": (
-        *_SEE, "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
+        *_SEE, "security.read", "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
         "release.resume", "release.promote", "release.abort", "release.rollback", "ledger.read", "ledger.verify",
-        "ledger.checkpoint", "plan.apply", "fleet.scale", "predict", "stream.run", "stream.read", "batch.score",
+        "ledger.checkpoint", "plan.apply", "fleet.scale", "alert.dismiss",
+        "contain.lift", "predict", "stream.run", "stream.read", "batch.score",
         "batch.read",
     ),
     "builder": (
@@ -102,7 +108,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "predictor": ("predict", "feedback"),
     "device": ("predict", "edge.report"),
     "machine": ("fleet.join",),
-    "auditor": (*_SEE, "policy.review", "log.read", "ledger.read", "ledger.verify"),
+    "auditor": (*_SEE, "security.read", "policy.review", "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip
 
 ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {

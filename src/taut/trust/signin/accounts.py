@@ -111,7 +111,9 @@ class Accounts:
             if renewed is not None:
                 tx.execute(update(passwords).where(passwords.c.principal == principal).values(hash=renewed))
             throttle.forgive(tx, principal, address)
-            return self._sessions.start(tx, principal, kind=kind, method=method, proved_at=self._clock.now())
+            return self._sessions.start(
+                tx, principal, kind=kind, method=method, proved_at=self._clock.now(), address=address
+            )
 
         return transact(self._records, do)
 
@@ -201,7 +203,9 @@ class Accounts:
             tx.execute(delete(invitations).where(invitations.c.principal == principal))
             self._set(tx, principal, made)
             throttle.forgive(tx, principal, address)
-            return self._sessions.start(tx, principal, kind=kind, method=method, proved_at=self._clock.now())
+            return self._sessions.start(
+                tx, principal, kind=kind, method=method, proved_at=self._clock.now(), address=address
+            )
 
         return transact(self._records, do)
 

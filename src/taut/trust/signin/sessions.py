@@ -18,6 +18,7 @@ from taut.trust.identity.principals import Principal
 from taut.trust.identity.rows import find_principal
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.signin.tables import sessions
+from taut.trust.signin.throttle import address_key
 
 PREFIX: Final = "tauts_"
 """Of a session's text. API keys begin with `taut_`; a token has no prefix."""
@@ -70,9 +71,19 @@ class Sessions:
         self._random: Final = random
 
     def start(
-        self, tx: Tx, principal: str, *, kind: SessionKind, method: str, proved_at: datetime | None
+        self,
+        tx: Tx,
+        principal: str,
+        *,
+        kind: SessionKind,
+        method: str,
+        proved_at: datetime | None,
+        address: str = "",
     ) -> Started:
-        """Begin a session for somebody who was proved to be `principal`. Raises Unauthenticated for who may not sign in."""
+        """Begin a session for somebody who was proved to be `principal`. Raises Unauthenticated for who may not sign in.
+
+        address: of his machine where it is known, kept in the erasable part of the leaf, shortened as for counting attempts.
+        """
         now = self._clock.now()
         self._make_room(tx, principal, now)
         secret = PREFIX + urlsafe_b64encode(self._random.bytes(32)).rstrip(b"=").decode("ascii")
@@ -85,7 +96,9 @@ class Sessions:
             )
         )  # fmt: skip
         body: dict[str, object] = {"session": id_, "kind": kind, "method": method}
-        self._leaf(tx, "identity.session.started", principal, actor=principal, body=body)
+        told = {"from": address_key(address)} if address else None
+        subject = f"principal:{principal}"
+        self._ledger.append(tx, Entry("identity.session.started", subject, principal, body, told))
         return Started(session=self._whole(tx, self._row(tx, id_), now), secret=secret)
 
     def find(self, secret: str) -> Session:

@@ -7,6 +7,7 @@ canonical JSON, so that equal statements have equal bytes.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable
 from typing import Any, Final, get_args
 
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from taut.core.canonical import canonical_json
 from taut.core.errors import Corrupt, Denied, InvalidInput
-from taut.ports.keys import Keys, PublicKey, Purpose, separated
+from taut.ports.keys import UNSEPARATED, Keys, PublicKey, Purpose, separated
 
 _HASH: Final = ec.ECDSA(hashes.SHA256())
 _SIGNATURE_BYTES: Final = 64
@@ -118,13 +119,35 @@ def verify_signature(key: PublicKey, message: bytes, signature: bytes, *, purpos
         raise InvalidInput(f"key {key.key_id} is no P-256 key: taut signs with ES256 only")
     if len(signature) != _SIGNATURE_BYTES:
         raise Corrupt(f"signature by key {key.key_id} has {len(signature)} bytes, not {_SIGNATURE_BYTES}")
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     try:
-        public.verify(encode_dss_signature(r, s), separated(message, purpose=purpose), _HASH)
+        public.verify(_der(signature), separated(message, purpose=purpose), _HASH)
     except InvalidSignature as error:
         raise Corrupt(
             f"signature by key {key.key_id} for {purpose} does not fit: the statement was changed after it was signed"
         ) from error
+
+
+def as_dsse(statement: SignedStatement) -> dict[str, Any]:
+    """Return a statement as the DSSE envelope that other tools read: signatures in DER, without the purpose.
+
+    Only statements of a purpose that is signed as it is verify elsewhere (`taut.ports.keys.UNSEPARATED`): others raise
+    InvalidInput.
+    """
+    if statement.purpose not in UNSEPARATED:
+        raise InvalidInput(
+            f"statements for {statement.purpose} bind their purpose, which other tools do not know: they verify here only"
+        )
+    return {
+        "payload": b64encode(statement.payload).decode(),
+        "payloadType": statement.payload_type,
+        "signatures": [
+            {"keyid": one.keyid, "sig": b64encode(_der(one.sig)).decode()} for one in statement.signatures
+        ],
+    }
+
+
+def _der(signature: bytes) -> bytes:
+    return encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
 
 
 def _encode(payload_type: str, body: bytes) -> bytes:

@@ -79,11 +79,12 @@ def _bytes(graph: Any) -> bytes:
 
 
 class CloudAt:
-    """An endpoint that answers as it is told to: what the rows say, a status, nonsense, or nothing for a while."""
+    """An endpoint that answers as it is told to: what the rows say, a status, nonsense, or nothing until it is let go."""
 
     def __init__(self) -> None:
         self.mode: str = "answer"
         self.asked: list[Any] = []
+        self.let_go = threading.Event()
         cloud = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -109,7 +110,7 @@ class CloudAt:
 
     def reply(self, rows: list[Any]) -> tuple[int, Any]:
         if self.mode == "late":
-            time.sleep(0.4)
+            self.let_go.wait(30)
         if self.mode.isdigit():
             return int(self.mode), {"error": {"code": "x", "message": "y", "request_id": "z"}}
         if self.mode == "nonsense":
@@ -168,6 +169,7 @@ def make(tmp_path: Path, cloud: CloudAt) -> Iterator[Make]:
         return made
 
     yield gateway
+    cloud.let_go.set()
     for close in closing:
         close()
 

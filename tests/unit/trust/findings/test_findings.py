@@ -19,6 +19,7 @@ from taut.trust.ledger import metadata as ledger_metadata
 CLIMBS = Sighting(
     kind="abuse.inversion", principal="eve", resource="endpoint:delay", score=21.0, evidence={"climbs": 9}
 )
+KINDS = ["abuse.inversion", "abuse.boundary"]
 
 
 class House:
@@ -83,9 +84,10 @@ def test_what_a_person_dismissed_is_not_held_against_the_same_one_for_a_week(hou
 def test_what_is_not_seen_any_more_lapses_and_may_begin_again(house: House) -> None:
     (found,) = house.findings.report([CLIMBS])
     house.clock.advance(timedelta(hours=23))
-    assert house.findings.lapse(unseen_for=timedelta(days=1)) == ()
+    assert house.findings.lapse(KINDS, unseen_for=timedelta(days=1)) == ()
     house.clock.advance(timedelta(hours=2))
-    assert [one.id for one in house.findings.lapse(unseen_for=timedelta(days=1))] == [found.id]
+    assert house.findings.lapse(["share"], unseen_for=timedelta(days=1)) == ()
+    assert [one.id for one in house.findings.lapse(KINDS, unseen_for=timedelta(days=1))] == [found.id]
     (again,) = house.findings.report([CLIMBS])
     assert again.id != found.id
     assert house.findings.get(found.id).state == "lapsed"

@@ -76,6 +76,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("topic"),
     )
     op.create_table(
+        "containments",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("action", sa.String(length=16), nullable=False),
+        sa.Column("per_s", sa.Float(), nullable=False),
+        sa.Column("allowed", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("alert", sa.String(length=64), nullable=False),
+        sa.Column("begun_by", sa.String(length=63), nullable=False),
+        sa.Column("begun_us", sa.BigInteger(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.Column("lifted_us", sa.BigInteger(), nullable=True),
+        sa.Column("lifted_by", sa.String(length=63), nullable=True),
+        sa.Column("lifted_why", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("containments", schema=None) as batch_op:
+        batch_op.create_index("containments_until", ["until_us"], unique=False)
+
+    op.create_table(
         "data_batches",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("dataset", sa.String(length=63), nullable=False),
@@ -451,6 +471,7 @@ def upgrade() -> None:
         sa.Column("author", sa.String(length=256), nullable=False),
         sa.Column("created_at_us", sa.BigInteger(), nullable=False),
         sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("provenance", sa.Text(), nullable=False),
         sa.Column("candidate", sa.Text(), nullable=False),
         sa.Column("verdict", sa.Text(), nullable=True),
         sa.Column("evidence", sa.Text(), nullable=True),
@@ -526,6 +547,9 @@ def upgrade() -> None:
         sa.Column("resource", sa.String(length=200), nullable=False),
         sa.Column("score", sa.Float(), nullable=False),
         sa.Column("evidence", sa.Text(), nullable=False),
+        sa.Column("severity", sa.String(length=16), nullable=False),
+        sa.Column("summary", sa.Text(), nullable=False),
+        sa.Column("closes", sa.Text(), nullable=False),
         sa.Column("since_us", sa.BigInteger(), nullable=False),
         sa.Column("seen_us", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),

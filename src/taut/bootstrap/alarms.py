@@ -1,0 +1,105 @@
+"""The rooms of alerts and containments, furnished, and the duties by which control keeps them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Protocol
+
+from taut.ports.records import Records, Tx
+from taut.ports.world import Clock, Ids
+
+if TYPE_CHECKING:
+    from taut.bootstrap.people import People
+    from taut.bootstrap.watches import Watches
+    from taut.serving.snapshot import Publisher
+    from taut.trust.containment import Contained, Containments
+    from taut.trust.findings import Change, Finding
+    from taut.trust.ledger import Ledger
+    from taut.workflows.alarms import Sentry
+    from taut.workflows.rights import Rights
+
+_WINDOW_S: Final = 60.0
+
+
+class House(Protocol):
+    """What these rooms are made from: a platform, whose own rooms are made on first use."""
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def ids(self) -> Ids: ...
+    @property
+    def records(self) -> Records: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def people(self) -> People: ...
+    @property
+    def policy(self) -> Rights: ...
+    @property
+    def watches(self) -> Watches: ...
+    @property
+    def publisher(self) -> Publisher | None: ...
+
+
+class Alarms:
+    """Who is told what, and who is held back because of it. Each room is made on first use."""
+
+    def __init__(self, house: House) -> None:
+        self._house: Final = house
+
+    @cached_property
+    def containments(self) -> Containments:
+        from taut.trust.containment import Containments
+
+        house = self._house
+        return Containments(house.records, house.ledger, house.clock, house.ids, cut_off=self._cut_off)
+
+    @cached_property
+    def sentry(self) -> Sentry:
+        from taut.workflows.alarms import Sentry
+
+        return Sentry(clock=self._house.clock, window_s=_WINDOW_S)
+
+    def contained(self) -> tuple[Contained, ...]:
+        """Return who is held back now, as gateways are told."""
+        return self.containments.contained()
+
+    def held(self, principal: str) -> tuple[Contained, ...]:
+        """Return what holds one principal back now."""
+        from taut.trust.containment.register import as_contained
+
+        return tuple(as_contained(one) for one in self.containments.holding(principal))
+
+    def look(self) -> None:
+        """Take what gateways counted, and open, renew and end findings by it once a window is over."""
+        from taut.workflows.alarms import KINDS
+
+        house = self._house
+        if house.publisher is None:
+            return
+        incident = house.policy.glass.holding() is not None
+        seen = self.sentry.look(house.publisher.gateways(), incident=incident)
+        if seen is not None:
+            house.watches.findings.observe(KINDS, seen)
+
+    def dismiss(self, id: str, *, actor: str, why: str) -> Finding:
+        """Say that what was found is right: whose share it was begins anew, and what he asks now will be usual."""
+        from taut.workflows.alarms import SHARE
+
+        found = self._house.watches.findings.dismiss(id, why, actor=actor)
+        if found.kind == SHARE and found.principal:
+            self.sentry.watch.accept(found.principal)
+        return found
+
+    def hear(self, tx: Tx, finding: Finding, change: Change) -> None:
+        """What follows from a change of a finding, in its transaction."""
+
+    def _cut_off(self, tx: Tx, principal: str, actor: str) -> None:
+        from taut.trust.identity.people import People
+
+        house = self._house
+        people = People(house.ledger, house.clock)
+        people.cut_tokens(tx, principal, actor=actor)
+        people.note(tx, "identity.tokens.revoked", principal, actor)
+        house.people.sessions.end_all(tx, principal, actor=actor)

@@ -1,0 +1,115 @@
+"""Operations on how security stands: what a person should look at, figures, ages."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from taut.core.errors import InvalidInput
+from taut.entrypoints.operations.operation import (
+    Caller,
+    Json,
+    Operation,
+    Platform,
+    Progress,
+    Request,
+    to_json,
+)
+
+_DAYS_MAX: Final = 365
+_OLD_DAYS: Final = 365
+_FINDINGS_MAX: Final = 1000
+
+
+class SecurityReport(Request, frozen=True):
+    """days: how far back is judged; habits are known from the thirty days before that."""
+
+    days: int = 7
+
+
+def _report(platform: Platform, _caller: Caller, request: SecurityReport, progress: Progress) -> Json:
+    from taut.workflows.notices import look
+    from taut.workflows.posture import ages, guard_cost, linearity, provisioning
+
+    if not 1 <= request.days <= _DAYS_MAX:
+        raise InvalidInput(f"days is {request.days}: choose 1 to {_DAYS_MAX}")
+    now: datetime = platform.clock.now()
+    since = now - timedelta(days=request.days)
+    progress("judging the ledger", 0.1)
+    looked = look(platform, since=since)
+    progress("reading the prediction log", 0.6)
+    return {
+        "at": to_json(now),
+        "since": to_json(since),
+        "ledger": {"leaves": looked.leaves, "whole": looked.whole},
+        "notices": [
+            {**to_json(notice), "at": to_json(_time(notice.at_us))} for notice in looked.notices
+        ],
+        "findings": to_json(platform.watches.findings.list(state="open", limit=_FINDINGS_MAX)),
+        "provisioning": to_json(provisioning(platform, since=since)),
+        "guard": to_json(guard_cost(platform.publisher)),
+        "linearity": to_json(linearity(platform, since=since)),
+        "coverage": coverage(),
+        "ages": to_json([*_keys(platform, now), *_certificates(platform, now), *ages(platform, now=now, old_days=_OLD_DAYS)]),
+    }  # fmt: skip
+
+
+def coverage() -> Json:
+    """Return how much of what can be done is decided by policy. A test walks routes, commands and readings of rows too."""
+    from taut.entrypoints.operations import operation_table
+    from taut.trust.policy import ACTIONS
+
+    table = list(operation_table())
+    used = {operation.action for operation in table}
+    return {
+        "operations": len(table),
+        "decided": sum(1 for operation in table if operation.action in ACTIONS and not operation.open),
+        "open": sorted(operation.name for operation in table if operation.open),
+        "actions": len(ACTIONS),
+        "actions_without_operation": sorted(set(ACTIONS) - used),
+        "undecided": sorted(operation.name for operation in table if operation.action not in ACTIONS),
+        "shown_by": "tests/unit/entrypoints/test_every_action.py",
+    }
+
+
+def _keys(platform: Platform, now: datetime) -> list[Any]:
+    from taut.workflows.posture import Age
+    from taut.workflows.rotation import states
+
+    limit = now - timedelta(days=_OLD_DAYS)
+    return [
+        Age(
+            what="key", name=state.key, since=state.since, old=state.since is not None and state.since < limit
+        )
+        for state in states(platform)
+    ]
+
+
+def _certificates(platform: Platform, now: datetime) -> list[Any]:
+    from datetime import UTC
+
+    from taut.entrypoints.certificates import told
+    from taut.trust.tls import WARN_DAYS
+    from taut.workflows.posture import Age
+
+    found = []
+    for said in told(platform.home):
+        until = datetime.fromtimestamp(said["not_after"], tz=UTC)
+        old = until - now < timedelta(days=WARN_DAYS)
+        found.append(Age(what="certificate", name=str(said["process"]), since=None, until=until, old=old))
+    return found
+
+
+def _time(at_us: int) -> datetime:
+    from taut.core.times import from_us
+
+    return from_us(at_us)
+
+
+def _any(_request: Any) -> str:
+    return "security:any"
+
+
+OPERATIONS: Final = (
+    Operation(name="security.report", action="security.read", request=SecurityReport, handle=_report, resource=_any, reads=True, summary="Report how security stands: notices, findings, figures, ages"),
+)  # fmt: skip

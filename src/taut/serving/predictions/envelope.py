@@ -1,0 +1,129 @@
+"""Who may read a segment: whoever holds the installation's key, and not the gateway that wrote it.
+
+A gateway holds no key of the installation and must not be able to read what others wrote, or what it wrote before. So each
+segment has a key of its own, agreed between a pair made for it and the installation's public key, which the signed
+snapshot carries; the pair's public half lies in the segment's head, its private half is forgotten at once. A record is
+sealed by AES-256-GCM as it is appended, for what is appended must survive the process. Its request id stays in the clear,
+authenticated, so that one record is found without opening all. The nonce is the frame's place in the file.
+Source: ECIES as in RFC 9180 (DHKEM with X25519 and HKDF-SHA256), without its framing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from taut.core.errors import Corrupt, Denied
+from taut.ports.world import Random
+from taut.serving.predictions.record import ID_BYTES, ID_OFFSET
+
+LOCK_BYTES: Final = 40
+CLEAR_BYTES: Final = ID_OFFSET + ID_BYTES
+_KEY_BYTES: Final = 32
+_KEY_ID_BYTES: Final = LOCK_BYTES - _KEY_BYTES
+_TAG_BYTES: Final = 16
+_nonce: Final = Struct("<4xQ").pack
+
+
+class SegmentLock(NamedTuple):
+    """One segment's key. head: what its reader needs beside the installation's key; it is no secret."""
+
+    head: bytes
+    cipher: AESGCM
+
+
+def lock_segment(recipient: str, random: Random) -> SegmentLock:
+    """Return a key for one segment that only the holder of `recipient` can find again.
+
+    recipient: the installation's public key, X25519, hexadecimal. Raises Corrupt when it is none.
+    """
+    try:
+        public = bytes.fromhex(recipient)
+        pair = X25519PrivateKey.from_private_bytes(random.bytes(_KEY_BYTES))
+        shared = pair.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError as error:
+        raise Corrupt(
+            f"the snapshot's key of the prediction log is no X25519 key ({error}): issue a newer snapshot"
+        ) from error
+    ours = pair.public_key().public_bytes_raw()
+    return SegmentLock(_key_id(public) + ours, _cipher(shared, ours, public))
+
+
+class SegmentKeys:
+    """The reading end. private: gives the installation's key, 32 bytes; asked on first use, then remembered."""
+
+    def __init__(self, private: Callable[[], bytes]) -> None:
+        self._find: Final = private
+        self._private: X25519PrivateKey | None = None
+
+    @property
+    def public(self) -> str:
+        """Return the key that segments are sealed to, as the snapshot carries it."""
+        return self._open().public_key().public_bytes_raw().hex()
+
+    def cipher(self, head: bytes) -> AESGCM:
+        """Return the key of a segment. Raises Denied when it was sealed to another installation, Corrupt for no key."""
+        private = self._open()
+        public = private.public_key().public_bytes_raw()
+        if head[:_KEY_ID_BYTES] != _key_id(public):
+            raise Denied(
+                "a segment of the prediction log is sealed to another key: open it where its installation is"
+            )
+        ours = head[_KEY_ID_BYTES:]
+        try:
+            shared = private.exchange(X25519PublicKey.from_public_bytes(ours))
+        except ValueError as error:
+            raise Corrupt("a segment's head holds no key: restore it from a backup") from error
+        return _cipher(shared, ours, public)
+
+    def _open(self) -> X25519PrivateKey:
+        if self._private is None:
+            self._private = X25519PrivateKey.from_private_bytes(self._find())
+        return self._private
+
+
+def _without() -> bytes:
+    raise Denied("the prediction log is sealed: read it through control, which holds its key")
+
+
+NO_KEYS: Final = SegmentKeys(_without)
+"""Of whoever may only write, and read what lies open."""
+
+
+def seal_record(cipher: AESGCM, offset: int, payload: bytes) -> bytes:
+    """Return a record as it lies in a sealed segment. offset: of its frame, never used twice in a segment."""
+    clear = payload[:CLEAR_BYTES]
+    return clear + cipher.encrypt(_nonce(offset), payload[CLEAR_BYTES:], clear)
+
+
+def open_record(cipher: AESGCM, offset: int, body: memoryview) -> bytes | None:
+    """Return the record; None when it was torn, changed or moved."""
+    if len(body) < CLEAR_BYTES + _TAG_BYTES:
+        return None
+    clear = bytes(body[:CLEAR_BYTES])
+    try:
+        return clear + cipher.decrypt(_nonce(offset), body[CLEAR_BYTES:], clear)
+    except InvalidTag:
+        return None
+
+
+def sealed_size(payload_bytes: int) -> int:
+    """Return how many bytes a record takes in a sealed segment, its frame not counted."""
+    return payload_bytes + _TAG_BYTES
+
+
+def _cipher(shared: bytes, ours: bytes, public: bytes) -> AESGCM:
+    info = b"taut/prediction-segment/1" + ours + public
+    return AESGCM(HKDF(hashes.SHA256(), _KEY_BYTES, None, info).derive(shared))
+
+
+def _key_id(public: bytes) -> bytes:
+    return hashlib.sha256(public).digest()[:_KEY_ID_BYTES]

@@ -1,0 +1,35 @@
+"""The supply chain: which packages there are, bills of materials of them and of models, and what is known to be wrong with them."""
+
+from __future__ import annotations
+
+from taut.trust.supply.cyclonedx import (
+    Component,
+    Edges,
+    bill,
+    hash_of,
+    library,
+    library_edges,
+    properties,
+    roots,
+)
+from taut.trust.supply.own import bill_of_taut
+from taut.trust.supply.packages import Locked, Package, installed, normal_name, packages_of, purl, read_lock
+
+__all__ = [
+    "Component",
+    "Edges",
+    "Locked",
+    "Package",
+    "bill",
+    "bill_of_taut",
+    "hash_of",
+    "installed",
+    "library",
+    "library_edges",
+    "normal_name",
+    "packages_of",
+    "properties",
+    "purl",
+    "read_lock",
+    "roots",
+]

@@ -1,0 +1,199 @@
+"""The prediction log sealed: who writes cannot read, nothing of a caller lies open, and a torn tail is still honest."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taut.core.errors import Corrupt, Denied, InvalidInput
+from taut.serving.gateway.ids import RequestIds
+from taut.serving.machines.records import hand_over
+from taut.serving.predictions import (
+    Incoming,
+    PredictionLog,
+    PredictionReader,
+    RecordHead,
+    Sealer,
+    SegmentKeys,
+    encode_head,
+    encode_record,
+)
+from taut.serving.predictions.envelope import NO_KEYS, lock_segment, open_record, seal_record
+from taut.serving.predictions.segment import HEADER
+from taut.testing.world import SeededRandom
+
+HEAD = encode_head(RecordHead("delay", "delay@1", "rel_1", 7, ("x", "y")))
+KEYS = SegmentKeys(lambda: bytes(range(32)))
+OTHERS = SegmentKeys(lambda: bytes(range(1, 33)))
+SAID = ("planted-caller", "planted-person", "planted-value", "delay@1")
+
+
+def record(seed: int) -> bytes:
+    request_id = RequestIds(SeededRandom(seed)).next(seed)
+    return encode_record(request_id, seed, HEAD, SAID[0], SAID[1], 200, 9, ((1.5, SAID[2]),))
+
+
+def open_log(folder: Path, *, writer: str = "gateway-0", segment_bytes: int = 4096) -> PredictionLog:
+    times = iter(range(1, 10_000))
+    return PredictionLog(
+        folder, writer, now_us=lambda: next(times), monotonic_s=lambda: 0.0, random=SeededRandom(3),
+        segment_bytes=segment_bytes,
+    )  # fmt: skip
+
+
+def written(folder: Path, count: int, *, writer: str = "gateway-0") -> list[bytes]:
+    payloads = [record(seed) for seed in range(count)]
+    with closing(open_log(folder, writer=writer)) as log:
+        log.seal_to(KEYS.public)
+        for payload in payloads:
+            log.append(payload)
+    return payloads
+
+
+def read(folder: Path, keys: SegmentKeys = NO_KEYS) -> list[bytes]:
+    reader = PredictionReader(folder, keys)
+    return [payload for segment in reader.segments() for payload in reader.payloads(segment)]
+
+
+def test_what_was_said_is_read_by_the_keys_holder_and_lies_nowhere_in_the_files(tmp_path: Path) -> None:
+    payloads = written(tmp_path, 60)
+    lying = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert read(tmp_path, KEYS) == payloads
+    assert len(list(tmp_path.iterdir())) > 2
+    assert [one for one in SAID if one.encode() in lying] == []
+
+
+def test_request_ids_are_read_and_found_without_opening_the_rest(tmp_path: Path) -> None:
+    payloads = written(tmp_path, 40)
+    ids = [payload[2:32].decode() for payload in payloads]
+
+    assert list(PredictionReader(tmp_path).ids()) == ids
+    assert PredictionReader(tmp_path, KEYS).find(ids[23]).subject == SAID[1]
+
+
+def test_without_the_key_and_with_another_installations_it_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, 1)
+
+    with pytest.raises(Denied, match="through control"):
+        read(tmp_path)
+    with pytest.raises(Denied, match="another key"):
+        read(tmp_path, OTHERS)
+    with pytest.raises(Corrupt, match="another key"):
+        list(Sealer(tmp_path, OTHERS).pending())
+
+
+def test_a_gateway_cannot_read_what_it_wrote_once_it_forgot_the_segments_key() -> None:
+    """All that it was given is public, and what it made for a segment does not come again."""
+    first, second = (lock_segment(KEYS.public, SeededRandom(seed)) for seed in (1, 2))
+    body = memoryview(seal_record(first.cipher, 64, record(1)))
+
+    assert first.head != second.head
+    assert open_record(second.cipher, 64, body) is None
+    assert open_record(KEYS.cipher(second.head), 64, body) is None
+    assert open_record(KEYS.cipher(first.head), 64, body) == record(1)
+
+
+@pytest.mark.parametrize("moved", [0, 72, 2**40])
+def test_a_record_does_not_open_in_another_place(moved: int) -> None:
+    lock = lock_segment(KEYS.public, SeededRandom(1))
+
+    assert open_record(lock.cipher, moved, memoryview(seal_record(lock.cipher, 64, record(1)))) is None
+
+
+def test_a_key_that_is_none_is_refused_and_the_log_stays_as_it_was(tmp_path: Path) -> None:
+    with closing(open_log(tmp_path)) as log:
+        log.seal_to(KEYS.public)
+        for wrong in ("00" * 32, "ab", "no hexadecimal"):
+            with pytest.raises(Corrupt, match="issue a newer snapshot"):
+                log.seal_to(wrong)
+        log.append(record(1))
+
+    assert read(tmp_path, KEYS) == [record(1)]
+
+
+def test_another_key_begins_another_segment_and_the_same_one_does_not(tmp_path: Path) -> None:
+    with closing(open_log(tmp_path)) as log:
+        log.append(record(1))
+        log.seal_to(KEYS.public)
+        log.append(record(2))
+        log.seal_to(KEYS.public)
+        log.append(record(3))
+
+    assert len(PredictionReader(tmp_path).segments()) == 2
+    assert read(tmp_path, KEYS) == [record(1), record(2), record(3)]
+
+
+def test_what_was_written_open_before_is_still_read(tmp_path: Path) -> None:
+    with closing(open_log(tmp_path)) as log:
+        log.append(record(1))
+
+    assert read(tmp_path) == read(tmp_path, KEYS) == [record(1)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 2000), flip=st.integers(0, 2000), bit=st.integers(0, 7))
+def test_a_torn_or_changed_tail_ends_a_sealed_segment_and_nothing_before_it(
+    tmp_path: Path, cut: int, flip: int, bit: int
+) -> None:
+    folder = tmp_path / f"{cut}-{flip}-{bit}"
+    payloads = written(folder, 8)
+    [path] = folder.iterdir()
+    data = bytearray(path.read_bytes())
+    spoiled = HEADER.size + flip % (len(data) - HEADER.size)
+    data[spoiled] ^= 1 << bit
+    kept = data[: max(HEADER.size, len(data) - cut % len(data))]
+    path.write_bytes(kept)
+
+    found = read(folder, KEYS)
+
+    starts = list(accumulate((8 + len(payload) + 16 for payload in payloads), initial=HEADER.size))
+    hit = next(at for at, end in enumerate(starts[1:]) if spoiled < end)
+    idle = 4 <= spoiled - starts[hit] < 8  # a frame's second word, which a sealed segment does not use
+    whole = sum(end <= len(kept) for end in starts[1:])
+    assert found == payloads[: whole if idle else min(hit, whole)]
+
+
+def test_seals_commit_to_the_plain_records_so_that_proofs_need_no_key(tmp_path: Path) -> None:
+    written(tmp_path / "sealed", 5)
+    with closing(open_log(tmp_path / "open")) as log:
+        for seed in range(5):
+            log.append(record(seed))
+
+    [sealed] = Sealer(tmp_path / "sealed", KEYS).pending()
+    [plain] = Sealer(tmp_path / "open").pending()
+
+    assert (sealed.root, sealed.size_bytes, sealed.records) == (plain.root, plain.size_bytes, 5)
+
+
+def test_a_machine_hands_over_what_it_cannot_read_and_control_reads_it(tmp_path: Path) -> None:
+    payloads = written(tmp_path / "there", 30, writer="gateway-0@m2")
+    control = Incoming(tmp_path / "here", KEYS)
+
+    def send(name: str, size_bytes: int, sha256: str, offset: int, data: bytes) -> int:
+        return control.take(
+            name, machine="m2", size_bytes=size_bytes, sha256=sha256, offset=offset, data=data
+        )
+
+    assert hand_over(tmp_path / "there", send) >= 2
+    assert read(tmp_path / "here", KEYS) == payloads
+    assert not list((tmp_path / "there").glob("*.closed"))
+
+
+def test_control_takes_no_segment_that_it_could_not_seal(tmp_path: Path) -> None:
+    written(tmp_path / "there", 1, writer="gateway-0@m2")
+    [path] = (tmp_path / "there").iterdir()
+    data = path.read_bytes()
+
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        Incoming(tmp_path / "here", OTHERS).take(
+            path.stem, machine="m2", size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), offset=0,
+            data=data,
+        )  # fmt: skip
+    assert not list((tmp_path / "here").iterdir())
