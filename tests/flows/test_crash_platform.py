@@ -62,7 +62,7 @@ class Running:
         told = self.shop.told(*COMMANDS[name])
         if victim == "housekeeper":  # it takes its time
             with suppress(AssertionError):
-                until(lambda: self.death.came, within_s=5)
+                until(lambda: self.death.came, within_s=60 if edge <= EDGES["kept"] else 5)
         self.death.disarm()
         if not self.death.came:
             assert told.code == 0, told

@@ -185,7 +185,7 @@ def test_a_stop_drains_within_its_time_and_leaves_no_process(plane: DataPlane) -
             took_s = time.monotonic() - start
 
     assert code == 0
-    assert took_s < 5.0
+    assert took_s < 20  # where one that is idle held it up, it would take its 25 s
     assert not any(alive(pid) for pid in running.values())
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=2):
         pass
@@ -225,7 +225,7 @@ def test_grpc_is_kept_alive_on_the_port_plus_two_and_adopted_on_the_same_port_on
         with grpc.insecure_channel(f"127.0.0.1:{port + 2}") as channel:
             try:
                 return bool(
-                    channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=2)
+                    channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=20)
                     == b"\x08\x01"
                 )
             except grpc.RpcError:

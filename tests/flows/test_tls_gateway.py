@@ -114,7 +114,7 @@ def test_clients_that_connect_and_say_nothing_do_not_stall_others(
                     headers={"authorization": f"Bearer {plane.token()}"},
                 )  # fmt: skip
                 assert answer.status_code == 200
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 9  # a greeting is waited for longer
 
 
 def test_a_renewed_certificate_is_served_to_new_connections_and_no_request_fails(
@@ -227,7 +227,7 @@ def test_a_drain_over_tls_finishes_what_is_under_way_and_is_not_held_up_by_idle_
         load.__exit__()
 
     assert code == 0
-    assert took_s < 5
+    assert took_s < 20  # where an idle client held it up, it would take its 25 s
     assert load.refused == []
     assert load.broken == []
     assert set(load.answered) <= logged(plane)
