@@ -82,7 +82,8 @@ def _softhsm(cache: Path) -> Path:
 
 def _download(folder: Path) -> None:
     """Download the packages; with lists of packages of our own where the machine has none."""
-    done = subprocess.run(["apt-get", "-q", "download", *_PACKAGES], cwd=folder, capture_output=True)
+    again = ["-o", "Acquire::Retries=5"]  # a mirror may be busy
+    done = subprocess.run(["apt-get", "-q", *again, "download", *_PACKAGES], cwd=folder, capture_output=True)
     if done.returncode == 0:
         return
     for part in ("lists/partial", "archives/partial"):
@@ -96,7 +97,7 @@ def _download(folder: Path) -> None:
         "Debug::NoLocking=1",
     ]
     for words in (["update"], ["download", *_PACKAGES]):
-        subprocess.run(["apt-get", "-q", *own, *words], cwd=folder, check=True, capture_output=True)
+        subprocess.run(["apt-get", "-q", *again, *own, *words], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")
