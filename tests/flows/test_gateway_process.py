@@ -201,9 +201,11 @@ def test_a_request_whose_body_is_still_arriving_is_answered_during_the_drain(
         f"POST /v1/predict/delay HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {plane.token()}\r\n"
         f"content-length: {len(BODY)}\r\n\r\n"
     ).encode()
-    watching = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
-    assert not _is_leaving(watching)
-    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as half:
+    with (
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as watching,
+        socket.create_connection(("127.0.0.1", running.port), timeout=30) as half,
+    ):
+        assert not _is_leaving(watching)
         half.sendall(head + BODY[:10])
         wait_until(lambda: Sent(half).was_read)
         assert running.process is not None
