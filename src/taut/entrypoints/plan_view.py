@@ -9,6 +9,7 @@ from taut.entrypoints.policy_view import rights, text_changes
 
 Json = dict[str, Any]
 
+_FLOWS_SHOWN = 10
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
 
 
@@ -24,8 +25,21 @@ def plan(result: Json) -> None:
                     render.line(f"    {line}")
                 continue
             render.line(f"    {field['path']}: {_short(field['before'])} -> {_short(field['after'])}")
+    flows(result["flows"])
     rights(result)
     views.gate(result)
+
+
+def flows(found: Json) -> None:
+    """What becomes otherwise in the threat model; the new one is stored as the plan is applied."""
+    if not any(found.values()):
+        return
+    render.line("the threat model changes:")
+    for sign, names in (("+", found["added"]), ("~", found["changed"]), ("-", found["removed"])):
+        for name in names[:_FLOWS_SHOWN]:
+            render.line(f"    {sign} {name}")
+        if len(names) > _FLOWS_SHOWN:
+            render.line(f"    {sign} and {len(names) - _FLOWS_SHOWN} more: taut security threat-model")
 
 
 def applied(result: Json) -> None:

@@ -33,6 +33,24 @@ def report(result: Json) -> None:
     )
 
 
+def threat_model(result: Json) -> None:
+    render.page(result["page"])
+    model_state(result)
+
+
+def model_state(result: Json) -> None:
+    """Whether the model is the stored one, and who looked at it."""
+    render.line(f"map {result['digest']}: {len(result['threats'])} threats, {result['open']} open")
+    if not result["stored"]:
+        render.line(
+            "It is another than the stored one: a setting changed, or a plan's renewal was cut off; the next plan stores it"
+        )
+    if result["reviewed_by"]:
+        render.line(f"reviewed by {result['reviewed_by']}, {render.second(result['reviewed_at'])}")
+    else:
+        render.line("not reviewed yet: taut security review DIGEST --reason ...")
+
+
 def _figures(result: Json) -> None:
     provisioning, guard, linear, coverage = (
         result[name] for name in ("provisioning", "guard", "linearity", "coverage")
@@ -60,6 +78,10 @@ def _figures(result: Json) -> None:
             f"{coverage['decided']} of {coverage['operations']} operations decided by policy, {len(coverage['open'])} open by design",
         ),
     ]
+    model = result["threat_model"]
+    if model is not None:
+        seen = f"reviewed by {model['reviewed_by']}" if model["reviewed_by"] else "not reviewed"
+        rows.append(("threat model", f"{model['open']} open threats, {seen}{'' if model['stored'] else ', changed since it was stored'}"))  # fmt: skip
     render.table(("figure", "what"), rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from taut.entrypoints.cli.session import session
 
 
 def register(app: typer.Typer) -> None:
-    verbs: Verbs = {"report": report}
+    verbs: Verbs = {"report": report, "threat-model": threat_model, "review": review}
     add_noun(app, "security", "How security stands.", verbs)
 
 
@@ -26,3 +27,34 @@ def report(
     from taut.entrypoints import security_view
 
     session(context).act("security.report", {"days": days}, security_view.report)
+
+
+def threat_model(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option(help="Write the page to this file, as Markdown.")] = None,
+) -> None:
+    """Show the threat model of the project as it is: where its data goes, what threatens it, what stands against that.
+
+    For example: taut security threat-model --out threats.md
+    """
+    from taut.entrypoints import security_view
+
+    here = session(context)
+    result = here.ask("security.threats", {})
+    if out is not None:
+        out.write_text(result["page"])
+    here.finish(result, security_view.threat_model if out is None else security_view.model_state)
+
+
+def review(
+    context: typer.Context,
+    digest: Annotated[str, typer.Argument(help="Of the map, as `taut security threat-model` says it.")],
+    reason: Annotated[str, typer.Option(help="What you concluded; it is recorded for ever.")],
+) -> None:
+    """Record that you looked at the threat model and what you concluded.
+
+    For example: taut security review sha256:... --reason "the open ones are accepted until June"
+    """
+    from taut.entrypoints import security_view
+
+    session(context).act("security.review", {"digest": digest, "reason": reason}, security_view.model_state)

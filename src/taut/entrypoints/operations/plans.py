@@ -21,9 +21,12 @@ from taut.entrypoints.operations.operation import (
     to_json,
 )
 from taut.entrypoints.operations.places import placed
+from taut.entrypoints.operations.security import setting_of
 from taut.lifecycle.plans import Applied, Plan, Surroundings, policy_of, rights_touched
 from taut.project.manifest import Manifest
 from taut.trust.identity import OWNER, Principal
+from taut.trust.threats import Change as FlowChange
+from taut.workflows import threats
 from taut.workflows.access import compare, recorded
 
 _RECENT: Final = timedelta(days=30)
@@ -69,6 +72,7 @@ def _plan(platform: Platform, caller: Caller, request: PlanShow, progress: Progr
         "reasons": list(plan.verdict.reasons),
         "checks": to_json(plan.evidence.checks),
         "rights": {"touched": list(touched), **(_dry_run(platform, caller, manifest) if touched else {})},
+        "flows": to_json(threats.compare(platform, manifest, setting_of(platform.config))),
     }
 
 
@@ -114,7 +118,7 @@ def _apply(platform: Platform, caller: Caller, request: PlanApply, progress: Pro
         surroundings=_surroundings(platform, request.allow_removal),
         base=(base or None) if base is not msgspec.UNSET else base,
     )
-    return _applied(applied)
+    return _applied(platform, caller, applied)
 
 
 def _revert(platform: Platform, caller: Caller, request: PlanRevert, progress: Progress) -> Json:
@@ -123,7 +127,7 @@ def _revert(platform: Platform, caller: Caller, request: PlanRevert, progress: P
     applied: Applied = platform.plans.revert(
         request.to, actor=caller.principal.id, surroundings=_surroundings(platform, request.allow_removal)
     )
-    return _applied(applied)
+    return _applied(platform, caller, applied)
 
 
 def _history(platform: Platform, _caller: Caller, request: PlanHistory, _progress: Progress) -> Json:
@@ -138,8 +142,13 @@ def _current(platform: Platform, _caller: Caller, _request: Nothing, _progress: 
     return {**to_json(info), "manifest": {**to_json(manifest), "root": ""}}
 
 
-def _applied(applied: Applied) -> Json:
+def _applied(platform: Platform, caller: Caller, applied: Applied) -> Json:
+    """What applying did; the threat model follows the plan. Cut off before that, it is said to be old, and the next plan renews it."""
+    flows = FlowChange()
+    if applied.plan is not None:
+        flows = threats.renew(platform, setting_of(platform.config), actor=caller.principal.id)
     return {
+        "flows": to_json(flows),
         "plan": applied.plan,
         "changes": to_json(applied.changes),
         "verdict": str(applied.verdict.decision),

@@ -9,12 +9,15 @@ from taut.core.errors import InvalidInput
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
+    Nothing,
     Operation,
     Platform,
     Progress,
     Request,
     to_json,
 )
+from taut.trust.threats import Setting
+from taut.workflows import threats
 
 _DAYS_MAX: Final = 365
 _OLD_DAYS: Final = 365
@@ -25,6 +28,49 @@ class SecurityReport(Request, frozen=True):
     """days: how far back is judged; habits are known from the thirty days before that."""
 
     days: int = 7
+
+
+class SecurityReview(Request, frozen=True):
+    """digest: of the model that was looked at. reason: the conclusion."""
+
+    digest: str
+    reason: str
+
+
+def setting_of(config: Any) -> Setting:
+    """Return what of a configuration decides about flows; values that open something stay where they are."""
+
+    def scheme(url: str) -> str:
+        return url.partition(":")[0].partition("+")[0]
+
+    def host(url: str) -> str:
+        from urllib.parse import urlsplit
+
+        found = urlsplit(url)
+        return f"{found.scheme}://{found.hostname}" if found.hostname else ""
+
+    return Setting(
+        records=scheme(config.records), blobs=scheme(config.blobs), bus=scheme(config.bus), keys=scheme(config.keys),
+        sealed="sealed=yes" in config.blobs, tls=bool(config.tls_cert), client_certificates=bool(config.tls_client_ca),
+        otlp=host(config.otlp), oidc=host(config.oidc_issuer), ledger_copy=bool(config.ledger_copy), sandbox=config.sandbox,
+    )  # fmt: skip
+
+
+def _threats(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    return _model(platform, threats.now(platform, setting_of(platform.config)))
+
+
+def _review(platform: Platform, caller: Caller, request: SecurityReview, _progress: Progress) -> Json:
+    found = threats.review(
+        platform, setting_of(platform.config), digest=request.digest, reason=request.reason, actor=caller.principal.id
+    )  # fmt: skip
+    return _model(platform, found)
+
+
+def _model(_platform: Platform, model: threats.ThreatModel) -> Json:
+    found: Json = to_json(model)
+    states = [threat.state for threat in model.threats]
+    return {**found, "open": states.count("open"), "crossing": sum(map(model.map.crosses, model.map.flows))}
 
 
 def _report(platform: Platform, _caller: Caller, request: SecurityReport, progress: Progress) -> Json:
@@ -46,11 +92,23 @@ def _report(platform: Platform, _caller: Caller, request: SecurityReport, progre
             {**to_json(notice), "at": to_json(_time(notice.at_us))} for notice in looked.notices
         ],
         "findings": to_json(platform.watches.findings.list(state="open", limit=_FINDINGS_MAX)),
+        "threat_model": _reviewed(platform),
         "provisioning": to_json(provisioning(platform, since=since)),
         "guard": to_json(guard_cost(platform.publisher)),
         "linearity": to_json(linearity(platform, since=since)),
         "coverage": coverage(),
         "ages": to_json([*_keys(platform, now), *_certificates(platform, now), *ages(platform, now=now, old_days=_OLD_DAYS)]),
+    }  # fmt: skip
+
+
+def _reviewed(platform: Platform) -> Json | None:
+    """Return whether the threat model is stored and was reviewed; None where no project is applied."""
+    if platform.plans.current() is None:
+        return None
+    model = threats.now(platform, setting_of(platform.config))
+    return {
+        "digest": model.digest, "stored": model.stored, "reviewed_by": model.reviewed_by or None,
+        "open": sum(1 for threat in model.threats if threat.state == "open"),
     }  # fmt: skip
 
 
@@ -111,5 +169,7 @@ def _any(_request: Any) -> str:
 
 
 OPERATIONS: Final = (
+    Operation(name="security.threats", action="security.read", request=Nothing, handle=_threats, resource=_any, reads=True, summary="Show the threat model: flows of data, what threatens them, what stands against it"),
+    Operation(name="security.review", action="security.review", request=SecurityReview, handle=_review, resource=_any, summary="Record that a person reviewed the threat model"),
     Operation(name="security.report", action="security.read", request=SecurityReport, handle=_report, resource=_any, reads=True, summary="Report how security stands: notices, findings, figures, ages"),
 )  # fmt: skip

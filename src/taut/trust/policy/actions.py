@@ -63,6 +63,7 @@ ACTIONS: Final[dict[str, str]] = {
     "policy.review": "see who may do what, and who does",
     "policy.admin": "change the policies",
     "security.read": "see how security stands: notices, figures, the threat model, known vulnerabilities",
+    "security.review": "record that the threat model was reviewed",
     "secret.admin": "put and delete secrets",
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
@@ -108,7 +109,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "predictor": ("predict", "feedback"),
     "device": ("predict", "edge.report"),
     "machine": ("fleet.join",),
-    "auditor": (*_SEE, "security.read", "policy.review", "log.read", "ledger.read", "ledger.verify"),
+    "auditor": (*_SEE, "security.read", "security.review", "policy.review", "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip
 
 ROLE_ACTIONS: Final[dict[str, tuple[str, ...]]] = {
