@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,12 +12,18 @@ from installation import ORDER, Installation, Up, free_ports
 
 @contextmanager
 def joined(
-    up: Up, folder: Path, *, name: str = "m2", gateways: int = 1, words: Sequence[str] = ()
+    up: Up,
+    folder: Path,
+    *,
+    name: str = "m2",
+    gateways: int = 1,
+    words: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Up]:
     """Run a further machine of `up` until the block ends. name: of its principal, which gets an API key."""
     folder.mkdir(exist_ok=True)
     key = up.installation("key", "create", "--principal", name, "--role", "machine")["key"]
-    machine = Installation(folder, environ={"TAUT_TOKEN": key})
+    machine = Installation(folder, environ={"TAUT_TOKEN": key, **(environ or {})})
     with machine.up(gateways=gateways, port=free_ports(), words=("--join", up.control, *words)) as there:
         yield there
 

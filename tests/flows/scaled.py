@@ -1,4 +1,4 @@
-"""An installation on PostgreSQL and S3 whose servers a test may take away."""
+"""An installation on PostgreSQL, S3 and Redis whose servers a test may take away."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from installation import Installation
 
 from servers import PostgresServer
 from storage_faults import make_bucket
+from taut.testing.brokers import RedisServer
 
 _STEPS = (
     "apply", "data ingest orders", "data ingest backlog", "train late", "model approve late@1", "release start late 1",
@@ -30,19 +31,23 @@ class Scaled(NamedTuple):
     shop: Installation
     postgres: PostgresServer
     s3: Door
+    redis: RedisServer
     told: dict[str, dict[str, Any]]
 
 
 @contextmanager
 def open_scaled(folder: Path, s3_url: str) -> Iterator[Scaled]:
-    """Yield the project of `taut init` in `folder`/shop with `late@1` live, on a PostgreSQL of its own."""
+    """Yield the project of `taut init` in `folder`/shop with `late@1` live, on a PostgreSQL and a Redis of its own."""
     data = Path(tempfile.mkdtemp(prefix="taut-pg-"))  # short: a socket lies in it
     server = PostgresServer(data)
+    redis = RedisServer(folder / "redis")
+    redis.start()
     address = urlsplit(s3_url)
     try:
         with Door(str(address.hostname), address.port or 80) as s3:
             environ = {
                 "TAUT_RECORDS": server.url,
+                "TAUT_ONLINE": redis.url,
                 "TAUT_BLOBS": f"s3://{make_bucket(s3_url)}/shop",
                 "TAUT_S3_ENDPOINT": f"http://127.0.0.1:{s3.port}",
                 "TAUT_S3_ACCESS_KEY_ID": "test",
@@ -52,8 +57,9 @@ def open_scaled(folder: Path, s3_url: str) -> Iterator[Scaled]:
             shop = Installation(folder / "shop", environ=environ)
             for words in _STEPS:
                 told[words] = shop(*words.split())
-            yield Scaled(shop, server, s3, told)
+            yield Scaled(shop, server, s3, redis, told)
     finally:
+        redis.stop()
         server.start()
         server.close()
         shutil.rmtree(data, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The small project on PostgreSQL and S3: the same project file, the same commands, the same model as on a laptop."""
+"""The small project on PostgreSQL, S3 and Redis: the same project file, the same commands, the same model as on a laptop."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-from installation import ORDER, Asking, Installation, Up, free_ports, logged_ids
+from installation import ORDER, Asking, Installation, Up, free_ports, logged_ids, until
+from machines import joined
 from scaled import Scaled
 from test_bad_input_data import file_of, rows
 
@@ -48,6 +50,40 @@ def test_an_answer_is_explained_back_to_its_rows_and_the_ledger_verifies(up: Up)
     for named in ("late@1", "orders@1", "backlog@1", "orders-1.csv", "approve"):
         assert named in why, named
     assert shop("ledger", "verify")["ok"] is True
+
+
+def test_online_features_lie_in_redis_where_further_machines_read_them_too(
+    up: Up, scaled: Scaled, tmp_path: Path
+) -> None:
+    token = up.token()
+    assert up.ask(token).status_code == 200
+    assert not (scaled.shop.home / "online.db").exists()
+    with joined(up, tmp_path / "second", environ={"TAUT_ONLINE": scaled.redis.url}) as second:
+        until(lambda: second.ask(token).status_code == 200, said=second.said)
+        there = second.ask(token)
+
+        assert "taut-hop" not in there.headers, "it needs nobody for the features"
+        assert there.json()["predictions"] == up.ask(token).json()["predictions"]
+        scaled.redis.stop()
+        try:
+            lost = [one.ask(token) for one in (up, second)]
+            until(lambda: not is_ready(second, token))
+            why = ready(second, token).text
+        finally:
+            scaled.redis.start()
+        until(lambda: {one.ask(token).status_code for one in (up, second)} == {200})
+        until(lambda: is_ready(second, token))
+
+    assert {(one.status_code, one.json()["error"]["code"]) for one in lost} == {(503, "unavailable")}
+    assert "redis://127.0.0.1" in why
+
+
+def ready(up: Up, token: str) -> httpx.Response:
+    return httpx.get(f"{up.data}/v2/models/late/ready", headers={"authorization": f"Bearer {token}"})
+
+
+def is_ready(up: Up, token: str) -> bool:
+    return ready(up, token).status_code == 200
 
 
 def test_an_object_store_that_goes_away_is_said_answers_go_on_and_work_too_when_it_is_back(

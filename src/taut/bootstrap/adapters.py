@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from taut.bootstrap.config import Config
@@ -16,7 +16,7 @@ from taut.ports.blobs import Blobs
 from taut.ports.bus import Bus
 from taut.ports.jobs import Jobs
 from taut.ports.keys import Keys
-from taut.ports.online import OnlineReader, OnlineWriter
+from taut.ports.online import OnlineAuditor, OnlineReader, OnlineWriter
 from taut.ports.records import Records
 from taut.ports.secrets import Secrets
 from taut.ports.sources import Sources
@@ -25,6 +25,19 @@ from taut.ports.web import Web
 from taut.ports.world import Clock, Ids, Random
 
 T = TypeVar("T")
+_BUSY_S: Final = 10.0
+
+
+class OnlineFace(OnlineReader, OnlineAuditor, Protocol):
+    """Reads for requests, and looks the store over."""
+
+    def close(self) -> None: ...
+
+
+class OnlineKeeper(OnlineWriter, Protocol):
+    """Writes, and is closed."""
+
+    def close(self) -> None: ...
 
 
 def open_records(config: Config) -> Records:
@@ -86,15 +99,17 @@ def open_jobs(config: Config) -> Jobs:
 
 @contextmanager
 def open_online(config: Config) -> Iterator[tuple[OnlineReader, OnlineWriter]]:
-    from taut.adapters.online.sqlite import SqliteOnlineReader, open_online_writer
+    """Yield the store of online features that the configuration names."""
+    with (
+        closing(choose(config.online, _ONLINE, "online")[1](config)) as writer,
+        closing(online_reader(config)) as reader,
+    ):
+        yield reader, writer
 
-    path = config.home / "online.db"
-    with open_online_writer(path) as writer:
-        reader = SqliteOnlineReader(path)
-        try:
-            yield reader, writer
-        finally:
-            reader.close()
+
+def online_reader(config: Config) -> OnlineFace:
+    """Return what reads online features; nothing is opened before the first reading."""
+    return choose(config.online, _ONLINE, "online")[0](config)
 
 
 @contextmanager
@@ -216,6 +231,32 @@ def _s3_blobs(config: Config, _key: Callable[[], bytes], stack: ExitStack) -> Bl
     return blobs
 
 
+def _sqlite_reader(config: Config) -> OnlineFace:
+    from taut.adapters.online.sqlite import SqliteOnlineReader
+
+    return SqliteOnlineReader(config.home / "online.db")
+
+
+def _sqlite_writer(config: Config) -> OnlineKeeper:
+    from taut.adapters.online.sqlite import SqliteOnlineWriter
+
+    return SqliteOnlineWriter(config.home / "online.db", busy_timeout_s=_BUSY_S)
+
+
+def _redis_reader(config: Config) -> OnlineFace:
+    installed("redis", "redis")
+    from taut.adapters.online.redis import RedisOnlineReader
+
+    return RedisOnlineReader(config.online)
+
+
+def _redis_writer(config: Config) -> OnlineKeeper:
+    installed("redis", "redis")
+    from taut.adapters.online.redis import RedisOnlineWriter
+
+    return RedisOnlineWriter(config.online)
+
+
 def _records_bus(config: Config, _url: str, options: dict[str, Any], stack: ExitStack) -> Bus:
     from taut.adapters.bus.records import RecordsBus
 
@@ -257,6 +298,11 @@ def installed(module: str, extra: str) -> None:
         raise InvalidInput(f"the driver {module!r} is not installed: pip install 'taut[{extra}]'")
 
 
+_ONLINE: Final[dict[str, tuple[Callable[[Config], OnlineFace], Callable[[Config], OnlineKeeper]]]] = {
+    "sqlite": (_sqlite_reader, _sqlite_writer),
+    "redis": (_redis_reader, _redis_writer),
+    "rediss": (_redis_reader, _redis_writer),
+}
 _RECORDS: Final[dict[str, Callable[[Config], Records]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgres,

@@ -27,6 +27,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     blobs: URL of the object store, `file:` for home/blobs, `file:?sealed=yes` to encrypt what is written there, or
         `s3://bucket/prefix`.
     bus: URL of the broker of streams, `records:` for a log in the database, `redis://…`, `nats://…` or `kafka://…`.
+    online: URL of the store of online features, `sqlite:` for home/online.db, or `redis://…`, which further machines reach too.
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
     keys: URL of who holds the keys, `file:` for home/keys, `pkcs11:token=…`, `vault+https://…` or `kms://REGION/PREFIX`.
     keys_passphrase: opens them: the passphrase of files, without which file permissions protect them; the PIN of an HSM,
@@ -56,6 +57,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     records: str = "sqlite:"
     blobs: str = "file:"
     bus: str = "records:"
+    online: str = "sqlite:"
     ledger_copy: str = ""
     keys: str = "file:"
     keys_passphrase: str = ""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from taut.bootstrap.adapters import OnlineFace, online_reader
 from taut.bootstrap.config import Config
 from taut.bootstrap.joined import read_joined
 from taut.core.devices import Devices, parse_devices
 from taut.core.errors import InvalidInput, TautError, Unavailable
 from taut.core.evidence import Scalar
-from taut.ports.online import OnlineAuditor, OnlineReader, OnlineRow, Stretch
+from taut.ports.online import OnlineRow, Stretch
 from taut.ports.world import Random
 from taut.serving.tracing import Exporter, Send, Tracer
 from taut.trust.tls import ClientFiles
@@ -27,27 +28,23 @@ _CPU_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")  # of the control group that 
 _AGAIN: Final = (408, 429, 502, 503, 504)
 
 
-class OnlineFace(OnlineReader, OnlineAuditor, Protocol):
-    """Reads for requests, and looks the store over."""
-
-
 @contextmanager
-def open_online_reader(home: Path) -> Iterator[OnlineFace]:
+def open_online_reader(config: Config) -> Iterator[OnlineFace]:
     """Yield a reader and auditor of the installation's online features; nothing is opened before the first read.
 
-    On a further machine they cannot be had: SQLite's file is on the first one alone.
+    On a further machine SQLite's cannot be had: its file is on the first one alone.
     """
-    joined = read_joined(home)
-    if joined is not None:
+    joined = read_joined(config.home)
+    if joined is not None and not has_shared_features(config):
         yield Elsewhere(joined.machine)
         return
-    from taut.adapters.online.sqlite import SqliteOnlineReader
-
-    reader = SqliteOnlineReader(home / "online.db")
-    try:
+    with closing(online_reader(config)) as reader:
         yield reader
-    finally:
-        reader.close()
+
+
+def has_shared_features(config: Config) -> bool:
+    """Whether online features lie where every machine can read them."""
+    return not config.online.startswith("sqlite:")
 
 
 class Elsewhere:
@@ -56,11 +53,15 @@ class Elsewhere:
     def __init__(self, machine: str) -> None:
         self._said: Final = (
             f"they are kept in SQLite on the installation's first machine, where machine {machine!r} cannot read them: "
-            "ask the first machine for this endpoint"
+            "ask the first machine for this endpoint, or keep them in Redis (TAUT_ONLINE)"
         )
 
-    async def get(self, feature_set: str, key: tuple[Scalar, ...]) -> OnlineRow | None:
-        return self.get_now(feature_set, key)
+    @property
+    def local(self) -> bool:
+        return True
+
+    async def get(self, feature_set: str, keys: Sequence[tuple[Scalar, ...]]) -> list[OnlineRow | None]:
+        return [self.get_now(feature_set, key) for key in keys]
 
     def get_now(self, _feature_set: str, _key: tuple[Scalar, ...]) -> OnlineRow | None:
         raise Unavailable(f"online features cannot be read: {self._said}")
@@ -70,6 +71,9 @@ class Elsewhere:
 
     def newest_us(self, _feature_set: str) -> int | None:
         raise Unavailable(self._said)
+
+    def close(self) -> None:
+        pass
 
 
 def machine_devices(config: Config) -> Devices:
@@ -108,7 +112,12 @@ def peering(config: Config) -> Peering:
         return Peering(machine="", first_at="", features_here=True, tls=_client_files(*files))
     files = (joined.tls_ca, joined.client_cert, joined.client_key)
     host = str(urlsplit(joined.control).hostname)
-    return Peering(machine=joined.machine, first_at=host, features_here=False, tls=_client_files(*files))
+    return Peering(
+        machine=joined.machine,
+        first_at=host,
+        features_here=has_shared_features(config),
+        tls=_client_files(*files),
+    )
 
 
 def _client_files(ca: str, cert: str, key: str) -> ClientFiles:

@@ -47,7 +47,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
         ("workers", _workers),
         ("database", lambda: _database(home, environ)),
         ("emergency", lambda: _emergency(home, environ)),
-        ("features", lambda: _features(home)),
+        ("features", lambda: _features(home, environ)),
         ("certificate", lambda: certificate(home, environ)),
         ("project file", _shadow),
     )
@@ -279,8 +279,9 @@ def _emergency(home: Path, environ: Mapping[str, str]) -> Finding:
     return Finding(name="emergency", state="warn", said=said, mend=mend)
 
 
-def _features(home: Path) -> Finding:
+def _features(home: Path, environ: Mapping[str, str]) -> Finding:
     """Look at what endpoints look up, as gateways do, but at more of it at once."""
+    from taut.bootstrap.config import Config
     from taut.bootstrap.gateway import open_online_reader
     from taut.serving.gateway.feature_probe import FeatureProbe
     from taut.serving.snapshot import SnapshotStore, TrustFile, open_snapshot
@@ -290,7 +291,7 @@ def _features(home: Path) -> Finding:
     if served is None:
         return Finding(name="features", state="ok", said="nothing is served yet")
     endpoints = [one for one in open_snapshot(served, trust.read()).endpoints if one.live.signature.lookups]
-    with open_online_reader(home) as online:
+    with open_online_reader(Config.load(home, environ)) as online:
         wrong = FeatureProbe(online, rows=_ROWS).look(endpoints, time.time_ns() // 1000)
     if not wrong:
         return Finding(

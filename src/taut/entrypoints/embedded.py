@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import traceback
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ def ask_embedded(
 async def _ask(
     home: Path, path: str, headers: Mapping[str, str], body: bytes
 ) -> tuple[int, dict[str, str], bytes]:
+    from taut.bootstrap.config import Config
     from taut.bootstrap.gateway import open_online_reader, system_random
     from taut.serving.gateway import Gateway, GatewayNode, World
     from taut.serving.predictions import PredictionLog
@@ -43,7 +45,7 @@ async def _ask(
     random = system_random()
     with (
         ThreadPoolExecutor(1, thread_name_prefix="batch") as pool,
-        open_online_reader(home) as online,
+        open_online_reader(Config.load(home, os.environ)) as online,
         closing(
             PredictionLog(
                 home / "log" / "predictions", NAME, now_us=_now_us, monotonic_s=time.monotonic, random=random,

@@ -86,7 +86,7 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
     random = system_random()
     with (
         ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch") as pool,
-        open_online_reader(home) as online,
+        open_online_reader(config) as online,
         open_tracer(
             config, name=arguments.name, version=__version__, random=random,
             on_trouble=lambda error: said.failure("traces cannot be delivered", error),

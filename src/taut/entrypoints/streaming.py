@@ -130,7 +130,7 @@ async def _gateway(config: Config) -> AsyncIterator[Gateway]:
     home, name, random = config.home, f"stream-{os.getpid()}", system_random()
     async with AsyncExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_BATCH_THREADS, thread_name_prefix="batch"))
-        online = stack.enter_context(open_online_reader(home))
+        online = stack.enter_context(open_online_reader(config))
         log = stack.enter_context(
             closing(
                 PredictionLog(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,15 +32,22 @@ class OnlineReader(Protocol):
     Errors: Unavailable when the store does not answer within its bound; Corrupt for a row that cannot be decoded.
     """
 
-    async def get(self, feature_set: str, key: tuple[Scalar, ...]) -> OnlineRow | None: ...
+    @property
+    def local(self) -> bool:
+        """Whether `get_now` takes microseconds, so that a loop may wait for it."""
+        ...
+
+    async def get(self, feature_set: str, keys: Sequence[tuple[Scalar, ...]]) -> list[OnlineRow | None]:
+        """Read a row for each key, in their order, in one exchange with the store."""
+        ...
 
     def get_now(self, feature_set: str, key: tuple[Scalar, ...]) -> OnlineRow | None:
-        """Read without a loop, for stores inside the process; a store that needs the network raises Unavailable."""
+        """Read without a loop. Blocks for as long as the store takes."""
         ...
 
 
 class Stretch(msgspec.Struct, frozen=True):
-    """Some rows of a feature set, in the order of their keys. end: of the last key; empty where the set ends with it."""
+    """Some rows of a feature set. end: from where to go on; empty where there are no more."""
 
     rows: tuple[OnlineRow, ...]
     end: bytes
@@ -56,7 +63,10 @@ class OnlineAuditor(Protocol):
     """
 
     def walk(self, feature_set: str, after: bytes, limit: int) -> Stretch:
-        """Read at most `limit` rows behind the key that ended the stretch before, `after`; from the first where it is empty."""
+        """Read about `limit` rows from where the stretch before ended, `after`; from the beginning where it is empty.
+
+        A walk to the end meets every row that is there all the while, some perhaps twice.
+        """
         ...
 
     def newest_us(self, feature_set: str) -> int | None:

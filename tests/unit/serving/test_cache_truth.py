@@ -86,8 +86,10 @@ class Online:
         self._time_us += 1
         self.rows["EWR"] = OnlineRow(self._time_us, (0.5, wind), "mat_1")
 
-    async def get(self, feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
-        return self.get_now(feature_set, key)
+    local = True
+
+    async def get(self, feature_set: str, keys: Sequence[tuple[Any, ...]]) -> list[OnlineRow | None]:
+        return [self.get_now(feature_set, key) for key in keys]
 
     def get_now(self, _feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
         return self.rows.get(key[0])

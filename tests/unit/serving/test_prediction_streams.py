@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from taut.adapters.world import SystemRandom
-from taut.core.errors import Unavailable
 from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSignature
 from taut.ports.online import OnlineRow
 from taut.serving.gateway import AsgiApp, Gateway, GatewayServer, Reply, compile_snapshot
@@ -32,7 +31,12 @@ class FakeOnline:
         self.asked: list[str] = []
         self.cancelled = 0
 
-    async def get(self, _feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
+    local = False
+
+    async def get(self, feature_set: str, keys: Sequence[tuple[Any, ...]]) -> list[OnlineRow | None]:
+        return [await self._get(feature_set, key) for key in keys]
+
+    async def _get(self, _feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
         self.asked.append(key[0])
         try:
             await asyncio.sleep(60 if key[0] == "slow" else 0)
@@ -46,7 +50,7 @@ class FakeOnline:
         )
 
     def get_now(self, feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
-        raise Unavailable(f"{feature_set} {key} needs the network")
+        raise AssertionError(f"a loop may not wait for {feature_set} {key}")
 
 
 @pytest.fixture

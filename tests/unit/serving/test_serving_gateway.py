@@ -8,7 +8,7 @@ import inspect
 import itertools
 import json
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -41,16 +41,15 @@ class FakeOnline:
 
     def __init__(self, *, remote: bool = False) -> None:
         self.rows: dict[tuple[str, tuple[Any, ...]], OnlineRow] = {}
-        self.remote = remote
+        self.local = not remote
         self.failure: Exception | None = None
 
-    async def get(self, feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
+    async def get(self, feature_set: str, keys: Sequence[tuple[Any, ...]]) -> list[OnlineRow | None]:
         await asyncio.sleep(0)
-        return self._get(feature_set, key)
+        return [self._get(feature_set, key) for key in keys]
 
     def get_now(self, feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
-        if self.remote:
-            raise Unavailable("this store needs the network")
+        assert self.local, "a loop may not wait for this store"
         return self._get(feature_set, key)
 
     def _get(self, feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -70,16 +70,17 @@ class Store:
         self.local = False
         self.asked = 0
 
-    async def get(self, _feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
+    async def get(self, _feature_set: str, keys: Sequence[tuple[Any, ...]]) -> list[OnlineRow | None]:
         self.asked += 1
         await asyncio.sleep(0)
         if self.down:
             raise Unavailable("the store is away")
-        return self.rows.get(key)
+        return [self.rows.get(key) for key in keys]
 
     def get_now(self, _feature_set: str, key: tuple[Any, ...]) -> OnlineRow | None:
-        if self.down or not self.local:
-            raise Unavailable("this store needs the network")
+        assert self.local, "a loop may not wait for this store"
+        if self.down:
+            raise Unavailable("the store is away")
         return self.rows.get(key)
 
 

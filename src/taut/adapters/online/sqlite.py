@@ -1,7 +1,6 @@
 """Online features in one SQLite file of their own: control writes it, gateways map it read-only.
 
-A row is `crc32 | msgpack of OnlineRow`, the sum taken over feature set, key and content, so that neither a flipped
-byte nor a row under another entity's key is served. The table is a B-tree on (feature set, key) without row ids:
+The table is a B-tree on (feature set, key) without row ids:
 one descent a look-up, and readers on the write-ahead log never wait for the writer.
 """
 
@@ -10,20 +9,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
-import msgspec
-
-from taut.core.errors import Corrupt, InvalidInput, TautError, Unavailable
-from taut.core.evidence import Scalar
+from taut.adapters.online.packing import Key, changed, pack_key, pack_row, unpack_row
+from taut.core.errors import Corrupt, TautError, Unavailable
 from taut.ports.online import OnlineRow, Stretch
-
-Key = tuple[Scalar, ...]
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS online_rows (
@@ -45,9 +39,6 @@ _NEWEST: Final = "SELECT max(event_time_us) FROM online_rows WHERE feature_set =
 _BATCH: Final = 4096
 _MMAP_BYTES: Final = 2**30
 _CHECKPOINT_PAGES: Final = 1000
-_MAX_KEY_BYTES: Final = 2048
-_ENCODE: Final = msgspec.msgpack.Encoder().encode
-_DECODE: Final = msgspec.msgpack.Decoder(OnlineRow).decode
 
 
 class SqliteOnlineReader:
@@ -69,11 +60,15 @@ class SqliteOnlineReader:
         self._identity: Identity | None = None
         self._closed = False
 
-    async def get(self, feature_set: str, key: Key) -> OnlineRow | None:
-        return self.get_now(feature_set, key)
+    @property
+    def local(self) -> bool:
+        return True
+
+    async def get(self, feature_set: str, keys: Sequence[Key]) -> list[OnlineRow | None]:
+        return [self.get_now(feature_set, key) for key in keys]
 
     def get_now(self, feature_set: str, key: Key) -> OnlineRow | None:
-        packed = _pack_key(key)
+        packed = pack_key(key)
         try:
             try:
                 cursor = self._local.cursor
@@ -82,16 +77,16 @@ class SqliteOnlineReader:
             found = cursor.execute(_GET, (feature_set, packed)).fetchone()
         except sqlite3.Error as error:
             raise _translate(error, self._path) from error
-        return None if found is None else _unpack(feature_set, packed, found[0])
+        return None if found is None else unpack_row(feature_set, packed, found[0])
 
     def walk(self, feature_set: str, after: bytes, limit: int) -> Stretch:
         with self._afresh() as connection:
             found = connection.execute(_WALK, (feature_set, after, limit)).fetchall()
         rows = []
         for key, stored, event_time_us in found:
-            row = _unpack(feature_set, key, stored)
+            row = unpack_row(feature_set, key, stored)
             if row.event_time_us != event_time_us:
-                raise _changed(feature_set)
+                raise changed(feature_set)
             rows.append(row)
         return Stretch(tuple(rows), found[-1][0] if len(found) == limit else b"")
 
@@ -168,7 +163,9 @@ class SqliteOnlineWriter:
     def put(self, feature_set: str, rows: Iterable[tuple[Key, OnlineRow]]) -> int:
         changed = 0
         remaining = iter(rows)
-        while batch := [_record(feature_set, key, row) for key, row in islice(remaining, _BATCH)]:
+        while batch := [
+            (feature_set, *pack_row(feature_set, key, row)) for key, row in islice(remaining, _BATCH)
+        ]:
             with self._transaction() as connection:
                 before = connection.total_changes
                 connection.executemany(_PUT, batch)
@@ -178,7 +175,7 @@ class SqliteOnlineWriter:
     def delete(self, feature_set: str, keys: Iterable[Key]) -> int:
         deleted = 0
         remaining = iter(keys)
-        while batch := [(feature_set, _pack_key(key)) for key in islice(remaining, _BATCH)]:
+        while batch := [(feature_set, pack_key(key)) for key in islice(remaining, _BATCH)]:
             with self._transaction() as connection:
                 before = connection.total_changes
                 connection.executemany("DELETE FROM online_rows WHERE feature_set = ? AND key = ?", batch)
@@ -278,47 +275,6 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         raise Corrupt(
             f"{path} has layout {version}, not {_VERSION}: move it away and materialise the feature sets again"
         )
-
-
-def _pack_key(key: Key) -> bytes:
-    try:
-        packed = _ENCODE(key)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InvalidInput(f"key {str(key)[:80]} cannot be stored: {error}") from error
-    if not key or None in key or len(packed) > _MAX_KEY_BYTES:
-        raise InvalidInput(
-            f"key {str(key)[:80]} is empty, holds a null or is longer than {_MAX_KEY_BYTES} bytes: send every part"
-        )
-    return packed
-
-
-def _record(feature_set: str, key: Key, row: OnlineRow) -> tuple[str, bytes, int, bytes]:
-    packed = _pack_key(key)
-    try:
-        content = _ENCODE(row)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InvalidInput(f"the row of {str(key)[:80]} cannot be stored: {error}") from error
-    return feature_set, packed, row.event_time_us, _sum(feature_set, packed, content) + content
-
-
-def _sum(feature_set: str, packed: bytes, content: bytes) -> bytes:
-    return crc32(content, crc32(packed, crc32(feature_set.encode()))).to_bytes(4, "big")
-
-
-def _unpack(feature_set: str, packed: bytes, stored: bytes) -> OnlineRow:
-    content = stored[4:]
-    if stored[:4] == _sum(feature_set, packed, content):
-        try:
-            return _DECODE(content)
-        except msgspec.MsgspecError:
-            pass  # the sum is right, so a writer of another version wrote it: said below
-    raise _changed(feature_set)
-
-
-def _changed(feature_set: str) -> Corrupt:
-    return Corrupt(
-        f"the online row of {feature_set!r} is not what was written: materialise the feature set again"
-    )
 
 
 def _translate(error: OSError | sqlite3.Error, path: Path) -> TautError:

@@ -70,6 +70,7 @@ class Gateway:
         self._log: Final = log
         self._append: Final = log.append
         self._online: Final = online
+        self._local_store: Final = online is None or online.local
         self.scoring: Final = Scoring(online=online, pool=pool, counter_ns=world.counter_ns, keys=cache_keys)
         self._tracer: Final = tracer
         self.outcomes: Final = Outcomes(
@@ -197,10 +198,12 @@ class Gateway:
             return begin(pending) if endpoint.prompt else pending
         features = NONE
         if endpoint.lookups:
+            if not self._local_store:
+                return self._slowly(ticket, endpoint, batch, caller)
             ticket.looked_ns = self._counter_ns()
             try:
                 features = look_up_now(endpoint, self._online, batch.rows, ticket.now_us)
-            except Unavailable:  # a store that needs the network answers on the loop only
+            except Unavailable:
                 return self._slowly(ticket, endpoint, batch, caller)
             looked_ns = self._counter_ns()
             self.scoring.looked_up(looked_ns)

@@ -20,7 +20,7 @@ NONE: Final[Features] = ()
 
 
 def look_up_now(endpoint: Endpoint, online: OnlineReader | None, rows: Rows, now_us: int) -> Features:
-    """Look up all rows without a loop. Raises Unavailable where the store needs one; see `look_up`."""
+    """Look up all rows at once, for stores in this process. Raises as `look_up`."""
     store = _store(online, endpoint)
     return [
         [
@@ -33,12 +33,17 @@ def look_up_now(endpoint: Endpoint, online: OnlineReader | None, rows: Rows, now
 
 
 async def look_up(endpoint: Endpoint, online: OnlineReader | None, rows: Rows, now_us: int) -> Features:
-    """Look up all rows, one after the other. Raises Unavailable or Corrupt when the store cannot answer."""
+    """Look up all rows, a feature set at a time. Raises Unavailable or Corrupt when the store cannot answer."""
     store = _store(online, endpoint)
+    keys = [_keys(endpoint, row, index) for index, row in enumerate(rows)]
+    found = [
+        await store.get(lookup.feature_set, [of_row[position] for of_row in keys])
+        for position, lookup in enumerate(endpoint.lookups)
+    ]
     return [
         [
-            _fresh(await store.get(lookup.feature_set, key), lookup.max_age_s, at_us)
-            for lookup, key in zip(endpoint.lookups, _keys(endpoint, row, index), strict=True)
+            _fresh(of_set[index], lookup.max_age_s, at_us)
+            for lookup, of_set in zip(endpoint.lookups, found, strict=True)
         ]
         for index, row in enumerate(rows)
         for at_us in (_asked_about(endpoint, row, now_us),)

@@ -166,11 +166,13 @@ def lane_reasons(active: Active | None) -> list[str]:
 
 
 def _store_reasons(active: Active, online: OnlineReader | None) -> list[str]:
-    """Read once from the feature store, as a request would."""
+    """Read once from the feature store, as a request would; one over the network is watched by the probe, away from the loop."""
     for endpoint in active.endpoints.values():
         for lookup in endpoint.lookups:
             if online is None:
                 return [f"endpoint {endpoint.name!r} needs online features, and there is no store"]
+            if not online.local:
+                continue
             try:
                 online.get_now(lookup.feature_set, (_PROBE,) * len(lookup.keys))
             except TautError as error:

@@ -42,8 +42,8 @@ class OnlineSuite(ABC):
     def test_the_loop_and_the_direct_read_agree(self, tmp_path: Path) -> None:
         with self.open(tmp_path) as (reader, writer):
             writer.put("s", [(("a",), _row(1, 2.5))])
-            assert asyncio.run(reader.get("s", ("a",))) == _row(1, 2.5)
-            assert asyncio.run(reader.get("s", ("b",))) is None
+            found = asyncio.run(reader.get("s", [("b",), ("a",), ("a",), ("c",)]))
+            assert found == [None, _row(1, 2.5), _row(1, 2.5), None]
 
     def test_an_entity_that_was_never_written_reads_as_none(self, tmp_path: Path) -> None:
         with self.open(tmp_path) as (reader, writer):
