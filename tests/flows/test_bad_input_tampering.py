@@ -14,6 +14,7 @@ import pytest
 from installation import ORDER, Installation
 
 from storage_faults import flip_a_bit, local_blob_path
+from taut.bootstrap.platform import open_platform
 
 ASK = ("predict", "late", "--data", json.dumps(ORDER))
 
@@ -80,9 +81,11 @@ def test_a_flipped_byte_in_what_gateways_work_from_is_not_served_and_taut_up_put
 def test_a_flipped_byte_in_a_snapshot_is_corrupt_in_every_read_and_nothing_is_made_of_it(
     released: Installation,
 ) -> None:
-    for file in (released.home / "blobs" / "sha256").rglob("*"):
-        if file.is_file() and file.read_bytes()[:4] == b"PAR1":
-            flip_a_bit(file)
+    with open_platform(released.home, environ={}) as platform:
+        digests = list(platform.blobs.digests())
+        rows = [digest for digest in digests if platform.blobs.read(digest)[:4] == b"PAR1"]
+    for digest in rows:
+        flip_a_bit(blob(released, digest))
     more = released.folder / "data" / "orders-1.csv"
     more.write_text(more.read_text().replace("2026-01", "2027-01"))
 

@@ -94,7 +94,7 @@ def open_web() -> Web:
 def open_jobs(config: Config) -> Jobs:
     from taut.adapters.jobs.process import ProcessJobs
 
-    return ProcessJobs(config.home / "jobs", require=tuple(config.sandbox.split()))
+    return ProcessJobs(config.work / "jobs", require=tuple(config.sandbox.split()))
 
 
 @contextmanager
@@ -201,20 +201,15 @@ def _local_blobs(config: Config, key: Callable[[], bytes], stack: ExitStack) -> 
 
     parts = urlsplit(config.blobs)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(set(options) - {"sealed", "copies"})
-    if unknown or options.get("sealed", "no") not in ("yes", "no"):
+    sealed = options.pop("sealed", "yes")
+    if options or sealed not in ("yes", "no"):
         raise InvalidInput(
-            "TAUT_BLOBS is not understood: write file:/path?sealed=yes, and copies=/folder if need be"
+            "TAUT_BLOBS is not understood: write file:/path, and ?sealed=no where nothing is to be encrypted"
         )
     root = Path(parts.path) if parts.path else config.home / "blobs"
-    if options.get("sealed") != "yes":
+    if sealed == "no":
         return LocalBlobs(root)
-    copies = Path(options.get("copies") or config.home / "copies")
-    if copies.is_relative_to("/dev/shm"):  # noqa: S108 - it is refused
-        raise InvalidInput(
-            "TAUT_BLOBS: copies= names /dev/shm, of which each job has its own: mount a tmpfs elsewhere"
-        )
-    blobs = LocalBlobs(root, seal=Seal(key(), open_world()[2]), copies=copies)
+    blobs = LocalBlobs(root, seal=Seal(key(), open_world()[2]), copies=config.work / "copies")
     stack.callback(blobs.close)
     return blobs
 
@@ -226,7 +221,7 @@ def _s3_blobs(config: Config, _key: Callable[[], bytes], stack: ExitStack) -> Bl
         endpoint=config.s3_endpoint, region=config.s3_region, access_key_id=config.s3_access_key_id,
         secret_access_key=config.s3_secret_access_key,
     )  # fmt: skip
-    blobs = S3Blobs(config.blobs, copies=config.home / "copies", options=options)
+    blobs = S3Blobs(config.blobs, copies=config.work / "copies", options=options)
     stack.callback(blobs.close)
     return blobs
 

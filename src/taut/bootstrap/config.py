@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,8 +25,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     home: folder of the installation's state.
     records: URL of the database, `sqlite:` for home/taut.db or `postgresql://…`.
-    blobs: URL of the object store, `file:` for home/blobs, `file:?sealed=yes` to encrypt what is written there, or
+    blobs: URL of the object store, `file:` for home/blobs, encrypted unless `file:?sealed=no` says otherwise, or
         `s3://bucket/prefix`.
+    scratch: folder for what is worked on and lies in the clear meanwhile: rows on their way into jobs, copies of sealed blobs.
+        A file system in memory keeps them off the disk. Empty is the home.
     bus: URL of the broker of streams, `records:` for a log in the database, `redis://…`, `nats://…` or `kafka://…`.
     online: URL of the store of online features, `sqlite:` for home/online.db, or `redis://…`, which further machines reach too.
     ledger_copy: folder for the copy of signed checkpoints; put it where an insider of the installation cannot write.
@@ -56,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     records: str = "sqlite:"
     blobs: str = "file:"
+    scratch: str = ""
     bus: str = "records:"
     online: str = "sqlite:"
     ledger_copy: str = ""
@@ -86,6 +90,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def run(self) -> Path:
         return self.home / "run"
+
+    @property
+    def work(self) -> Path:
+        """Folder of this home's own for what is worked on. Raises InvalidInput for one that jobs cannot share."""
+        if not self.scratch:
+            return self.home
+        folder = Path(self.scratch).expanduser().resolve()
+        if folder.is_relative_to("/dev/shm"):  # noqa: S108 - it is refused
+            raise InvalidInput(
+                "TAUT_SCRATCH lies in /dev/shm, of which each job has its own: mount a tmpfs elsewhere"
+            )
+        return folder / f"taut-{hashlib.sha256(str(self.home).encode()).hexdigest()[:16]}"
 
     @property
     def model_memory_bytes(self) -> int | None:

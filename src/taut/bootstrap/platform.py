@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from taut.bootstrap.joined import refuse_joined
 from taut.bootstrap.people import People
 from taut.bootstrap.watches import Watches
 from taut.core.canonical import canonical_json, digest_bytes
+from taut.core.errors import Denied
 from taut.core.refs import VersionRef
 from taut.ports.blobs import Blobs
 from taut.ports.jobs import Jobs
@@ -270,7 +272,7 @@ class Platform:
     @property
     def scratch(self) -> Path:
         """Folder for files of work under way, training rows among them; emptied by `open_platform`."""
-        return self.home / _SCRATCH
+        return self.config.work / _SCRATCH
 
     @cached_property
     def environment_lock(self) -> str:
@@ -331,9 +333,18 @@ def open_platform(home: Path, *, environ: Mapping[str, str]) -> Iterator[Platfor
     config = Config.load(home, environ)
     refuse_joined(config.home)
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _empty(config.home / _SCRATCH)
+    _own(config.work)
+    _empty(config.work / _SCRATCH)
     with ExitStack() as stack:
         yield Platform(config, stack)
+
+
+def _own(folder: Path) -> None:
+    """Make the folder for what is worked on. Raises Denied where somebody else made it before, to read what comes there."""
+    with as_unavailable(f"{folder} cannot be made or read"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            raise Denied(f"{folder} is not yours: remove it, or name another folder by TAUT_SCRATCH")
 
 
 def _empty(folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from taut.core.errors import Conflict, TautError, Unavailable
 from taut.entrypoints.doctor_keys import ages
+from taut.entrypoints.doctor_rest import at_rest
 from taut.entrypoints.doctor_tls import certificate
 from taut.entrypoints.findings import Finding
 
@@ -40,6 +41,7 @@ def examine(home: Path, environ: Mapping[str, str]) -> tuple[Finding, ...]:
         ("home", lambda: _home(home)),
         ("keys", lambda: _keys(home)),
         ("key ages", lambda: ages(home, environ)),
+        ("at rest", lambda: at_rest(home, environ)),
         ("lock", lambda: _lock(home)),
         ("socket", lambda: _socket(home)),
         ("ports", lambda: _ports(home)),
