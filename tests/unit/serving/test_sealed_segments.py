@@ -24,7 +24,14 @@ from taut.serving.predictions import (
     encode_head,
     encode_record,
 )
-from taut.serving.predictions.envelope import NO_KEYS, lock_segment, open_record, seal_record
+from taut.serving.predictions.envelope import (
+    CLEAR_BYTES,
+    NO_KEYS,
+    SegmentLock,
+    lock_segment,
+    nonce_at,
+    open_record,
+)
 from taut.serving.predictions.segment import HEADER
 from taut.testing.world import SeededRandom
 
@@ -37,6 +44,11 @@ SAID = ("planted-caller", "planted-person", "planted-value", "delay@1")
 def record(seed: int) -> bytes:
     request_id = RequestIds(SeededRandom(seed)).next(seed)
     return encode_record(request_id, seed, HEAD, SAID[0], SAID[1], 200, 9, ((1.5, SAID[2]),))
+
+
+def sealed_at(offset: int, lock: SegmentLock) -> memoryview:
+    clear, rest = record(1)[:CLEAR_BYTES], record(1)[CLEAR_BYTES:]
+    return memoryview(clear + lock.cipher.encrypt(nonce_at(offset), rest, clear))
 
 
 def open_log(folder: Path, *, writer: str = "gateway-0", segment_bytes: int = 4096) -> PredictionLog:
@@ -92,7 +104,7 @@ def test_without_the_key_and_with_another_installations_it_is_refused(tmp_path: 
 def test_a_gateway_cannot_read_what_it_wrote_once_it_forgot_the_segments_key() -> None:
     """All that it was given is public, and what it made for a segment does not come again."""
     first, second = (lock_segment(KEYS.public, SeededRandom(seed)) for seed in (1, 2))
-    body = memoryview(seal_record(first.cipher, 64, record(1)))
+    body = sealed_at(64, first)
 
     assert first.head != second.head
     assert open_record(second.cipher, 64, body) is None
@@ -104,7 +116,8 @@ def test_a_gateway_cannot_read_what_it_wrote_once_it_forgot_the_segments_key() -
 def test_a_record_does_not_open_in_another_place(moved: int) -> None:
     lock = lock_segment(KEYS.public, SeededRandom(1))
 
-    assert open_record(lock.cipher, moved, memoryview(seal_record(lock.cipher, 64, record(1)))) is None
+    assert open_record(lock.cipher, 64, sealed_at(64, lock)) == record(1)
+    assert open_record(lock.cipher, moved, sealed_at(64, lock)) is None
 
 
 def test_a_key_that_is_none_is_refused_and_the_log_stays_as_it_was(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ CLEAR_BYTES: Final = ID_OFFSET + ID_BYTES
 _KEY_BYTES: Final = 32
 _KEY_ID_BYTES: Final = LOCK_BYTES - _KEY_BYTES
 _TAG_BYTES: Final = 16
-_nonce: Final = Struct("<4xQ").pack
+nonce_at: Final = Struct("<4xQ").pack
+"""The nonce of the record whose frame begins at an offset, which no other record of the segment has."""
 
 
 class SegmentLock(NamedTuple):
@@ -98,19 +99,13 @@ NO_KEYS: Final = SegmentKeys(_without)
 """Of whoever may only write, and read what lies open."""
 
 
-def seal_record(cipher: AESGCM, offset: int, payload: bytes) -> bytes:
-    """Return a record as it lies in a sealed segment. offset: of its frame, never used twice in a segment."""
-    clear = payload[:CLEAR_BYTES]
-    return clear + cipher.encrypt(_nonce(offset), payload[CLEAR_BYTES:], clear)
-
-
 def open_record(cipher: AESGCM, offset: int, body: memoryview) -> bytes | None:
-    """Return the record; None when it was torn, changed or moved."""
+    """Return the record of the frame at `offset` as `SegmentWriter` sealed it; None when it was torn, changed or moved."""
     if len(body) < CLEAR_BYTES + _TAG_BYTES:
         return None
     clear = bytes(body[:CLEAR_BYTES])
     try:
-        return clear + cipher.decrypt(_nonce(offset), body[CLEAR_BYTES:], clear)
+        return clear + cipher.decrypt(nonce_at(offset), body[CLEAR_BYTES:], clear)
     except InvalidTag:
         return None
 
