@@ -18,7 +18,7 @@ from sqlalchemy import inspect, select, update
 
 from taut.adapters.stories import JournalStories, codec
 from taut.adapters.stories import metadata as story_tables
-from taut.adapters.stories.journal import Claim, Journal
+from taut.adapters.stories.journal import Claim, Fenced, Journal
 from taut.adapters.stories.tables import signals, steps, stories
 from taut.core import errors
 from taut.core.errors import Conflict, Corrupt, Exhausted, InvalidInput, TautError, Unavailable
@@ -393,6 +393,31 @@ def test_a_lease_is_renewed_while_a_long_step_runs(world: World) -> None:
     worker.join(20)
 
     assert engine.result(id_) == "mine"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_renewal_that_comes_after_the_run_makes_nothing_due_again(
+    open_records: Callable[..., Records], ended: bool
+) -> None:
+    records, clock = open_records(story_tables, suite.metadata), ManualClock()
+    journal = Journal(
+        records, clock=clock, ids=SequenceIds(), random=SeededRandom(1), owner="here:1", lease_s=LEASE_S, patience_s=1.0
+    )  # fmt: skip
+    id_ = journal.insist(lambda tx: journal.start(tx, "tell", None, key="k"))
+    claim = journal.claim(id_)
+    assert claim is not None
+    with records.begin() as tx:
+        if ended:
+            journal.end(tx, claim, StoryState.DONE, result="null")
+        else:
+            journal.suspend(tx, claim, signal="go", number=1, until_us=journal.now_us() + 10**15)
+
+    with pytest.raises(Fenced):
+        journal.insist(lambda tx: journal.hold(tx, claim))
+
+    clock.advance(3600)
+    assert journal.due(["tell"]) == []
+    assert journal.claim(id_) is None
 
 
 def due_us(records: Records, id_: str) -> int:

@@ -203,11 +203,14 @@ class Journal:
         """Prove the claim by writing its row, and renew its lease. Raises Fenced when it is no longer held.
 
         A write, not a read: two transactions that write one row cannot both commit at any isolation level, so a
-        zombie's effect and its successor's replay never overlap.
+        zombie's effect and its successor's replay never overlap. A claim ends with its run, though nobody took the story
+        since: a renewal that comes a moment too late would make one due again that has ended, or waits.
         """
         now = self.now_us()
         written = {"due_us": now + self.lease_us, "updated_us": now} | values
-        mine = and_(stories.c.id == claim.id, stories.c.epoch == claim.epoch)
+        mine = and_(
+            stories.c.id == claim.id, stories.c.epoch == claim.epoch, stories.c.state == StoryState.RUNNING
+        )
         if tx.execute(update(stories).where(mine).values(written)).rowcount == 0:
             raise Fenced
 
