@@ -5,6 +5,7 @@ from __future__ import annotations
 __version__ = "0.1.0"
 
 _HOMES = {
+    "taut.project.alerting": ("Contain", "Email", "Webhook"),
     "taut.entrypoints.notebook": ("Dataset", "features", "model", "open"),
     "taut.project.datasets": ("Contract", "column", "files", "rule"),
     "taut.project.endpoints": ("Endpoint", "Project", "simpler_model"),
@@ -22,15 +23,18 @@ __all__ = [
     "SLO",
     "Cache",
     "Canary",
+    "Contain",
     "Contract",
     "Dataset",
     "Direct",
+    "Email",
     "Endpoint",
     "Graph",
     "Project",
     "Resources",
     "TrainContext",
     "Trained",
+    "Webhook",
     "approval",
     "average",
     "by_time",

@@ -1,5 +1,6 @@
 # The types of the builder's face: `__init__.py` imports each name on its first use, so it can name none of them.
 from taut.entrypoints.notebook import Dataset, features, model, open  # noqa: A004 - the name of the face
+from taut.project.alerting import Contain, Email, Webhook
 from taut.project.datasets import Contract, column, files, rule
 from taut.project.endpoints import Endpoint, Project
 from taut.project.rules import (
@@ -25,14 +26,17 @@ from taut.project.training import TrainContext, Trained
 __all__ = [
     "SLO",
     "Canary",
+    "Contain",
     "Contract",
     "Dataset",
     "Direct",
+    "Email",
     "Endpoint",
     "Project",
     "Resources",
     "TrainContext",
     "Trained",
+    "Webhook",
     "approval",
     "by_time",
     "column",

@@ -16,6 +16,7 @@ from taut.ports.blobs import Blobs
 from taut.ports.bus import Bus
 from taut.ports.jobs import Jobs
 from taut.ports.keys import Keys
+from taut.ports.mail import Mail
 from taut.ports.online import OnlineAuditor, OnlineReader, OnlineWriter
 from taut.ports.records import Records
 from taut.ports.secrets import Secrets
@@ -89,6 +90,20 @@ def open_web() -> Web:
     from taut.adapters.web import HttpxWeb
 
     return HttpxWeb()
+
+
+def open_outside(config: Config) -> tuple[Web, Mail]:
+    """Return how others are told: by web and by mail, believing the system's authorities and that of `tls_ca`."""
+    import ssl
+
+    from taut.adapters.mail import SmtpMail
+    from taut.adapters.web import HttpxWeb
+
+    tls = ssl.create_default_context()
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    if config.tls_ca:
+        tls.load_verify_locations(config.tls_ca)
+    return HttpxWeb(tls), SmtpMail(tls)
 
 
 def open_jobs(config: Config) -> Jobs:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
+from taut.bootstrap.config import Config
 from taut.ports.records import Records, Tx
+from taut.ports.secrets import Secrets
+from taut.ports.stories import Stories
 from taut.ports.world import Clock, Ids
 
 if TYPE_CHECKING:
     from taut.bootstrap.people import People
     from taut.bootstrap.watches import Watches
+    from taut.lifecycle.plans import Plans
     from taut.serving.snapshot import Publisher
     from taut.trust.containment import Contained, Containments
+    from taut.trust.deliveries import Deliveries, Outcome
     from taut.trust.findings import Change, Finding
     from taut.trust.ledger import Ledger
     from taut.workflows.alarms import Sentry
+    from taut.workflows.alarms.telling import Teller
     from taut.workflows.rights import Rights
 
 _WINDOW_S: Final = 60.0
@@ -37,6 +43,14 @@ class House(Protocol):
     @property
     def policy(self) -> Rights: ...
     @property
+    def config(self) -> Config: ...
+    @property
+    def secrets(self) -> Secrets: ...
+    @property
+    def plans(self) -> Plans: ...
+    @property
+    def stories(self) -> Stories: ...
+    @property
     def watches(self) -> Watches: ...
     @property
     def publisher(self) -> Publisher | None: ...
@@ -54,6 +68,13 @@ class Alarms:
 
         house = self._house
         return Containments(house.records, house.ledger, house.clock, house.ids, cut_off=self._cut_off)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        from taut.trust.deliveries import Deliveries
+
+        house = self._house
+        return Deliveries(house.records, house.ledger, house.clock, house.ids)
 
     @cached_property
     def sentry(self) -> Sentry:
@@ -93,7 +114,44 @@ class Alarms:
         return found
 
     def hear(self, tx: Tx, finding: Finding, change: Change) -> None:
-        """What follows from a change of a finding, in its transaction."""
+        """What follows from a change of a finding, in its transaction: who is told, who is contained, whom it lets go."""
+        from taut.core.errors import Denied, NotFound
+        from taut.workflows.alarms.policy import orders, told
+
+        if finding.state == "dismissed":
+            why = f"alert {finding.id} was dismissed: {finding.reason}"[:500]
+            self.containments.lift_because(tx, finding.id, actor=str(finding.ended_by), why=why)
+        manifest = self._house.plans.current_in(tx)
+        if manifest is None:
+            return
+        for order in orders(manifest, finding, change):
+            try:
+                self.containments.begin_in(tx, order, actor="policy")
+            except (Denied, NotFound) as error:
+                self.containments.refuse(tx, order, error.message)
+        for receiver in told(manifest, finding):
+            delivery = self.deliveries.add(tx, alert=finding.id, change=change, receiver=receiver.name)
+            self._house.stories.start_in(tx, "tell", {"delivery": delivery}, key=delivery)
+
+    def attempt(self, delivery: str) -> Outcome:
+        """Tell of a delivery once."""
+        from taut.project.manifest import Manifest
+        from taut.trust.deliveries import delivery_of
+
+        house = self._house
+        with house.records.read() as tx:
+            found = delivery_of(tx, delivery)
+        finding = house.watches.findings.get(found.alert)
+        manifest = house.plans.current() or Manifest()
+        return self._teller.send(found, finding, manifest, now=house.clock.now())
+
+    @cached_property
+    def _teller(self) -> Teller:
+        from taut.bootstrap import adapters
+        from taut.workflows.alarms.telling import Teller
+
+        web, mail = adapters.open_outside(self._house.config)
+        return Teller(web=web, mail=mail, secrets=self._house.secrets)
 
     def _cut_off(self, tx: Tx, principal: str, actor: str) -> None:
         from taut.trust.identity.people import People

@@ -51,7 +51,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         `oidc/client-secret`.
     oidc_name: the claim that names a person who comes for the first time.
     oidc_roles: roles by claims, `CLAIM:VALUE=ROLE` with spaces between; without any, administrators link accounts and give roles.
-    tls_ca: PEM file of the authority of other machines' data planes; without it, the system's. client_cert, client_key: what to
+    tls_ca: PEM file of the authority of other machines' data planes, and beside the system's of whom alerts are sent to; without it, the system's. client_cert, client_key: what to
         show there. (The command line takes the same variables for `--url`.)
     s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
     """

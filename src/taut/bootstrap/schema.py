@@ -21,6 +21,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.lifecycle.training.tables import metadata as training
     from taut.trust.breakglass.tables import metadata as breakglass
     from taut.trust.containment.tables import metadata as containment
+    from taut.trust.deliveries.tables import metadata as deliveries
     from taut.trust.findings.tables import metadata as findings
     from taut.trust.identity.tables import metadata as identity
     from taut.trust.ledger.tables import metadata as ledger
@@ -36,6 +37,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         breakglass,
         findings,
         containment,
+        deliveries,
         sealing,
         stories,
         bus,

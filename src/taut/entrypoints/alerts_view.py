@@ -30,6 +30,11 @@ def alert(result: Json) -> None:
     )
     if result.get("containments"):
         containments(result)
+    if result.get("deliveries"):
+        rows = [
+            (n["receiver"], n["change"], n["state"], n["attempts"], n["said"]) for n in result["deliveries"]
+        ]
+        render.table(("told", "of", "state", "attempts", "last"), rows)
 
 
 def containments(result: Json) -> None:

@@ -26,6 +26,13 @@ class Web(Protocol):
 
     def get(self, url: str) -> WebAnswer: ...
 
+    def send(self, url: str, body: bytes, headers: Mapping[str, str], *, inside: bool) -> WebAnswer:
+        """Post bytes to where somebody declared. inside: whether that is in a private network.
+
+        Raises Denied for an address that nothing may be sent to, or in clear to another machine.
+        """
+        ...
+
     def post(self, url: str, fields: Mapping[str, str], *, basic: tuple[str, str] | None = None) -> WebAnswer:
         """Send a form. basic: user and password of HTTP's basic authentication, already encoded as RFC 6749 has it."""
         ...

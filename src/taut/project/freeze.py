@@ -10,6 +10,7 @@ import msgspec
 
 from taut.core.errors import InvalidInput, TautError
 from taut.core.schema import DType
+from taut.project.alerting import Contain, Receiver
 from taut.project.contract import dataset_faults
 from taut.project.datasets import Dataset
 from taut.project.declare import Collection, Declaration
@@ -61,6 +62,12 @@ def freeze(
         graphs=tuple(sorted(graphs, key=_by_name)),
         endpoints=tuple(sorted(endpoints, key=_by_name)),
         policies=read_policy_files(root),
+        receivers=tuple(
+            sorted((cast(Receiver, item.thing).spec for item in collection.of("receiver")), key=_by_name)
+        ),
+        containments=tuple(
+            sorted((cast(Contain, item.thing).spec for item in collection.of("containment")), key=_by_name)
+        ),
         bundle=bundle,
         root=str(root),
     )
@@ -95,6 +102,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     for kind, specs in (
         ("dataset", manifest.datasets), ("feature set", manifest.features),
         ("model", manifest.models), ("graph", manifest.graphs), ("endpoint", manifest.endpoints),
+        ("receiver", manifest.receivers), ("containment", manifest.containments),
     ):  # fmt: skip
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -117,6 +125,15 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     for endpoint in manifest.endpoints:
         for said in _check_endpoint(endpoint, answers, endpoints, graphs):
             yield "endpoint", endpoint.name, f"endpoint {endpoint.name!r}: {said}"
+    yield from _check_containments(manifest, endpoints)
+
+
+def _check_containments(manifest: Manifest, endpoints: dict[str, EndpointSpec]) -> Iterator[Problem]:
+    for containment in manifest.containments:
+        for name in containment.allow:
+            if name not in endpoints:
+                said = f"containment {containment.name!r}: no endpoint {name!r}{nearest(name, endpoints)}"
+                yield "containment", containment.name, said
 
 
 def _check_model(

@@ -16,6 +16,7 @@ from taut.core.graphs import Node
 from taut.core.schema import DType
 
 PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
+Severity = Literal["info", "warning", "critical"]
 Classification = Literal["public", "internal", "confidential", "restricted"]
 """How far data may go, from the widest to the narrowest."""
 
@@ -237,6 +238,33 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     text: str
 
 
+class ReceiverSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told of alerts. url: of a webhook, or of a mail server. secret: name of the key that signs, or of the password."""
+
+    name: str
+    kind: Literal["webhook", "email"]
+    url: str
+    severity: Severity = "warning"  # the least that is told
+    kinds: tuple[str, ...] = ()  # all where none is named
+    secret: str = ""
+    to: tuple[str, ...] = ()
+    sender: str = ""
+    user: str = ""
+    inside: bool = False  # in a private network
+
+
+class ContainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done about a principal whom an alert names."""
+
+    name: str
+    on: str
+    action: Literal["throttle", "step_up", "quarantine", "revoke"]
+    severity: Severity = "critical"
+    lasts: str = "1h"
+    per_s: float = 0.0  # requests a second that a throttle leaves
+    allow: tuple[str, ...] = ()  # endpoints that a quarantine leaves
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a project declares. Equal projects have equal digests."""
 
@@ -248,6 +276,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     graphs: tuple[GraphSpec, ...] = ()
     endpoints: tuple[EndpointSpec, ...] = ()
     policies: tuple[PolicySpec, ...] = ()  # who may do what, beside the built-in policies
+    receivers: tuple[ReceiverSpec, ...] = ()  # who is told of alerts
+    containments: tuple[ContainSpec, ...] = ()
     bundle: str = ""  # digest of the code bundle
     root: str = (
         ""  # the project's folder, against which relative sources are resolved; not part of the digest

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.ports.world import Clock, Ids
     from taut.serving.predictions import PredictionReader
     from taut.trust.containment import Contained
+    from taut.trust.deliveries import Deliveries, Outcome
     from taut.trust.identity import Identity
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
@@ -39,8 +40,14 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     silent: tuple[str, ...] = ()
 
 
-class Containing(Protocol):
-    """Who is held back."""
+class Alarming(Protocol):
+    """Who is held back, and who is told of what."""
+
+    @property
+    def deliveries(self) -> Deliveries: ...
+    def attempt(self, delivery: str) -> Outcome:
+        """Tell of a delivery once."""
+        ...
 
     def contained(self) -> tuple[Contained, ...]:
         """Return what holds now, as gateways are told."""
@@ -96,7 +103,7 @@ class Rooms(Protocol):
     @property
     def predictions(self) -> PredictionReader: ...
     @property
-    def alarms(self) -> Containing: ...
+    def alarms(self) -> Alarming: ...
     @property
     def publish(self) -> Publish: ...
     def place_model(self, version: VersionRef) -> tuple[str, str]:

@@ -49,7 +49,12 @@ def stories(rooms: Rooms) -> StoryTable:
             optimise(rooms, story, msgspec.convert(arguments, OptimiseRequest)), str_keys=True
         )
 
+    def tell_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.alarms.telling import Tell, tell
+
+        return tell(rooms, story, msgspec.convert(arguments, Tell))
+
     return {
-        "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
+        "tell": tell_story, "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
         "batch": batch_story, "optimise": optimise_story, "compose": compose_story,
     }  # fmt: skip

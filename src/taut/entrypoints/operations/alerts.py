@@ -72,7 +72,8 @@ def _show(platform: Platform, _caller: Caller, request: AlertShow, _progress: Pr
     because = [
         one for one in platform.alarms.containments.list(over=True, limit=_MOST) if one.alert == found.id
     ]
-    return {**to_json(found), "containments": to_json(because)}
+    deliveries = platform.alarms.deliveries.list(alert=found.id, limit=_MOST)
+    return {**to_json(found), "containments": to_json(because), "deliveries": to_json(deliveries)}
 
 
 def _dismiss(platform: Platform, caller: Caller, request: AlertDismiss, _progress: Progress) -> Json:

@@ -16,6 +16,8 @@ _KINDS: Final = (
     ("graphs", "graph"),
     ("endpoints", "endpoint"),
     ("policies", "policy file"),
+    ("receivers", "receiver"),
+    ("containments", "containment"),
 )
 _LISTS: Final = (list, tuple)
 _NAMED: Final = frozenset({"columns", "rules", "nodes"})  # lists of named things, compared by name

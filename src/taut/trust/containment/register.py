@@ -94,6 +94,21 @@ class Containments:
 
         return transact(self._records, do, attempts=_ATTEMPTS)
 
+    def lift_because(self, tx: Tx, alert: str, *, actor: str, why: str) -> int:
+        """Lift what holds because of an alert, if and only if `tx` commits; return how many."""
+        now = self._clock.now()
+        found = [one for one in _holding(tx, now, None) if one.alert == alert]
+        for one in found:
+            change = update(containments).where(containments.c.id == one.id)
+            tx.execute(change.values(lifted_us=to_us(now), lifted_by=actor, lifted_why=why))
+            self._leaf(tx, "containment.lifted", one.id, actor, {"principal": one.principal, "why": why})
+        return len(found)
+
+    def refuse(self, tx: Tx, order: Order, why: str) -> None:
+        """Note that an order was not carried out, so that people see it."""
+        body = {"principal": order.principal, "action": order.action, "why": why}
+        self._ledger.append(tx, Entry("containment.refused", f"finding:{order.alert}", "policy", body))
+
     def holding(self, principal: str | None = None) -> tuple[Containment, ...]:
         """Return what holds now, the eldest first."""
         with self._records.read() as tx:

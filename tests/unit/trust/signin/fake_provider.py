@@ -49,6 +49,9 @@ class FakeProvider:
         self.codes[code] = asked
         return {"state": asked["state"], "code": code}
 
+    def send(self, url: str, body: bytes, headers: Mapping[str, str], *, inside: bool) -> WebAnswer:
+        raise AssertionError("nobody is sent anything in a sign-in")
+
     def get(self, url: str) -> WebAnswer:
         self.asked.append(url)
         if self.down:

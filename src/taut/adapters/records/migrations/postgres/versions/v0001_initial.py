@@ -13,6 +13,20 @@ down_revision: str | None = None
 
 def upgrade() -> None:
     op.create_table(
+        "alert_deliveries",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("alert", sa.String(length=64), nullable=False),
+        sa.Column("change", sa.String(length=16), nullable=False),
+        sa.Column("receiver", sa.String(length=128), nullable=False),
+        sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("said", sa.Text(), nullable=False),
+        sa.Column("made_us", sa.BigInteger(), nullable=False),
+        sa.Column("tried_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("alert_deliveries_alert", "alert_deliveries", ["alert"], unique=False)
+    op.create_table(
         "batch_chunks",
         sa.Column("work", sa.String(length=80), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
