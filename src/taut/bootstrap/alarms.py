@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from taut.workflows.alarms.telling import Teller
     from taut.workflows.rights import Rights
 
-_WINDOW_S: Final = 60.0
-
 
 class House(Protocol):
     """What these rooms are made from: a platform, whose own rooms are made on first use."""
@@ -78,9 +76,13 @@ class Alarms:
 
     @cached_property
     def sentry(self) -> Sentry:
+        from taut.core.units import parse_duration
+        from taut.trust.shares import Hours
         from taut.workflows.alarms import Sentry
 
-        return Sentry(clock=self._house.clock, window_s=_WINDOW_S)
+        house = self._house
+        window_s = parse_duration(house.config.watch_window).total_seconds()
+        return Sentry(clock=house.clock, window_s=window_s, hours=Hours(house.records))
 
     def contained(self) -> tuple[Contained, ...]:
         """Return who is held back now, as gateways are told."""

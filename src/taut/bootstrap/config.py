@@ -45,6 +45,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     otlp_headers: sent to the collector, `name=value,name=value`.
     tls_cert, tls_key: PEM files with which every plane speaks TLS 1.3, and only that; without them, loopback only.
     tls_client_ca: PEM file of authorities; with it every client must show a certificate of theirs.
+    watch_window: how long requests are counted before shares are judged, such as `60s`.
     origin: address at which browsers reach control, such as `https://ml.example.org:8081`; without it a browser signs nobody in by a
         provider, and passkeys are for `http://localhost`.
     oidc_issuer, oidc_client_id: an OpenID provider at which people sign in; its client's secret, if it has one, is the secret
@@ -74,6 +75,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    watch_window: str = "60s"
     origin: str = ""
     oidc_issuer: str = ""
     oidc_client_id: str = ""

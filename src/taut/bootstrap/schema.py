@@ -27,6 +27,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.trust.ledger.tables import metadata as ledger
     from taut.trust.lineage.tables import metadata as lineage
     from taut.trust.sealing.tables import metadata as sealing
+    from taut.trust.shares.tables import metadata as shares
     from taut.trust.signin.tables import metadata as signin
 
     return (
@@ -38,6 +39,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         findings,
         containment,
         deliveries,
+        shares,
         sealing,
         stories,
         bus,

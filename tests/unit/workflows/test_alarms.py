@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from msgspec.structs import replace
+from sqlalchemy import select
+
+from taut.serving.meters import LAYOUT, MeterReading, encode_reading
 from taut.serving.snapshot import Beat, GatewayState
+from taut.testing.records import memory_records
 from taut.testing.world import ManualClock
 from taut.trust.findings import Sighting
+from taut.trust.shares import Hour, Hours, ShareWatch, metadata
+from taut.trust.shares.tables import hours
 from taut.workflows.alarms import CallerCounts, Sentry
 
 MINUTE_S = 60.0
@@ -55,9 +62,9 @@ def test_a_gateway_that_reconnects_goes_on_where_it_was() -> None:
 class Installation:
     """A sentry, its clock, and one gateway's counters."""
 
-    def __init__(self) -> None:
+    def __init__(self, hours: Hours | None = None) -> None:
         self.clock = ManualClock()
-        self.sentry = Sentry(clock=self.clock, window_s=MINUTE_S)
+        self.sentry = Sentry(clock=self.clock, window_s=MINUTE_S, hours=hours)
         self.totals: dict[str, int] = {}
         self.look()
 
@@ -130,3 +137,58 @@ def test_the_margin_follows_what_the_fleet_does() -> None:
     made.clock.advance(timedelta(minutes=11))
     (seen,) = made.minute({**USUAL, "caller-3": 400}, gateways=3, incident=True)
     assert (seen.evidence["fleet"], seen.evidence["margin"]) == ("incident", 2.0)
+
+
+def test_a_control_that_starts_anew_knows_what_was_usual() -> None:
+    records = memory_records(metadata)
+    first = Installation(Hours(records))
+    for _ in range(61):
+        first.minute(USUAL)
+
+    second = Installation(Hours(records))
+    second.clock.advance(first.clock.monotonic_s())
+    second.look()
+    assert second.minute(USUAL) == ()
+    (seen,) = second.minute({**USUAL, "caller-3": 2000})
+    assert (seen.principal, seen.evidence["usual"]) == ("caller-3", 0.1)
+    assert second.sentry.watch.taught() == first.sentry.watch.taught()
+    records.close()
+
+
+def test_hours_are_kept_for_five_weeks_and_each_once() -> None:
+    records = memory_records(metadata)
+    kept, watch = Hours(records), ShareWatch()
+    for hour in (0, 0, 1, 5 * 168):
+        kept.keep(Hour(hour=hour, known={"a": 1.0}, strangers={}), watch)
+    with records.read() as tx:
+        assert tx.execute(select(hours.c.hour).order_by(hours.c.hour)).scalars().all() == [1, 840]
+    records.close()
+
+
+def test_more_load_than_there_is_room_for_names_nobody_and_only_once_it_lasts() -> None:
+    made = Installation()
+    busy = MeterReading(layout=LAYOUT, started_us=0, up_us=0, in_flight=90, slots=100)
+
+    def minute(reading: MeterReading) -> tuple[Sighting, ...]:
+        beat = Beat(gateway="g", epoch=1, ready=True, answers=0, refusals=0, meters=encode_reading(reading))
+        made.clock.advance(MINUTE_S)
+        found = made.sentry.look([GatewayState(gateway="g", pid=1, serving=1, beat=beat)])
+        assert found is not None
+        return found
+
+    assert [minute(busy) for _ in range(3)] == [()] * 3
+    (seen,) = minute(busy)
+    assert (seen.kind, seen.principal, seen.group, seen.evidence["under_way"]) == (
+        "capacity",
+        "",
+        "gateways",
+        90,
+    )
+    assert minute(replace(busy, in_flight=80)) == ()
+
+
+def test_minutes_without_any_requests_end_nothing_at_first_and_then_all_of_it() -> None:
+    made = learned()
+    assert made.minute({**USUAL, "caller-3": 2000})
+    assert [len(made.minute({})) for _ in range(5)] == [1, 1, 1, 1, 0]
+    assert made.minute(USUAL) == ()

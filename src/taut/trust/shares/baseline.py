@@ -35,6 +35,8 @@ class Baseline:
         self._recent: Final[dict[str, deque[float]]] = {}
         self._hour: int | None = None
         self._counts: dict[str, float] = {}
+        self.closed: tuple[int, dict[str, float]] | None = None
+        """The last hour that is over, since 1970, and what was counted in it."""
 
     def __len__(self) -> int:
         """Return how many callers have a baseline."""
@@ -52,7 +54,7 @@ class Baseline:
         """Take what was counted in the minute from `at_s` on."""
         hour = int(at_s // _HOUR_S)
         if self._hour is not None and hour != self._hour:
-            self._close(self._hour * _HOUR_S)
+            self._close(self._hour)
         self._hour = hour
         for caller, count in counts.items():
             self._counts[caller] = self._counts.get(caller, 0.0) + count
@@ -63,12 +65,13 @@ class Baseline:
         self._recent.pop(caller, None)
         self._counts.pop(caller, None)
 
-    def _close(self, hour_s: float) -> None:
+    def _close(self, hour: int) -> None:
         counts, self._counts = self._counts, {}
+        self.closed = (hour, counts)
         total = sum(counts.values())
         if not total:
             return
-        slot = hour_of_week(hour_s)
+        slot = hour_of_week(hour * _HOUR_S)
         for caller in self._recent.keys() | counts.keys():
             if caller not in self._recent:
                 if len(self._recent) >= self._max:

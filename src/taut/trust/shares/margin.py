@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Final, Literal
 
@@ -42,6 +43,16 @@ class Margins:
     def adopt(self, others: Margins) -> None:
         """Begin with what others have learned."""
         self._seen.update({state: list(bins) for state, bins in others._seen.items()})
+
+    def seen(self) -> dict[str, list[int]]:
+        """Return what was learned, for whoever keeps it."""
+        return {state: list(bins) for state, bins in self._seen.items()}
+
+    def recall(self, seen: Mapping[str, Sequence[int]]) -> None:
+        """Begin with what was kept; what is of another form is left out."""
+        for state in GIVEN:
+            if len(bins := seen.get(state, ())) == _BINS:
+                self._seen[state] = list(bins)
 
     def margin(self, state: FleetState, *, callers: int) -> float:
         """Return the margin for so many callers."""

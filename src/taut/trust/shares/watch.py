@@ -22,6 +22,7 @@ _MOST: Final = 0.95  # of a usual share: whoever asks alone cannot be told from 
 _EXPECTED: Final = 20.0
 _CALM_MINUTES: Final = 5
 _RECALL: Final = 2.0
+_HOUR_S: Final = 3600.0
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +51,14 @@ def multiple(share: float, usual: float) -> float:
     """Return how many times as often as usual a caller asks, if the others ask as before; at least 0.001."""
     share = min(max(share, 1e-9), 1 - 1e-9)
     return max(share / (1 - share) * (1 - usual) / usual, 1e-3)
+
+
+class Hour(msgspec.Struct, frozen=True, kw_only=True):
+    """What a whole hour taught. hour: since 1970. known, strangers: requests as they were learned, by caller."""
+
+    hour: int
+    known: dict[str, float]
+    strangers: dict[str, float]
 
 
 class _Sums:
@@ -112,6 +121,26 @@ class ShareWatch:
                 findings.append(found)
         self._learn(at_s, counts, usual, total, margin, state)
         return tuple(sorted(findings, key=lambda one: -one.share))
+
+    def rest(self) -> None:
+        """Forget what added up against anybody, after a time in which nobody asked."""
+        self._sums.clear()
+
+    def taught(self) -> Hour | None:
+        """Return what the last hour that is over taught; None before there was one."""
+        known, strangers = self.baseline.closed, self._strangers.closed
+        if known is None:
+            return None
+        same = strangers is not None and strangers[0] == known[0]
+        return Hour(
+            hour=known[0], known=known[1], strangers=strangers[1] if same and strangers is not None else {}
+        )
+
+    def recall(self, hour: Hour) -> None:
+        """Learn what an hour taught before; hours come in their order, ahead of anything else."""
+        self.baseline.learn(hour.hour * _HOUR_S, hour.known)
+        if hour.strangers:
+            self._strangers.learn(hour.hour * _HOUR_S, hour.strangers)
 
     def accept(self, caller: str) -> None:
         """Forget what was usual for a caller: he begins anew, as a newcomer, and what he asks now will be usual."""
