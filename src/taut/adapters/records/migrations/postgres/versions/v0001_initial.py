@@ -554,6 +554,14 @@ def upgrade() -> None:
     )
     op.create_index("security_findings_state", "security_findings", ["state", "since_us"], unique=False)
     op.create_table(
+        "share_hours",
+        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("known", sa.Text(), nullable=False),
+        sa.Column("strangers", sa.Text(), nullable=False),
+        sa.Column("margins", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("hour"),
+    )
+    op.create_table(
         "signin_ceremonies",
         sa.Column("handle_sha256", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
