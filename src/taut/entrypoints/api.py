@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from taut import __version__
 from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
 from taut.entrypoints import errors
+from taut.entrypoints.answer_headers import AnswerHeaders
 from taut.entrypoints.callers import authenticate, clear_cookie, require_own_page, set_cookie, stranger
 from taut.entrypoints.metrics import make_registry
 from taut.entrypoints.oidc_pages import add_pages
@@ -54,6 +55,7 @@ def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailu
     the owner of its files. Every operation is decided by policy before it runs.
     """
     app = FastAPI(title="taut control plane", version=__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(AnswerHeaders)
     app.openapi = lambda: describe(table)  # type: ignore[method-assign]  # the documented way to replace the schema
 
     @app.exception_handler(Exception)
@@ -194,8 +196,6 @@ def _metrics(app: FastAPI, platform: Platform) -> None:
 
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
 }
 
 
