@@ -109,7 +109,7 @@ class Platform:
     @cached_property
     def blobs(self) -> Blobs:
         return adapters.open_blobs(
-            self.config, key=lambda: self.sealer.installation_key("blobs"), stack=self._stack
+            self.config, key=lambda: self.sealer.installation.versions("blobs")[0], stack=self._stack
         )
 
     @cached_property
@@ -266,7 +266,7 @@ class Platform:
     def predictions(self) -> PredictionReader:
         from taut.serving.predictions import PredictionReader, SegmentKeys
 
-        keys = SegmentKeys(lambda: self.sealer.installation_key("predictions"))
+        keys = SegmentKeys(lambda: self.sealer.installation.versions("predictions"))
         return PredictionReader(self.home / "log" / "predictions", keys)
 
     @property

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from taut.workflows.rooms import Publish
 
 TENANT: Final = "tenant"
-WHAT: Final = (TENANT, *get_args(Purpose))
+LOG: Final = "log"
+WHAT: Final = (TENANT, LOG, *get_args(Purpose))
 WRAPPING: Final = frozenset({TENANT, "subject", "data"})
 """Keys that wrap others: their rotation goes on until those are wrapped anew."""
 
+_PREDICTIONS: Final = "predictions"
 _ROTATED: Final = "keys.rotated"
 _REWRAPPED: Final = "keys.rewrapped"
 _AT_ONCE: Final = 2000
@@ -82,7 +84,11 @@ def states(rooms: Holdings) -> tuple[KeyState, ...]:
     with rooms.records.read() as tx:
         version, behind = rooms.sealer.tenant.current(tx), rooms.sealer.tenant.behind(tx)
         versions = len(rooms.sealer.tenant.open(tx))
-    found = [_state(rooms, TENANT, versions=versions, current=str(version), first=first, behind=behind)]
+        logs = rooms.sealer.installation.count(tx, _PREDICTIONS)
+    found = [
+        _state(rooms, TENANT, versions=versions, current=str(version), first=first, behind=behind),
+        _state(rooms, LOG, versions=logs, current=str(logs), first=first),
+    ]
     for purpose in get_args(Purpose):
         held = rooms.keys.public_keys(purpose=purpose)
         found.append(_state(rooms, purpose, versions=len(held), current=held[0].key_id, first=first))
@@ -99,6 +105,8 @@ def rotate(rooms: Holdings, what: str, *, actor: str, progress: Progress) -> Key
         raise InvalidInput(f"no key {what[:40]!r}: rotate one of {', '.join(WHAT)}")
     if what == TENANT:
         current = str(transact(rooms.records, rooms.sealer.tenant.rotate))
+    elif what == LOG:
+        current = str(transact(rooms.records, lambda tx: rooms.sealer.installation.renew(tx, _PREDICTIONS)))
     elif what == "token":
         current = rooms.identity.rotate_token_key(actor=actor).key_id
     else:
@@ -106,7 +114,7 @@ def rotate(rooms: Holdings, what: str, *, actor: str, progress: Progress) -> Key
     _note(rooms, _ROTATED, what, actor, {"current": current})
     if what in WRAPPING:
         rewrap(rooms, what, actor=actor, progress=progress)
-    elif what in ("snapshot", "token"):
+    elif what in (LOG, "snapshot", "token"):
         rooms.publish()
     return next(state for state in states(rooms) if state.key == what)
 

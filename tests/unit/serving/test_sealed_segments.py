@@ -36,8 +36,9 @@ from taut.serving.predictions.segment import HEADER
 from taut.testing.world import SeededRandom
 
 HEAD = encode_head(RecordHead("delay", "delay@1", "rel_1", 7, ("x", "y")))
-KEYS = SegmentKeys(lambda: bytes(range(32)))
-OTHERS = SegmentKeys(lambda: bytes(range(1, 33)))
+FIRST, SECOND = bytes(range(32)), bytes(range(1, 33))
+KEYS = SegmentKeys(lambda: (FIRST,))
+OTHERS = SegmentKeys(lambda: (SECOND,))
 SAID = ("planted-caller", "planted-person", "planted-value", "delay@1")
 
 
@@ -141,6 +142,22 @@ def test_another_key_begins_another_segment_and_the_same_one_does_not(tmp_path: 
 
     assert len(PredictionReader(tmp_path).segments()) == 2
     assert read(tmp_path, KEYS) == [record(1), record(2), record(3)]
+
+
+def test_a_rotated_key_seals_at_once_and_the_old_one_still_opens(tmp_path: Path) -> None:
+    private = [FIRST]
+    keys = SegmentKeys(lambda: tuple(private))
+    with closing(open_log(tmp_path)) as log:
+        log.seal_to(keys.public)
+        log.append(record(1))
+        assert read(tmp_path, keys) == [record(1)]
+        private.insert(0, SECOND)
+        log.seal_to(keys.public)
+        log.append(record(2))
+
+    assert read(tmp_path, keys) == [record(1), record(2)]
+    with pytest.raises(Denied):
+        read(tmp_path, KEYS)
 
 
 def test_what_was_written_open_before_is_still_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ Source: ECIES as in RFC 9180 (DHKEM with X25519 and HKDF-SHA256), without its fr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -59,39 +59,39 @@ def lock_segment(recipient: str, random: Random) -> SegmentLock:
 
 
 class SegmentKeys:
-    """The reading end. private: gives the installation's key, 32 bytes; asked on first use, then remembered."""
+    """The reading end. private: gives the installation's keys, 32 bytes each, the newest first.
 
-    def __init__(self, private: Callable[[], bytes]) -> None:
+    They are asked when a segment is met whose key is not known yet, then remembered.
+    """
+
+    def __init__(self, private: Callable[[], Sequence[bytes]]) -> None:
         self._find: Final = private
-        self._private: X25519PrivateKey | None = None
+        self._known: dict[bytes, X25519PrivateKey] = {}
 
     @property
     def public(self) -> str:
-        """Return the key that segments are sealed to, as the snapshot carries it."""
-        return self._open().public_key().public_bytes_raw().hex()
+        """Return the key that segments are sealed to from now on, as the snapshot carries it; asked anew each time."""
+        return _public(X25519PrivateKey.from_private_bytes(self._find()[0])).hex()
 
     def cipher(self, head: bytes) -> AESGCM:
         """Return the key of a segment. Raises Denied when it was sealed to another installation, Corrupt for no key."""
-        private = self._open()
-        public = private.public_key().public_bytes_raw()
-        if head[:_KEY_ID_BYTES] != _key_id(public):
+        key_id, ours = head[:_KEY_ID_BYTES], head[_KEY_ID_BYTES:]
+        if key_id not in self._known:  # a rotation may have been since
+            found = map(X25519PrivateKey.from_private_bytes, self._find())
+            self._known = {_key_id(_public(one)): one for one in found}
+        private = self._known.get(key_id)
+        if private is None:
             raise Denied(
                 "a segment of the prediction log is sealed to another key: open it where its installation is"
             )
-        ours = head[_KEY_ID_BYTES:]
         try:
             shared = private.exchange(X25519PublicKey.from_public_bytes(ours))
         except ValueError as error:
             raise Corrupt("a segment's head holds no key: restore it from a backup") from error
-        return _cipher(shared, ours, public)
-
-    def _open(self) -> X25519PrivateKey:
-        if self._private is None:
-            self._private = X25519PrivateKey.from_private_bytes(self._find())
-        return self._private
+        return _cipher(shared, ours, _public(private))
 
 
-def _without() -> bytes:
+def _without() -> Sequence[bytes]:
     raise Denied("the prediction log is sealed: read it through control, which holds its key")
 
 
@@ -118,6 +118,10 @@ def sealed_size(payload_bytes: int) -> int:
 def _cipher(shared: bytes, ours: bytes, public: bytes) -> AESGCM:
     info = b"taut/prediction-segment/1" + ours + public
     return AESGCM(HKDF(hashes.SHA256(), _KEY_BYTES, None, info).derive(shared))
+
+
+def _public(private: X25519PrivateKey) -> bytes:
+    return private.public_key().public_bytes_raw()
 
 
 def _key_id(public: bytes) -> bytes:

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from taut.core.errors import Corrupt, InvalidInput
 from taut.core.schema import DType
 from taut.ports.keys import Keys
-from taut.ports.records import Records, Tx, transact
+from taut.ports.records import Records, Tx
 from taut.ports.world import Clock, Random
 from taut.project.manifest import PersonalHandling
-from taut.trust.sealing.keyring import KEY_BYTES, KEY_ID_BYTES, Keyring, SubjectKey, subject_text
+from taut.trust.sealing.installation import InstallationKeys
+from taut.trust.sealing.keyring import KEY_ID_BYTES, Keyring, SubjectKey, subject_text
 from taut.trust.sealing.masks import Masks, redact_values
 from taut.trust.sealing.plain import from_plain, to_plain
 from taut.trust.sealing.tenant import TenantKeys
@@ -53,7 +54,7 @@ class _Cipher(NamedTuple):
 class Sealer(Masks):
     """Seals, unseals and forgets; and masks by pseudonym or token (see `Masks`).
 
-    records: read by `unseal` when no transaction is given. Keys are read anew in each call, so that a person who was
+    records: read by `unseal` when no transaction is given. installation: keys for what is of no person. Keys are read anew in each call, so that a person who was
     forgotten by another process is forgotten here at once.
     """
 
@@ -61,6 +62,7 @@ class Sealer(Masks):
         self._records = records
         self._random = random
         self._keyring = Keyring(keys, random, clock)
+        self.installation: Final = InstallationKeys(records, self._keyring)
         super().__init__(self._keyring)
 
     def protect(
@@ -177,18 +179,6 @@ class Sealer(Masks):
             plain.append(from_plain(values, name=column, dtype=(dtypes or {}).get(column)))
             forgotten += lost
         return Unsealed(frame=frame.with_columns(plain), forgotten=forgotten)
-
-    def installation_key(self, name: str) -> bytes:
-        """Return a data key of the installation, 32 bytes, made on first use: for what is written, of no person."""
-
-        def read(tx: Tx) -> bytes:
-            key = self._keyring.data_key(
-                tx, f"installation/{name}", size=KEY_BYTES, purpose="data", create=True
-            )
-            assert key is not None, "made on first use"
-            return key
-
-        return transact(self._records, read)
 
     @property
     def tenant(self) -> TenantKeys:
