@@ -19,6 +19,7 @@ from taut.serving.gateway import Admitted, Gateway, Leave
 from taut.serving.gateway.probing import ask
 from taut.serving.gateway.replies import Answering
 from taut.serving.gateway.warming import warm
+from taut.serving.predictions import Mark, PredictionLog
 from taut.serving.snapshot import Say, ServingSnapshot
 from taut.serving.snapshot.store import write_atomically
 
@@ -54,7 +55,7 @@ class FloorFile:
 class Applicant:
     """Holds one gateway's seat at admission, and keeps its leave true. One event loop owns it; a `Talk` and a `Switch`.
 
-    inner: answers as the gateway does; it is what is probed, and what `door` lets requests through to. said: hears what happens.
+    log: of the gateway's records, which say by what leave each was served. inner: answers as the gateway does; it is what is probed, and what `door` lets requests through to. said: hears what happens.
     ended: called once when this process can be admitted no more, so that another must take its place.
     """
 
@@ -66,12 +67,14 @@ class Applicant:
         artifacts: str,
         floor: FloorFile,
         grace: GraceFile,
+        log: PredictionLog,
         said: Log,
         ended: Callable[[], None],
     ) -> None:
         self._gateway: Final = gateway
         self._inner: Final = inner
         self._grace: Final = grace
+        self._log: Final = log
         self._said: Final = said
         self._ended: Final = ended
         self._seat: Final = Seat(
@@ -181,6 +184,7 @@ class Applicant:
         if self._grace.is_due():
             asyncio.get_running_loop().run_in_executor(None, self._keep_grace)
         if self.door.leave.until_ns > time.monotonic_ns() and not self.admitted.is_set():
+            self._log.mark(Mark(self.incarnation))
             self.admitted.set()
             self._said.info("admitted", incarnation=self.incarnation, epoch=0 if own is None else own.floor)
         if self._seat.over and not self._over:
@@ -222,6 +226,7 @@ class Applicant:
             self._said.warning("what is left of grace cannot be kept for the next process", why=error.message)
 
     def _lapsed(self, degraded: bool) -> None:
+        self._log.mark(Mark(self.incarnation, degraded))
         if degraded:
             self._said.warning("requests are served by grace alone, since control does not renew the lease")
         else:

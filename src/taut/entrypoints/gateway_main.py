@@ -111,7 +111,9 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         )
         peers = _peers(gateway, config, random, said)
         applicant = (
-            None if arguments.alone else await _applicant(gateway, peers, home, arguments.name, said, stop)
+            None
+            if arguments.alone
+            else await _applicant(gateway, peers, log, home, arguments.name, said, stop)
         )
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
@@ -150,7 +152,13 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
 
 
 async def _applicant(
-    gateway: Gateway, peers: Hopping, home: Path, name: str, said: Log, stop: asyncio.Event
+    gateway: Gateway,
+    peers: Hopping,
+    log: PredictionLog,
+    home: Path,
+    name: str,
+    said: Log,
+    stop: asyncio.Event,
 ) -> Applicant:
     """Return what has this gateway admitted. stop: set when this process can be admitted no more."""
     artifacts = await asyncio.get_running_loop().run_in_executor(None, artifacts_digest)
@@ -158,7 +166,9 @@ async def _applicant(
         FloorFile(home / "serving" / f"{name}.floor"),
         GraceFile(home / "serving" / f"{name}.grace"),
     )
-    return Applicant(gateway, peers, artifacts=artifacts, floor=floor, grace=grace, said=said, ended=stop.set)
+    return Applicant(
+        gateway, peers, artifacts=artifacts, floor=floor, grace=grace, log=log, said=said, ended=stop.set
+    )
 
 
 async def _admitted_or(stop: asyncio.Event, applicant: Applicant | None) -> None:

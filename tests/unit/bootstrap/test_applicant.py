@@ -93,7 +93,7 @@ class Seated:
         self.over = asyncio.Event()
         serving = fleet.home / "serving"
         self.applicant = Applicant(
-            gateway, inner or gateway, artifacts="sha256:a", floor=FloorFile(serving / f"{name}.floor"),
+            gateway, inner or gateway, artifacts="sha256:a", floor=FloorFile(serving / f"{name}.floor"), log=gateway._log,
             grace=GraceFile(serving / f"{name}.grace"), said=self.said, ended=self.over.set,
         )  # fmt: skip
 

@@ -21,6 +21,7 @@ from taut.serving.gateway.ids import RequestIds
 from taut.serving.predictions import (
     FeatureRow,
     Lookup,
+    Mark,
     PredictionLog,
     PredictionReader,
     RecordHead,
@@ -274,3 +275,22 @@ def test_the_log_folder_is_private(tmp_path: Path) -> None:
         [path] = (tmp_path / "log").glob("*.open")
         assert path.stat().st_mode & 0o077 == 0
         assert os.stat(tmp_path / "log").st_mode & 0o077 == 0
+
+
+def test_a_segment_says_by_what_leave_its_records_were_written(tmp_path: Path) -> None:
+    with closing(open_log(tmp_path)) as log:
+        log.mark(Mark(3))
+        log.append(b"by a lease")
+        log.append(b"by a lease too")
+        log.mark(Mark(3, degraded=True))
+        log.append(b"by grace")
+        log.mark(Mark(3))
+        log.append(b"by a lease again")
+
+    found = [(mark, payloads) for _, mark, payloads in PredictionReader(tmp_path).marked()]
+
+    assert found == [
+        (Mark(3), [b"by a lease", b"by a lease too"]),
+        (Mark(3, degraded=True), [b"by grace"]),
+        (Mark(3), [b"by a lease again"]),
+    ]

@@ -20,7 +20,7 @@ from taut.serving.predictions.record import (
     encode_record,
 )
 from taut.serving.predictions.seal import Sealer, SegmentSeal, record_path, segment_root
-from taut.serving.predictions.segment import SegmentWriter
+from taut.serving.predictions.segment import Mark, SegmentWriter
 
 __all__ = [
     "CACHED",
@@ -31,6 +31,7 @@ __all__ = [
     "FeatureRow",
     "Incoming",
     "Lookup",
+    "Mark",
     "Origin",
     "PredictionLog",
     "PredictionReader",

@@ -14,7 +14,7 @@ from typing import Final
 from taut.core.errors import TautError, Unavailable
 from taut.ports.world import Random
 from taut.serving.predictions.envelope import SegmentLock, lock_segment, sealed_size
-from taut.serving.predictions.segment import HEADER, SegmentWriter
+from taut.serving.predictions.segment import HEADER, UNADMITTED, Mark, SegmentWriter
 
 _FRAME_ROOM: Final = 16
 _RETRY_S: Final = 0.2
@@ -51,6 +51,7 @@ class PredictionLog:
         self._segment_bytes: Final = segment_bytes
         self._pool: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prediction-log")
         self._recipient = ""
+        self._mark = UNADMITTED
         self._current: SegmentWriter | None = None
         self._spare: Future[SegmentWriter] | None = None
         self._waiting: list[asyncio.Future[None]] = []
@@ -76,13 +77,25 @@ class PredictionLog:
         """
         if recipient == self._recipient:
             return
-        lock = self._lock(recipient)
+        self._lock(recipient)
         self._recipient = recipient
+        self._begin_anew()
+
+    def mark(self, mark: Mark) -> None:
+        """Say by what leave is served what follows; what was served by another lies in an earlier segment."""
+        if mark != self._mark:
+            self._mark = mark
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Go on in a segment whose header says what holds now."""
         with contextlib.suppress(Unavailable):  # `check` says so until there is room again
             if self._current is None or self._current.records:
                 self._roll(0)
             else:
-                self._current.begin(self._current.path, self._now_us(), lock)
+                self._current.begin(
+                    self._current.path, self._now_us(), self._lock(self._recipient), self._mark
+                )
 
     def _lock(self, recipient: str) -> SegmentLock | None:
         return lock_segment(recipient, self._random) if recipient else None
@@ -172,6 +185,7 @@ class PredictionLog:
                 self._folder / f"{started_us:016d}-{self._writer}-{self._random.bytes(4).hex()}{OPEN}",
                 started_us,
                 self._lock(self._recipient),
+                self._mark,
             )
         except Unavailable as error:
             self._retry_at_s, self._refusal = now_s + _RETRY_S, error.message

@@ -14,7 +14,16 @@ from taut.core.errors import InvalidInput, NotFound
 from taut.serving.predictions.envelope import NO_KEYS, SegmentKeys, open_record
 from taut.serving.predictions.log import CLOSED, OPEN
 from taut.serving.predictions.record import ID_BYTES, ID_OFFSET, PredictionRecord, decode_record
-from taut.serving.predictions.segment import FRAME, HEADER, begins_frame, frame_at, frames, lock_of
+from taut.serving.predictions.segment import (
+    FRAME,
+    HEADER,
+    Mark,
+    begins_frame,
+    frame_at,
+    frames,
+    lock_of,
+    mark_of,
+)
 
 SEALED: Final = ".seg"
 _SUFFIXES: Final = (OPEN, CLOSED, SEALED)
@@ -62,6 +71,13 @@ class PredictionReader:
         """Return the raw records of one segment, in order."""
         data = _read(segment.path)
         return [] if data is None else list(whole_records(data, self.keys))
+
+    def marked(self) -> Iterator[tuple[Segment, Mark, list[bytes]]]:
+        """Yield each segment with the leave by which its records were written, and them. Raises as `payloads` does."""
+        for segment in self.segments():
+            data = _read(segment.path)
+            if data:
+                yield segment, mark_of(data), list(whole_records(data, self.keys))
 
     def ids(self) -> Iterator[str]:
         """Yield the request id of each record, segment by segment; they lie in the clear. A torn one may be among them."""

@@ -1,7 +1,7 @@
 """One segment: a preallocated file, mapped shared, filled with framed records by one process.
 
-Layout: a header of 64 bytes (magic with version, start in microseconds, and in a sealed segment what its key is found by),
-then frames of `length u32, crc32 u32, payload`, little-endian; in a sealed one the tag of the record is the checksum, and
+Layout: a header of 64 bytes (magic with version, start in microseconds, in a sealed segment what its key is found by, which
+incarnation of its gateway wrote it, and whether by grace alone), then frames of `length u32, crc32 u32, payload`, little-endian; in a sealed one the tag of the record is the checksum, and
 the word for it is zero. A length of zero ends the segment; so does a frame whose checksum or tag does not fit, which is
 the tail of a process or machine that died while it wrote. A frame is in the page cache, and so survives any process, as soon as
 `append` has returned.
@@ -16,7 +16,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from taut.core.errors import Corrupt, Unavailable
@@ -24,12 +24,22 @@ from taut.serving.predictions.envelope import CLEAR_BYTES, LOCK_BYTES, SegmentLo
 
 MAGIC: Final = b"TAUTSEG1"
 SEALED_MAGIC: Final = b"TAUTSEG2"
-HEADER: Final = struct.Struct(f"<8sQ{LOCK_BYTES}s8x")
+HEADER: Final = struct.Struct(f"<8sQ{LOCK_BYTES}sIB3x")
 FRAME: Final = struct.Struct("<II")
 _PACK: Final = FRAME.pack
 _FRAME_BYTES: Final = FRAME.size
 _CHUNK: Final = bytes(2**20)
 _FULLFSYNC: Final = 51  # F_FULLFSYNC, which the fcntl module has on macOS only
+
+
+class Mark(NamedTuple):
+    """By what leave a gateway served what a segment holds. incarnation: that was admitted, 0 for none. degraded: by grace."""
+
+    incarnation: int = 0
+    degraded: bool = False
+
+
+UNADMITTED: Final = Mark()
 
 
 class SegmentWriter:
@@ -61,15 +71,17 @@ class SegmentWriter:
                 f"{path.parent}"
             ) from error
 
-    def begin(self, path: Path, started_us: int, lock: SegmentLock | None = None) -> None:
-        """Give the prepared file its header and its final name; again, with another lock, while it has no record.
+    def begin(
+        self, path: Path, started_us: int, lock: SegmentLock | None = None, mark: Mark = UNADMITTED
+    ) -> None:
+        """Give the prepared file its header and its final name; again, with another lock or mark, while it has no record.
 
-        lock: what seals its records; None leaves them open.
+        lock: what seals its records; None leaves them open. mark: by what leave they are written.
         """
         if lock is None:
-            self._encrypt, head = None, HEADER.pack(MAGIC, started_us, b"")
+            self._encrypt, head = None, HEADER.pack(MAGIC, started_us, b"", *mark)
         else:
-            self._encrypt, head = lock.cipher.encrypt, HEADER.pack(SEALED_MAGIC, started_us, lock.head)
+            self._encrypt, head = lock.cipher.encrypt, HEADER.pack(SEALED_MAGIC, started_us, lock.head, *mark)
         self._map[: HEADER.size] = head
         try:
             self.path.rename(path)
@@ -123,6 +135,14 @@ class SegmentWriter:
         self._map.close()
         self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
+
+
+def mark_of(data: bytes) -> Mark:
+    """Return by what leave a segment was written; none where it has no header."""
+    if len(data) < HEADER.size or data[: len(MAGIC)] not in (MAGIC, SEALED_MAGIC):
+        return UNADMITTED
+    _, _, _, incarnation, degraded = HEADER.unpack_from(data)
+    return Mark(incarnation, bool(degraded))
 
 
 def frames(data: bytes | mmap.mmap | memoryview) -> Iterator[tuple[int, memoryview]]:
