@@ -24,6 +24,10 @@ def _admitted_again(released: Installation) -> bool:
     return kinds == LIFE
 
 
+def stages(released: Installation) -> dict[str, str]:
+    return {one["replica"]: one["stage"] for one in released("fleet", "status")["replicas"]}
+
+
 def test_a_policy_that_is_applied_is_heard_by_gateways_and_one_with_a_fault_is_not(
     released: Installation,
 ) -> None:
@@ -45,6 +49,16 @@ def test_a_policy_that_is_applied_is_heard_by_gateways_and_one_with_a_fault_is_n
 
         up.kill("gateway-0")
         until(lambda: _admitted_again(released), said=up.said)
+        scaled = released("fleet", "scale", "gateway", "2", "--reason", "more to do")
+        until(lambda: stages(released) == {"gateway-0": "admitted", "gateway-1": "admitted"}, said=up.said)
+        assert released("fleet", "events")["events"][-1]["scale_id"] == scaled["scale_id"]
+        assert "no replica" in released.refused("fleet", "revoke", "gateway-7", exit_code=5, code="conflict")
+        released("fleet", "revoke", "gateway-1")
+        assert stages(released) == {"gateway-0": "admitted", "gateway-1": "quarantined"}
+        judged = released("fleet", "verify")
+        assert (judged["verdict"], judged["unguarded"], judged["guarded"] > 0) == ("admit", 0, True)
+        released("fleet", "scale", "gateway", "1")
+        until(lambda: up.ask(other).status_code == 200, said=up.said)
 
         released.write("policies/closed.cedar", "permit(principal, action")
         assert "policies/closed.cedar:1" in " ".join(released("apply", expect=10)["reasons"])

@@ -25,6 +25,7 @@ _FIRST: Final = Bundle(epoch=0, policy="")
 _PROBE_S: Final = 60
 _RETURN_S: Final = 30.0  # after so long a machine that is silent has no part in anything any more
 _ACTOR: Final = "control"
+_TOLD: Final = "as many as the platform was told to run, on all machines"
 
 Failed = Callable[[str, BaseException], None]
 """Called with what could not be done, and why."""
@@ -78,7 +79,7 @@ class Admitting:
             trusted=lambda: house.keys.public_keys(purpose="admission"), credentials=self._credentials, runs=_runs,
         )  # fmt: skip
         self.reception.only({f"gateway-{number}" for number in range(house.gateways)}, of=is_local)
-        self._expect()
+        self.expect(reason=_TOLD, actor=_ACTOR)
 
     def heard(self, gateway: str, pid: int | None, data: bytes) -> Letters:
         """Take what a gateway said and return what is to be told to whom. Raises nothing: what fails is said, once."""
@@ -98,15 +99,21 @@ class Admitting:
 
     def tick(self) -> None:
         """Do what is due; called several times a second."""
-        self._expect()
+        self.expect(reason=_TOLD, actor=_ACTOR)
         self._tell(self.reception.tick())
 
-    def _expect(self) -> None:
+    def revoke(self, identity: str) -> None:
+        """Revoke a replica's name, key or SVID for ever, and tell everybody."""
+        self._tell(self.reception.revoke(identity))
+
+    def expect(self, *, reason: str, actor: str) -> None:
+        """Say on the scale log how many gateways there shall be, where that is news."""
         n = self._house.gateways + sum(machine.gateways for machine in self._house.machines)
         target = self.reception.store.state.targets.get(POOL)
-        if target is not None and self._house.clock.monotonic_s() - self._began_s < _RETURN_S:
+        early = self._house.clock.monotonic_s() - self._began_s < _RETURN_S
+        if target is not None and actor == _ACTOR and early:
             n = max(n, target.n)  # machines of before may come back
-        self.reception.expect(n, reason="as many as taut up was told to run, on all machines", actor=_ACTOR)
+        self.reception.expect(n, reason=reason, actor=actor)
 
     def _tell(self, letters: Letters) -> None:
         publisher = self._house.publisher

@@ -29,6 +29,7 @@ from taut.entrypoints.control_server import QuietServer, TlsServer
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import listen_inside, require_secure
 from taut.entrypoints.logs import Log, install
+from taut.entrypoints.scaling import Wanted
 from taut.trust.tls import LiveTls
 
 _STORY_THREADS: Final = 2
@@ -59,7 +60,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
     from taut.bootstrap.admitting import Admitting
     from taut.serving.snapshot import Publisher
 
-    platform.gateways = arguments.gateways
+    platform.gateways = Wanted(platform.home).read() or arguments.gateways
     platform.url = arguments.data_plane
     platform.exposed = arguments.host not in LOOPBACK
     live = open_tls(paths_of(arguments))

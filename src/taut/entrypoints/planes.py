@@ -80,6 +80,16 @@ def default_children(
     return [control, *served, rpc]
 
 
+def gateways_alone(home: Path, address: Address, *, gateways: int, tls: TlsPaths | None) -> list[Child]:
+    """Return the children of a data plane that has no control: nobody admits its gateways, they serve what lies on disk."""
+    made = default_children(home, address, gateways=gateways, control_port=0, tls=tls)
+    return [
+        child._replace(command=(*child.command, "--alone")) if child.name.startswith("gateway") else child
+        for child in made
+        if child.survives
+    ]
+
+
 def _link(home: Path, joining: Joining, gateways: int) -> Child:
     return Child(
         name=LINK,

@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ from taut.entrypoints.listening import (
     read_state,
 )
 from taut.entrypoints.logs import Log, install
-from taut.entrypoints.planes import GRPC, Joining, default_children
+from taut.entrypoints.planes import GRPC, Joining, default_children, gateways_alone
+from taut.entrypoints.scaling import Wanted
 from taut.entrypoints.signalling import signals
 
 _FORMER_S: Final = 12.0
@@ -61,6 +63,7 @@ class Slot:
         self.pause_s = _FIRST_PAUSE_S
         self.due_s = 0.0
         self.last_exit = ""
+        self.leaving = False
 
 
 class Supervisor:
@@ -68,6 +71,7 @@ class Supervisor:
 
     home: the installation; its lock is held by the caller. children: what to keep alive. inner: the gateways' second
     socket, which they have where they speak TLS. drain_s: how long children have to end on their own after a stop.
+    more: makes the children of another number of gateways; None keeps their number.
     """
 
     def __init__(
@@ -79,12 +83,15 @@ class Supervisor:
         on_event: OnEvent,
         inner: socket.socket | None = None,
         drain_s: float = 30.0,
+        more: Callable[[int], Sequence[Child]] | None = None,
     ) -> None:
         self._home: Final = home
         self._listener: Final = listener
         self._tls: Final = inner is not None
         self._sockets: Final = {"listener": listener} | ({} if inner is None else {"inner": inner})
-        self._slots: Final = [Slot(child) for child in children]
+        self._slots = [Slot(child) for child in children]
+        self._more: Final = more
+        self._wanted: Final = Wanted(home)
         self._on_event: Final = on_event
         self._drain_s: Final = drain_s
         self._stopping = False
@@ -135,6 +142,7 @@ class Supervisor:
         start it again would change nothing, and no gateway serves yet for which it would be worth going on.
         """
         while not self._stopping:
+            self._rescale()
             self._reap()
             self._start_due()
             self._announce()
@@ -146,6 +154,20 @@ class Supervisor:
         self._drain(wake)
         if self._refused:
             raise Conflict(self._refused)
+
+    def _rescale(self) -> None:
+        """Take what control asked for: places for more, and an end for those that have none any more."""
+        if self._more is None or (wanted := self._wanted.news()) is None:
+            return
+        children = {child.name: child for child in self._more(wanted)}
+        for slot in self._slots:
+            slot.leaving = slot.child.name not in children
+            if slot.leaving and slot.running is not None:
+                end(slot.running, signal.SIGTERM)
+        self._slots = [slot for slot in self._slots if slot.running is not None or not slot.leaving]
+        known = {slot.child.name for slot in self._slots}
+        self._slots += [Slot(child) for name, child in children.items() if name not in known]
+        self._on_event("rescaled", {"gateways": wanted})
 
     def _pass_on(self) -> None:
         """Tell the children that are ready; the others have yet to read their certificates, or just did."""
@@ -197,6 +219,9 @@ class Supervisor:
             if now_s - running.since_s > _STEADY_S:
                 slot.pause_s = _FIRST_PAUSE_S / 2
             slot.running, slot.ready = None, False
+            if slot.leaving:
+                self._on_event("exited", {"name": slot.child.name, "pid": running.pid, "how": said})
+                continue
             slot.restarts += 1
             if said == _IN_CONFLICT and not slot.child.survives and not self._announced and not self._adopted:
                 self._refused = (
@@ -204,6 +229,7 @@ class Supervisor:
                 )
                 self._stopping = True
             self._put_off(slot, now_s, said, pid=running.pid)
+        self._slots = [slot for slot in self._slots if slot.running is not None or not slot.leaving]
 
     def _put_off(self, slot: Slot, now_s: float, how: str, *, pid: int | None = None) -> None:
         """Say how a child ended, or why it does not start, and choose when it is tried again: later each time."""
@@ -339,19 +365,13 @@ def supervise(
             host, port = listener.getsockname()[:2]
             bound = Address(str(host), int(port))
             on_event("listening", {"host": bound.host, "port": bound.port})
-            made = (
-                default_children(
-                    home,
-                    bound,
-                    gateways=gateways,
-                    control_port=control_port or bound.port + 1,
-                    tls=tls,
-                    joining=joining,
-                )
-                if children is None
-                else children(bound)
-            )
-            supervisor = Supervisor(home, listener, made, on_event=on_event, inner=inner)
+            of = partial(
+                default_children, home, bound, control_port=control_port or bound.port + 1, tls=tls, joining=joining
+            )  # fmt: skip
+            made = of(gateways=gateways) if children is None else children(bound)
+            Wanted(home).forget()
+            more = (lambda n: of(gateways=n)) if children is None and joining is None else None
+            supervisor = Supervisor(home, listener, made, on_event=on_event, inner=inner, more=more)
             with signals(supervisor.stop, None if tls is None else supervisor.renew) as wake:
                 supervisor.adopt(former)  # a former control is gone from its port afterwards
                 if children is None:  # a control that cannot listen would be started again for ever
@@ -396,18 +416,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         tls = TlsPaths.of(arguments.tls_cert, arguments.tls_key, arguments.tls_client_ca)
 
-        def gateways_only(address: Address) -> Sequence[Child]:
-            made = default_children(
-                arguments.home.resolve(), address, gateways=arguments.gateways, control_port=0, tls=tls
-            )
-            return [
-                child._replace(command=(*child.command, "--alone"))
-                if child.name.startswith("gateway")
-                else child
-                for child in made
-                if child.survives
-            ]
-
         if arguments.gateways < 1:
             raise InvalidInput(f"--gateways is {arguments.gateways}: give at least 1")
         supervise(
@@ -416,7 +424,9 @@ def main(argv: list[str] | None = None) -> int:
             gateways=arguments.gateways,
             control_port=arguments.control_port,
             on_event=say,
-            children=gateways_only if arguments.without_control else None,
+            children=partial(gateways_alone, arguments.home.resolve(), gateways=arguments.gateways, tls=tls)
+            if arguments.without_control
+            else None,
             tls=tls,
         )
     except TautError as error:

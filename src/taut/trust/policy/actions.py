@@ -67,6 +67,7 @@ ACTIONS: Final[dict[str, str]] = {
     "secret.admin": "put and delete secrets",
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
+    "fleet.revoke": "revoke replicas of the fleet",
     "fleet.join": "serve as a further machine: follow what is served, fetch its models, hand records over",
     "alert.read": "see alerts, and who is contained",
     "alert.dismiss": "say that what an alert is about is right, which takes it for usual",
@@ -96,7 +97,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "operator": (
         *_SEE, "security.read", "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
         "release.resume", "release.promote", "release.abort", "release.rollback", "ledger.read", "ledger.verify",
-        "ledger.checkpoint", "plan.apply", "fleet.scale", "alert.dismiss",
+        "ledger.checkpoint", "plan.apply", "fleet.scale", "fleet.revoke", "alert.dismiss",
         "contain.lift", "predict", "stream.run", "stream.read", "batch.score",
         "batch.read",
     ),

@@ -1,0 +1,37 @@
+"""How the fleet looks to people."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from taut.entrypoints import render
+
+
+def replicas(result: dict[str, Any]) -> None:
+    rows = [
+        (one["replica"], one["incarnation"], one["stage"], ", ".join(map(str, one["epochs"])), one["reason"])
+        for one in result["replicas"]
+    ]
+    render.table(("replica", "incarnation", "stage", "epochs", "why"), rows, empty="no replicas yet")
+
+
+def scale_log(result: dict[str, Any]) -> None:
+    rows = [
+        (one["seq"], datetime.fromtimestamp(one["at_us"] / 1e6, tz=UTC).isoformat(), one["pool"], one["n"], one["reason"])
+        for one in result["events"]
+    ]  # fmt: skip
+    render.table(("place", "at", "pool", "n", "why"), rows, empty="nothing was asked for yet")
+
+
+def judged(result: dict[str, Any]) -> None:
+    rows = [
+        ("guarded", result["guarded"]),
+        ("by grace alone", result["by_grace"]),
+        ("unguarded", result["unguarded"]),
+        ("longest under a policy that was over", f"{result['last_old_s']:.2f} s"),
+    ]
+    render.table(("answers", ""), rows, empty="")
+    for fault in result["faults"]:
+        sys.stdout.write(f"  {fault}\n")
