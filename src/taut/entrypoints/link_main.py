@@ -71,7 +71,9 @@ def _run(arguments: argparse.Namespace, home: Path, log: Log) -> None:
     with ExitStack() as stack:
         client = stack.enter_context(reach(home, joined))
         heard = _carrier(client, say)
-        publisher = stack.enter_context(Publisher(store, home / "run" / "stream.sock", heard=heard))
+        publisher = stack.enter_context(
+            Publisher(store, home / "run" / "stream.sock", heard=heard, lends=False)
+        )
         link = Link(
             client.call, publisher, home=home, trust=trust, member=member, epoch=store.issued(),
             random=system_random(), say=say,

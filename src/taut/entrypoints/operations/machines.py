@@ -34,9 +34,11 @@ class Member(Request, frozen=True):
 
 
 class Report(Member, frozen=True):
-    """states: JSON text of its gateways' `taut.serving.snapshot.GatewayState`, `heard_s` being how long each was silent."""
+    """states: JSON text of its gateways' `taut.serving.snapshot.GatewayState`, `heard_s` being how long each was silent.
+    ended: processes of gateways there that are no more."""
 
     states: str
+    ended: tuple[str, ...] = ()
 
 
 class Admit(Request, frozen=True):
@@ -96,8 +98,14 @@ def _report(platform: Platform, caller: Caller, request: Report, _progress: Prog
             else f"{len(states)} gateways are too many"
         )
     heard = tuple(msgspec.structs.replace(one, heard_s=now_s - max(0.0, one.heard_s)) for one in states)
-    publisher.hear(MachineState(machine=machine, instance=request.instance, gateways=heard, heard_s=now_s))
-    return {}
+    if publisher.lender is not None:
+        publisher.lender.end(
+            one for one in request.ended if one.rpartition("#")[0].endswith(f"@{machine.name}")
+        )
+    leases = publisher.hear(
+        MachineState(machine=machine, instance=request.instance, gateways=heard, heard_s=now_s)
+    )
+    return {"leases": {process: lease.decode() for process, lease in leases.items()}}
 
 
 def _admit(platform: Platform, caller: Caller, request: Admit, _progress: Progress) -> Json:

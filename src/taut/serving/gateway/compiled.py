@@ -34,7 +34,6 @@ from taut.serving.snapshot import (
 from taut.serving.workers import Fleet, Lane, LaneSettings, Order, WorkerModel
 from taut.trust.identity.verifier import TokenVerifier
 from taut.trust.policy import Policy
-from taut.trust.quota import Quota
 
 LoadHere = Callable[[bytes, ModelSignature], LoadedModel]
 ONE_CORE: Final = Wish()
@@ -186,7 +185,6 @@ class Active:
         *,
         policy: Policy,
         models: Mapping[str, Resident],
-        quota: Quota,
         residents: Residents | None = None,
         restraints: Restraints | None = None,
     ) -> None:
@@ -197,7 +195,7 @@ class Active:
         self.policy: Final = policy
         self.models: Final = models
         self.residents: Final = residents
-        self.quota: Final = quota
+        self.limits: Final = {one.name: one.quota for one in snapshot.endpoints if one.quota is not None}
         self.restraints: Final = restraints or Restraints(())
         personal = policy.looks_at_callers("predict")
         self.endpoints: Final = {
@@ -237,8 +235,8 @@ def compile_snapshot(
 ) -> Active:
     """Load and check everything that a snapshot names. Slow: run it off the event loop.
 
-    home: against which relative artifact paths are read. before: whose models, policy and quota are kept where they
-    are the same, so that a new epoch costs what changed and buckets are not refilled by it. fleet: where models run that
+    home: against which relative artifact paths are read. before: whose models and policy are kept where they
+    are the same, so that a new epoch costs what changed. fleet: where models run that
     want worker processes; without one all run here. stock: its models, and who loads them; without it all are loaded now.
     Raises Corrupt when an artifact is not the one that was signed or the policy differs from its digest; InvalidInput
     when a model does not fit its signature.
@@ -253,20 +251,11 @@ def compile_snapshot(
             "and control to the same version"
         )
     models = _load_all(snapshot, home=home, before=before, fleet=fleet) if stock is None else stock.models
-    limits = {
-        config.name: config.quota.share(snapshot.gateways)
-        for config in snapshot.endpoints
-        if config.quota is not None
-    }
-    old_limits = None if before is None else _limits(before.snapshot)
-    quota = before.quota if before is not None and old_limits == _limits(snapshot) else Quota(limits)
     residents = None if stock is None else stock.residents
     restraints = Restraints(
         snapshot.contained, gateways=snapshot.gateways, before=None if before is None else before.restraints
     )
-    return Active(
-        snapshot, policy=policy, models=models, quota=quota, residents=residents, restraints=restraints
-    )
+    return Active(snapshot, policy=policy, models=models, residents=residents, restraints=restraints)
 
 
 def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:
@@ -306,10 +295,6 @@ def _placing(config: EndpointConfig, stand_in: StandIn) -> EndpointConfig:
     if isinstance(stand_in, OtherModel) and config.runtime == "worker":
         return msgspec.structs.replace(config, runtime="auto")
     return config
-
-
-def _limits(snapshot: ServingSnapshot) -> list[tuple[str, object, int]]:
-    return [(config.name, config.quota, snapshot.gateways) for config in snapshot.endpoints]
 
 
 def model_key(served: ServedModel, config: EndpointConfig) -> str:

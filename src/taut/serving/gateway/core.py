@@ -41,6 +41,7 @@ from taut.serving.meters import MeterReading
 from taut.serving.predictions import LIVE, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Tracer
+from taut.trust.quota import Quota
 
 _HIGH_PRIORITY: Final = 5
 _RESERVED: Final = 0.8  # of the slots; the rest is for priorities from 5 up
@@ -73,11 +74,12 @@ class Gateway:
         self._local_store: Final = online is None or online.local
         self.scoring: Final = Scoring(online=online, pool=pool, counter_ns=world.counter_ns, keys=cache_keys)
         self._tracer: Final = tracer
+        self.quota: Final = Quota()
         self.outcomes: Final = Outcomes(
-            log=log, statuses=statuses, world=world, log_failure=log_failure, tracer=tracer
+            log=log, statuses=statuses, world=world, log_failure=log_failure, tracer=tracer, quota=self.quota
         )
         self._now_us: Final = world.now_us
-        self._monotonic_s: Final = world.monotonic_s
+        self.monotonic_s: Final = world.monotonic_s
         self._counter_ns: Final = world.counter_ns
         self._ids: Final = RequestIds(world.random)
         self._version: Final = world.version
@@ -111,6 +113,7 @@ class Gateway:
         self.outcomes.meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
         self._log.seal_to(active.snapshot.log_key)
+        self.quota.declare(active.limits, parts=active.snapshot.gateways, now_s=self.monotonic_s())
         self._active, self._guard, self.refused_snapshot = active, guard, ""
 
     def resettle(self, resident: Resident) -> None:
@@ -121,7 +124,7 @@ class Gateway:
 
     def meters(self) -> MeterReading:
         """Return what was counted since this gateway began."""
-        up_s = self._monotonic_s() - self._started_s
+        up_s = self.monotonic_s() - self._started_s
         return read_gateway(
             self._active, self.outcomes.meters, started_us=self._started_us, up_s=up_s, in_flight=self._in_flight,
             traces=None if self._tracer is None else self._tracer.reading(),
@@ -182,7 +185,7 @@ class Gateway:
         caller = ticket.caller = guard.read_headers(headers)
         key = guard.authorise(session, endpoint, ticket.now_us)
         if endpoint.limited:
-            active.quota.take(key, 1.0, self._monotonic_s())
+            self.quota.take(key, 1.0, self.monotonic_s())
         check_fresh(endpoint, ticket.now_us)
         body = inflated(headers, body, active.settings.max_body_bytes)
         ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)

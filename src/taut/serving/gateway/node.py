@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
 from msgspec import structs
 
 from taut.core.devices import Devices
-from taut.core.errors import Conflict, TautError
+from taut.core.errors import Conflict, Corrupt, TautError
 from taut.ports.world import Random
 from taut.serving.gateway.compiled import Stock, compile_snapshot
 from taut.serving.gateway.core import Gateway
@@ -34,7 +35,9 @@ from taut.serving.snapshot import (
 )
 from taut.serving.tasks import end_task
 from taut.serving.workers import Fleet
+from taut.trust.quota import decode_lease
 
+_LEASE_S: Final = 0.25  # how long a start may wait for control's first word on quotas
 _LOADERS: Final = 2  # so that a worker that is long in coming does not keep the next model waiting
 
 
@@ -215,6 +218,7 @@ class GatewayNode:
     def _beat(self) -> Beat:
         reasons = tuple(self._gateway.reasons())
         cpu_us, resident_bytes = process_usage()
+        claim = self._gateway.quota.claim(self._gateway.monotonic_s())
         meters = structs.replace(self._gateway.meters(), cpu_us=cpu_us, resident_bytes=resident_bytes)
         return Beat(
             gateway=self._name,
@@ -225,18 +229,38 @@ class GatewayNode:
             reasons=reasons,
             endpoints=self._gateway.endpoint_reasons(),
             callers=self._gateway.callers.reading(),
+            claim=msgspec.Raw(msgspec.json.encode(claim)),
             meters=encode_reading(meters),
         )
+
+    def _lend(self, data: bytes) -> bool:
+        """Take a lease on quotas. Never raises: one that cannot be read is none."""
+        try:
+            return self._gateway.quota.hear(decode_lease(data), self._gateway.monotonic_s())
+        except Corrupt:
+            return False
+
+    async def _await_lease(self, subscriber: Subscriber) -> None:
+        """Let control say first what others leave of quotas; without control, go on with an equal part."""
+        quota, now_s = self._gateway.quota, self._gateway.monotonic_s
+        if self._gateway.active is None:
+            return
+        quota.await_lease(now_s())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(subscriber.settled.wait(), _LEASE_S)
+        if not subscriber.connected:
+            quota.go_alone(now_s())
 
     @contextlib.asynccontextmanager
     async def following(self, path: Path) -> AsyncIterator[Subscriber]:
         """Follow control's stream at `path` for as long as the block lasts."""
         subscriber = Subscriber(
-            path, apply=self.apply, hello=self._hello, beat=self._beat, random=self._random,
+            path, apply=self.apply, hello=self._hello, beat=self._beat, random=self._random, lend=self._lend,
             talk=None if self._switch is None else self._switch.talk,
         )  # fmt: skip
         tasks = [asyncio.create_task(subscriber.run()), asyncio.create_task(self._keep_looking())]
         try:
+            await self._await_lease(subscriber)
             yield subscriber
         finally:
             for task in tasks:

@@ -14,6 +14,7 @@ from taut.serving.gateway.traced import request_span
 from taut.serving.meters import Meters
 from taut.serving.predictions import PredictionLog, encode_record
 from taut.serving.tracing import Trace, Tracer
+from taut.trust.quota import Quota
 
 LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
@@ -35,6 +36,7 @@ class Outcomes:
         world: World,
         log_failure: LogFailure,
         tracer: Tracer | None,
+        quota: Quota,
     ) -> None:
         self._log: Final = log
         self._append: Final = log.append
@@ -43,6 +45,7 @@ class Outcomes:
         self._monotonic_s: Final = world.monotonic_s
         self._log_failure: Final = log_failure
         self._tracer: Final = tracer
+        self._quota: Final = quota
         self.meters: Final = Meters()
         self.answers = self.refusals = 0
 
@@ -107,7 +110,7 @@ class Outcomes:
         if endpoint.config.audit == "off":
             return
         if isinstance(error, Denied):
-            ticket.active.quota.take((endpoint.name, session.principal.id), 1.0, self._monotonic_s())
+            self._quota.take((endpoint.name, session.principal.id), 1.0, self._monotonic_s())
         subject = "" if ticket.caller is None else ticket.caller.subject
         self._append(
             encode_record(

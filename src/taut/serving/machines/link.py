@@ -239,7 +239,17 @@ class Link:
         """Say what became of snapshots as soon as it is known, and that this machine lives, every second."""
         now_s, told = time.monotonic(), self._publisher.gateways()
         silences = [msgspec.structs.replace(state, heard_s=now_s - state.heard_s) for state in told]
-        self._call("fleet.report", {**self._member, "states": msgspec.json.encode(silences).decode()})
+        answer = self._call(
+            "fleet.report",
+            {
+                **self._member,
+                "states": msgspec.json.encode(silences).decode(),
+                "ended": self._publisher.ended(),
+            },
+        )
+        leases = answer.get("leases")
+        if isinstance(leases, dict):
+            self._publisher.deliver({str(one): str(lease).encode() for one, lease in leases.items()})
         self._publisher.news(told, timeout_s=_REPORT_S)
 
     def _hand_over(self) -> None:

@@ -7,13 +7,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from taut.core.errors import Conflict, Corrupt, Exhausted, Unavailable
+from taut.serving.snapshot.lending import Departed, Lender, process_of
 from taut.serving.snapshot.model import Machine, ServingSnapshot
 from taut.serving.snapshot.store import SnapshotStore
 from taut.serving.snapshot.wire import (
@@ -24,6 +25,7 @@ from taut.serving.snapshot.wire import (
     Word,
     decode_report,
     frame,
+    frame_lease,
     frame_word,
     read_frame,
     socket_address,
@@ -78,13 +80,16 @@ class Publisher:
     Gateways of further machines are not connected here: a process of each machine follows (`follow`), is the publisher of its
     own gateways, and says what became of it (`hear`); they are waited for and shown as those that are.
     heard: takes what gateways say beside their reports.
+    lender: of quotas; None where control is elsewhere, and lends what `deliver` takes.
 
     Guarantees: a snapshot is on disk before any gateway has it; a gateway that connects gets the newest at once; one
     that does not take a frame within a second is dropped (it reconnects, and gets the newest).
     Not guaranteed: that a gateway applied it; `wait` says so.
     """
 
-    def __init__(self, store: SnapshotStore, path: Path, *, heard: Heard = nobody) -> None:
+    def __init__(
+        self, store: SnapshotStore, path: Path, *, heard: Heard = nobody, lends: bool = True
+    ) -> None:
         self._heard: Final = heard
         self._store: Final = store
         self._path: Final = path
@@ -96,6 +101,11 @@ class Publisher:
         self._sending: Final = threading.Lock()
         self._closed = self._ending = False
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._departed: Final = Departed()
+        self.lender: Final = Lender(path.parent / "quota-holders.json") if lends else None
+        issued = store.issued_last()
+        if self.lender is not None and issued is not None:
+            self.lender.declare(issued)
         path.unlink(missing_ok=True)
         self._listener: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -117,6 +127,8 @@ class Publisher:
         data = statement.to_json()
         with self._sending:
             snapshot = self._store.save(data)
+            if self.lender is not None:
+                self.lender.declare(snapshot)
             with self._changed:
                 self._newest, self._snapshot = data, snapshot
                 self._changed.notify_all()
@@ -169,8 +181,8 @@ class Publisher:
             self._ending = True
             self._changed.notify_all()
 
-    def hear(self, state: MachineState) -> None:
-        """Take what a machine says of itself and its gateways.
+    def hear(self, state: MachineState) -> dict[str, bytes]:
+        """Take what a machine says of itself and its gateways; return what its gateways are lent, by process.
 
         Raises Conflict while another home says that it is this machine, Exhausted beyond the bound on machines.
         """
@@ -191,6 +203,28 @@ class Publisher:
                 )
             self._machines[name] = state
             self._changed.notify_all()
+        leases: dict[str, bytes] = {}
+        for gateway in state.gateways:
+            leases |= self._lent(gateway, {process_of(one.gateway, one.pid) for one in state.gateways})
+        return leases
+
+    def ended(self) -> tuple[str, ...]:
+        """Return the processes that followed here lately and have ended, by the names under which they hold leases."""
+        with self._changed:
+            return self._departed.ended()
+
+    def deliver(self, leases: Mapping[str, bytes]) -> None:
+        """Give gateways that are connected here what they are lent, by process."""
+        with self._sending:
+            with self._changed:
+                found = {
+                    process_of(state.gateway, state.pid): connection
+                    for connection, state in self._connections.items()
+                    if state is not None
+                }
+            for process, lease in leases.items():
+                if process in found:
+                    self._send(found[process], frame_lease(lease))
 
     def machines(self) -> tuple[MachineState, ...]:
         """Return the further machines that were heard lately, by name."""
@@ -286,15 +320,20 @@ class Publisher:
                 report = decode_report(data)
                 if isinstance(report, Word):
                     self._pass_on(connection, report.data)
-                else:
-                    self._hear(connection, report)
+                    continue
+                heard = self._hear(connection, report)
+                if isinstance(report, Beat):
+                    self.deliver(self._lent(heard, self._own()))
         except (Corrupt, OSError):
             pass  # gone, or speaking nonsense: dropped either way, and a gateway reconnects
         finally:
             with self._changed:
-                self._connections.pop(connection, None)
+                state = self._connections.pop(connection, None)
                 self._changed.notify_all()
             connection.close()
+            if state is not None:
+                with self._changed:
+                    self._departed.left(process_of(state.gateway, state.pid))
 
     def _pass_on(self, connection: socket.socket, data: bytes) -> None:
         with self._changed:
@@ -304,7 +343,17 @@ class Publisher:
         for gateway, answer in self._heard(state.gateway, state.pid, data):
             self.tell(gateway, answer)
 
-    def _hear(self, connection: socket.socket, report: Report) -> None:
+    def _own(self) -> set[str]:
+        with self._changed:
+            return {process_of(one.gateway, one.pid) for one in self._connections.values() if one is not None}
+
+    def _lent(self, state: GatewayState, near: set[str]) -> dict[str, bytes]:
+        if self.lender is None or state.beat is None:
+            return {}
+        self.lender.end(self.ended())
+        return self.lender.hear(state.gateway, state.pid, state.beat.claim, near=near)
+
+    def _hear(self, connection: socket.socket, report: Report) -> GatewayState:
         now = time.monotonic()
         with self._changed:
             state = self._connections.get(connection)
@@ -313,6 +362,7 @@ class Publisher:
                     state = GatewayState(
                         gateway=report.gateway, pid=report.pid, serving=report.epoch, heard_s=now
                     )
+                    self._departed.back(process_of(report.gateway, report.pid))
                 case Ack() if state is not None:
                     state = msgspec.structs.replace(state, ack=report, serving=report.serving, heard_s=now)
                 case Beat() if state is not None:
@@ -321,10 +371,11 @@ class Publisher:
                     raise Corrupt("a gateway reported before it said who it is")
             self._connections[connection] = state
             self._changed.notify_all()
+            return state
 
 
 def _marks(states: tuple[GatewayState, ...]) -> set[tuple[object, ...]]:
-    return {(state.gateway, state.pid, state.serving, state.ack) for state in states}
+    return {(state.gateway, state.pid, state.serving, state.ack, state.beat is None) for state in states}
 
 
 def _settled(state: GatewayState | None, epoch: int) -> bool:

@@ -71,6 +71,13 @@ class SnapshotStore:
         """Return the newest issued snapshot, unverified, or None."""
         return self._read("snapshot.json")
 
+    def issued_last(self) -> ServingSnapshot | None:
+        """Return the newest issued snapshot; None where there is none, or none that can be believed."""
+        try:
+            return self._known("snapshot.json", self._trust.read())
+        except (Unavailable, Corrupt):
+            return None
+
     def candidates(self) -> list[bytes]:
         """Return what a gateway may start from, best first: the newest issued, then the last that was served."""
         return [data for name in ("snapshot.json", "applied.json") if (data := self._read(name)) is not None]

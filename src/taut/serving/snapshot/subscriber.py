@@ -18,6 +18,7 @@ from taut.serving.snapshot.wire import (
     Word,
     check_length,
     frame_report,
+    lease_in,
     socket_address,
     word_in,
 )
@@ -53,7 +54,8 @@ class Subscriber:
 
     apply: takes a signed snapshot, switches to it or refuses it, never raises, and says what it did. It is given one at a time,
     always the newest: one that came and went while it worked on another is passed over.
-    hello, beat: make the reports with what is true now. talk: speaks over the same connection.
+    hello, beat: make the reports with what is true now. talk: speaks over the same connection. lend: takes a lease on quotas,
+    and tells whether control waits to hear that it is in use.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Subscriber:
         beat: Callable[[], Beat],
         random: Random,
         talk: Talk | None = None,
+        lend: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         self._path: Final = path
         self._apply: Final = apply
@@ -75,6 +78,9 @@ class Subscriber:
         self._newest: bytes | None = None
         self._came: Final = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
+        self._lend: Final = lend
+        self.settled: Final = asyncio.Event()
+        """Set once a lease was heard, or control could not be reached."""
 
     @property
     def connected(self) -> bool:
@@ -90,6 +96,7 @@ class Subscriber:
                     with socket_address(self._path) as address:
                         reader, writer = await asyncio.open_unix_connection(address)
                 except OSError:
+                    self.settled.set()
                     await asyncio.sleep(pause_s * (0.5 + self._random.uniform()))
                     pause_s = min(_LAST_S, pause_s * 2)
                     continue
@@ -114,8 +121,12 @@ class Subscriber:
             beats = asyncio.create_task(self._send_beats(writer))
             while True:
                 data = await reader.readexactly(check_length(await reader.readexactly(LENGTH.size)))
-                word = word_in(data)
-                if word is None:
+                word, lease = word_in(data), lease_in(data)
+                if lease is not None:
+                    if self._lend(lease):
+                        writer.write(frame_report(self._beat()))
+                    self.settled.set()
+                elif word is None:
                     self._newest = data
                     self._came.set()
                 elif self._talk is not None:
@@ -128,7 +139,7 @@ class Subscriber:
                 await end_task(beats)
 
     async def _apply_newest(self) -> None:
-        """Apply what came last, beside the reading: words must be heard while a snapshot waits to be committed."""
+        """Apply what came last, beside the reading: words and leases must be heard while models are loaded."""
         while True:
             await self._came.wait()
             self._came.clear()
@@ -137,6 +148,9 @@ class Subscriber:
                 ack = await self._apply(data)
                 if self._writer is not None:
                     self._writer.write(frame_report(ack))
+                    self._writer.write(
+                        frame_report(self._beat())
+                    )  # what it limits is lent to who enforces it
 
     async def _send_beats(self, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():

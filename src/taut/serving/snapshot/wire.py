@@ -17,6 +17,7 @@ from taut.core.errors import Corrupt, InvalidInput
 MAX_FRAME_BYTES: Final = 64 * 2**20
 LENGTH: Final = struct.Struct(">I")
 _WORD: Final = b"\0"  # a snapshot is JSON, and begins otherwise
+_LEASE: Final = b"\1"
 _PATH_BYTES: Final = 100  # a socket's address holds 104 to 108 bytes, by system
 
 
@@ -44,6 +45,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
 
     reasons: why it is not ready. endpoints: why single endpoints are not, of one that may be ready itself.
     callers: principal -> endpoint -> requests; who did not ask for a while is absent, and begins at nothing again.
+    claim: on quotas, as `taut.trust.quota` encodes it; null of one that takes no leases.
     meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
     its figures and not the connection.
     """
@@ -56,6 +58,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     reasons: tuple[str, ...] = ()
     endpoints: dict[str, tuple[str, ...]] = {}
     callers: dict[str, dict[str, int]] = {}
+    claim: msgspec.Raw = msgspec.Raw(b"null")
     meters: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -81,6 +84,16 @@ def frame_word(data: bytes) -> bytes:
 def word_in(data: bytes) -> bytes | None:
     """Return what a frame tells a gateway where that is no snapshot."""
     return data[len(_WORD) :] if data.startswith(_WORD) else None
+
+
+def frame_lease(lease: bytes) -> bytes:
+    """Return the frame in which a gateway is lent something."""
+    return frame(_LEASE + lease)
+
+
+def lease_in(data: bytes) -> bytes | None:
+    """Return the lease in a frame, None where it holds a snapshot."""
+    return data[len(_LEASE) :] if data.startswith(_LEASE) else None
 
 
 def frame_report(report: Report) -> bytes:

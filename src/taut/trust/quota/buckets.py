@@ -1,118 +1,298 @@
-"""Token buckets: each key may spend `rate_per_s` on average and `burst` at once."""
+"""What one gateway lets pass: a token bucket for each key, as large as the lease that it holds allows.
+
+Taking is arithmetic on numbers in memory; control is asked once a second, off the path. Tokens come only with time, at the
+rate of the share: a share that grows brings none, and one that shrinks takes at once what is too many. So, at any moment,
+all gateways together hold no more tokens than the shares of the burst that are out, and gain no faster than the shares of
+the rate; as both never exceed the whole, no span of time sees more than `burst + rate * span`.
+"""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from math import isfinite
+from itertools import islice
+from math import inf
 from typing import Final
 
-import msgspec
-
-from taut.core.errors import Exhausted, InvalidInput
+from taut.core.errors import Exhausted, InvalidInput, Unavailable
+from taut.trust.quota.limit import SAFE_PART, WHOLE, Limit, digest_limits
+from taut.trust.quota.messages import Claim, Key, Lease, Use
 
 _SWEEP_EVERY_S: Final = 1.0
+_SCANNED: Final = 4096
+_TOLD: Final = 32
+_MAX_PRESSED: Final = 128
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """A rate and the burst that it allows; a new key starts with the whole burst."""
+class Bucket:
+    """One key's tokens. turn: of the shares that `rate` and `burst` were made of. asked: units since the last claim."""
 
-    rate_per_s: float
-    burst: float
+    __slots__ = ("asked", "burst", "rate", "then_s", "tokens", "turn")
 
-    def __post_init__(self) -> None:
-        for name, value in (("rate_per_s", self.rate_per_s), ("burst", self.burst)):
-            if not (isfinite(value) and value > 0):
-                raise InvalidInput(f"{name} is {value}: give a finite number above 0")
+    def __init__(self, tokens: float, then_s: float, rate: float, burst: float, turn: int) -> None:
+        self.tokens = tokens
+        self.then_s = then_s
+        self.rate = rate
+        self.burst = burst
+        self.turn = turn
+        self.asked = 0.0
 
-    def share(self, parts: int) -> Limit:
-        """Return what one of `parts` gateways may grant, so that together they stay within the limit.
+    def fill(self, now_s: float) -> None:
+        """Add what came since; time that goes back brings nothing."""
+        if now_s > self.then_s:
+            self.tokens = min(self.burst, self.tokens + (now_s - self.then_s) * self.rate)
+            self.then_s = now_s
 
-        A burst that lets one request pass does so in each part: less than one would refuse every request for ever.
-        Where `burst` is below `parts`, a caller who reaches all of them may so spend `parts` at once instead.
-        """
-        if parts < 1:
-            raise InvalidInput(f"a limit cannot be shared by {parts}: give at least 1")
-        return Limit(rate_per_s=self.rate_per_s / parts, burst=max(self.burst / parts, min(1.0, self.burst)))
+    def turn_to(self, rate: float, burst: float, turn: int, now_s: float) -> None:
+        """Take other shares. Since the last look either rate may have held: the lower one is what surely came."""
+        self.rate = min(self.rate, rate)
+        self.fill(now_s)
+        self.tokens = min(self.tokens, burst)
+        self.rate, self.burst, self.turn = rate, burst, turn
 
 
 class Quota:
-    """Buckets by (limit's name, who).
+    """Buckets by (limit's name, who). One thread owns it.
 
-    limits: by name, for example one an endpoint. default: for names that are not there; None lets them pass.
-    max_buckets: bound on remembered keys. Full buckets are forgotten first, which changes nothing; where all are in
-    use a new key is refused rather than an old one forgiven.
+    limits: by name, for example one an endpoint; names that are not there pass. max_buckets: bound on remembered keys. Full
+    buckets are forgotten first, which changes nothing; where all are in use a new key is refused rather than an old one
+    forgiven.
 
-    Guarantees: over any span of t seconds a key is granted at most `burst + rate_per_s * t`, whatever the clock does
-    (time that goes back grants nothing). Safe for threads.
-    Not guaranteed: anything across processes; give each its `Limit.share`.
+    It begins with a share of its own choice, `WHOLE` where it is alone (`declare`). Once it holds a lease it allows what
+    that says, then its safe share, then nothing.
+
+    Guarantees: over any span of t seconds a key is granted at most `burst + rate_per_s * t` of the shares held, whatever the
+    clock does (time that goes back grants nothing).
     """
 
-    def __init__(
-        self, limits: Mapping[str, Limit], *, default: Limit | None = None, max_buckets: int = 100_000
-    ) -> None:
+    def __init__(self, limits: Mapping[str, Limit] | None = None, *, max_buckets: int = 100_000) -> None:
         if max_buckets < 1:
             raise InvalidInput(f"max_buckets is {max_buckets}: give at least 1")
-        self._limits: Final = dict(limits)
-        self._default: Final = default
+        self._limits: dict[str, Limit] = dict(limits or {})
+        self._digest = digest_limits(self._limits)
         self._max: Final = max_buckets
-        self._buckets: Final[dict[tuple[str, str], list[float]]] = {}  # [tokens, when, rate, burst]
-        self._lock: Final = threading.Lock()
-        self._swept_s = float("-inf")
+        self._buckets: Final[dict[Key, Bucket]] = {}
+        self._fresh: Final[dict[str, Bucket]] = {}  # by limit: what a key has that was never seen
+        self._own = WHOLE
+        self._share, self._until_s = WHOLE, inf
+        self._keys: dict[Key, int] = {}
+        self._lease: Lease | None = None
+        self._turn = 0
+        self._pressed: Final[dict[Key, None]] = {}
+        self._claimed_s = -inf
+        self._swept_s = -inf
 
-    def take(self, key: tuple[str, str], n: float, now_s: float) -> None:
+    @property
+    def share(self) -> int:
+        """Return what this gateway may use of each limit, in millionths."""
+        return self._share
+
+    @property
+    def limits(self) -> Mapping[str, Limit]:
+        return self._limits
+
+    def take(self, key: Key, n: float, now_s: float) -> None:
         """Spend `n` of a key's bucket at the monotonic time `now_s`.
 
-        Raises Exhausted with the seconds after which the same request would pass; InvalidInput when n is not in
-        (0, burst], since then it would never pass.
+        Raises Exhausted with the seconds after which the same request would pass; Unavailable while this gateway has no
+        lease yet; InvalidInput when n is not in (0, burst], since then it would never pass.
         """
-        with self._lock:
-            bucket = self._buckets.get(key)
+        if now_s >= self._until_s:
+            self._lapse()
+        bucket = self._buckets.get(key)
+        if bucket is None or bucket.turn != self._turn:
+            bucket = self._settled(key, bucket, now_s)
             if bucket is None:
-                bucket = self._open(key, now_s)
-                if bucket is None:
-                    return
-            tokens, then, rate, burst = bucket
-            if now_s > then:
-                tokens = min(burst, tokens + (now_s - then) * rate)
-                bucket[1] = now_s
-            if 0 < n <= tokens:
-                bucket[0] = tokens - n
                 return
-            bucket[0] = tokens
-        if not 0 < n <= burst:
-            raise InvalidInput(
-                f"a request for {n} units can never pass a burst of {burst:g}: send less at once"
-            )
-        raise Exhausted(
-            f"the quota of {rate:g} a second on {key[0]!r} is used up: slow down or ask for more",
-            retry_after_s=(n - tokens) / rate,
+        tokens = bucket.tokens
+        if now_s > bucket.then_s:
+            tokens += (now_s - bucket.then_s) * bucket.rate
+            if tokens > bucket.burst:
+                tokens = bucket.burst
+            bucket.then_s = now_s
+        bucket.asked += n
+        if 0 < n <= tokens:
+            bucket.tokens = tokens - n
+            return
+        bucket.tokens = tokens
+        raise self._refusal(key, n, bucket)
+
+    def declare(self, limits: Mapping[str, Limit], *, parts: int, now_s: float) -> None:
+        """Take other limits, at once and without a refill. parts: how many share them where no lease says it."""
+        if parts < 1:
+            raise InvalidInput(f"a limit cannot be shared by {parts}: give at least 1")
+        own = WHOLE // parts
+        if self._lease is None and own != self._own:
+            self._turn_to(own if self._share == self._own else own // SAFE_PART, {}, inf)
+        self._own = own
+        if limits == self._limits:
+            return
+        for name in self._limits.keys() - limits.keys():
+            self._fresh.pop(name, None)
+        for key in [key for key in self._buckets if key[0] not in limits]:
+            del self._buckets[key]
+        self._limits = dict(limits)
+        self._digest = digest_limits(limits)
+        self._turn_to(self._share, self._keys, self._until_s)
+        self._settle_fresh(now_s)
+
+    def await_lease(self, now_s: float) -> None:
+        """Use a safe share, beginning with nothing, until control has said what others leave. For who never had a lease."""
+        if self._lease is None:
+            self._turn_to(self._own // SAFE_PART, {}, inf)
+            self._settle_fresh(now_s)
+            for fresh in self._fresh.values():
+                fresh.tokens = 0.0
+
+    def go_alone(self, now_s: float) -> None:
+        """Use its own share, as before it waited: there is no control that could lend others more."""
+        if self._lease is None:
+            self._turn_to(self._own, {}, inf)
+            for name, fresh in self._fresh.items():
+                _, burst = self._limits[name].part(self._own)
+                fresh.tokens = burst
+            self._settle_fresh(now_s)
+
+    def hear(self, lease: Lease, now_s: float) -> bool:
+        """Take a lease; tell whether it allows less of anything, which whoever waits for it wants to hear at once.
+
+        One that is older than what is in use changes nothing, so it may be repeated, or overtaken.
+        """
+        known = self._lease
+        if known is not None and (lease.asked_s, lease.number) <= (known.asked_s, known.number):
+            return False
+        if now_s >= self._until_s:
+            self._lapse()
+        self._settle_fresh(now_s)
+        before, keys = self._share, {one.key: one.share for one in lease.keys}
+        less = lease.share < before or any(share < self._keys.get(key, before) for key, share in keys.items())
+        self._lease = lease
+        self._turn_to(lease.share, keys, lease.asked_s + lease.ttl_s)
+        self._settle_fresh(now_s)
+        for name, fresh in self._fresh.items():
+            rate, _ = self._limits[name].part(max(0, lease.share - before))
+            fresh.tokens = min(fresh.burst, fresh.tokens + rate * lease.idle_s)
+        for key in keys:  # opened now: later it would come with the tokens of a key that was nobody's
+            if len(self._buckets) < self._max:
+                self._settled(key, self._buckets.get(key), now_s)
+        return less
+
+    def claim(self, now_s: float) -> Claim:
+        """Return the question for the next lease, with what was asked of keys since the last one."""
+        if now_s >= self._until_s:
+            self._lapse()
+        lease = self._lease
+        over = lease is not None and now_s >= lease.asked_s + lease.ttl_s
+        since_s = max(1e-3, now_s - self._claimed_s)
+        self._claimed_s = now_s
+        return Claim(
+            asked_s=now_s,
+            limits=self._digest,
+            grantor="" if lease is None else lease.grantor,
+            lease=0 if lease is None else lease.number,
+            share=0 if lease is None or over else lease.share,
+            safe=0 if lease is None else lease.safe,
+            keys=() if lease is None or over else lease.keys,
+            uses=self._uses(since_s),
         )
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def _open(self, key: tuple[str, str], now_s: float) -> list[float] | None:
-        limit = self._limits.get(key[0], self._default)
+    def _lapse(self) -> None:
+        """The shares are over: go on with the safe one, and at last with none."""
+        lease = self._lease
+        assert lease is not None, "only a lease has an end"
+        if self._until_s < lease.asked_s + lease.grace_s:
+            keys = {key: share for key, share in self._keys.items() if share < lease.safe}
+            self._turn_to(lease.safe, keys, lease.asked_s + lease.grace_s)
+        else:
+            self._turn_to(0, {}, inf)
+
+    def _turn_to(self, share: int, keys: dict[Key, int], until_s: float) -> None:
+        self._share, self._keys, self._until_s = share, keys, until_s
+        self._turn += 1
+
+    def _part(self, key: Key, limit: Limit) -> tuple[float, float]:
+        return limit.part(self._keys.get(key, self._share))
+
+    def _settle_fresh(self, now_s: float) -> None:
+        """Bring what unseen keys have up to now, so that a bucket which opens later has no more than if it had been here."""
+        for name, limit in self._limits.items():
+            rate, burst = limit.part(self._share)
+            fresh = self._fresh.get(name)
+            if fresh is None:
+                self._fresh[name] = Bucket(burst, now_s, rate, burst, self._turn)
+            else:
+                fresh.turn_to(rate, burst, self._turn, now_s)
+
+    def _settled(self, key: Key, bucket: Bucket | None, now_s: float) -> Bucket | None:
+        """Return a key's bucket for the shares of now, opened where there is none; None where nothing limits it."""
+        limit = self._limits.get(key[0])
         if limit is None:
             return None
+        rate, burst = self._part(key, limit)
+        if bucket is not None:
+            bucket.turn_to(rate, burst, self._turn, now_s)
+            return bucket
         if len(self._buckets) >= self._max:
             self._sweep(now_s)
         if len(self._buckets) >= self._max:
             raise Exhausted("too many callers at once: try again shortly", retry_after_s=_SWEEP_EVERY_S)
-        bucket = [limit.burst, now_s, limit.rate_per_s, limit.burst]
-        self._buckets[key] = bucket
-        return bucket
+        fresh = self._fresh.get(key[0])
+        if fresh is None or fresh.turn != self._turn:
+            self._settle_fresh(now_s)
+            fresh = self._fresh[key[0]]
+        fresh.fill(now_s)
+        opened = self._buckets[key] = Bucket(min(fresh.tokens, burst), now_s, rate, burst, self._turn)
+        return opened
+
+    def _refusal(self, key: Key, n: float, bucket: Bucket) -> Exhausted | Unavailable | InvalidInput:
+        limit = self._limits[key[0]]
+        if not 0 < n <= limit.burst:
+            return InvalidInput(
+                f"a request for {n} units can never pass a burst of {limit.burst:g}: send less at once"
+            )
+        if len(self._pressed) < _MAX_PRESSED:
+            self._pressed[key] = None
+        if bucket.rate <= 0:
+            return Unavailable(
+                "this gateway holds no lease on quotas, and lets nothing pass before it does: try again shortly"
+            )
+        return Exhausted(
+            f"the quota of {limit.rate_per_s:g} a second on {key[0]!r} is used up: slow down or ask for more",
+            retry_after_s=(n - bucket.tokens) / bucket.rate,
+        )
+
+    def _uses(self, since_s: float) -> tuple[Use, ...]:
+        """Return what was asked of keys that are short or have shares of their own, and of the busiest others."""
+        named = self._pressed.keys() | self._keys.keys()
+        uses = []
+        for key, bucket in islice(self._buckets.items(), _SCANNED):
+            if bucket.asked or key in named:
+                uses.append(self._use(key, bucket, since_s))
+        seen = {use.key for use in uses}
+        uses += [self._use(key, self._buckets[key], since_s) for key in named - seen if key in self._buckets]
+        uses.sort(key=lambda use: (use.key not in named, -use.asked, use.key))
+        self._pressed.clear()
+        return tuple(uses[: max(_TOLD, len(named))])
+
+    def _use(self, key: Key, bucket: Bucket, since_s: float) -> Use:
+        asked = bucket.asked / since_s / self._limits[key[0]].rate_per_s
+        bucket.asked = 0.0
+        return Use(
+            name=key[0],
+            who=key[1],
+            asked=min(1000 * WHOLE, round(asked * WHOLE)),
+            share=self._keys.get(key, self._share),
+            pressed=key in self._pressed,
+        )
 
     def _sweep(self, now_s: float) -> None:
         """Forget buckets that are full again; at most once a second, since it looks at all of them."""
         if now_s - self._swept_s < _SWEEP_EVERY_S:
             return
         self._swept_s = now_s
-        full = [
-            key
-            for key, (tokens, then, rate, burst) in self._buckets.items()
-            if tokens + (now_s - then) * rate >= burst
-        ]
-        for key in full:
-            del self._buckets[key]
+        for key, bucket in list(self._buckets.items()):
+            bucket.turn_to(*self._part(key, self._limits[key[0]]), self._turn, now_s)
+            if bucket.tokens >= bucket.burst and key not in self._keys:
+                del self._buckets[key]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,14 +41,10 @@ def test_callers_and_limits_do_not_share_a_bucket() -> None:
     quota.take(("price", "alice"), 20, 0.0)
 
 
-def test_a_name_without_limit_passes_and_takes_no_memory_unless_there_is_a_default() -> None:
+def test_a_name_without_limit_passes_and_takes_no_memory() -> None:
     quota = Quota({})
     quota.take(("free", "alice"), 10**9, 0.0)
     assert len(quota) == 0
-    limited = Quota({}, default=Limit(rate_per_s=1, burst=1))
-    limited.take(("free", "alice"), 1, 0.0)
-    with pytest.raises(Exhausted):
-        limited.take(("free", "alice"), 1, 0.0)
 
 
 @pytest.mark.parametrize("n", [0, -1, 20.5, float("nan"), float("inf")])
@@ -87,21 +81,6 @@ def test_shares_of_gateways_add_up_to_the_limit() -> None:
         TEN.share(0)
 
 
-def test_threads_together_get_no_more_than_the_burst() -> None:
-    quota = Quota({"delay": Limit(rate_per_s=0.001, burst=500)})
-    counts: list[int] = []
-
-    def spend() -> None:
-        counts.append(sum(granted(quota, KEY, 1, 0.0) for _ in range(400)))
-
-    threads = [threading.Thread(target=spend) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(counts) == 500
-
-
 @settings(max_examples=200, deadline=None)
 @given(
     rate=st.floats(0.1, 1000),
@@ -133,4 +112,4 @@ def test_a_share_of_a_limit_lets_one_request_pass_where_the_whole_does(burst: fl
     quota.take(KEY, 1, 0.0)
 
     assert share.burst * parts <= max(burst, parts) + 1e-9
-    assert share.rate_per_s * parts == pytest.approx(0.5)
+    assert share.rate_per_s * parts == pytest.approx(0.5, rel=1e-4)  # shares are millionths

@@ -1,0 +1,52 @@
+"""What a caller may use, and how much of it one gateway may let pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Final
+
+import msgspec
+
+from taut.core.canonical import digest_json
+from taut.core.errors import InvalidInput
+
+WHOLE: Final = 1_000_000
+"""Shares are whole millionths, so that their sums are exact."""
+SAFE_PART: Final = 10
+"""One part in so many of an equal share is what a gateway uses while it hears nothing."""
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """A rate and the burst that it allows; a new key starts with the whole burst."""
+
+    rate_per_s: float
+    burst: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("rate_per_s", self.rate_per_s), ("burst", self.burst)):
+            if not (isfinite(value) and value > 0):
+                raise InvalidInput(f"{name} is {value}: give a finite number above 0")
+
+    def share(self, parts: int) -> Limit:
+        """Return what one of `parts` equal parts is. Raises InvalidInput below one part."""
+        if parts < 1:
+            raise InvalidInput(f"a limit cannot be shared by {parts}: give at least 1")
+        rate_per_s, burst = self.part(WHOLE // parts)
+        return Limit(rate_per_s=rate_per_s, burst=burst)
+
+    def part(self, share: int) -> tuple[float, float]:
+        """Return the rate and the burst of a share, so that together shares of `WHOLE` stay within the limit.
+
+        A burst that lets one request pass does so in each part: less than one would refuse every request for ever.
+        Where `burst` is below the number of gateways, a caller who reaches all of them may so spend one at each at once.
+        """
+        if share <= 0:
+            return 0.0, 0.0
+        part = min(share, WHOLE) / WHOLE
+        return self.rate_per_s * part, max(self.burst * part, min(1.0, self.burst))
+
+
+def digest_limits(limits: Mapping[str, Limit]) -> str:
+    """Return what names a set of limits: a lease on others says nothing."""
+    return digest_json(limits)
