@@ -235,7 +235,7 @@ def test_metadata_lists_one_tensor_a_request_column(gateway: Gateway, plane: Dat
 def test_features_are_looked_up_by_the_keys_of_the_request(
     gateway: Gateway, plane: DataPlane, online: FakeOnline, remote: bool
 ) -> None:
-    online.remote = remote
+    online.local = not remote
     now = now_us()
     online.rows["weather", ("EWR",)] = OnlineRow(now - 1_000_000, (0.5, 10.0), "mat_1")
     online.rows["weather", ("JFK",)] = OnlineRow(now - 2_000_000, (0.0, 20), "mat_2")
@@ -586,7 +586,7 @@ def test_a_gateway_starts_from_the_last_that_worked_when_the_newest_on_disk_does
 def test_slots_are_bounded_and_the_last_are_for_high_priorities(
     gateway: Gateway, plane: DataPlane, online: FakeOnline
 ) -> None:
-    online.remote = True
+    online.local = False
     online.rows["weather", ("EWR",)] = OnlineRow(now_us(), (0.5, 10.0), "mat_1")
     install(gateway, plane, weather_endpoint(plane), settings=GatewaySettings(max_in_flight=10))
     body = json.dumps({"instances": [{"distance": 1, "carrier": "AA", "origin": "EWR"}]}).encode()

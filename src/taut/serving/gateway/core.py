@@ -71,7 +71,6 @@ class Gateway:
         self._log: Final = log
         self._append: Final = log.append
         self._online: Final = online
-        self._local_store: Final = online is None or online.local
         self.scoring: Final = Scoring(online=online, pool=pool, counter_ns=world.counter_ns, keys=cache_keys)
         self._tracer: Final = tracer
         self.quota: Final = Quota()
@@ -201,7 +200,7 @@ class Gateway:
             return begin(pending) if endpoint.prompt else pending
         features = NONE
         if endpoint.lookups:
-            if not self._local_store:
+            if self._online is not None and not self._online.local:
                 return self._slowly(ticket, endpoint, batch, caller)
             ticket.looked_ns = self._counter_ns()
             try:
