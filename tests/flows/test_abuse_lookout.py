@@ -20,7 +20,7 @@ def test_who_sweeps_an_endpoint_is_an_alert_and_who_asks_of_orders_is_none(relea
         assert _look(lookout, platform) == ()
         released_rows = platform.training.requests(_run(platform), rows=400)[1].to_dicts()
     honest = [choose.choice(released_rows) for _ in range(400)]
-    _ask(released, honest)
+    answered = [one["probability"] for one in _ask(released, honest)]
     with open_platform(released.home, environ=os.environ) as platform:
         assert _look(platform.watches.lookout(platform), platform) == ()
         assert platform.watches.findings.list() == ()
@@ -40,13 +40,25 @@ def test_who_sweeps_an_endpoint_is_an_alert_and_who_asks_of_orders_is_none(relea
     assert (found["resource"], found["principal"]) == ("endpoint:late", "command-line")
     assert "sweeps" in (found["evidence"]["signal"], *found["evidence"]["also"].split())
     assert found["evidence"]["share"] > found["evidence"]["bound"]
+    project = released.folder / "project.py"
+    project.write_text(
+        project.read_text().replace("latency_p95_ms=20)", "latency_p95_ms=20), round_suspects=1")
+    )
+    released("apply")
+    with open_platform(released.home, environ=os.environ) as platform:
+        platform.publish()  # as the housekeeper does
+    scores = [one["probability"] for one in _ask(released, honest[:50])]
+    assert scores == [round(score, 1) for score in scores] != answered[:50]
+    assert scores == [round(score, 1) for score in answered[:50]]
     released("alerts", "dismiss", found["id"], "--reason", "a curve for the board")
     assert "abuse.extraction" not in {one["kind"] for one in released("alerts", "list")["alerts"]}
 
 
-def _ask(released: Installation, rows: list[Json]) -> None:
+def _ask(released: Installation, rows: list[Json]) -> list[Json]:
     path = released.write("rows.json", json.dumps({"instances": rows}))
-    assert len(released("predict", "late", "--data", f"@{path}")["predictions"]) == len(rows)
+    found: list[Json] = released("predict", "late", "--data", f"@{path}")["predictions"]
+    assert len(found) == len(rows)
+    return found
 
 
 def _look(lookout: Lookout, platform: Platform) -> tuple[str, ...]:

@@ -38,6 +38,10 @@ class Watches:
         house = self._house
         return Denials(house.records, house.ledger, house.clock)
 
+    def suspects(self) -> tuple[tuple[str, str], ...]:
+        """Return (resource, principal) of each open finding of abuse, in order."""
+        return self.findings.principals("abuse.")
+
     def lookout(self, rooms: Rooms) -> Lookout:
         """Return what reads the prediction log for abuse; it begins anew each time."""
         from taut.workflows.abuse import Lookout

@@ -38,6 +38,8 @@ class Endpoint:
         spares: int = 0,
         keep_loaded: bool | None = None,
         quota_per_s: float | None = None,
+        round_scores: int | None = None,
+        round_suspects: int | None = None,
         description: str = "",
     ) -> None:
         """model: the function that `@taut.model` decorates, or a `taut.Graph`. release: `taut.Direct()` or `taut.Canary(...)`.
@@ -51,10 +53,10 @@ class Endpoint:
         gateway, `worker` in processes of its own, `auto` by its measured cost and its risk. profile: of a model in workers, `latency`
         keeps batches so small that an answer is well within its SLO, `throughput` makes them as large as the SLO allows. placement: where workers run it: `auto` on the
         cheapest device that is fast enough for the SLO, by what was measured when it was loaded, `cpu`, or an accelerator such
-        as `cuda:0`, with the CPU in its place while it fails. workers: how many such
-        processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
+        as `cuda:0`, with the CPU in its place while it fails. workers: how many such processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
-        quota_per_s: requests a second for a principal.
+        quota_per_s: requests a second for a principal. round_scores: digits to which scores leave rounded; the log keeps them
+        whole. round_suspects: the same for those against whom abuse of this endpoint is held.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
@@ -92,12 +94,18 @@ class Endpoint:
             keep_loaded=words.optional_flag(keep_loaded, f"{what}: keep_loaded"),
             audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
             quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),
+            round_scores=_digits(round_scores, f"{what}: round_scores"),
+            round_suspects=_digits(round_suspects, f"{what}: round_suspects"),
             description=description,
         )
         self.place = declare("endpoint", self.name, self)
 
     def __repr__(self) -> str:
         return f"taut.Endpoint({self.name!r})"
+
+
+def _digits(value: int | None, what: str) -> int | None:
+    return None if value is None else words.whole(value, what, low=0, high=9)
 
 
 def _placement(value: str, what: str) -> str:

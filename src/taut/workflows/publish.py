@@ -38,7 +38,13 @@ def what_changes(rooms: Rooms) -> tuple[object, ...]:
     """Return a value that differs as soon as gateways have something new to learn; cheap, and asked often."""
     with rooms.records.read() as tx:
         routes = rooms.releases.routes(tx)
-    return rooms.identity.version(), rooms.plans.current_id(), routes, rooms.alarms.contained()
+    return (
+        rooms.identity.version(),
+        rooms.plans.current_id(),
+        routes,
+        rooms.alarms.contained(),
+        rooms.watches.suspects(),
+    )
 
 
 def compose(
@@ -124,7 +130,14 @@ def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str,
         keep_loaded=spec.keep_loaded,
         latency_ms=LATENCY_MS if spec.slo is None else spec.slo.latency_p95_ms or LATENCY_MS,
         quota=_quota(spec),
+        round_scores=spec.round_scores,
+        round_suspects=spec.round_suspects,
+        suspects=() if spec.round_suspects is None else _suspects(rooms, route.endpoint),
     )
+
+
+def _suspects(rooms: Rooms, endpoint: str) -> tuple[str, ...]:
+    return tuple(who for resource, who in rooms.watches.suspects() if resource == f"endpoint:{endpoint}")
 
 
 def _quota(spec: EndpointSpec) -> Limit:

@@ -63,6 +63,14 @@ class Publish(Protocol):
         ...
 
 
+class Watching(Protocol):
+    """Who is suspected, as watches see it."""
+
+    def suspects(self) -> tuple[tuple[str, str], ...]:
+        """Return (resource, principal) of each open finding of abuse, in order."""
+        ...
+
+
 class Rooms(Protocol):
     """The installation as stories see it."""
 
@@ -104,6 +112,8 @@ class Rooms(Protocol):
     def predictions(self) -> PredictionReader: ...
     @property
     def alarms(self) -> Alarming: ...
+    @property
+    def watches(self) -> Watching: ...
     @property
     def publish(self) -> Publish: ...
     def place_model(self, version: VersionRef) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
 from taut.serving.gateway.restraints import Restraints
+from taut.serving.gateway.rounding import rounding_of
 from taut.serving.gateway.scorer import Scorer
 from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
 from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
@@ -98,6 +99,7 @@ class Endpoint:
         self.label_type: Final = label_datatype(signature)
         self.raw_heads: Final[dict[tuple[str, int, tuple[str, ...]], bytes]] = {}
         self.limited: Final = config.quota is not None
+        self.rounding: Final = rounding_of(config)
         ages = [age for age in (snapshot.max_age_s, config.max_age_s) if age is not None]
         self.stale_us: Final = snapshot.issued_at_us + int(min(ages) * 1e6)
         self.record_head: Final = encode_head(

@@ -264,6 +264,8 @@ class Gateway:
                     200, ticket.guard_ns // 1000, batch.rows, features, outputs, "", origin,
                 )
             )  # fmt: skip
+        if endpoint.rounding is not None:
+            outputs = endpoint.rounding.rounded(outputs, session.principal.id)
         ticket.guard_ns += counter() - start_ns
         self.outcomes.answers += 1
         if made is not None:

@@ -104,7 +104,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `cuda:0`. keep_loaded: True keeps the live version in memory,
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
-    endpoint is served without hearing from control (high risk).
+    endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
+    them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now.
     """
 
     name: str
@@ -124,6 +125,9 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     keep_loaded: bool | None = None
     quota: Limit | None = None
     max_age_s: float | None = None
+    round_scores: int | None = None
+    round_suspects: int | None = None
+    suspects: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[ServedModel, ...]:

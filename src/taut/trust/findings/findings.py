@@ -190,6 +190,16 @@ class Findings:
         with self._records.read() as tx:
             return tuple(_finding(row) for row in tx.execute(query))
 
+    def principals(self, kind: str) -> tuple[tuple[str, str], ...]:
+        """Return (resource, principal) of open findings whose kind begins so, in order; cheap, and asked often."""
+        query = select(t.c.resource, t.c.principal).distinct().where(t.c.state == "open", t.c.principal != "")
+        query = query.where(t.c.kind.startswith(kind, autoescape=True))
+        with self._records.read() as tx:
+            return tuple(
+                (row.resource, row.principal)
+                for row in tx.execute(query.order_by(t.c.resource, t.c.principal))
+            )
+
     def _take(self, tx: Tx, one: Sighting) -> Finding | None:
         now = self._clock.now()
         now_us = to_us(now)
