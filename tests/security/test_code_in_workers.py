@@ -112,8 +112,7 @@ def score(columns):
         while True: kept.append(np.empty(2**23))
     if what == 20:
         kept.append(mmap.mmap(-1, 2**30))  # shared with itself: no limit of the kernel counts it
-        while True:
-            for at in range(0, 2**30, 4096): kept[-1][at] = 1
+        while True: np.frombuffer(kept[-1], "u1")[::4096] = 1
     if what == 17: return np.zeros((rows, 50_000_000), dtype="f4")
     if what == 18:
         for number in range(3, 64):
