@@ -33,6 +33,8 @@ class Control(NamedTuple):
     pid: int
     home: Path
     log: Path
+    loaded: str
+    """What it had mapped into its memory when it said that it is ready."""
 
     def is_well(self) -> bool:
         return says_well(self.port, LIVE)
@@ -62,7 +64,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     try:
         with open(ready, "rb") as said:
             assert said.readline() == b"ready\n", log.read_text()
-        yield Control(port, process.pid, home, log)
+        yield Control(port, process.pid, home, log, Path(f"/proc/{process.pid}/maps").read_text())
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -204,6 +206,10 @@ def test_busy_connections_beyond_the_bound_are_told_so_and_those_there_are_serve
         assert b"retry-after" in refused[0].data
         assert hear(busy[0]).statuses == [200]
     until(lambda: sockets(control.pid) <= before + 2)
+
+
+def test_what_half_imported_would_fail_requests_is_there_before_any_comes(control: Control) -> None:
+    assert "_multiarray_umath" in control.loaded
 
 
 def test_callers_who_vanish_leave_nothing_behind_and_no_failure_in_the_log(control: Control) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from taut.bootstrap.housekeeping import LogFailure
 from taut.bootstrap.platform import Platform
+
+if TYPE_CHECKING:  # it loads numpy
+    from taut.workflows.abuse import Lookout
 
 _EVERY_S: Final = 5.0
 _PAUSE_S: Final = 60.0
@@ -35,10 +38,11 @@ class LookoutThread:
     def _run(self) -> None:
         if self._stop.wait(_EVERY_S):  # libraries for tables are loaded when there is something to read
             return
-        lookout = self._platform.watches.lookout(self._platform)
+        lookout: Lookout | None = None
         while not self._stop.is_set():
             pause_s = _EVERY_S
             try:
+                lookout = lookout or self._platform.watches.lookout(self._platform)
                 lookout.look()
             except Exception as error:  # noqa: BLE001 - whatever fails here must not end the watch; it is said
                 self._log("could not look for abuse in the prediction log, will try again", error)

@@ -57,6 +57,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
+    # Before there are threads: its parts import one another, and of two threads that begin with different ones
+    # (`numpy`, `numpy.typing`) at the same time, each finds what the other has half made.
+    import numpy as np  # noqa: F401 - what is imported lazily later finds it whole
+
     from taut.bootstrap.admitting import Admitting
     from taut.serving.snapshot import Publisher
 
