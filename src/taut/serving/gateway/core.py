@@ -176,18 +176,18 @@ class Gateway:
     def _predict(
         self, ticket: Ticket, endpoint: Endpoint, headers: dict[bytes, bytes], body: bytes
     ) -> Reply | Pending:
-        active, guard = ticket.active, self._guard
+        guard = self._guard
         assert guard is not None
-        session = ticket.session = guard.identify(headers.get(b"authorization"), ticket.now_us)
-        if self._tracer is not None:
-            ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
-        caller = ticket.caller = guard.read_headers(headers)
-        key = guard.authorise(session, endpoint, ticket.now_us)
-        if endpoint.limited:
-            self.quota.take(key, 1.0, self.monotonic_s())
-        check_fresh(endpoint, ticket.now_us)
-        body = inflated(headers, body, active.settings.max_body_bytes)
-        ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
+        known = guard.recall(headers, endpoint, ticket.now_us)
+        if known is None:
+            caller, body = self._judge(ticket, guard, headers, body)
+        else:
+            ticket.session, grant = known
+            caller = ticket.caller = guard.plain
+            if self._tracer is not None:
+                ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
+            if endpoint.limited:
+                self.quota.take(grant.key, 1.0, self.monotonic_s())
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
         ticket.guard_ns = guarded_ns - ticket.begun_ns
@@ -195,13 +195,12 @@ class Gateway:
         batch = self._decode(ticket, endpoint, body)
         if size is not None:
             return self._stream(ticket, endpoint, batch, size)
-        if batch.count > endpoint.short_rows:
+        afar = endpoint.lookups and self._online is not None and not self._online.local
+        if afar or batch.count > endpoint.short_rows:
             pending = self._slowly(ticket, endpoint, batch, caller)
             return begin(pending) if endpoint.prompt else pending
         features = NONE
         if endpoint.lookups:
-            if self._online is not None and not self._online.local:
-                return self._slowly(ticket, endpoint, batch, caller)
             ticket.looked_ns = self._counter_ns()
             try:
                 features = look_up_now(endpoint, self._online, batch.rows, ticket.now_us)
@@ -223,9 +222,25 @@ class Gateway:
                 return self._slowly(ticket, endpoint, batch, caller, (features, error))
             outputs = made.outputs
         reply = self._conclude(ticket, endpoint, batch, features, outputs, made)
-        if endpoint.config.audit == "power-safe":
-            return self.outcomes.durably(ticket, reply)
-        return self.outcomes.counted(ticket, reply)
+        safe = endpoint.config.audit == "power-safe"
+        return self.outcomes.durably(ticket, reply) if safe else self.outcomes.counted(ticket, reply)
+
+    def _judge(
+        self, ticket: Ticket, guard: Guard, headers: dict[bytes, bytes], body: bytes
+    ) -> tuple[Caller, bytes]:
+        """Look at everything that a request says of itself; return who asks, and the body as he had it."""
+        endpoint, active = ticket.route.endpoint, ticket.active
+        session = ticket.session = guard.identify(headers.get(b"authorization"), ticket.now_us)
+        if self._tracer is not None:
+            ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
+        caller = ticket.caller = guard.read_headers(headers)
+        key = guard.authorise(session, endpoint, ticket.now_us)
+        if endpoint.limited:
+            self.quota.take(key, 1.0, self.monotonic_s())
+        check_fresh(endpoint, ticket.now_us)
+        body = inflated(headers, body, active.settings.max_body_bytes)
+        ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
+        return caller, body
 
     def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Batch:
         if ticket.route.kind == "v1":
@@ -272,11 +287,8 @@ class Gateway:
             made.count(endpoint.meter)
             if made.age_ns >= 0:
                 ticket.model_ns = 0  # the cache's time is none of the model's
-        head = b"%btaut-request-id: %b\r\ntaut-guard-us: %d\r\n" % (
-            lines,
-            ticket.request_id.encode(),
-            ticket.guard_ns // 1000,
-        )
+        said = f"taut-request-id: {ticket.request_id}\r\ntaut-guard-us: {ticket.guard_ns // 1000}\r\n"
+        head = lines + said.encode()
         if ticket.v2_binary:
             length, body = render_binary(
                 endpoint, served, outputs, ticket.v2_id, ticket.v2_outputs, ticket.v2_binary

@@ -59,12 +59,14 @@ def render_head(reply: Reply) -> bytes:
 
 def render(reply: Reply, *, keep_alive: bool, with_body: bool) -> bytes:
     """Return an answer as it goes over the wire."""
-    return b"%b%bcontent-length: %d\r\n%b\r\n%b" % (
-        STATUS_LINES[reply.status],
-        reply.head,
-        len(reply.body),
-        b"" if keep_alive else b"connection: close\r\n",
-        reply.body if with_body else b"",
+    return b"".join(
+        (
+            STATUS_LINES[reply.status],
+            reply.head,
+            f"content-length: {len(reply.body)}\r\n".encode(),
+            b"\r\n" if keep_alive else b"connection: close\r\n\r\n",
+            reply.body if with_body else b"",
+        )
     )
 
 

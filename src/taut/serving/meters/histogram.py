@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -48,6 +48,10 @@ class Histogram:
     def observe(self, value: int) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def observe_all(self, values: Iterable[int]) -> None:
+        for value in values:
+            self.observe(value)
 
     def reading(self) -> HistogramReading:
         return HistogramReading(tuple(self.counts), self.total)

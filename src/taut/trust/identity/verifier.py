@@ -88,12 +88,16 @@ class TokenVerifier:
 
         Raises Unauthenticated on anything that is not accepted, whatever is wrong with it.
         """
+        return self.accept(bearer, now_s)[0]
+
+    def accept(self, bearer: str, now_s: float) -> tuple[Principal, float]:
+        """Return who holds a bearer, and when it expires, in seconds since the epoch. Raises what `verify` does."""
         hit = self._cache.get(bearer)
         if hit is not None and now_s < hit[1]:
-            return hit[0]
+            return hit
         return self._verify(bearer, now_s)
 
-    def _verify(self, bearer: str, now_s: float) -> Principal:
+    def _verify(self, bearer: str, now_s: float) -> tuple[Principal, float]:
         if len(bearer) > jws.MAX_BYTES or not bearer.isascii():
             raise Unauthenticated(
                 f"the bearer is not ASCII or larger than {jws.MAX_BYTES} bytes: check what was sent"
@@ -107,7 +111,7 @@ class TokenVerifier:
             if len(self._cache) >= self._cache_size:
                 del self._cache[next(iter(self._cache))]
             self._cache[bearer] = (principal, expires_at_s)
-        return principal
+        return principal, expires_at_s
 
     def _api_key(self, bearer: str, now_s: float) -> tuple[Principal, float]:
         id_, _, secret = bearer.removeprefix(KEY_PREFIX).partition("_")
