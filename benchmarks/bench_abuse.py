@@ -30,6 +30,8 @@ QUERIES: Final = 3000
 TABLE_QUERIES: Final = 20_000
 GANG: Final = 20
 STOLEN: Final = (100, 1000, 10_000)
+ROUNDED: Final = (("whole", 9), ("rounded to 2 digits", 2), ("to 1", 1), ("to none", 0))
+CLIMBS, CLIMB_QUERIES = 40, 60
 AT: Final = "endpoint:delay"
 BEYOND_REACH: Final = frozenset({"extraction, real rows", "uniform, one in thirty"})
 """Attackers who ask as honest callers do, or who hide among them: reported, and wanted of nobody."""
@@ -61,6 +63,7 @@ def run(report: Report) -> None:
         _scraping(report, stage)
         _cost(report, stage)
         _stolen(report, stage)
+        _climbed(report, stage)
 
 
 def _honest(report: Report, stage: Stage) -> None:
@@ -162,7 +165,9 @@ def _stolen(report: Report, stage: Stage) -> None:
 
     judged = stage.world.real[-10_000:]
     truth = np.array(stage.oracle(judged))
-    for name, digits in (("whole", 9), ("rounded to 2 digits", 2), ("to 1", 1), ("to none", 0)):
+    always = float(max((truth >= 0.5).mean(), (truth < 0.5).mean()) * 100)
+    report.figure("no copy: labels agree with the commoner one in", [always], "%")
+    for name, digits in ROUNDED:
         for attack, play in (("uniform", abusers.random_queries), ("real rows", abusers.real_rows)):
             for size in STOLEN:
                 correlated, agreed = [], []
@@ -182,6 +187,25 @@ def _stolen(report: Report, stage: Stage) -> None:
                     f"copy from {size:,} {attack}, scores {name}: R² of its scores", correlated, "",
                     note=f"labels agree in {statistics.median(agreed):.1f}%",
                 )  # fmt: skip
+
+
+def _climbed(report: Report, stage: Stage) -> None:
+    """How high a climber gets in sixty trials from a row, by answers whole and rounded."""
+    for name, digits in ROUNDED:
+        reached = []
+        for seed in range(CLIMBS):
+            last: list[Row] = []
+
+            def rounded(rows: list[Row], digits: int = digits) -> list[float]:
+                return [round(p, digits) for p in stage.oracle(rows)]
+
+            for rows in abusers.climber(stage.world, rounded, np.random.default_rng(seed)):
+                last += rows
+                if len(last) > CLIMB_QUERIES:
+                    break
+            said = rounded(last)
+            reached.append(stage.oracle([last[int(np.argmax(said))]])[0])
+        report.figure(f"a climb of {CLIMB_QUERIES} queries reaches, scores {name}", reached, "")
 
 
 def _play(stage: Stage, play: Play, seed: int) -> int | None:

@@ -45,7 +45,7 @@ def rounding_of(config: EndpointConfig) -> Rounding | None:
 
 
 def _row(row: Sequence[float], digits: int) -> list[float]:
-    values = [round(float(p), digits) for p in row]
-    if len(values) == 2:
-        values[0] = round(1.0 - values[1], digits)
-    return values
+    if len(row) == 2:
+        high = round(row[1], digits)
+        return [round(1.0 - high, digits), high]
+    return [round(p, digits) for p in row]
