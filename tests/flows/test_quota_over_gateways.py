@@ -15,7 +15,7 @@ from taut.testing.serving import DataPlane, GatewayProcess
 from taut.trust.quota import WHOLE, Limit
 
 BODY = json.dumps({"instances": [{"x0": 1.0, "x1": 0.5, "x2": -0.25}]}).encode()
-LIMIT = Limit(rate_per_s=20.0, burst=12.0)
+LIMIT = Limit(rate_per_s=5.0, burst=12.0)
 
 pytestmark = pytest.mark.xdist_group("quota-over-gateways")
 
@@ -81,7 +81,7 @@ def test_a_caller_of_two_gateways_gets_his_quota_once_and_a_killed_one_leaves_it
     assert {one.status_code for one in refused} == {429}
     error = refused[-1].json()["error"]
     assert error["code"] == "exhausted"
-    assert "the quota of 20 a second on 'delay' is used up" in error["message"]
+    assert "the quota of 5 a second on 'delay' is used up" in error["message"]
     assert int(refused[-1].headers["retry-after"]) >= 1
 
     gateways[1].kill()
