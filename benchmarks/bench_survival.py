@@ -70,12 +70,12 @@ class Project:
     """The project of `taut init`, with two versions to release, and the platform that runs it."""
 
     def __init__(self, work: Path) -> None:
-        self._said("init", str(work / "shop"), cwd=work)
+        self.say("init", str(work / "shop"), cwd=work)
         self.folder: Final = work / "shop"
         for words in WAY:
-            self._said(*words.split())
+            self.say(*words.split())
 
-    def _said(self, *words: str, cwd: Path | None = None) -> dict[str, Any]:
+    def say(self, *words: str, cwd: Path | None = None) -> dict[str, Any]:
         done = subprocess.run(
             taut("--json", *words), cwd=cwd or self.folder, env=environment(), capture_output=True, text=True, check=False
         )  # fmt: skip
@@ -88,16 +88,16 @@ class Project:
         path = self.folder / "project.py"
         text = path.read_text().replace("latency_p95_ms=20", "latency_p95_ms=500")
         path.write_text(text.replace("release=taut.Direct()", 'release=taut.Direct(), runtime="worker"'))
-        self._said("apply")
+        self.say("apply")
 
     def release(self, version: int) -> None:
-        self._said("release", "start", "late", str(version))
+        self.say("release", "start", "late", str(version))
 
     def roll_back(self) -> None:
-        self._said("rollback", "late")
+        self.say("rollback", "late")
 
     def token(self) -> str:
-        found: str = self._said(
+        found: str = self.say(
             "token", "create", "--principal", "bench", "--role", "predictor", "--ttl", "15m"
         )["token"]  # fmt: skip
         return found

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from taut.bootstrap.replicas import PROBING, artifacts_digest
+from taut.bootstrap.replicas import PROBING, artifacts_digest, highest_floor
 from taut.core.errors import TautError
 from taut.fleet.admission import AdmissionStore, Bundle, Letters, Pool, Reception, Terms, is_local
 from taut.fleet.log import ScaleLog
@@ -34,6 +35,8 @@ Failed = Callable[[str, BaseException], None]
 class House(Protocol):
     """What admission needs of an installation: rooms, how many gateways run here, and where else."""
 
+    @property
+    def home(self) -> Path: ...
     @property
     def clock(self) -> Clock: ...
     @property
@@ -66,6 +69,7 @@ class Admitting:
         self._house: Final = house
         self._failed: Final = failed
         self._said = ""
+        self._least: Final = highest_floor(house.home / "serving")
         self._began_s: Final = house.clock.monotonic_s()
         store = AdmissionStore(
             records=house.records, ledger=house.ledger, keys=house.keys, clock=house.clock,
@@ -95,7 +99,7 @@ class Admitting:
 
     def offer(self, epoch: int, policy: str) -> None:
         """Have an epoch of policy prepared, where it is another policy, before anybody is given it."""
-        self._tell(self.reception.offer(epoch, policy))
+        self._tell(self.reception.offer(epoch, policy, least=self._least))
 
     def tick(self) -> None:
         """Do what is due; called several times a second."""

@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from taut.adapters.world import SystemClock
 from taut.bootstrap.grace import GraceFile
-from taut.bootstrap.replicas import PROBING
+from taut.bootstrap.replicas import PROBING, FloorFile
 from taut.core.errors import Conflict, TautError
 from taut.core.evidence import Check, Outcome
 from taut.fleet.admission import Bundle, ReplicaView, Seat
@@ -21,7 +20,6 @@ from taut.serving.gateway.replies import Answering
 from taut.serving.gateway.warming import warm
 from taut.serving.predictions import Mark, PredictionLog
 from taut.serving.snapshot import Say, ServingSnapshot
-from taut.serving.snapshot.store import write_atomically
 
 _ENDPOINTS_MAX: Final = 8
 _FORGED: Final = "eyJhbGciOiJub25lIn0.e30."
@@ -33,23 +31,6 @@ class Log(Protocol):
     def info(self, event: str, **fields: Any) -> None: ...
 
     def warning(self, event: str, **fields: Any) -> None: ...
-
-
-class FloorFile:
-    """The highest epoch that earlier incarnations of a replica heard committed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path: Final = path
-
-    def read(self) -> int:
-        """Return it; 0 where there is none, or none that can be read: whoever can write here could also remove it."""
-        try:
-            return int(self._path.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return 0
-
-    def keep(self, floor: int) -> None:
-        write_atomically(self._path, b"%d" % floor)
 
 
 class Applicant:

@@ -31,6 +31,7 @@ def judged(result: dict[str, Any]) -> None:
         ("by grace alone", result["by_grace"]),
         ("unguarded", result["unguarded"]),
         ("longest under a policy that was over", f"{result['last_old_s']:.2f} s"),
+        ("longest by a replica that had ended", f"{result['last_ended_s']:.2f} s"),
     ]
     render.table(("answers", ""), rows, empty="")
     for fault in result["faults"]:

@@ -20,11 +20,11 @@ from typing import Final
 import uvloop
 
 from taut import __version__
-from taut.bootstrap.applicant import Applicant, FloorFile
+from taut.bootstrap.applicant import Applicant
 from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import machine_devices, open_online_reader, open_tracer, peering, system_random
 from taut.bootstrap.grace import GraceFile
-from taut.bootstrap.replicas import artifacts_digest
+from taut.bootstrap.replicas import FloorFile, artifacts_digest
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of

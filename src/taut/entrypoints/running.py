@@ -98,6 +98,8 @@ class _Teller:
                 return f"{name} ended ({fields['how']}){', it is started again' if again else ''}{why}"
             case "adopted":
                 return f"{name} was still serving: adopted"
+            case "rescaled":
+                return f"{fields['gateways']} gateways from now on, as control was asked"
             case "renewing":
                 return "certificates are read again"
             case "unwritten":

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from taut.adapters.world import SystemClock, SystemIds, SystemRandom
-from taut.bootstrap.applicant import Applicant, FloorFile
+from taut.bootstrap.applicant import Applicant
 from taut.bootstrap.grace import GraceFile
+from taut.bootstrap.replicas import FloorFile, highest_floor
 from taut.core.errors import Conflict
 from taut.fleet.admission import AdmissionStore, Bundle, Pool, Reception, Stage, Terms
 from taut.fleet.admission import metadata as admission_tables
@@ -297,3 +298,12 @@ def test_what_is_left_of_grace_is_for_the_next_process_and_ends_with_the_first_w
         assert elsewhere.read() == {}
 
     run(story)
+
+
+def test_the_floor_of_a_home_is_the_highest_that_any_replica_kept(tmp_path: Path) -> None:
+    assert highest_floor(tmp_path) == 0
+    for name, floor in (("gateway-0", 3), ("gateway-1", 12), ("gateway-2", 7)):
+        FloorFile(tmp_path / f"{name}.floor").keep(floor)
+    (tmp_path / "gateway-3.floor").write_text("nonsense")
+
+    assert highest_floor(tmp_path) == 12

@@ -216,6 +216,18 @@ def test_a_policy_that_is_replaced_before_it_was_committed_is_withdrawn(hall: Ha
     assert hall.store.state.epochs.bundles == (Bundle(epoch=1, policy="p1"),)
 
 
+def test_a_restored_admission_commits_nothing_below_what_replicas_heard(hall: Hall) -> None:
+    """A database from before epoch 9: its own epoch is refused by everybody, so the same policy gets a later one."""
+    process = Process(hall, 1)
+    hall.reception.offer(12, "p1", least=9)
+
+    process.join()
+
+    assert hall.store.state.epochs.committed == Bundle(epoch=12, policy="p1")
+    assert process.serves
+    assert hall.reception.offer(13, "p1", least=9) == []
+
+
 def test_a_revocation_is_told_at_once(hall: Hall) -> None:
     process = Process(hall, 1).join()
 

@@ -35,13 +35,15 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """guarded: answers by leave. by_grace: those that grace alone allowed, which prove nothing. unguarded: all others; faults:
-    why, of the first of them. last_old_s: how long after a commit an answer under an earlier epoch was begun, at most."""
+    why, of the first of them. last_old_s: how long after a commit an answer under an earlier epoch was begun, at most;
+    last_ended_s: after a replica's end, one of its own."""
 
     guarded: int
     by_grace: int
     unguarded: int
     faults: tuple[str, ...] = ()
     last_old_s: float = 0.0
+    last_ended_s: float = 0.0
 
 
 class Judge:
@@ -69,13 +71,14 @@ class Judge:
         self._epochs: Final = [epoch for _, epoch in commits]
 
     def judge(self, answers: Iterable[Answered]) -> Judgement:
-        guarded = by_grace = unguarded = last_old_us = 0
+        guarded = by_grace = unguarded = last_old_us = last_ended_us = 0
         faults: list[str] = []
         for one in answers:
             if one.degraded:
                 by_grace += 1
                 continue
             last_old_us = max(last_old_us, self._old_us(one))
+            last_ended_us = max(last_ended_us, self._ended_us(one))
             fault = self._fault(one)
             if not fault:
                 guarded += 1
@@ -86,7 +89,8 @@ class Judge:
                     f"{one.replica}#{one.incarnation} at {one.at_us} under epoch {one.epoch}: {fault}"
                 )
         return Judgement(
-            guarded=guarded, by_grace=by_grace, unguarded=unguarded, faults=tuple(faults), last_old_s=last_old_us / 1e6
+            guarded=guarded, by_grace=by_grace, unguarded=unguarded, faults=tuple(faults), last_old_s=last_old_us / 1e6,
+            last_ended_s=last_ended_us / 1e6,
         )  # fmt: skip
 
     def _fault(self, one: Answered) -> str:
@@ -100,6 +104,10 @@ class Judge:
             return f"it had ended {(one.at_us - ended_us) / 1e6:.3f} s before"
         floor = self._floor(one.at_us - self._ttl_us)
         return f"epoch {floor} had been committed for longer than a lease" if one.epoch < floor else ""
+
+    def _ended_us(self, one: Answered) -> int:
+        ended_us = self._ended.get(svid_of(self._pool, one.replica, one.incarnation))
+        return 0 if ended_us is None else max(0, one.at_us - ended_us)
 
     def _floor(self, at_us: int) -> int:
         at = bisect_right(self._times, at_us)

@@ -86,15 +86,19 @@ class Reception:
                     told.append((replica, encode(answer)))
         return told + (self.tick() if self.store.state.epochs.prepared is not None else [])
 
-    def offer(self, epoch: int, policy: str) -> Letters:
-        """Prepare an epoch of policy where it is another one; what was being prepared is withdrawn."""
+    def offer(self, epoch: int, policy: str, *, least: int = 0) -> Letters:
+        """Prepare an epoch of policy where it is another one; what was being prepared is withdrawn.
+
+        least: the highest epoch that a replica may have heard committed, where admission's own state may be older, as a database
+        that was restored is; an epoch below that no replica would take any more.
+        """
         epochs = self.store.state.epochs
         newest = epochs.prepared or epochs.committed
-        if newest.policy == policy:
+        if newest.policy == policy and newest.epoch >= least:
             return []
         if epochs.prepared is not None:
             self.store.step(lambda it, _: it.withdraw())
-        if epochs.committed.policy != policy:
+        if epochs.committed.policy != policy or epochs.committed.epoch < least:
             bundle = Bundle(epoch=epoch, policy=policy)
             self.store.step(lambda it, now_s: it.prepare(bundle, now_s=now_s))
         return self.tick()
