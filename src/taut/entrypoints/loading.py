@@ -45,12 +45,14 @@ Progress = Callable[[str, float | None], None]
 
 _TOKEN_SPARE_S: Final = 300
 _REPLAYED: Final = 10_000
+_CALLERS: Final = 200
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for. profile: a file, instead of rate, duration and ramp. instances: None to make some up.
 
-    replay: what the endpoint was asked before, `speed` times as fast, instead of all of these.
+    replay: what the endpoint was asked before, `speed` times as fast, instead of all of these. callers: each recorded caller
+    asks as a principal of his own, `load-0`, `load-1` …, so that the guard sees as many.
     """
 
     endpoint: str
@@ -63,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 1
     replay: bool = False
     speed: float = 1.0
+    callers: bool = False
     connections: int = 512
     timeout_s: float = 10.0
     seed: int = 0
@@ -70,6 +73,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.replay and (self.instances is not None or self.profile is not None):
             raise InvalidInput("--replay brings its own requests and times: leave --data and --profile out")
+        if self.callers and not self.replay:
+            raise InvalidInput("--callers is of a replay: add --replay")
 
 
 def run_load(
@@ -94,14 +99,17 @@ def run_load(
         profile = None if recorded is not None else _profile(plan)
         seconds = recorded[-1][0] if recorded else profile.seconds if profile is not None else 0.0
         bearer = token or _token(control, seconds)
+        bearers = _bearers(control, recorded, seconds) if recorded and plan.callers else {}
         metadata = _metadata(where, plan.endpoint, bearer, tls, inside)
     parts = urlsplit(where)
 
-    def finish(body: bytes) -> bytes:
-        return rendered(plan.endpoint, body, host=parts.netloc, token=bearer)
+    def finish(body: bytes, caller: int = -1) -> bytes:
+        return rendered(plan.endpoint, body, host=parts.netloc, token=bearers.get(caller, bearer))
 
     if recorded is not None:
-        arrivals: Iterator[tuple[float, bytes]] = ((at, finish(body)) for at, body in recorded)
+        arrivals: Iterator[tuple[float, bytes]] = (
+            (at, finish(body, caller)) for at, caller, body in recorded
+        )
     else:
         assert profile is not None, "one of the two"
         arrivals = _scheduled(plan, profile, metadata, finish)
@@ -156,7 +164,7 @@ def _scheduled(
     return zip(profile.arrivals(plan.arrivals, chance.random), cycle(map(finish, bodies)), strict=False)
 
 
-def _recorded(control: Client | None, plan: Plan, progress: Progress) -> list[tuple[float, bytes]]:
+def _recorded(control: Client | None, plan: Plan, progress: Progress) -> list[tuple[float, int, bytes]]:
     if control is None:
         raise InvalidInput("a replay needs the control plane, which has the log: give its address with --url")
     request = {"endpoint": plan.endpoint, "limit": _REPLAYED}
@@ -187,11 +195,21 @@ def _data_plane(
     return seen_from(str(where), url or ""), client
 
 
-def _token(control: Client | None, seconds: float) -> str:
+def _bearers(
+    control: Client | None, recorded: list[tuple[float, int, bytes]], seconds: float
+) -> dict[int, str]:
+    """Return a token of a principal of his own for each recorded caller."""
+    callers = {caller for _, caller, _ in recorded}
+    if len(callers) > _CALLERS:
+        raise InvalidInput(f"{len(callers):,} callers were recorded: --callers is for at most {_CALLERS}")
+    return {caller: _token(control, seconds, principal=f"load-{caller}") for caller in sorted(callers)}
+
+
+def _token(control: Client | None, seconds: float, *, principal: str = "command-line") -> str:
     if control is None:
         raise InvalidInput("a data plane asks who drives it: give --token, or --url of the control plane")
     ttl = f"{int(seconds) + _TOKEN_SPARE_S}s"
-    request = {"principal": "command-line", "roles": ["predictor"], "ttl": ttl, "enrol": "service"}
+    request = {"principal": principal, "roles": ["predictor"], "ttl": ttl, "enrol": "service"}
     return str(control.call("token.create", request)["token"])
 
 

@@ -164,12 +164,14 @@ def test_made_up_values_have_the_types_of_the_signature() -> None:
 
 
 def test_a_replay_keeps_the_times_between_requests_and_divides_them_by_the_speed() -> None:
-    recorded = [{"at_us": 1_000_000 + 500_000 * n, "instances": [{"n": n}]} for n in range(3)]
+    recorded = [
+        {"at_us": 1_000_000 + 500_000 * n, "caller": n % 2, "instances": [{"n": n}]} for n in range(3)
+    ]
 
     found = list(from_recorded(recorded, speed=10))
 
-    assert [at for at, _ in found] == [0.0, 0.05, 0.1]
-    assert msgspec.json.decode(found[2][1]) == {"instances": [{"n": 2}]}
+    assert [(at, caller) for at, caller, _ in found] == [(0.0, 0), (0.05, 1), (0.1, 0)]
+    assert msgspec.json.decode(found[2][2]) == {"instances": [{"n": 2}]}
     with pytest.raises(InvalidInput, match="no request of this endpoint"):
         list(from_recorded([], speed=1))
     with pytest.raises(InvalidInput, match="speed"):

@@ -78,10 +78,10 @@ def _value(kind: str, uniform: Uniform) -> bool | int | float | str:
     return _WORDS[int(uniform() * len(_WORDS))] if kind == "BYTES" else round(uniform() * 100, 3)
 
 
-def from_recorded(requests: Sequence[Json], *, speed: float) -> Iterator[tuple[float, bytes]]:
-    """Yield (seconds from the start, body) of recorded requests, `speed` times as fast as they came.
+def from_recorded(requests: Sequence[Json], *, speed: float) -> Iterator[tuple[float, int, bytes]]:
+    """Yield (seconds from the start, caller, body) of recorded requests, `speed` times as fast as they came.
 
-    requests: `at_us` and `instances` of each, in order of time.
+    requests: `at_us`, `caller` and `instances` of each, in order of time.
     """
     if not 0 < speed <= 1e6:
         raise InvalidInput(f"speed {speed:g}: choose more than 0, for example 10")
@@ -92,4 +92,4 @@ def from_recorded(requests: Sequence[Json], *, speed: float) -> Iterator[tuple[f
     first = requests[0]["at_us"]
     for request in requests:
         body = msgspec.json.encode({"instances": request["instances"]})
-        yield (request["at_us"] - first) / 1e6 / speed, body
+        yield (request["at_us"] - first) / 1e6 / speed, int(request["caller"]), body

@@ -27,7 +27,10 @@ class PredictionRecorded(Request, frozen=True):
 
 
 def _recorded(platform: Platform, _caller: Caller, request: PredictionRecorded, progress: Progress) -> Json:
-    """Requests as they were sent, without who sent them; those that were refused before they were read have none."""
+    """Requests as they were sent, without who sent them, but with a number that tells one caller from another in this answer.
+
+    Those that were refused before they were read are not among them.
+    """
     if not 1 <= request.limit <= _LIMIT:
         raise InvalidInput(f"limit is {request.limit}: choose 1 to {_LIMIT}")
     progress("reading the prediction log", None)
@@ -40,7 +43,15 @@ def _recorded(platform: Platform, _caller: Caller, request: PredictionRecorded, 
         maxlen=request.limit,
     )
     found = sorted(newest, key=lambda item: item[0])
-    requests = [{"at_us": at, "instances": to_json(record.requests())} for at, record in found]
+    numbers: dict[str, int] = {}
+    requests = [
+        {
+            "at_us": at,
+            "caller": numbers.setdefault(record.principal, len(numbers)),
+            "instances": to_json(record.requests()),
+        }
+        for at, record in found
+    ]
     return {"endpoint": request.endpoint, "requests": requests}
 
 
