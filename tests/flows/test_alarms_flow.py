@@ -62,6 +62,8 @@ def test_who_crowds_out_the_others_is_told_of_and_held_back_until_a_person_says_
         "owner",
     )
     assert shown["containments"][0]["lifted_by"] == "owner"
+    everything = released("alerts", "list", "--all")["alerts"]
+    assert any(one["kind"] == "scale" and one["evidence"]["pool"] for one in everything)
     assert released("ledger", "verify")["ok"]
 
 

@@ -12,6 +12,7 @@ from taut.ports.stories import Stories
 from taut.ports.world import Clock, Ids
 
 if TYPE_CHECKING:
+    from taut.bootstrap.admitting import Admitting
     from taut.bootstrap.people import People
     from taut.bootstrap.watches import Watches
     from taut.lifecycle.plans import Plans
@@ -50,6 +51,8 @@ class House(Protocol):
     def stories(self) -> Stories: ...
     @property
     def watches(self) -> Watches: ...
+    @property
+    def admitting(self) -> Admitting | None: ...
     @property
     def publisher(self) -> Publisher | None: ...
 
@@ -95,10 +98,15 @@ class Alarms:
         return tuple(as_contained(one) for one in self.containments.holding(principal))
 
     def look(self) -> None:
-        """Take what gateways counted, and open, renew and end findings by it once a window is over."""
-        from taut.workflows.alarms import KINDS
+        """Tell what the scale log says, take what gateways counted, and open, renew and end findings by it once a window is over."""
+        from taut.workflows.alarms import KINDS, scaled
 
         house = self._house
+        if house.admitting is not None:
+            store = house.admitting.reception.store
+            for untold in store.untold():
+                house.watches.findings.report([scaled(untold.scale_id, untold.body)])
+                store.told(untold.scale_id)
         if house.publisher is None:
             return
         incident = house.policy.glass.holding() is not None

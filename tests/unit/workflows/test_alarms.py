@@ -14,7 +14,7 @@ from taut.testing.world import ManualClock
 from taut.trust.findings import Sighting
 from taut.trust.shares import Hour, Hours, ShareWatch, metadata
 from taut.trust.shares.tables import hours
-from taut.workflows.alarms import CallerCounts, Sentry
+from taut.workflows.alarms import CallerCounts, Sentry, scaled
 
 MINUTE_S = 60.0
 
@@ -192,3 +192,14 @@ def test_minutes_without_any_requests_end_nothing_at_first_and_then_all_of_it() 
     assert made.minute({**USUAL, "caller-3": 2000})
     assert [len(made.minute({})) for _ in range(5)] == [1, 1, 1, 1, 0]
     assert made.minute(USUAL) == ()
+
+
+def test_a_change_of_the_fleet_is_said_with_its_pool_number_and_reason() -> None:
+    seen = scaled("scale_1", {"pool": "gateways", "n": 4, "reason": "more load", "seq": 2})
+    assert (seen.kind, seen.group, seen.resource, seen.severity) == (
+        "scale",
+        "scale_1",
+        "pool:gateways",
+        "info",
+    )
+    assert seen.summary == "pool gateways is to have 4 replicas: more load"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from taut.core.errors import InvalidInput
+from taut.core.evidence import Scalar
 from taut.ports.world import Clock
 from taut.serving.meters import decode_reading
 from taut.serving.snapshot import GatewayState
@@ -15,8 +16,9 @@ from taut.workflows.alarms.counts import OTHERS, CallerCounts
 
 SHARE: Final = "share"
 CAPACITY: Final = "capacity"
-KINDS: Final = (SHARE, CAPACITY)
-"""The kinds of sightings that a look is complete about."""
+SCALE: Final = "scale"
+KINDS: Final = (SHARE, CAPACITY, SCALE)
+"""The kinds of sightings that a look is complete about; a change of the fleet is over with the look after it."""
 
 _CROWDS: Final = {
     NEWCOMERS: ("newcomers", "callers who were not known before"),
@@ -130,6 +132,14 @@ class Sentry:
         if self._hours is not None and hour is not None and hour.hour != self._kept:
             self._hours.keep(hour, self.watch)
             self._kept = hour.hour
+
+
+def scaled(scale_id: str, body: Mapping[str, Scalar]) -> Sighting:
+    """Return what the scale log says as a sighting, before anything of it can serve."""
+    return Sighting(
+        kind=SCALE, group=scale_id, resource=f"pool:{body.get('pool')}", score=0.0, severity="info", evidence=dict(body),
+        summary=f"pool {body.get('pool')} is to have {body.get('n')} replicas: {body.get('reason') or 'no reason is given'}",
+    )  # fmt: skip
 
 
 def sighting_of(finding: Finding, asked: int, total: int, seconds: float) -> Sighting:
