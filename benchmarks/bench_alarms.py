@@ -2,7 +2,7 @@
 
 On the demo's installation, with two gateways. Thirty callers whose shares are log-normal ask what the demo's endpoint was
 asked before, for a minute; that is the record, and what control knows as usual. Then `taut up` anew, and the record again and
-again, ten times as fast, each caller as a principal of his own as `taut load --replay --speed 10 --callers` does, for some minutes of
+again, ten times as fast, each caller as a principal of his own as `taut load --replay --speed 10` does, for some minutes of
 the detector's own windows of a minute; then the same with one caller in the middle who asks twenty times as often.
 """
 

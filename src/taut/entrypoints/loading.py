@@ -51,8 +51,8 @@ _CALLERS: Final = 200
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for. profile: a file, instead of rate, duration and ramp. instances: None to make some up.
 
-    replay: what the endpoint was asked before, `speed` times as fast, instead of all of these. callers: each recorded caller
-    asks as a principal of his own, `load-0`, `load-1` …, so that the guard sees as many.
+    replay: what the endpoint was asked before, `speed` times as fast, instead of all of these. Each recorded caller
+    asks as a principal of his own, `load-0`, `load-1` …, so that the guard sees as many; with a token all ask by that.
     """
 
     endpoint: str
@@ -65,7 +65,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 1
     replay: bool = False
     speed: float = 1.0
-    callers: bool = False
     connections: int = 512
     timeout_s: float = 10.0
     seed: int = 0
@@ -73,8 +72,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.replay and (self.instances is not None or self.profile is not None):
             raise InvalidInput("--replay brings its own requests and times: leave --data and --profile out")
-        if self.callers and not self.replay:
-            raise InvalidInput("--callers is of a replay: add --replay")
 
 
 def run_load(
@@ -99,7 +96,7 @@ def run_load(
         profile = None if recorded is not None else _profile(plan)
         seconds = recorded[-1][0] if recorded else profile.seconds if profile is not None else 0.0
         bearer = token or _token(control, seconds)
-        bearers = _bearers(control, recorded, seconds) if recorded and plan.callers else {}
+        bearers = _bearers(control, recorded, seconds) if recorded and token is None else {}
         metadata = _metadata(where, plan.endpoint, bearer, tls, inside)
     parts = urlsplit(where)
 
@@ -201,7 +198,9 @@ def _bearers(
     """Return a token of a principal of his own for each recorded caller."""
     callers = {caller for _, caller, _ in recorded}
     if len(callers) > _CALLERS:
-        raise InvalidInput(f"{len(callers):,} callers were recorded: --callers is for at most {_CALLERS}")
+        raise InvalidInput(
+            f"{len(callers):,} callers were recorded, and at most {_CALLERS} are made for a replay: give --token, by which all ask"
+        )
     return {caller: _token(control, seconds, principal=f"load-{caller}") for caller in sorted(callers)}
 
 

@@ -30,12 +30,6 @@ def load(
     rows: Annotated[int, typer.Option(help="Instances a request.", min=1)] = 1,
     replay: Annotated[bool, typer.Option("--replay", help="What the endpoint was asked before.")] = False,
     speed: Annotated[float, typer.Option(help="Of a replay: so many times as fast as it came.")] = 1.0,
-    callers: Annotated[
-        bool,
-        typer.Option(
-            "--callers", help="Of a replay: each recorded caller asks as one of his own, load-0, load-1 …"
-        ),
-    ] = False,
     connections: Annotated[int, typer.Option(help="Requests on their way at once, at most.")] = 512,
 ) -> None:
     """Drive an endpoint by a schedule, whatever it answers, and report latencies from when requests were due.
@@ -57,7 +51,7 @@ def load(
     plan = Plan(
         endpoint=endpoint, rate=rate, duration=duration, ramp=ramp, profile=profile,
         arrivals="constant" if constant else "poisson", instances=given, rows=rows, replay=replay, speed=speed,
-        connections=connections, callers=callers,
+        connections=connections,
     )  # fmt: skip
     with watching(sys.stderr) as progress:
         result = run_load(here.home, plan, progress, url=here.url, token=here.token, tls=here.tls)
