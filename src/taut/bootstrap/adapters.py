@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from taut.bootstrap.config import Config
@@ -18,12 +18,14 @@ from taut.ports.jobs import Jobs
 from taut.ports.keys import Keys
 from taut.ports.mail import Mail
 from taut.ports.online import OnlineAuditor, OnlineReader, OnlineWriter
-from taut.ports.records import Records
 from taut.ports.secrets import Secrets
 from taut.ports.sources import Sources
-from taut.ports.tables import Tables
 from taut.ports.web import Web
 from taut.ports.world import Clock, Ids, Random
+
+if TYPE_CHECKING:  # they load SQLAlchemy and polars, and gateways, who open other adapters, have neither
+    from taut.ports.records import Records
+    from taut.ports.tables import Tables
 
 T = TypeVar("T")
 _BUSY_S: Final = 10.0

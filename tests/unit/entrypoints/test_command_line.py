@@ -308,3 +308,11 @@ def test_bytecode_that_was_cut_is_named_instead_of_an_interruption(tmp_path: Pat
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "corrupt"
     assert "remove the __pycache__ folders" in error["message"]
+
+
+def test_processes_that_serve_load_no_library_of_control() -> None:
+    """Each would cost every gateway its memory, and a second of its start."""
+    code = "import sys; from taut.entrypoints import gateway_main, grpc_main, link_main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not {"polars", "sqlalchemy", "fastapi", "sklearn", "alembic", "scipy"} & set(done.stdout.split())
