@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taut.trust.supply.advisories import Advisories, Audit, Vulnerability, parse_max_age
 from taut.trust.supply.cyclonedx import (
     Component,
     Edges,
@@ -16,10 +17,13 @@ from taut.trust.supply.own import bill_of_taut
 from taut.trust.supply.packages import Locked, Package, installed, normal_name, packages_of, purl, read_lock
 
 __all__ = [
+    "Advisories",
+    "Audit",
     "Component",
     "Edges",
     "Locked",
     "Package",
+    "Vulnerability",
     "bill",
     "bill_of_taut",
     "hash_of",
@@ -28,6 +32,7 @@ __all__ = [
     "library_edges",
     "normal_name",
     "packages_of",
+    "parse_max_age",
     "properties",
     "purl",
     "read_lock",
