@@ -19,7 +19,7 @@ endif
 INSTALL := $(call install,$(PY))
 INSTALL_BENCH := $(call install,$(BENCH)/bin/python)
 
-.PHONY: help run test check bench crash sbom format lock clean
+.PHONY: help run test check bench crash sbom audit format lock clean
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -80,6 +80,9 @@ crash: $(VENV)/dev.stamp ## kill -9 at every edge, not only at a sample: a line 
 
 sbom: $(VENV)/base.stamp ## the bill of materials of taut itself, CycloneDX 1.6, from the lock: build/taut.cdx.json
 	@$(PY) tools/sbom build/taut.cdx.json
+
+audit: $(VENV)/base.stamp ## known vulnerabilities in what the locks allow; fails where it could not look (ADVISORIES=a mirror of OSV's records of PyPI)
+	@$(PY) tools/audit "$(or $(ADVISORIES),$(TAUT_ADVISORIES))" requirements/base.txt requirements/dev.txt
 
 format: $(VENV)/dev.stamp ## format and sort in place
 	$(VENV)/bin/ruff format .

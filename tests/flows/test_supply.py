@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -39,3 +41,25 @@ def test_a_models_bill_and_provenance_name_what_it_was_made_from(released: Insta
     assert verified["signed_by"] == envelope["signatures"][0]["keyid"]
     named = {item["name"]: item["digest"]["sha256"] for item in materials if "digest" in item}
     assert {name: named[name] for name in digests} == digests
+
+
+def test_an_audit_looks_up_what_a_run_had_and_fails_where_it_cannot(
+    released: Installation, tmp_path: Path
+) -> None:
+    said = released.refused("security", "audit", exit_code=7, code="unavailable")
+    assert "TAUT_ADVISORIES" in said
+
+    record = {
+        "id": "PYSEC-2026-1", "modified": datetime.now(UTC).isoformat(), "summary": "planted",
+        "affected": [{"package": {"ecosystem": "PyPI", "name": "numpy"}, "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]}],
+    }  # fmt: skip
+    (tmp_path / "osv").mkdir()
+    (tmp_path / "osv/a.json").write_text(json.dumps(record))
+    released.environ["TAUT_ADVISORIES"] = str(tmp_path / "osv")
+
+    found = released("security", "audit", "late@1", expect=10)
+    judged = released("train", "late", "--param", "rounds=7", expect=10)
+
+    assert [(one["package"], one["id"]) for one in found["found"]] == [("numpy", "PYSEC-2026-1")]
+    assert judged["verdict"] == "reject"
+    assert any(reason.startswith("dependencies: numpy ") for reason in judged["reasons"])

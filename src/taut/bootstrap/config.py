@@ -54,6 +54,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     oidc_roles: roles by claims, `CLAIM:VALUE=ROLE` with spaces between; without any, administrators link accounts and give roles.
     tls_ca: PEM file of the authority of other machines' data planes, and beside the system's of whom alerts are sent to; without it, the system's. client_cert, client_key: what to
         show there. (The command line takes the same variables for `--url`.)
+    advisories: a mirror of known vulnerabilities, a folder or a zip of OSV records of PyPI; with it the model gate audits the
+        packages of each run, and rejects where it could not. advisories_max_age: how old it may be, such as `7d`.
     s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
     """
 
@@ -84,6 +86,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls_ca: str = ""
     client_cert: str = ""
     client_key: str = ""
+    advisories: str = ""
+    advisories_max_age: str = "7d"
     s3_endpoint: str = ""
     s3_region: str = "us-east-1"
     s3_access_key_id: str = ""

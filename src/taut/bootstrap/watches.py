@@ -10,6 +10,7 @@ from taut.bootstrap.people import House
 if TYPE_CHECKING:
     from taut.trust.findings import Findings, Hear
     from taut.trust.notices import Denials
+    from taut.trust.supply import Advisories
     from taut.workflows.abuse import Lookout
     from taut.workflows.rooms import Rooms
 
@@ -47,6 +48,16 @@ class Watches:
         from taut.workflows.abuse import Lookout
 
         return Lookout(rooms, self.findings, group_of=lambda principal: made_by(rooms, principal))
+
+    @property
+    def advisories(self) -> Advisories | None:
+        """What is known of vulnerable packages; None where the operator mirrors nothing."""
+        from taut.trust.supply import Advisories, parse_max_age
+
+        config = self._house.config
+        if not config.advisories:
+            return None
+        return Advisories(config.advisories, max_age=parse_max_age(config.advisories_max_age))
 
 
 def made_by(rooms: Rooms, principal: str) -> str:

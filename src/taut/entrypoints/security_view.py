@@ -87,3 +87,17 @@ def _figures(result: Json) -> None:
 
 def _day(time: str | None) -> str | None:
     return None if time is None else time[:10]
+
+
+def audit(result: Json) -> None:
+    render.line(
+        f"{result['packages']} packages {result['of']} against {result['advisories']:,} advisories, the newest of "
+        f"{_day(result['newest'])}"
+    )
+    rows = [
+        (one["package"], one["version"], one["id"], ", ".join(one["fixed_in"]) or None, one["summary"])
+        for one in result["found"]
+    ]
+    render.table(
+        ("package", "version", "advisory", "mended in", "what"), rows, empty="no known vulnerability"
+    )

@@ -20,6 +20,7 @@ from taut.project.words import nearest
 from taut.workflows.gate import live_version
 from taut.workflows.graph_rows import GraphRows, common_rows, constant_baseline, scores_of, try_graph
 from taut.workflows.rooms import Rooms
+from taut.workflows.supply import audit_of
 from taut.workflows.train import TrainResult
 
 _LISTED: Final = 10_000
@@ -140,7 +141,7 @@ def judge_graph(rooms: Rooms, composed: Composed, *, actor: str) -> dict[str, An
         inputs = GateInputs(
             score=tried.scorer(rooms, plan, rows.frames, infos), holdout=rows.holdout,
             parity=rows.with_said(tried.references[1]), live=live_version(rooms, composed.spec.name),
-            latency_ms=tried.latency_ms,
+            latency_ms=tried.latency_ms, audit=audit_of(rooms, candidate.lock),
         )  # fmt: skip
         known = rooms.registry.judge(info.ref, inputs, actor=actor).ref
     info = rooms.registry.show(known)

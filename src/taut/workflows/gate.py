@@ -26,6 +26,7 @@ from taut.lifecycle.training import Run, limits_of
 from taut.ports.jobs import JobEnd, Limits, Task
 from taut.project.manifest import ModelSpec
 from taut.workflows.rooms import Rooms
+from taut.workflows.supply import audit_of
 
 Array = npt.NDArray[Any]
 _TRIAL_S: Final = 120.0
@@ -74,7 +75,7 @@ def _inputs(rooms: Rooms, info: VersionInfo, run: Run, parity: str | None) -> Ga
 
     return GateInputs(
         score=score, holdout=holdout, parity=sample, live=live_version(rooms, candidate.model),
-        latency_ms=tried.latency_ms,
+        latency_ms=tried.latency_ms, audit=audit_of(rooms, candidate.lock),
     )  # fmt: skip
 
 

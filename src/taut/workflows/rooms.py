@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.trust.identity import Identity
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
+    from taut.trust.supply import Advisories
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +65,12 @@ class Publish(Protocol):
 
 
 class Watching(Protocol):
-    """Who is suspected, as watches see it."""
+    """What looks on while others work: who is suspected, and which packages are known to be vulnerable."""
+
+    @property
+    def advisories(self) -> Advisories | None:
+        """Return the mirrored advisories; None where the operator mirrors none."""
+        ...
 
     def suspects(self) -> tuple[tuple[str, str], ...]:
         """Return (resource, principal) of each open finding of abuse, in order."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from taut import __version__
 from taut.core.errors import Corrupt, NotFound
+from taut.core.evidence import Check, Outcome
 from taut.core.refs import VersionRef
 from taut.lifecycle.registry import Candidate, VersionInfo
 from taut.project.manifest import DatasetSpec
 from taut.trust.supply import (
     Component,
+    Vulnerability,
     bill,
     hash_of,
     library,
@@ -24,6 +26,7 @@ from taut.trust.supply import (
 )
 from taut.workflows.rooms import Rooms
 
+_SAID_MAX: Final = 5
 _TASKS: Final = {"probability": "classification", "value": "regression"}
 
 
@@ -53,6 +56,34 @@ def model_bill(rooms: Rooms, ref: VersionRef) -> dict[str, Any]:
     }
     components = [code, *data, *before, *(library(one) for one in libraries)]
     return bill(subject, components, edges, at=info.created_at, tool_version=__version__)
+
+
+def audit_of(rooms: Rooms, lock: str) -> Callable[[], Check] | None:
+    """Return the model gate's look for known vulnerabilities in the packages of a run; None where nobody mirrors any.
+
+    A look that could not be made raises, so that the gate rejects.
+    """
+    advisories = rooms.watches.advisories
+    if advisories is None:
+        return None
+
+    def look() -> Check:
+        found = advisories.audit(locked_versions(rooms, lock), now=rooms.clock.now())
+        if found.found:
+            said = "; ".join(told(one) for one in found.found[:_SAID_MAX])
+            more = f"; and {len(found.found) - _SAID_MAX} more" if len(found.found) > _SAID_MAX else ""
+            said = f"{said}{more}"
+            return Check(name="dependencies", outcome=Outcome.FAILED, message=said, observed=len(found.found))
+        said = f"none of {found.packages} packages is among {found.advisories:,} advisories of {found.newest:%Y-%m-%d}"
+        return Check(name="dependencies", outcome=Outcome.PASSED, message=said, observed=0)
+
+    return look
+
+
+def told(one: Vulnerability) -> str:
+    """Say a vulnerability in a line."""
+    mended = f", mended in {' or '.join(one.fixed_in)}" if one.fixed_in else ""
+    return f"{one.package} {one.version} has {one.id}{mended}"
 
 
 def locked_versions(rooms: Rooms, lock: str) -> dict[str, str]:

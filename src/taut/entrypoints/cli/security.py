@@ -12,7 +12,7 @@ from taut.entrypoints.cli.session import session
 
 
 def register(app: typer.Typer) -> None:
-    verbs: Verbs = {"report": report, "threat-model": threat_model, "review": review}
+    verbs: Verbs = {"report": report, "threat-model": threat_model, "review": review, "audit": audit}
     add_noun(app, "security", "How security stands.", verbs)
 
 
@@ -58,3 +58,22 @@ def review(
     from taut.entrypoints import security_view
 
     session(context).act("security.review", {"digest": digest, "reason": reason}, security_view.model_state)
+
+
+def audit(
+    context: typer.Context,
+    version: Annotated[
+        str | None, typer.Argument(help="model@number: the packages of its run; else those installed here.")
+    ] = None,
+) -> None:
+    """Look for known vulnerabilities in packages; exit 10 where there are some, 7 where nobody could look.
+
+    For example: taut security audit delay@3
+    """
+    from taut.entrypoints import security_view
+
+    here = session(context)
+    result = here.ask("security.audit", {"version": version})
+    here.show(result, security_view.audit)
+    if not result["ok"]:
+        raise typer.Exit(10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from taut.core.errors import InvalidInput
+from taut.core.errors import InvalidInput, Unavailable
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -71,6 +71,32 @@ def _model(_platform: Platform, model: threats.ThreatModel) -> Json:
     found: Json = to_json(model)
     states = [threat.state for threat in model.threats]
     return {**found, "open": states.count("open"), "crossing": sum(map(model.map.crosses, model.map.flows))}
+
+
+class SecurityAudit(Request, frozen=True):
+    """version: a model version, whose run's packages are looked up; None for those that are installed here."""
+
+    version: str | None = None
+
+
+def _audit(platform: Platform, _caller: Caller, request: SecurityAudit, progress: Progress) -> Json:
+    from taut.trust.supply import installed
+    from taut.workflows.supply import locked_versions
+
+    advisories = platform.watches.advisories
+    if advisories is None:
+        raise Unavailable(
+            "no advisories are mirrored here, so nothing can be said of vulnerabilities: set TAUT_ADVISORIES to a folder or zip "
+            "of OSV records"
+        )
+    progress("reading the advisories", None)
+    if request.version is None:
+        packages, of = installed(), "installed here"
+    else:
+        info = platform.registry.show(platform.registry.resolve(request.version))
+        packages, of = locked_versions(platform, info.candidate.lock), str(info.ref)
+    audit = advisories.audit(packages, now=platform.clock.now())
+    return {"of": of, "ok": not audit.found, **to_json(audit)}
 
 
 def _report(platform: Platform, _caller: Caller, request: SecurityReport, progress: Progress) -> Json:
@@ -171,5 +197,6 @@ def _any(_request: Any) -> str:
 OPERATIONS: Final = (
     Operation(name="security.threats", action="security.read", request=Nothing, handle=_threats, resource=_any, reads=True, summary="Show the threat model: flows of data, what threatens them, what stands against it"),
     Operation(name="security.review", action="security.review", request=SecurityReview, handle=_review, resource=_any, summary="Record that a person reviewed the threat model"),
+    Operation(name="security.audit", action="security.read", request=SecurityAudit, handle=_audit, resource=_any, reads=True, summary="Look for known vulnerabilities in packages, or say that it could not"),
     Operation(name="security.report", action="security.read", request=SecurityReport, handle=_report, resource=_any, reads=True, summary="Report how security stands: notices, findings, figures, ages"),
 )  # fmt: skip

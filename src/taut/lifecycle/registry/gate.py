@@ -30,15 +30,20 @@ PARITY_TOLERANCE: Final = 1e-5
 REPORTED_TOLERANCE: Final = 1e-3
 _PARITY_ROWS_MIN: Final = 10
 _PREDICTION: Final = re.compile(r"p\d+")
+DEPENDENCIES: Final = "dependencies"
 _ALWAYS: Final = ("signature", "artifact", "schema", "inputs", "holdout", "parity", "latency", "baseline")
 _TRAINING: Final = ("leakage", "own_metrics", "conversion")
 
 
-def gate_for(candidate: Candidate) -> Gate:
-    """Return the gate of a candidate: what always is required, and every rule that its builder declared."""
+def gate_for(candidate: Candidate, *, audited: bool = False) -> Gate:
+    """Return the gate of a candidate: what always is required, and every rule that its builder declared.
+
+    audited: whether the packages of its run are looked up among known vulnerabilities here.
+    """
     rules = [_rule_name(rule) for rule in candidate.rules if rule.kind != "parity"]
     derived = [] if candidate.variant is None else ["quality"]
-    return Gate(name="model", required=frozenset([*_ALWAYS, *_TRAINING, *rules, *derived]))
+    looked_up = [DEPENDENCIES] if audited else []
+    return Gate(name="model", required=frozenset([*_ALWAYS, *_TRAINING, *rules, *derived, *looked_up]))
 
 
 class ModelCheck:
@@ -74,6 +79,8 @@ class ModelCheck:
         ]
         if self._candidate.variant is not None:
             looks.append(("quality", self._quality))
+        if self._inputs.audit is not None:
+            looks.append((DEPENDENCIES, self._inputs.audit))
         checks = run_checks(looks)
         facts: dict[str, Scalar] = {f"metric {name}": value for name, value in (self._metrics or {}).items()}
         facts |= {"latency_ms": self._latency_ms, "size_bytes": self._scan.size_bytes if self._scan else None}

@@ -138,7 +138,7 @@ class Registry:
             None if made is None else lambda: self.load(VersionRef.parse(made.origin)),
         )
         evidence = check.evidence(subject_of(ref))
-        verdict = gate_for(before.candidate).judge(evidence)
+        verdict = gate_for(before.candidate, audited=inputs.audit is not None).judge(evidence)
 
         def record(tx: Tx) -> VersionInfo:
             now = store.info(tx, ref)

@@ -155,7 +155,8 @@ class GateInputs(msgspec.Struct, frozen=True, kw_only=True):
 
     holdout: held-out rows with label, request columns and features. parity: such rows with what the trained model said
     about each in `p0`, `p1` …, as `Training.parity_sample` gives them. live: the version that answers now. latency_ms: of one
-    row, where it was measured; else the gate measures it by asking `score`.
+    row, where it was measured; else the gate measures it by asking `score`. audit: looks for known vulnerabilities in the
+    packages of the run, a check named `dependencies`; None where nobody mirrors what is known.
     """
 
     score: Score
@@ -163,3 +164,4 @@ class GateInputs(msgspec.Struct, frozen=True, kw_only=True):
     parity: pl.DataFrame
     live: VersionRef | None = None
     latency_ms: float | None = None
+    audit: Callable[[], Check] | None = None
