@@ -21,6 +21,7 @@ _OK: Final = 200
 _BEGIN: Final = 200
 _AT_ONCE: Final = 20_000
 _LEAST: Final = 500
+_HELD: Final = 5_000
 _BACK_US: Final = 3600 * 10**6
 _UNSEEN: Final = timedelta(days=1)
 
@@ -30,8 +31,8 @@ class Lookout:
 
     group_of: the group of a principal: where his credentials come from.
 
-    An endpoint is watched from its 200th query on, by a baseline of the version that answers. Of each look at most 20,000
-    queries count, as many of each caller, so that nobody hides in another's crowd; whoever was found is not counted to his
+    An endpoint is watched from its 200th query on, by a baseline of the version that answers. Of each segment at most 20,000
+    queries of an endpoint count, and as many of each caller, 5,000 at most, so that nobody hides in another's crowd; whoever was found is not counted to his
     group. A control that starts anew begins with the segments of the last hour. One thread owns it.
     Not guaranteed: to see endpoints that keep no prediction log (`audit="off"`), graphs, and endpoints whose training data is too
     little or gone; `blind` says which, and why.
@@ -50,14 +51,19 @@ class Lookout:
         self._rooms: Final = rooms
         self._findings: Final = findings
         self._group_of: Final = group_of
-        self._read: set[str] | None = None
+        self._read: Final[set[str]] = set()
+        self._begun = False
         self._asked: Final[dict[str, int]] = {}
         self._baselines: Final[dict[str, tuple[str, Baseline | None]]] = {}
 
     def look(self) -> int:
-        """Read what was sealed since the last look, and return how many segments that were."""
+        """Read what was sealed since the last look, and return how many segments that were.
+
+        Raises what reading one of them does; it is left out then, and the next look goes on behind it.
+        """
         fresh = self._fresh()
         for segment in fresh:
+            self._read.add(segment.path.name)
             self._take(decode_record(payload) for payload in self._rooms.predictions.payloads(segment))
         if fresh:
             self._findings.report(self.watch.sightings())
@@ -66,32 +72,36 @@ class Lookout:
 
     def _fresh(self) -> list[Segment]:
         sealed = [one for one in self._rooms.predictions.segments() if one.state == "sealed"]
-        known = self._read
-        if known is None:
+        if not self._begun:
             from_us = to_us(self._rooms.clock.now()) - _BACK_US
-            known = {one.path.name for one in sealed if one.started_us < from_us}
-        self._read = {one.path.name for one in sealed}
-        return [one for one in sealed if one.path.name not in known]
+            self._read.update(one.path.name for one in sealed if one.started_us < from_us)
+            self._begun = True
+        self._read.intersection_update(
+            [one.path.name for one in sealed]
+        )  # those that were archived are forgotten
+        return [one for one in sealed if one.path.name not in self._read]
 
     def _take(self, records: Iterable[PredictionRecord]) -> None:
         by_endpoint: dict[str, dict[str, list[PredictionRecord]]] = {}
+        held: dict[tuple[str, str], int] = {}
         for record in records:
-            if record.status == _OK:
-                callers = by_endpoint.setdefault(record.head.endpoint, {})
-                callers.setdefault(record.principal, []).append(record)
+            if record.status != _OK:
+                continue
+            key = record.head.endpoint, record.principal
+            rows = held.get(key, 0)
+            if rows < _HELD:  # a segment may hold more than control has memory for
+                held[key] = rows + _rows(record)
+                by_endpoint.setdefault(key[0], {}).setdefault(key[1], []).append(record)
         for endpoint, callers in by_endpoint.items():
-            asked = self._asked[endpoint] = self._asked.get(endpoint, 0) + sum(
-                len(record.answer.probabilities or record.answer.values)
-                for some in callers.values()
-                for record in some
-            )
+            fresh = sum(held[endpoint, principal] for principal in callers)
+            asked = self._asked[endpoint] = self._asked.get(endpoint, 0) + fresh
             newest = max((one for some in callers.values() for one in some), key=lambda one: one.time_us)
             baseline = self._baseline(endpoint, newest.head.version) if asked >= _BEGIN else None
             if baseline is not None:
                 self._judge(endpoint, baseline, callers)
 
     def _judge(self, endpoint: str, baseline: Baseline, callers: dict[str, list[PredictionRecord]]) -> None:
-        resource, most = f"endpoint:{endpoint}", max(_LEAST, _AT_ONCE // len(callers))
+        resource, most = f"endpoint:{endpoint}", min(_HELD, max(_LEAST, _AT_ONCE // len(callers)))
         groups: dict[str, list[PredictionRecord]] = {}
         for principal, records in callers.items():
             queries = queries_of(records, baseline.space.columns, most=most)
@@ -151,6 +161,10 @@ def queries_of(records: Iterable[PredictionRecord], columns: Sequence[str], *, m
         if len(found.rows) >= most:
             break
     return found
+
+
+def _rows(record: PredictionRecord) -> int:
+    return len(record.answer.probabilities or record.answer.values)
 
 
 def _answers(answer: Answer) -> list[tuple[float, float, Any]]:

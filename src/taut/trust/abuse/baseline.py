@@ -18,6 +18,8 @@ _BINS: Final = 8
 _PAIR_COLUMNS: Final = 8
 _NEIGHBOURS: Final = 512
 _CALIBRATION: Final = 1000
+_MARKS: Final = 4096
+_AT_ONCE: Final = 2**20  # numbers in one table of distances
 _STRANGE_P: Final = 0.05
 _BAND: Final = (0.05, 0.15)
 _HEAD_MASS: Final = 0.8
@@ -70,6 +72,7 @@ class Baseline:
         self._pairs: Final = list(itertools.combinations(range(min(len(self.space), _PAIR_COLUMNS)), 2))
         self._cells: Final = [np.unique(codes) for codes in self._codes(points)]
         self._offsets: Final = np.cumsum([0, *(len(cells) for cells in self._cells)])
+        self._stride: Final = max(1, -(-int(self._offsets[-1]) // _MARKS))
         self._reference: Final = points[choose.permutation(len(points))[:_NEIGHBOURS]]
         some = choose.permutation(len(held))[:_CALIBRATION]
         self._calibration: Final = np.sort(self._strange(held_points[some]))
@@ -80,9 +83,10 @@ class Baseline:
         self.blind: Final = frozenset(name for name in SIGNALS if self.bounds.get(name, 1.0) > _BLIND)
 
     @property
-    def cells(self) -> int:
-        """Return how many combinations of two columns' values training had, numbers in eight ranges."""
-        return int(self._offsets[-1])
+    def marks(self) -> int:
+        """Return by how many of training's combinations of two columns' values (numbers in eight ranges) exposure is told: at most
+        4,096, spread evenly over them."""
+        return -(-int(self._offsets[-1]) // self._stride)
 
     def look(self, memory: Memory, queries: Queries) -> dict[str, Floats]:
         """Return for each signal what it says of each query, in [0, 1]; without those of which it has nothing to say."""
@@ -92,10 +96,11 @@ class Baseline:
         return {name: z[~np.isnan(z)] for name, z in found.items()}
 
     def visit(self, seen: npt.NDArray[np.bool_], rows: Sequence[Row]) -> None:
-        """Mark the combinations of training that rows have. seen: [cells]."""
+        """Mark the combinations of training that rows have. seen: [marks]."""
         for at, codes in enumerate(self._codes(self.space.points(rows))):
             place, known = _among(self._cells[at], codes)
-            seen[self._offsets[at] + place[known]] = True
+            cells = self._offsets[at] + place[known]
+            seen[cells[cells % self._stride == 0] // self._stride] = True
 
     def p_values(self, rows: Sequence[Row]) -> Floats:
         """Return for each row the chance that an honest one is at least as strange: conformal, valid if honest rows are exchangeable
@@ -149,10 +154,11 @@ class Baseline:
     def _strange(self, points: Floats) -> Floats:
         """Return how strange points are: how far the nearest of 512 training rows is, and by how much numbers lie out of range."""
         found = np.empty(len(points))
-        for start in range(0, len(points), 256):
-            some = points[start : start + 256]
+        rows = max(1, _AT_ONCE // (len(self._reference) * max(1, len(self.space))))
+        for start in range(0, len(points), rows):
+            some = points[start : start + rows]
             gaps = self.space.apart(some[:, None, :], self._reference[None, :, :]).sum(axis=2)
-            found[start : start + 256] = gaps.min(axis=1)
+            found[start : start + rows] = gaps.min(axis=1)
         out = np.where(self.space.is_word, 0.0, np.maximum(0.0, np.abs(points - 0.5) - 0.5)).sum(axis=1)
         return np.asarray(found + 2 * out + self.space.unseen(points).sum(axis=1))
 

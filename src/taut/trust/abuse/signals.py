@@ -16,7 +16,7 @@ SIGNALS: Final[dict[str, str]] = {
     "distances": "abuse.extraction", "combinations": "abuse.extraction", "sweeps": "abuse.extraction",
     "boundary": "abuse.extraction", "rises": "abuse.inversion", "falls": "abuse.inversion",
     "probes": "abuse.membership", "flips": "abuse.adversarial", "tail": "abuse.scraping", "order": "abuse.scraping",
-    "strangeness": "abuse.out_of_distribution",
+    "strangeness": "inputs.out_of_distribution",
 }  # fmt: skip
 """Each signal and the kind of finding that it speaks for."""
 

@@ -18,10 +18,11 @@ _BEYOND: Final = 0.5  # of the range, for a number that lies one range out
 _ABSENT: Final = -2.0
 _UNSEEN: Final = 2**20
 _UNIQUE: Final = 0.9
+_MOST: Final = 64
 
 
 class Space:
-    """Points of rows as training had them. Columns of words that are nearly all different are keys and no part of a point.
+    """Points of rows as training had them: of their first 64 columns, but for words that are nearly all different, which are keys.
 
     A number becomes its rank among the training rows, from 0 to 1, beyond their range up to 1 further out; a word its own
     code. Two rows are apart by the sum over columns of the difference of ranks, at most 1, or 1 for another word or an
@@ -45,7 +46,7 @@ class Space:
             if len(found) <= _UNIQUE * len(values):
                 self._codes[at] = {word: code for code, word in enumerate(found)}
                 at_words.append(at)
-        self.positions: Final = tuple(sorted(at_numbers + at_words))
+        self.positions: Final = tuple(sorted(at_numbers + at_words)[:_MOST])
         self.is_word: Final = np.array([at in self._codes for at in self.positions], dtype=np.bool_)
 
     def __len__(self) -> int:

@@ -16,10 +16,11 @@ from taut.trust.abuse.baseline import Baseline
 from taut.trust.abuse.evidence import bets, fresh, step
 from taut.trust.abuse.signals import SAID, SIGNALS, Memory, Queries
 from taut.trust.abuse.space import Floats
-from taut.trust.findings import Sighting
+from taut.trust.findings import Severity, Sighting
 
 _BLOCK: Final = 10
 _ONE_BY_ONE: Final = frozenset({"distances", "rises", "falls"})
+_GRAVE: Final = 3.0  # twenty times as much evidence as an alarm takes
 _RECENT: Final = 0.9  # how much of a share is kept at each block
 
 
@@ -61,12 +62,12 @@ class _State:
         self.memory = Memory(baseline.space)
         self.tallies: dict[str, _Tally] = {}
         self.queries = 0
-        self.seen: npt.NDArray[np.bool_] = np.zeros(baseline.cells, np.bool_)
+        self.seen: npt.NDArray[np.bool_] = np.zeros(baseline.marks, np.bool_)
 
     def renew(self, baseline: Baseline) -> None:
         """Go on under another baseline: what was held against him stays, what was remembered of his queries goes."""
         self.memory = Memory(baseline.space)
-        self.seen = np.zeros(baseline.cells, np.bool_)
+        self.seen = np.zeros(baseline.marks, np.bool_)
 
 
 class AbuseWatch:
@@ -167,6 +168,11 @@ class AbuseWatch:
             {} if state is None else {name: one.evidence / self._alarm for name, one in state.tallies.items()}
         )
 
+    def _severity(self, kind: str, evidence: float) -> Severity:
+        if not kind.startswith("abuse."):
+            return "info"
+        return "critical" if evidence >= self._alarm + _GRAVE else "warning"
+
     def _sighting(self, resource: str, caller: Caller, state: _State, kind: str, name: str) -> Sighting:
         tally, also = state.tallies[name], []
         bound = self._baselines[resource].bounds[name]
@@ -179,6 +185,7 @@ class AbuseWatch:
             "exposure": round(self.exposure(resource, caller), 4), "also": " ".join(also),
         }  # fmt: skip
         return Sighting(
+            severity=self._severity(kind, tally.evidence),
             kind=kind, resource=resource, score=round(tally.evidence, 2), evidence=evidence,
             principal="" if caller.is_group else caller.name, group=caller.name if caller.is_group else "",
             summary=(

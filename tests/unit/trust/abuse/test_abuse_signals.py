@@ -131,7 +131,7 @@ def test_nothing_is_held_against_callers_who_ask_of_one_shop_or_repeat_themselve
         (jittering(), "abuse.membership"),
         (enumerating(in_order=True), "abuse.scraping"),
         (enumerating(in_order=False), "abuse.scraping"),
-        (forever(lambda choose: ("s99", *anything(choose)[1:2], 9000.0, 400, -50.0, 1)), "abuse.out_of_distribution"),
+        (forever(lambda choose: ("s99", *anything(choose)[1:2], 9000.0, 400, -50.0, 1)), "inputs.out_of_distribution"),
     ],
     ids=["random", "sweeps", "climbs", "jitter", "keys in order", "keys at random", "from elsewhere"],
 )  # fmt: skip
@@ -202,6 +202,7 @@ def test_a_sighting_says_by_what_and_is_said_once_for_each_look(baseline: Baseli
     assert (said.group, said.principal, said.resource) == ("gang", "", AT)
     assert said.evidence["signal"] == "combinations"
     assert said.evidence["queries"] == 500
+    assert (said.severity, found["inputs.out_of_distribution"].severity) == ("critical", "info")
     assert 0 < watch.exposure(AT, Caller("gang", is_group=True)) <= 1
     assert watch.sightings() == ()
 
@@ -232,3 +233,27 @@ def test_too_few_rows_are_refused_and_words_that_are_all_different_are_keys() ->
     assert points[0, 0] == pytest.approx(0.5, abs=0.01)
     assert 1.9 < points[1, 0] < 2.0
     assert points[2, 0] == -2.0
+
+
+def test_what_is_remembered_does_not_grow_with_columns_or_words() -> None:
+    choose = np.random.default_rng(4)
+    rows: list[Row] = [tuple(f"w{choose.integers(150)}" for _ in range(80)) for _ in range(400)]
+    wide = Baseline(tuple(f"c{at}" for at in range(80)), known=rows[:200], held=rows[200:])
+    assert len(wide.space) == 64
+    assert wide.marks <= 4096
+    seen = np.zeros(wide.marks, np.bool_)
+    wide.visit(seen, rows[:200])
+    assert seen.all()
+
+
+def test_bets_that_are_not_fair_are_found_out_by_the_test_of_false_alarms() -> None:
+    """The guard above means something: with the stake of a bound that is too low by a third, it fails."""
+    choose, false = np.random.default_rng(5), 0
+    for _ in range(100):
+        sums = fresh()
+        for _ in range(200):
+            z = float(choose.binomial(10, 0.3)) / 10
+            if step(sums, z, 0.2, bets(0.2), math.log(2000)) >= math.log(2000):
+                false += 1
+                break
+    assert false / 100 > 200 / 2000
