@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("predict")(predict)
     app.command("status")(status)
     app.command("top")(top)
+    app.command("quota")(quota)
     app.command("doctor")(doctor)
 
 
@@ -130,6 +131,16 @@ def status(context: typer.Context) -> None:
     from taut.entrypoints import views
 
     session(context).act("status.show", {}, views.status)
+
+
+def quota(context: typer.Context) -> None:
+    """Show what each gateway may let pass of every quota, and who asks for how much.
+
+    For example: taut quota
+    """
+    from taut.entrypoints import quota_view
+
+    session(context).act("status.quota", {}, quota_view.show)
 
 
 def doctor(context: typer.Context) -> None:

@@ -91,6 +91,16 @@ def _traffic(platform: Platform, _caller: Caller, _request: Nothing, _progress: 
     return {"gateways": to_json([sample_of(state, now_s=now_s) for state in states])}
 
 
+def _quota(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    from taut.entrypoints.quota_view import picture
+
+    publisher = platform.publisher
+    if publisher is None or publisher.lender is None:
+        raise Unavailable("no gateway runs here: start the platform with `taut up`")
+    limits = {} if publisher.snapshot is None else publisher.snapshot.limits
+    return picture(limits, publisher.lender.holders(), trouble=publisher.lender.trouble)
+
+
 def data_plane(home: Path) -> str | None:
     """Return where gateways of this home listen, as the supervisor wrote it; None where none is ready.
 
@@ -109,4 +119,5 @@ def data_plane(home: Path) -> str | None:
 OPERATIONS: Final = (
     Operation(name="status.show", action="status.read", request=Nothing, handle=_status, resource=lambda _request: "platform:all", reads=True, summary="Show everything at a glance"),
     Operation(name="status.traffic", action="status.read", request=Nothing, handle=_traffic, resource=lambda _request: "platform:all", reads=True, summary="Show what the gateways have counted"),
+    Operation(name="status.quota", action="status.read", request=Nothing, handle=_quota, resource=lambda _request: "platform:all", reads=True, summary="Show what is lent of quotas, and who asks for it"),
 )  # fmt: skip

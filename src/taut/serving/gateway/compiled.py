@@ -197,7 +197,7 @@ class Active:
         self.policy: Final = policy
         self.models: Final = models
         self.residents: Final = residents
-        self.limits: Final = {one.name: one.quota for one in snapshot.endpoints if one.quota is not None}
+        self.limits: Final = snapshot.limits
         self.restraints: Final = restraints or Restraints(())
         personal = policy.looks_at_callers("predict")
         self.endpoints: Final = {

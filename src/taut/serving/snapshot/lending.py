@@ -44,9 +44,8 @@ class Lender:
 
     def declare(self, snapshot: ServingSnapshot) -> None:
         """Lend what this snapshot limits, among as many as it says."""
-        limits = {one.name: one.quota for one in snapshot.endpoints if one.quota is not None}
         with self._lock:
-            self._leases.expect(snapshot.gateways, limits=digest_limits(limits))
+            self._leases.expect(snapshot.gateways, limits=digest_limits(snapshot.limits))
             self._declared = True
 
     def hear(self, gateway: str, pid: int, claim: msgspec.Raw, *, near: Iterable[str]) -> dict[str, bytes]:

@@ -192,6 +192,11 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     url: str = ""
     log_key: str = ""
 
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """Return the quotas by the name of their endpoint."""
+        return {one.name: one.quota for one in self.endpoints if one.quota is not None}
+
     def gateways_at(self, machine: str) -> int:
         """Return how many gateways a machine has, the first one where it has no name; all where it is not known yet."""
         joined = {one.name: one.gateways for one in self.machines}
