@@ -38,6 +38,7 @@ class Endpoint:
         spares: int = 0,
         keep_loaded: bool | None = None,
         quota_per_s: float | None = None,
+        model_time_per_s: float | None = None,
         round_scores: int | None = None,
         round_suspects: int | None = None,
         description: str = "",
@@ -55,8 +56,10 @@ class Endpoint:
         cheapest device that is fast enough for the SLO, by what was measured when it was loaded, `cpu`, or an accelerator such
         as `cuda:0`, with the CPU in its place while it fails. workers: how many such processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
-        quota_per_s: requests a second for a principal. round_scores: digits to which scores leave rounded; the log keeps them
-        whole. round_suspects: the same for those against whom abuse of this endpoint is held.
+        quota_per_s: requests a second for a principal. model_time_per_s: seconds that models may take a second for a principal,
+        who is refused while he has taken more, so that a few requests that cost much are bounded as many that cost little.
+        round_scores: digits to which scores leave rounded; the log keeps them whole. round_suspects: the same for those against
+        whom abuse of this endpoint is held.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
@@ -94,6 +97,9 @@ class Endpoint:
             keep_loaded=words.optional_flag(keep_loaded, f"{what}: keep_loaded"),
             audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
             quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),
+            model_time_per_s=words.optional_number(
+                model_time_per_s, f"{what}: model_time_per_s", low=0.000_001, high=1e6
+            ),
             round_scores=_digits(round_scores, f"{what}: round_scores"),
             round_suspects=_digits(round_suspects, f"{what}: round_suspects"),
             description=description,

@@ -228,6 +228,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     spares: int = 0  # more of them, loaded, that wait for one to end
     keep_loaded: bool | None = None  # None loads it ahead, and evicts it where others need the memory more
     quota_per_s: float | None = None  # requests a second for each principal
+    model_time_per_s: float | None = None  # seconds of models' time a second for each principal
     round_scores: int | None = None  # digits to which scores leave rounded
     round_suspects: int | None = None  # the same for those against whom abuse of the endpoint is held
     description: str = ""

@@ -130,6 +130,7 @@ def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str,
         keep_loaded=spec.keep_loaded,
         latency_ms=LATENCY_MS if spec.slo is None else spec.slo.latency_p95_ms or LATENCY_MS,
         quota=_quota(spec),
+        model_time=_model_time(spec),
         round_scores=spec.round_scores,
         round_suspects=spec.round_suspects,
         suspects=() if spec.round_suspects is None else _suspects(rooms, route.endpoint),
@@ -144,6 +145,13 @@ def _quota(spec: EndpointSpec) -> Limit:
     if spec.quota_per_s is None:
         return DEFAULT_QUOTA
     return Limit(rate_per_s=spec.quota_per_s, burst=max(1.0, spec.quota_per_s * BURST_SECONDS))
+
+
+def _model_time(spec: EndpointSpec) -> Limit | None:
+    if spec.model_time_per_s is None:
+        return None
+    rate_per_s = spec.model_time_per_s * 1e3
+    return Limit(rate_per_s=rate_per_s, burst=rate_per_s * BURST_SECONDS, of="ms of model time")
 
 
 def _cache(spec: CacheSpec | None) -> CacheConfig | None:

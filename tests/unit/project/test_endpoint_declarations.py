@@ -106,6 +106,13 @@ def test_what_is_declared_is_in_the_manifest(tmp_path: Path) -> None:
     assert found.fallback[3].probabilities == ((True, 0.1), (False, 0.9))
 
 
+def test_what_a_caller_may_ask_and_cost_is_declared_by_the_second(tmp_path: Path) -> None:
+    found = declared(tmp_path, "quota_per_s=100, model_time_per_s=0.25")
+    assert (found.quota_per_s, found.model_time_per_s) == (100, 0.25)
+    with pytest.raises(InvalidInput, match="model_time_per_s"):
+        declared(tmp_path, "model_time_per_s=-1")
+
+
 def test_one_stand_in_needs_no_list_and_none_is_the_default(tmp_path: Path) -> None:
     assert [one.kind for one in declared(tmp_path, "fallback=taut.previous_version()").fallback] == [
         "previous_version"

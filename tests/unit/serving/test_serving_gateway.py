@@ -350,6 +350,24 @@ def test_a_quota_is_for_each_principal_and_says_when_to_come_back(gateway: Gatew
     assert other == 200
 
 
+def test_who_took_more_of_the_models_time_than_he_may_is_refused_until_time_has_paid(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    nothing = Limit(rate_per_s=1e-6, burst=1e-9, of="ms of model time")
+    install(gateway, plane, plane.endpoint(model_time=nothing))
+
+    mine = [ask(gateway, "/v1/predict/delay", {"instances": [INSTANCE]}, plane.token()) for _ in range(2)]
+    wrong, _, _ = ask(gateway, "/v1/predict/delay", {"instances": [{}]}, plane.token("ben", jti="t2"))
+    other, _, _ = ask(gateway, "/v1/predict/delay", {"instances": [INSTANCE]}, plane.token("ben", jti="t2"))
+
+    assert [status for status, _, _ in mine] == [200, 429]
+    assert (
+        "the quota of 1e-06 ms of model time a second on 'delay' is used up" in mine[1][2]["error"]["message"]
+    )
+    assert int(mine[1][1]["retry-after"]) >= 1
+    assert (wrong, other) == (422, 200)  # what reached no model cost none of its time
+
+
 def test_a_new_epoch_with_the_same_quota_does_not_refill_it(gateway: Gateway, plane: DataPlane) -> None:
     endpoint = plane.endpoint(quota=Limit(rate_per_s=0.01, burst=1))
     install(gateway, plane, endpoint)

@@ -98,7 +98,8 @@ class Endpoint:
         self.settle()
         self.label_type: Final = label_datatype(signature)
         self.raw_heads: Final[dict[tuple[str, int, tuple[str, ...]], bytes]] = {}
-        self.limited: Final = config.quota is not None
+        self.limited: Final = config.quota is not None or config.model_time is not None
+        self.time_name: Final = "" if config.model_time is None else f"{config.name}:time"
         self.rounding: Final = rounding_of(config)
         ages = [age for age in (snapshot.max_age_s, config.max_age_s) if age is not None]
         self.stale_us: Final = snapshot.issued_at_us + int(min(ages) * 1e6)

@@ -187,7 +187,7 @@ class Gateway:
             if self._tracer is not None:
                 ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
             if endpoint.limited:
-                self.quota.take(grant.key, 1.0, self.monotonic_s())
+                self._spend(endpoint, grant.key)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
         ticket.guard_ns = guarded_ns - ticket.begun_ns
@@ -236,11 +236,18 @@ class Gateway:
         caller = ticket.caller = guard.read_headers(headers)
         key = guard.authorise(session, endpoint, ticket.now_us)
         if endpoint.limited:
-            self.quota.take(key, 1.0, self.monotonic_s())
+            self._spend(endpoint, key)
         check_fresh(endpoint, ticket.now_us)
         body = inflated(headers, body, active.settings.max_body_bytes)
         ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
         return caller, body
+
+    def _spend(self, endpoint: Endpoint, key: tuple[str, str]) -> None:
+        """Count a request against its caller's quotas. Raises Exhausted."""
+        now_s = self.monotonic_s()
+        self.quota.take(key, 1.0, now_s)
+        if endpoint.time_name:
+            self.quota.require((endpoint.time_name, key[1]), now_s)
 
     def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Batch:
         if ticket.route.kind == "v1":

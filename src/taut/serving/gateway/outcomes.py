@@ -51,6 +51,8 @@ class Outcomes:
 
     def counted(self, ticket: Ticket, reply: Reply) -> Reply:
         """Count an answer, trace it where it is traced, and return it."""
+        if ticket.route.endpoint.time_name:
+            self._charge(ticket, ticket.model_ns)
         total_ns = self._counter_ns() - ticket.started_ns
         ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, total_ns)
         if ticket.trace is not None:
@@ -119,7 +121,15 @@ class Outcomes:
             )
         )  # fmt: skip
 
+    def _charge(self, ticket: Ticket, model_ns: int) -> None:
+        """Charge a caller with the time that models took for him; of a batch that he shared with others, all of it."""
+        if ticket.session is not None and model_ns > 0:
+            key = (ticket.route.endpoint.time_name, ticket.session.principal.id)
+            self._quota.charge(key, model_ns / 1e6, self._monotonic_s())
+
     def _count_refusal(self, ticket: Ticket, status: int, code: str) -> None:
+        if ticket.route.endpoint.time_name and ticket.scored_ns:  # a model began, whatever became of it
+            self._charge(ticket, self._counter_ns() - ticket.scored_ns)
         ticket.route.endpoint.meter.refusals.add(status, code)
         if ticket.trace is not None:
             self._trace(ticket, ticket.trace, status, code)

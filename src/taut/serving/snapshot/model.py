@@ -103,8 +103,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     take, by which batches and the line before the workers are sized; profile: how boldly. placement: on which devices workers may run it: `auto`, `cpu`, or an accelerator such as
     `cuda:0`. keep_loaded: True keeps the live version in memory,
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
-    quota: for each principal; None does not limit. max_age_s: a tighter bound than the snapshot's on how long this
-    endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
+    quota: for each principal; None does not limit. model_time: of each principal, in milliseconds that models take for him.
+    max_age_s: a tighter bound than the snapshot's on how long this endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
     them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now.
     """
 
@@ -124,6 +124,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     placement: str = "auto"
     keep_loaded: bool | None = None
     quota: Limit | None = None
+    model_time: Limit | None = None
     max_age_s: float | None = None
     round_scores: int | None = None
     round_suspects: int | None = None
@@ -194,8 +195,10 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     @property
     def limits(self) -> dict[str, Limit]:
-        """Return the quotas by the name of their endpoint."""
-        return {one.name: one.quota for one in self.endpoints if one.quota is not None}
+        """Return the quotas by the name of their endpoint; those of its models' time by that with `:time`."""
+        requests = {one.name: one.quota for one in self.endpoints if one.quota is not None}
+        times = {f"{one.name}:time": one.model_time for one in self.endpoints if one.model_time is not None}
+        return {**requests, **times}
 
     def gateways_at(self, machine: str) -> int:
         """Return how many gateways a machine has, the first one where it has no name; all where it is not known yet."""

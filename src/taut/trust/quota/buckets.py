@@ -116,6 +116,24 @@ class Quota:
         bucket.tokens = tokens
         raise self._refusal(key, n, bucket)
 
+    def require(self, key: Key, now_s: float) -> None:
+        """Raise as `take` does where a key has nothing left; for what is charged only when it is known what it cost."""
+        if now_s >= self._until_s:
+            self._lapse()
+        bucket = self._settled(key, self._buckets.get(key), now_s)
+        if bucket is not None:
+            bucket.fill(now_s)
+            if bucket.tokens <= 0:
+                raise self._refusal(key, min(1.0, self._limits[key[0]].burst), bucket)
+
+    def charge(self, key: Key, n: float, now_s: float) -> None:
+        """Spend what something cost, also beyond what is left: the key then has a debt, which time pays at its rate."""
+        bucket = self._settled(key, self._buckets.get(key), now_s)
+        if bucket is not None:
+            bucket.fill(now_s)
+            bucket.tokens -= n
+            bucket.asked += n
+
     def declare(self, limits: Mapping[str, Limit], *, parts: int, now_s: float) -> None:
         """Take other limits, at once and without a refill. parts: how many share them where no lease says it."""
         if parts < 1:
@@ -259,7 +277,8 @@ class Quota:
                 "this gateway holds no lease on quotas, and lets nothing pass before it does: try again shortly"
             )
         return Exhausted(
-            f"the quota of {limit.rate_per_s:g} a second on {key[0]!r} is used up: slow down or ask for more",
+            f"the quota of {limit.rate_per_s:g} {limit.of and limit.of + ' '}a second on {key[0].partition(':')[0]!r} is used up: "
+            "slow down or ask for more",
             retry_after_s=(n - bucket.tokens) / bucket.rate,
         )
 

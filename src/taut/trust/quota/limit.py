@@ -18,10 +18,11 @@ SAFE_PART: Final = 10
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """A rate and the burst that it allows; a new key starts with the whole burst."""
+    """A rate and the burst that it allows; a new key starts with the whole burst. of: the unit, in words; empty for requests."""
 
     rate_per_s: float
     burst: float
+    of: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("rate_per_s", self.rate_per_s), ("burst", self.burst)):
@@ -33,7 +34,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
         if parts < 1:
             raise InvalidInput(f"a limit cannot be shared by {parts}: give at least 1")
         rate_per_s, burst = self.part(WHOLE // parts)
-        return Limit(rate_per_s=rate_per_s, burst=burst)
+        return Limit(rate_per_s=rate_per_s, burst=burst, of=self.of)
 
     def part(self, share: int) -> tuple[float, float]:
         """Return the rate and the burst of a share, so that together shares of `WHOLE` stay within the limit.

@@ -34,6 +34,18 @@ def test_who_is_refused_is_told_when_to_come_back_and_then_passes() -> None:
     quota.take(KEY, 5, 0.1 + caught.value.retry_after_s + 1e-9)
 
 
+def test_what_is_charged_afterwards_may_leave_a_debt_that_time_pays() -> None:
+    quota = Quota({"delay": TEN})
+    quota.require(KEY, 0.0)
+    quota.charge(KEY, 50, 0.0)
+    with pytest.raises(Exhausted) as caught:
+        quota.require(KEY, 1.0)
+    assert caught.value.retry_after_s == pytest.approx(2.1)
+    quota.require(KEY, 1.0 + caught.value.retry_after_s)
+    quota.require(("free", "alice"), 0.0)
+    quota.charge(("free", "alice"), 1e9, 0.0)
+
+
 def test_callers_and_limits_do_not_share_a_bucket() -> None:
     quota = Quota({"delay": TEN, "price": TEN})
     quota.take(KEY, 20, 0.0)
