@@ -56,19 +56,12 @@ class Endpoint:
         cheapest device that is fast enough for the SLO, by what was measured when it was loaded, `cpu`, or an accelerator such
         as `cuda:0`, with the CPU in its place while it fails. workers: how many such processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
-        quota_per_s: requests a second for a principal. model_time_per_s: seconds that models may take a second for a principal,
-        who is refused while he has taken more, so that a few requests that cost much are bounded as many that cost little.
-        round_scores: digits to which scores leave rounded; the log keeps them whole. round_suspects: the same for those against
-        whom abuse of this endpoint is held.
+        quota_per_s, model_time_per_s: requests, and seconds that models take, a second for a principal. round_scores: digits to which
+        scores leave rounded; the log keeps them whole. round_suspects: the same where abuse of this endpoint is held against him.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
-        found = model if isinstance(model, Graph) else declaration_of(model)
-        if not isinstance(found, Model | Graph):
-            shown = getattr(model, "__name__", repr(model))
-            raise InvalidInput(
-                f"{what}: model is {shown}: name the function that @taut.model decorates, or a taut.Graph, as an object"
-            )
+        found = _answering(model, what)
         for value, kind, word in (
             (release, StrategySpec, "release"),
             (slo, SLOSpec, "slo"),
@@ -98,7 +91,7 @@ class Endpoint:
             audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
             quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),
             model_time_per_s=words.optional_number(
-                model_time_per_s, f"{what}: model_time_per_s", low=0.000_001, high=1e6
+                model_time_per_s, f"{what}: model_time_per_s", low=1e-6, high=1e6
             ),
             round_scores=_digits(round_scores, f"{what}: round_scores"),
             round_suspects=_digits(round_suspects, f"{what}: round_suspects"),
@@ -112,6 +105,16 @@ class Endpoint:
 
 def _digits(value: int | None, what: str) -> int | None:
     return None if value is None else words.whole(value, what, low=0, high=9)
+
+
+def _answering(model: Any, what: str) -> Model | Graph:
+    found = model if isinstance(model, Graph) else declaration_of(model)
+    if not isinstance(found, Model | Graph):
+        shown = getattr(model, "__name__", repr(model))
+        raise InvalidInput(
+            f"{what}: model is {shown}: name the function that @taut.model decorates, or a taut.Graph, as an object"
+        )
+    return found
 
 
 def _placement(value: str, what: str) -> str:
