@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from benchmarks import procs
-from benchmarks.planes import INFER, WIDTH, bodies, endpoint, open_plane, request
+from benchmarks.planes import INFER, WIDTH, bodies, endpoint, log_key, open_plane, request
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
@@ -54,7 +54,9 @@ def run(report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="taut-bench-") as folder:
         work, model = Path(folder), slow_model(WIDTH, layers=layers)
         body, plane = bodies(work)["v2-1"].read_bytes(), open_plane(work / "home")
-        plane.issue(endpoint(plane, "m", model), endpoint(plane, "safe", model, audit="power-safe"))
+        plane.issue(
+            endpoint(plane, "m", model), endpoint(plane, "safe", model, audit="power-safe"), log_key=log_key()
+        )
         token = plane.token(ttl_s=7200)
         with (
             _gateway(plane.home) as (pid, on_port, off_port),
