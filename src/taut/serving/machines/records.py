@@ -33,7 +33,7 @@ def hand_over(folder: Path, send: Send) -> int:
         if segment.state != "closed":
             continue
         try:
-            if not reader.bodies(segment):
+            if not reader.ids_of(segment):
                 segment.path.unlink(missing_ok=True)
                 continue
             _hand_over(segment.path, send)

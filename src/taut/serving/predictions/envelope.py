@@ -2,9 +2,7 @@
 
 A gateway holds no key of the installation and must not be able to read what others wrote, or what it wrote before. So each
 segment has a key of its own, agreed between a pair made for it and the installation's public key, which the signed
-snapshot carries; the pair's public half lies in the segment's head, its private half is forgotten at once. A record is
-sealed by AES-256-GCM as it is appended, for what is appended must survive the process. Its request id stays in the clear,
-authenticated, so that one record is found without opening all. The nonce is the frame's place in the file.
+snapshot carries; the pair's public half lies in the segment's head, its private half is forgotten at once.
 Source: ECIES as in RFC 9180 (DHKEM with X25519 and HKDF-SHA256), without its framing.
 """
 
@@ -12,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from struct import Struct
 from typing import Final, NamedTuple
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,15 +19,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from taut.core.errors import Corrupt, Denied
 from taut.ports.world import Random
-from taut.serving.predictions.record import ID_BYTES, ID_OFFSET
 
 LOCK_BYTES: Final = 40
-CLEAR_BYTES: Final = ID_OFFSET + ID_BYTES
 _KEY_BYTES: Final = 32
 _KEY_ID_BYTES: Final = LOCK_BYTES - _KEY_BYTES
-_TAG_BYTES: Final = 16
-nonce_at: Final = Struct("<4xQ").pack
-"""The nonce of the record whose frame begins at an offset, which no other record of the segment has."""
 
 
 class SegmentLock(NamedTuple):
@@ -97,22 +88,6 @@ def _without() -> Sequence[bytes]:
 
 NO_KEYS: Final = SegmentKeys(_without)
 """Of whoever may only write, and read what lies open."""
-
-
-def open_record(cipher: AESGCM, offset: int, body: memoryview) -> bytes | None:
-    """Return the record of the frame at `offset` as `SegmentWriter` sealed it; None when it was torn, changed or moved."""
-    if len(body) < CLEAR_BYTES + _TAG_BYTES:
-        return None
-    clear = bytes(body[:CLEAR_BYTES])
-    try:
-        return clear + cipher.decrypt(nonce_at(offset), body[CLEAR_BYTES:], clear)
-    except InvalidTag:
-        return None
-
-
-def sealed_size(payload_bytes: int) -> int:
-    """Return how many bytes a record takes in a sealed segment, its frame not counted."""
-    return payload_bytes + _TAG_BYTES
 
 
 def _cipher(shared: bytes, ours: bytes, public: bytes) -> AESGCM:

@@ -13,10 +13,10 @@ from typing import Final
 
 from taut.core.errors import TautError, Unavailable
 from taut.ports.world import Random
-from taut.serving.predictions.envelope import SegmentLock, lock_segment, sealed_size
-from taut.serving.predictions.segment import HEADER, UNADMITTED, Mark, SegmentWriter
+from taut.serving.predictions.envelope import SegmentLock, lock_segment
+from taut.serving.predictions.segment import UNADMITTED, Mark, SegmentWriter
 
-_FRAME_ROOM: Final = 16
+_SEGMENT_ROOM: Final = 512  # headers, and the stage of a sealed segment, which is a quarter of it at most
 _RETRY_S: Final = 0.2
 OPEN: Final = ".open"
 CLOSED: Final = ".closed"
@@ -120,8 +120,13 @@ class PredictionLog:
             raise Unavailable(self._failed)
 
     def turn(self, *, older_than_s: float) -> None:
-        """Go on to the next segment when this one has records and is older, so that quiet gateways are sealed too."""
+        """Go on to the next segment when this one has records and is older, so that quiet gateways are sealed too.
+
+        What waits on the stage is sealed each time.
+        """
         current = self._current
+        if current is not None:
+            current.seal()
         if current is not None and current.records and self._monotonic_s() - self._began_s > older_than_s:
             with contextlib.suppress(Unavailable):  # `check` and the next `append` say so
                 self._roll(0)
@@ -153,6 +158,8 @@ class PredictionLog:
         loop = asyncio.get_running_loop()
         group, self._waiting = self._waiting, []
         self._syncing = True
+        if self._current is not None:
+            self._current.seal()  # else its stage would go to the disk in the clear
         # one thread runs these in order: a segment that was rolled over is finished, and thereby synchronised, first
         done = loop.run_in_executor(self._pool, self._sync, self._current)
         done.add_done_callback(lambda future: self._end_sync(future, group))
@@ -179,7 +186,7 @@ class PredictionLog:
         if old is not None:
             self._pool.submit(self._finish, old)
         try:
-            fresh = self._next(sealed_size(record_bytes) + HEADER.size + _FRAME_ROOM)
+            fresh = self._next(2 * record_bytes + _SEGMENT_ROOM)
             started_us = self._now_us()
             fresh.begin(
                 self._folder / f"{started_us:016d}-{self._writer}-{self._random.bytes(4).hex()}{OPEN}",

@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from taut.core.errors import InvalidInput, NotFound
-from taut.serving.predictions.envelope import NO_KEYS, SegmentKeys, open_record
+from taut.serving.predictions.envelope import NO_KEYS, SegmentKeys
 from taut.serving.predictions.log import CLOSED, OPEN
 from taut.serving.predictions.record import ID_BYTES, ID_OFFSET, PredictionRecord, decode_record
-from taut.serving.predictions.segment import (
-    FRAME,
-    HEADER,
-    Mark,
-    begins_frame,
-    frame_at,
-    frames,
-    lock_of,
-    mark_of,
-)
+from taut.serving.predictions.segment import Mark, frames, mark_of, sealed_part
 
 SEALED: Final = ".seg"
 _SUFFIXES: Final = (OPEN, CLOSED, SEALED)
@@ -80,15 +70,17 @@ class PredictionReader:
                 yield segment, mark_of(data), list(whole_records(data, self.keys))
 
     def ids(self) -> Iterator[str]:
-        """Yield the request id of each record, segment by segment; they lie in the clear. A torn one may be among them."""
+        """Yield the request id of each record, segment by segment: they lie in the clear, so that it takes no key."""
         for segment in self.segments():
-            for body in self.bodies(segment):
-                yield body[ID_OFFSET : ID_OFFSET + ID_BYTES].decode("ascii", "replace")
+            yield from self.ids_of(segment)
 
-    def bodies(self, segment: Segment) -> list[bytes]:
-        """Return the records of one segment as they lie, sealed or not, in order."""
-        data = _read(segment.path)
-        return [] if data is None else [bytes(body) for _, body in frames(data)]
+    def ids_of(self, segment: Segment) -> list[str]:
+        """Return the request ids of one segment, in order."""
+        data = _read(segment.path) or b""
+        found = sealed_part(data)
+        if found is not None:
+            return found[1].ids()
+        return [str(one[ID_OFFSET : ID_OFFSET + ID_BYTES], "ascii") for _, one in frames(data)]
 
     def find(self, request_id: str) -> PredictionRecord:
         """Return the record of a request.
@@ -108,42 +100,27 @@ class PredictionReader:
         )
 
 
-def whole_records(data: bytes, keys: SegmentKeys) -> Iterator[bytes]:
+def whole_records(data: bytes, keys: SegmentKeys, wanted: bytes = b"") -> Iterator[bytes]:
     """Yield the records of a segment's bytes, up to the first that is torn.
 
+    wanted: a request id; of a sealed segment only batches that name it are opened.
     Raises Corrupt for what is no segment, Denied for a sealed one that `keys` do not open.
     """
-    cipher = _cipher(data, keys)
-    for offset, body in frames(data):
-        payload = bytes(body) if cipher is None else open_record(cipher, offset, body)
-        if payload is None:
-            return
-        yield payload
-
-
-def _cipher(data: bytes, keys: SegmentKeys) -> AESGCM | None:
-    head = lock_of(data)
-    return None if head is None else keys.cipher(head)
+    found = sealed_part(data)
+    if found is None:
+        yield from (bytes(payload) for _, payload in frames(data))
+    else:
+        yield from found[1].records(keys.cipher(found[0]), wanted)
 
 
 def _find(path: Path, key: bytes, keys: SegmentKeys) -> PredictionRecord | None:
-    """Search by the id's bytes, which lie at a fixed place of a frame.
-
-    A hit is believed only where a frame of the segment begins and its checksum or tag fits.
-    """
+    """Search by the id's bytes, which lie at a fixed place of a record; most segments do not have them at all."""
     data = _read(path)
-    if data is None:
+    if data is None or key not in data:
         return None
-    back = FRAME.size + ID_OFFSET
-    at = data.find(key, HEADER.size)
-    while at >= 0:
-        with memoryview(data) as view:
-            body = frame_at(view, at - back) if begins_frame(view, at - back) else None
-            cipher = None if body is None else _cipher(data, keys)
-            found = body if body is None or cipher is None else open_record(cipher, at - back, body)
-            if found is not None:
-                return decode_record(found)
-        at = data.find(key, at + 1)
+    for payload in whole_records(data, keys, key):
+        if payload[ID_OFFSET : ID_OFFSET + ID_BYTES] == key:
+            return decode_record(payload)
     return None
 
 

@@ -13,6 +13,7 @@ from taut.serving.predictions.envelope import NO_KEYS, SegmentKeys
 from taut.serving.predictions.log import close_orphans
 from taut.serving.predictions.reader import SEALED, PredictionReader, Segment
 from taut.serving.predictions.record import decode_record
+from taut.serving.predictions.segment import seal_left
 
 
 class SegmentSeal(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,7 @@ class Sealer:
             try:
                 payloads = self._reader.payloads(segment)
                 seal = _seal(segment, payloads) if payloads else None
+                seal_left(segment.path, segment.path.read_bytes(), self._reader.keys)
             except (Corrupt, Denied) as error:
                 damaged.append(f"{segment.path.name}: {error.message}")
                 continue

@@ -1,9 +1,9 @@
 """One segment: a preallocated file, mapped shared, filled with framed records by one process.
 
 Layout: a header of 64 bytes (magic with version, start in microseconds, in a sealed segment what its key is found by, which
-incarnation of its gateway wrote it, and whether by grace alone), then frames of `length u32, crc32 u32, payload`, little-endian; in a sealed one the tag of the record is the checksum, and
-the word for it is zero. A length of zero ends the segment; so does a frame whose checksum or tag does not fit, which is
-the tail of a process or machine that died while it wrote. A frame is in the page cache, and so survives any process, as soon as
+incarnation of its gateway wrote it, and whether by grace alone), then frames of `length u32, crc32 u32, payload`,
+little-endian; what lies in a sealed one instead, `batches` says. A length of zero ends the segment; so does a frame whose
+checksum does not fit, which is the tail of a process or machine that died while it wrote. A frame is in the page cache, and so survives any process, as soon as
 `append` has returned.
 """
 
@@ -14,20 +14,31 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
 from taut.core.errors import Corrupt, Unavailable
-from taut.serving.predictions.envelope import CLEAR_BYTES, LOCK_BYTES, SegmentLock, nonce_at
+from taut.serving.predictions.batches import (
+    BATCH_BYTES,
+    FRAME,
+    FRAME_BYTES,
+    STAGE,
+    STAGE_BYTES,
+    Batches,
+    clear_stage,
+    plain_frames,
+    write_batch,
+)
+from taut.serving.predictions.envelope import LOCK_BYTES, SegmentKeys, SegmentLock
+from taut.serving.predictions.record import ID_BYTES
 
 MAGIC: Final = b"TAUTSEG1"
 SEALED_MAGIC: Final = b"TAUTSEG2"
 HEADER: Final = struct.Struct(f"<8sQ{LOCK_BYTES}sIB3x")
-FRAME: Final = struct.Struct("<II")
 _PACK: Final = FRAME.pack
-_FRAME_BYTES: Final = FRAME.size
+_STAGE_AT: Final = HEADER.size + STAGE.size
 _CHUNK: Final = bytes(2**20)
 _FULLFSYNC: Final = 51  # F_FULLFSYNC, which the fcntl module has on macOS only
 
@@ -55,7 +66,11 @@ class SegmentWriter:
         self.size_bytes: Final = size_bytes
         self.end = HEADER.size
         self.records = 0
-        self._encrypt: Callable[[bytes, bytes, bytes], bytes] | None = None
+        self._limit = size_bytes
+        self._lock: SegmentLock | None = None
+        self._stage_bytes = min(STAGE_BYTES, size_bytes // 4)
+        self._tail = 0
+        self._batches = 0
         self._name_is_durable = False
         self._descriptor = -1
         try:
@@ -78,10 +93,18 @@ class SegmentWriter:
 
         lock: what seals its records; None leaves them open. mark: by what leave they are written.
         """
+        if lock is not None:
+            self._map[HEADER.size : _STAGE_AT] = STAGE.pack(self._stage_bytes, 1)
+            self.end, self._tail = _STAGE_AT, _STAGE_AT + self._stage_bytes
+        elif self._lock is not None:
+            self._map[HEADER.size : _STAGE_AT] = bytes(STAGE.size)
+            self.end, self._limit = HEADER.size, self.size_bytes
+        self._lock = lock
         if lock is None:
-            self._encrypt, head = None, HEADER.pack(MAGIC, started_us, b"", *mark)
+            head = HEADER.pack(MAGIC, started_us, b"", *mark)
         else:
-            self._encrypt, head = lock.cipher.encrypt, HEADER.pack(SEALED_MAGIC, started_us, lock.head, *mark)
+            self._bound()
+            head = HEADER.pack(SEALED_MAGIC, started_us, lock.head, *mark)
         self._map[: HEADER.size] = head
         try:
             self.path.rename(path)
@@ -93,20 +116,48 @@ class SegmentWriter:
 
     def append(self, payload: bytes) -> bool:
         """Write one record; False when it does not fit any more, and then nothing was written."""
-        start, encrypt = self.end, self._encrypt
-        if encrypt is None:
-            frame = _PACK(len(payload), crc32(payload)) + payload
-        else:  # here and not by a call: it runs on every request
-            clear = payload[:CLEAR_BYTES]
-            body = clear + encrypt(nonce_at(start), payload[CLEAR_BYTES:], clear)
-            frame = _PACK(len(body), 0) + body
-        end = start + len(frame)
-        if end > self.size_bytes:
-            return False
-        self._map[start:end] = frame
+        start = self.end
+        end = start + FRAME_BYTES + len(payload)
+        if end > self._limit:
+            return self._append_elsewhere(payload)
+        self._map[start:end] = _PACK(len(payload), crc32(payload)) + payload
         self.end = end
         self.records += 1
         return True
+
+    def _append_elsewhere(self, payload: bytes) -> bool:
+        """Make room on the stage by sealing what is there; past it, where the record is larger than it."""
+        if self._lock is None:
+            return False
+        self.seal()
+        size = FRAME_BYTES + len(payload)
+        if _STAGE_AT + size <= self._limit:
+            return self.append(payload)
+        if BATCH_BYTES + ID_BYTES + size > self.size_bytes - self._tail:
+            return False
+        self._seal(_PACK(len(payload), crc32(payload)) + payload)
+        self.records += 1
+        return True
+
+    def seal(self) -> None:
+        """Seal what is on the stage; nothing where that is empty, or the segment lies open."""
+        if self._lock is not None and self.end > _STAGE_AT:
+            self._seal(self._map[_STAGE_AT : self.end])
+
+    def _seal(self, frames_: bytes) -> None:
+        assert self._lock is not None
+        self._batches += 1
+        self._tail = write_batch(
+            self._map, self._lock.cipher, offset=self._tail, number=self._batches, head=HEADER.size,
+            frames=frames_,
+        )  # fmt: skip
+        self.end = _STAGE_AT
+        self._bound()
+
+    def _bound(self) -> None:
+        """Take onto the stage only what surely fits into a batch; a frame has more than 40 bytes, and an id takes 30."""
+        room = max(0, self.size_bytes - self._tail - BATCH_BYTES) * 4 // 7
+        self._limit = _STAGE_AT + min(self._stage_bytes, room)
 
     def sync(self) -> None:
         """Wait until all that was appended is on the disk itself. May be called from another thread."""
@@ -122,9 +173,10 @@ class SegmentWriter:
 
     def finish(self, path: Path) -> None:
         """Cut the file to what was written, make it durable and give it its closed name."""
+        self.seal()
         self._map.close()
         with contextlib.suppress(OSError):  # a failing cut leaves zeros, which readers take as the end
-            os.ftruncate(self._descriptor, self.end)
+            os.ftruncate(self._descriptor, self.end if self._lock is None else self._tail)
         self.sync()
         self.path.rename(path)
         self.path = path
@@ -145,11 +197,8 @@ def mark_of(data: bytes) -> Mark:
     return Mark(incarnation, bool(degraded))
 
 
-def frames(data: bytes | mmap.mmap | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield (offset, payload) of each whole frame, in order, up to the end or the first that is torn.
-
-    Of a sealed segment the payloads are as they lie, and only their lengths are looked at: whether one is whole, its
-    key tells.
+def frames(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield (offset, payload) of each whole frame of an open segment, in order, up to the end or the first that is torn.
 
     Nothing, or a header of zeros, is what a power failure leaves of a segment of which only the name was durable: it
     holds no record. Raises Corrupt when the data begins otherwise than a segment does.
@@ -157,50 +206,38 @@ def frames(data: bytes | mmap.mmap | memoryview) -> Iterator[tuple[int, memoryvi
     view = memoryview(data)
     if not any(view[: HEADER.size]):
         return
-    if len(view) < HEADER.size or bytes(view[: len(MAGIC)]) not in (MAGIC, SEALED_MAGIC):
+    if len(view) < HEADER.size or bytes(view[: len(MAGIC)]) != MAGIC:
         raise Corrupt("the file is no segment of the prediction log: restore it from a backup")
-    offset = HEADER.size
-    while (found := frame_at(view, offset)) is not None:
-        yield offset, found
-        offset += _FRAME_BYTES + len(found)
+    yield from plain_frames(view, HEADER.size)
 
 
-def lock_of(data: bytes | mmap.mmap | memoryview) -> bytes | None:
-    """Return what the key of a sealed segment is found by; None for one that lies open, or has no header yet."""
+def sealed_part(data: bytes) -> tuple[bytes, Batches] | None:
+    """Return what the key of a sealed segment is found by, and what is under it; None for one that lies open."""
     if data[: len(SEALED_MAGIC)] != SEALED_MAGIC or len(data) < HEADER.size:
         return None
-    head: bytes = HEADER.unpack_from(data)[2]
-    return head
+    return HEADER.unpack_from(data)[2], Batches(data, HEADER.size)
 
 
-def frame_at(view: memoryview, offset: int) -> memoryview | None:
-    """Return the payload of the frame at `offset`, or None when there is no whole one."""
-    size = len(view)
-    if offset + _FRAME_BYTES > size:
-        return None
-    length, checksum = FRAME.unpack_from(view, offset)
-    begin = offset + _FRAME_BYTES
-    if length == 0 or begin + length > size:
-        return None
-    payload = view[begin : begin + length]
-    sealed = bytes(view[: len(SEALED_MAGIC)]) == SEALED_MAGIC
-    return payload if sealed or crc32(payload) == checksum else None
+def seal_left(path: Path, data: bytes, keys: SegmentKeys) -> None:
+    """Seal the stage of a segment whose writer was killed; nothing where it is empty.
 
-
-def begins_frame(view: memoryview, offset: int) -> bool:
-    """Whether a frame of the segment begins at `offset`, found by the lengths of those before it.
-
-    What lies inside a frame may be a caller's own bytes, also such as look like a frame.
+    data: its bytes. Only one process may do so, and only once nobody writes there.
     """
-    at = HEADER.size
-    while at < offset:
-        if at + _FRAME_BYTES > len(view):
-            return False
-        length = FRAME.unpack_from(view, at)[0]
-        if length == 0:
-            return False
-        at += _FRAME_BYTES + length
-    return at == offset
+    found = sealed_part(data)
+    if found is None:
+        return
+    number, offset, staged = found[1].left()
+    if not staged and not any(data[_STAGE_AT : found[1].first]):
+        return
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as held:
+        if staged:
+            if offset + BATCH_BYTES + 2 * len(staged) > len(data):
+                return
+            cipher = keys.cipher(found[0])
+            write_batch(held, cipher, offset=offset, number=number, head=HEADER.size, frames=staged)
+        # what it tore, and what it had sealed and not yet cleared
+        clear_stage(held, head=HEADER.size, batches=number if staged else number - 1, used=STAGE_BYTES)
+        held.flush()
 
 
 def _create_locked(path: Path) -> int:
