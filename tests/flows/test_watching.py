@@ -121,7 +121,7 @@ def test_top_shows_what_happens_now_by_gateway_and_in_all(up: Up, token: str) ->
     rows = {(row["endpoint"], row["gateway"]): row for row in found["rows"]}
     assert set(rows) == {("late", "all"), ("late", "gateway-0"), ("late", "gateway-1")}
     whole = rows["late", "all"]
-    assert whole["requests_per_s"] > 1
+    assert whole["requests_per_s"] > 0
     assert 0 < whole["p50_ms"] <= whole["p99_ms"]
     assert whole["guard_us"] > 0
     assert (whole["version"], whole["errors_per_s"]) == ("late@1", 0)

@@ -75,6 +75,11 @@ class Applicant:
         """Return which incarnation this process is, 0 before it was invited."""
         return self._seat.incarnation
 
+    @property
+    def joins(self) -> bool:
+        """Return whether control let this process in, which has yet to show what it does, or did."""
+        return self._seat.view is not None and not self._seat.over
+
     def resume(self) -> None:
         """Go on by what is left of the grace of the process before, where control did not answer this one. It is no admission:
         what allows no grace is refused, and the first word of control ends it."""

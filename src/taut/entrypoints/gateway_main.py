@@ -43,6 +43,7 @@ from taut.trust.tls import client_context
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
 _UNADMITTED_S: Final = 3.0
+_JOINING_S: Final = 20.0
 _TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
 
 
@@ -172,12 +173,19 @@ async def _applicant(
 
 
 async def _admitted_or(stop: asyncio.Event, applicant: Applicant | None) -> None:
-    """Wait until this gateway is admitted, for three seconds at most: whoever connects meanwhile waits, or others take him.
-    Afterwards this gateway says itself why it serves nothing, or goes on by grace."""
+    """Wait until this gateway is admitted: whoever connects meanwhile waits, or others take him. For three seconds where
+    control does not let it in, for twenty while it shows what it does, which takes its time on a busy machine. Afterwards
+    this gateway says itself why it serves nothing, or goes on by grace."""
     if applicant is None:
         return
+    began_s = time.monotonic()
     waiting = [asyncio.create_task(event.wait()) for event in (applicant.admitted, stop)]
-    await asyncio.wait(waiting, timeout=_UNADMITTED_S, return_when=asyncio.FIRST_COMPLETED)
+    patience_s = _UNADMITTED_S
+    while patience_s > 0:
+        done, _ = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if done or not applicant.joins:
+            break
+        patience_s = began_s + _JOINING_S - time.monotonic()
     for task in waiting:
         await end_task(task)
     applicant.resume()
