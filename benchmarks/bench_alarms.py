@@ -44,7 +44,7 @@ WINDOW_S: Final = 60.0
 def run(report: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="taut-bench-") as folder:
         home = Path(folder) / "home"
-        shutil.copytree(demo_run().home, home, symlinks=True)
+        shutil.copytree(demo_run().home, home, symlinks=True, ignore=shutil.ignore_patterns("run"))
         with up(home) as control:
             record(control)
         recorded, usual = learn(home)

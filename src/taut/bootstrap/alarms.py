@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taut.serving.snapshot import Publisher
     from taut.trust.containment import Contained, Containments
     from taut.trust.deliveries import Deliveries, Outcome
-    from taut.trust.findings import Change, Finding
+    from taut.trust.findings import Finding, Hear
     from taut.trust.ledger import Ledger
     from taut.workflows.alarms import Sentry
     from taut.workflows.alarms.telling import Teller
@@ -123,25 +123,12 @@ class Alarms:
             self.sentry.watch.accept(found.principal)
         return found
 
-    def hear(self, tx: Tx, finding: Finding, change: Change) -> None:
-        """What follows from a change of a finding, in its transaction: who is told, who is contained, whom it lets go."""
-        from taut.core.errors import Denied, NotFound
-        from taut.workflows.alarms.policy import orders, told
+    def hearing(self) -> Hear:
+        """Return what follows from a finding, with all that it needs furnished: nothing is opened inside its transaction."""
+        from taut.workflows.alarms.policy import FollowUps
 
-        if finding.state == "dismissed":
-            why = f"alert {finding.id} was dismissed: {finding.reason}"[:500]
-            self.containments.lift_because(tx, finding.id, actor=str(finding.ended_by), why=why)
-        manifest = self._house.plans.current_in(tx)
-        if manifest is None:
-            return
-        for order in orders(manifest, finding, change):
-            try:
-                self.containments.begin_in(tx, order, actor="policy")
-            except (Denied, NotFound) as error:
-                self.containments.refuse(tx, order, error.message)
-        for receiver in told(manifest, finding):
-            delivery = self.deliveries.add(tx, alert=finding.id, change=change, receiver=receiver.name)
-            self._house.stories.start_in(tx, "tell", {"delivery": delivery}, key=delivery)
+        house = self._house
+        return FollowUps(house.plans, house.stories, self.containments, self.deliveries)
 
     def attempt(self, delivery: str) -> Outcome:
         """Tell of a delivery once."""

@@ -77,7 +77,7 @@ class Platform:
         self.clock, self.ids, self.random = adapters.open_world()
         self.people: Final = People(self)
         self.alarms: Final = Alarms(self)
-        self.watches: Final = Watches(self, hear=self.alarms.hear)
+        self.watches: Final = Watches(self, hearing=self.alarms.hearing)
         self.publisher: Publisher | None = None
         self.admitting: Admitting | None = None
         self.published: tuple[object, ...] | None = None

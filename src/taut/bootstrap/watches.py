@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -18,19 +19,19 @@ if TYPE_CHECKING:
 class Watches:
     """What looks on while others work, and where it keeps what it finds. Each room is made on first use.
 
-    hear: what follows from a finding.
+    hearing: gets ready what follows from findings, ahead of any transaction, and returns it.
     """
 
-    def __init__(self, house: House, *, hear: Hear) -> None:
+    def __init__(self, house: House, *, hearing: Callable[[], Hear]) -> None:
         self._house: Final = house
-        self._hear: Final = hear
+        self._hearing: Final = hearing
 
     @cached_property
     def findings(self) -> Findings:
         from taut.trust.findings import Findings
 
         house = self._house
-        return Findings(house.records, house.ledger, house.clock, house.ids, hear=self._hear)
+        return Findings(house.records, house.ledger, house.clock, house.ids, hear=self._hearing())
 
     @cached_property
     def denials(self) -> Denials:

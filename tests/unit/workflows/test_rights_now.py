@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from taut.core.errors import Denied, Unavailable
+from taut.core.errors import Denied, StepUp, Unavailable
 from taut.project.manifest import Manifest, PolicySpec
 from taut.trust.breakglass import emergency
+from taut.trust.containment import Contained
 from taut.trust.identity import OWNER, Principal
 from taut.workflows.rights import Rights
 
@@ -72,3 +73,32 @@ def test_the_floor_holds_in_an_emergency_and_the_projects_policies_do_not() -> N
     assert rights.require(emergency("x"), "train", "model:x", {}).allow
     with pytest.raises(Denied, match="separation-of-duties"):
         rights.require(emergency("x"), "model.approve", "model:x@1", {"author": "owner"})
+
+
+KEY = Principal(id="app", kind="service", roles=("builder",), credential="0123456789abcdef")
+TOKEN = Principal(id="app", kind="service", roles=("builder",), credential="tok_1")
+
+
+@pytest.mark.parametrize(
+    ("action", "who", "refused"),
+    [
+        ("throttle", KEY, None), ("revoke", TOKEN, Denied), ("quarantine", TOKEN, Denied), ("step_up", KEY, StepUp),
+        ("step_up", TOKEN, None),
+    ],
+)  # fmt: skip
+def test_whoever_is_contained_is_so_at_control_too(
+    action: Any, who: Principal, refused: type[Exception] | None
+) -> None:
+    held = Contained(id="hold_1", principal="app", action=action, until_us=1, allowed=("late",))
+    glass: Any = None  # not asked here
+    rights = Rights(FakePlans(), glass, held=lambda name: (held,) if name == "app" else ())  # type: ignore[arg-type]  # as above
+
+    assert rights.decide(ADA, "train", "model:x", {}).allow
+    if refused is None:
+        assert rights.require(who, "train", "model:x", {}).allow
+    else:
+        assert not rights.decide(who, "train", "model:x", {}).allow
+        with pytest.raises(refused, match="hold_1"):
+            rights.require(who, "train", "model:x", {})
+    exchanged = rights.decide(KEY, "account.self", "principal:self", {}).allow
+    assert exchanged == (action in ("throttle", "step_up"))

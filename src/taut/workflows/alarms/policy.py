@@ -3,11 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from taut.core.errors import Denied, NotFound
 from taut.core.units import parse_duration
+from taut.lifecycle.plans import Plans
+from taut.ports.records import Tx
+from taut.ports.stories import Stories
 from taut.project.manifest import ContainSpec, Manifest, ReceiverSpec
-from taut.trust.containment import Order
+from taut.trust.containment import Containments, Order
+from taut.trust.deliveries import Deliveries
 from taut.trust.findings import Change, Finding, at_least
+
+
+class FollowUps:
+    """Hears of changes of findings, and does what the project says inside their transactions."""
+
+    def __init__(
+        self, plans: Plans, stories: Stories, containments: Containments, deliveries: Deliveries
+    ) -> None:
+        self._plans: Final = plans
+        self._stories: Final = stories
+        self._containments: Final = containments
+        self._deliveries: Final = deliveries
+
+    def __call__(self, tx: Tx, finding: Finding, change: Change) -> None:
+        """Say who is told, who is contained, and whom it lets go; what policy may not contain is a leaf."""
+        if finding.state == "dismissed":
+            why = f"alert {finding.id} was dismissed: {finding.reason}"[:500]
+            self._containments.lift_because(tx, finding.id, actor=str(finding.ended_by), why=why)
+        manifest = self._plans.current_in(tx)
+        if manifest is None:
+            return
+        for order in orders(manifest, finding, change):
+            try:
+                self._containments.begin_in(tx, order, actor="policy")
+            except (Denied, NotFound) as error:
+                self._containments.refuse(tx, order, error.message)
+        for receiver in told(manifest, finding):
+            delivery = self._deliveries.add(tx, alert=finding.id, change=change, receiver=receiver.name)
+            self._stories.start_in(tx, "tell", {"delivery": delivery}, key=delivery)
 
 
 def told(manifest: Manifest, finding: Finding) -> Iterator[ReceiverSpec]:
