@@ -30,9 +30,13 @@ def draw(manifest: Manifest, setting: Setting) -> Map:
         Element(id=f"source-{spec.name}", name=f"source of {spec.name}", kind=Kind.PARTY, zone=Zone.OUTSIDE)
         for spec in manifest.datasets
     ]
+    elements += [
+        Element(id=f"receiver-{spec.name}", name=f"receiver {spec.name} ({spec.kind})", kind=Kind.PARTY, zone=Zone.OUTSIDE)
+        for spec in manifest.receivers
+    ]  # fmt: skip
     flows = [
         *_platform(setting), *_stored(manifest, setting), *_data(manifest), *_models(manifest, setting),
-        *_endpoints(manifest, setting), *_leaving(setting),
+        *_endpoints(manifest, setting), *_leaving(setting), *_told(manifest),
     ]  # fmt: skip
     used = {id_ for flow in flows for id_ in (flow.source, flow.target)}
     return Map(
@@ -169,15 +173,8 @@ def _models(manifest: Manifest, setting: Setting) -> Iterator[Flow]:
 
 def _endpoints(manifest: Manifest, setting: Setting) -> Iterator[Flow]:
     port, guard = _port(setting), "identity, policy, quota, types and bounds"
-    models = {spec.name: spec for spec in manifest.models}
-    datasets = {spec.name: spec for spec in manifest.datasets}
     for spec in manifest.endpoints:
-        model = models.get(spec.model)
-        dataset = None if model is None else datasets.get(model.dataset)
-        declared = () if dataset is None else personal_of(dataset)
-        sent = tuple(
-            name for name in declared if model is not None and name.partition(".")[2] in model.request
-        )
+        sent = _sent(manifest, spec.model)
         yield Flow(
             source="callers",
             target="gateways",
@@ -197,6 +194,29 @@ def _endpoints(manifest: Manifest, setting: Setting) -> Iterator[Flow]:
             yield Flow(source="gateways", target="log", what=f"requests and answers of {spec.name}", way=_FILES, personal=sent, guard="written before the answer leaves; segments are sealed")  # fmt: skip
         if spec.runtime == "worker":
             yield Flow(source="gateways", target="workers", what=f"rows of {spec.name}", way=_SOCKET, personal=sent, guard="no network, no keys, limits")  # fmt: skip
+
+
+def _sent(manifest: Manifest, asked: str) -> tuple[str, ...]:
+    """Return the personal fields that callers send to a model, or to the models of a graph."""
+    graph = next((spec for spec in manifest.graphs if spec.name == asked), None)
+    names = {asked} if graph is None else {node.model for node in graph.nodes if node.kind == "model"}
+    datasets = {spec.name: spec for spec in manifest.datasets}
+    found = [
+        field
+        for model in manifest.models
+        if model.name in names and model.dataset in datasets
+        for field in personal_of(datasets[model.dataset])
+        if field.partition(".")[2] in model.request
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _told(manifest: Manifest) -> Iterator[Flow]:
+    for spec in manifest.receivers:
+        guard = "names and figures, no rows" + ("; signed" if spec.secret and spec.kind == "webhook" else "")
+        yield Flow(
+            source="control", target=f"receiver-{spec.name}", what=f"alerts to {spec.name}", way=_scheme(spec.url), guard=guard,
+        )  # fmt: skip
 
 
 def _leaving(setting: Setting) -> Iterator[Flow]:

@@ -58,8 +58,10 @@ def _party(element: Element) -> Iterator[Threat]:
         yield _line(element.name, "S", "only what the plan declares is read; files by digest, links followed", "tests/security/test_attack_sources.py")  # fmt: skip
         yield _line(element.name, "T", "contract, quarantine and the data gate; what a valid lie says is learned", "tests/unit/lifecycle/data/test_data_contract.py", "visible")  # fmt: skip
         return
-    if element.id in ("collector", "copy", "provider"):
-        yield _line(element.name, "S", "an address that the installation's owner set", "", "accepted")
+    if element.id in ("collector", "copy", "provider") or element.id.startswith("receiver-"):
+        yield _line(
+            element.name, "S", "an address that the installation's owner, or the plan, set", "", "accepted"
+        )
         return
     if element.id == "owner":
         yield _line(element.name, "R", "he holds the keys: checkpoints copied elsewhere show a ledger that was cut", "tests/security/test_ledger_tampering.py", "visible")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from taut.core.graphs import Node
 from taut.core.schema import DType
 from taut.project.manifest import (
     ColumnSpec,
@@ -17,8 +18,10 @@ from taut.project.manifest import (
     EndpointSpec,
     FeaturesSpec,
     FunctionRef,
+    GraphSpec,
     Manifest,
     ModelSpec,
+    ReceiverSpec,
     SourceSpec,
 )
 from taut.trust.threats import Change, Setting, changes, draw, markdown, threats_of
@@ -125,6 +128,20 @@ def test_equal_projects_have_equal_maps_and_a_change_is_named() -> None:
         ),
     )  # fmt: skip
     assert "source-orders → control: rows of orders" in changes(before, draw(plain, Setting())).changed
+
+
+def test_a_receiver_of_alerts_and_a_graph_over_personal_data_are_drawn() -> None:
+    hook = ReceiverSpec(name="pager", kind="webhook", url="https://pager.example/x", secret="pager")
+    graph = GraphSpec(name="both", nodes=(Node(name="one", kind="model", model="late"),), output="one")
+    more = with_(
+        SHOP, receivers=(hook,), graphs=(graph,), endpoints=(EndpointSpec(name="both", model="both"),)
+    )
+
+    flows = {flow.name: flow for flow in draw(more, Setting()).flows}
+
+    assert flows["control → receiver-pager: alerts to pager"].way == "https"
+    assert "signed" in flows["control → receiver-pager: alerts to pager"].guard
+    assert flows["callers → gateways: requests of both"].personal == ("orders.email",)
 
 
 def test_tls_changes_how_callers_come() -> None:
