@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from installation import Installation
 
 from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from taut.core.evidence import Outcome
 from taut.core.refs import VersionRef
 from taut.ports.stories import Story, StoryState
 from taut.trust.identity import OWNER
@@ -22,9 +24,14 @@ from taut.workflows.rooms import Published
 
 
 @pytest.fixture
-def platform(released: Installation) -> Iterator[Platform]:
-    """The installation of `taut init`'s project with `late@1` live, opened in this process."""
-    with open_platform(released.home, environ={"PATH": os.environ["PATH"]}) as opened:
+def platform(released: Installation, tmp_path: Path) -> Iterator[Platform]:
+    """The installation of `taut init`'s project with `late@1` live, opened in this process, with advisories of nothing it has."""
+    affected = [{"package": {"ecosystem": "PyPI", "name": "nobody-has-it"}, "versions": ["1.0"]}]
+    record = {"id": "PYSEC-1", "modified": datetime.now(UTC).isoformat(), "affected": affected}
+    (tmp_path / "osv").mkdir()
+    (tmp_path / "osv/a.json").write_bytes(msgspec.json.encode(record))
+    environ = {"PATH": os.environ["PATH"], "TAUT_ADVISORIES": str(tmp_path / "osv")}
+    with open_platform(released.home, environ=environ) as opened:
         yield opened
 
 
@@ -50,6 +57,9 @@ def test_a_trained_version_waits_for_a_person_and_goes_live_on_his_word(platform
     story = start(platform)
     version = until_it_waits(platform, story)
     before = live(platform)
+    evidence = platform.registry.show(VersionRef.parse(version)).evidence
+    assert evidence is not None
+    assert [check.outcome for check in evidence.checks if check.name == "dependencies"] == [Outcome.PASSED]
     platform.registry.approve(VersionRef.parse(version), OWNER, reason="good", single_user=True)
 
     told = tell_decisions(platform, platform.stories)
