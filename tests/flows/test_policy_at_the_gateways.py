@@ -58,6 +58,7 @@ def test_a_policy_that_is_applied_is_heard_by_gateways_and_one_with_a_fault_is_n
         judged = released("fleet", "verify")
         assert (judged["verdict"], judged["unguarded"], judged["guarded"] > 0) == ("admit", 0, True)
         released("fleet", "scale", "gateway", "1")
+        until(lambda: "gateway-1" not in {one["name"] for one in up.state()["children"]}, said=up.said)
         until(lambda: up.ask(other).status_code == 200, said=up.said)
 
         released.write("policies/closed.cedar", "permit(principal, action")

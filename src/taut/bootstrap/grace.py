@@ -30,7 +30,7 @@ class GraceFile:
 
     def __init__(self, path: Path, *, boot: Path = _BOOT) -> None:
         self._path: Final = path
-        self._written_ns = 0
+        self._written_ns = -_EVERY_NS
         try:
             self._boot = boot.read_text().strip()
         except OSError:
@@ -48,10 +48,13 @@ class GraceFile:
         return {risk: until_ns for risk, until_ns in kept.grace_until_ns.items() if until_ns > now_ns}
 
     def is_due(self) -> bool:
-        """Tell whether what is written is older than a minute, so that an earlier end costs no more than that."""
-        return time.monotonic_ns() - self._written_ns > _EVERY_NS
+        """Tell, once a minute, that it is to be kept again, so that an earlier end costs no more than that."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._written_ns <= _EVERY_NS:
+            return False
+        self._written_ns = now_ns
+        return True
 
     def keep(self, grace_until_ns: dict[str, int]) -> None:
         """Raises Unavailable where the disk is full."""
-        self._written_ns = time.monotonic_ns()
         write_atomically(self._path, msgspec.json.encode(_Kept(self._boot, grace_until_ns)))

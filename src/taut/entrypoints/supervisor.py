@@ -90,8 +90,7 @@ class Supervisor:
         self._tls: Final = inner is not None
         self._sockets: Final = {"listener": listener} | ({} if inner is None else {"inner": inner})
         self._slots = [Slot(child) for child in children]
-        self._more: Final = more
-        self._wanted: Final = Wanted(home)
+        self._more, self._wanted = more, Wanted(home)
         self._on_event: Final = on_event
         self._drain_s: Final = drain_s
         self._stopping = False
@@ -164,7 +163,7 @@ class Supervisor:
             slot.leaving = slot.child.name not in children
             if slot.leaving and slot.running is not None:
                 end(slot.running, signal.SIGTERM)
-        self._slots = [slot for slot in self._slots if slot.running is not None or not slot.leaving]
+        self._slots = [slot for slot in self._slots if slot.running or not slot.leaving]
         known = {slot.child.name for slot in self._slots}
         self._slots += [Slot(child) for name, child in children.items() if name not in known]
         self._on_event("rescaled", {"gateways": wanted})
@@ -212,7 +211,7 @@ class Supervisor:
     def _reap(self) -> None:
         """Notice the dead and give each a time to come back, later the sooner it died."""
         now_s = time.monotonic()
-        for slot in self._slots:
+        for slot in tuple(self._slots):
             running = slot.running
             if running is None or (said := running.ended()) is None:
                 continue
@@ -220,7 +219,9 @@ class Supervisor:
                 slot.pause_s = _FIRST_PAUSE_S / 2
             slot.running, slot.ready = None, False
             if slot.leaving:
+                self._slots = [one for one in self._slots if one is not slot]
                 self._on_event("exited", {"name": slot.child.name, "pid": running.pid, "how": said})
+                self._write_state()
                 continue
             slot.restarts += 1
             if said == _IN_CONFLICT and not slot.child.survives and not self._announced and not self._adopted:
@@ -229,7 +230,6 @@ class Supervisor:
                 )
                 self._stopping = True
             self._put_off(slot, now_s, said, pid=running.pid)
-        self._slots = [slot for slot in self._slots if slot.running is not None or not slot.leaving]
 
     def _put_off(self, slot: Slot, now_s: float, how: str, *, pid: int | None = None) -> None:
         """Say how a child ended, or why it does not start, and choose when it is tried again: later each time."""

@@ -109,9 +109,9 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
                 f"an answer to {answer.replica}#{answer.incarnation} is not for {mine.replica}: refuse it"
             )
         asked_s = self.asked.get(answer.answers)
-        if asked_s is None:
+        if asked_s is None and answer.answers > self.heard[0]:
             raise Denied(f"{mine.replica} did not ask what beat {answer.answers} is answered with: refuse it")
-        if not self._is_news(answer):
+        if asked_s is None or not self._is_news(answer):
             raise Conflict(
                 f"answer {answer.answers}.{answer.serial} to {mine.replica} was overtaken: drop it"
             )
