@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 
 import uvloop
 
+from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import open_online_reader, system_random
 from taut.core.errors import TautError
 from taut.entrypoints.errors import DATA_PLANE
@@ -39,7 +40,7 @@ from taut.serving.workers import Fleet
 from taut.trust.identity.principals import Principal
 
 _DEADLINE_NS: Final = 30_000_000_000
-_NOBODY: Final = Session(Principal(id="nobody", kind="service", roles=()), "", {})
+_NOBODY: Final = Session(Principal(id="nobody", kind="service", roles=()), "", 0, {})
 _ANYBODY: Final = Caller(30_000, DEFAULT_PRIORITY, "")
 
 
@@ -105,7 +106,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     listener.setblocking(False)
     with (
         ThreadPoolExecutor(2) as pool,
-        open_online_reader(home) as online,
+        open_online_reader(Config.load(home, os.environ)) as online,
         contextlib.closing(
             PredictionLog(
                 home / "log" / "predictions", arguments.name, now_us=_now_us, monotonic_s=time.monotonic, random=random
