@@ -129,6 +129,18 @@ def test_top_shows_what_happens_now_by_gateway_and_in_all(up: Up, token: str) ->
     assert told.code == 0
 
 
+def test_quota_shows_what_each_gateway_may_let_pass(up: Up, token: str) -> None:
+    def lent() -> bool:
+        found = up.installation("quota")
+        held = {one["gateway"]: one["share"] for one in found["gateways"]}
+        return held == {"gateway-0": 0.5, "gateway-1": 0.5} and not found["trouble"]
+
+    assert up.ask(token).status_code == 200
+    until(lent)
+
+    assert [one["endpoint"] for one in up.installation("quota")["limits"]] == ["late"]
+
+
 def test_a_request_of_a_trace_arrives_at_the_collector_with_its_stages(
     up: Up, token: str, collector: Collector
 ) -> None:
