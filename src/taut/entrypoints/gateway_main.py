@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,6 @@ from taut.serving.peers import Hopping
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
-from taut.serving.tasks import end_task
 from taut.serving.workers import Fleet
 from taut.trust.tls import client_context
 
@@ -44,6 +44,7 @@ _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
 _UNADMITTED_S: Final = 3.0
 _JOINING_S: Final = 20.0
+_LOOK_S: Final = 0.05
 _TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
 
 
@@ -135,7 +136,8 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
                 kept_fresh(live, home=home, name=arguments.name, log=said, on_renewed=server.judge_peers),
                 node.following(home / "run" / "stream.sock"),
             ):
-                await _admitted_or(stop, applicant)
+                if applicant is not None:
+                    await _leave_the_door(applicant, stop, listeners)
                 await server.start()
                 said.info(
                     "ready", pid=os.getpid(), epoch=0 if gateway.active is None else gateway.active.epoch
@@ -172,23 +174,36 @@ async def _applicant(
     )
 
 
-async def _admitted_or(stop: asyncio.Event, applicant: Applicant | None) -> None:
-    """Wait until this gateway is admitted: whoever connects meanwhile waits, or others take him. For three seconds where
-    control does not let it in, for twenty while it shows what it does, which takes its time on a busy machine. Afterwards
-    this gateway says itself why it serves nothing, or goes on by grace."""
-    if applicant is None:
-        return
-    began_s = time.monotonic()
-    waiting = [asyncio.create_task(event.wait()) for event in (applicant.admitted, stop)]
-    patience_s = _UNADMITTED_S
-    while patience_s > 0:
-        done, _ = await asyncio.wait(waiting, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        if done or not applicant.joins:
-            break
-        patience_s = began_s + _JOINING_S - time.monotonic()
-    for task in waiting:
-        await end_task(task)
+async def _leave_the_door(
+    applicant: Applicant, stop: asyncio.Event, listeners: Sequence[socket.socket]
+) -> None:
+    """Leave who comes to others until this gateway is admitted; longer while it shows what it does, which takes its time on a
+    busy machine. Afterwards it says itself why it serves nothing, or goes on by grace."""
+
+    def patience_s() -> float:
+        return _JOINING_S if applicant.joins else _UNADMITTED_S
+
+    await until_admitted(applicant.admitted, stop, listeners, patience_s=patience_s)
     applicant.resume()
+
+
+async def until_admitted(
+    admitted: asyncio.Event,
+    stop: asyncio.Event,
+    listeners: Sequence[socket.socket],
+    *,
+    patience_s: Callable[[], float],
+) -> None:
+    """Wait until one of the events is set, or somebody has waited at the listeners for `patience_s` on end.
+
+    Others who share the listeners take whoever comes meanwhile. Where nobody does, it is better to tell him why nothing is served.
+    """
+    looks = 0
+    while not (admitted.is_set() or stop.is_set()) and looks * _LOOK_S < patience_s():
+        waits, _, _ = select.select(listeners, (), (), 0)
+        looks = looks + 1 if waits else 0
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(admitted.wait(), _LOOK_S)
 
 
 async def _run_until(
