@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,7 +53,7 @@ def run(report: Report) -> None:
             with Replaying(control, recorded, tokens) as replay:
                 time.sleep(WINDOW_S)  # until a window holds nothing but replayed traffic
                 false_s = watched(control, CALM_MINUTES * WINDOW_S)
-                found_s = planted(home, control, usual, tokens)
+                found_s = planted(control, recorded, usual, tokens)
     note = f"{replay.requests:,} requests of {len(usual)} callers, {replay.failed:,} refused or failed"
     report.figure(
         "false alarm minutes, ten times the recorded rate", [false_s / 60.0], "min", wanted="< 1", note=note
@@ -170,17 +170,23 @@ def watched(control: Client, seconds: float) -> float:
     return bad
 
 
-def planted(home: Path, control: Client, usual: dict[str, float], tokens: dict[str, str]) -> float:
+def planted(
+    control: Client, recorded: list[dict[str, Any]], usual: dict[str, float], tokens: dict[str, str]
+) -> float:
     """Let a caller in the middle ask more often; return after how many seconds he is found, and nobody else."""
-    from taut.entrypoints.loading import Plan, run_load
+    from taut.entrypoints.load import from_recorded, rendered
+    from taut.entrypoints.load.profile import steady
 
     ranked = sorted(usual, key=usual.__getitem__)
     who = ranked[len(ranked) // 2]
     rate = SPEED * RATE * usual[who] / sum(usual.values()) * (PLANTED_TIMES - 1)
-    plan = Plan(endpoint=ENDPOINT, rate=rate, duration=f"{FOUND_WITHIN_S:.0f}s")
+    dice, host = random.Random(8), _host(control)
+    bodies = cycle(body for _, _, body in from_recorded(recorded, speed=SPEED))
+    times = steady(rate, f"{FOUND_WITHIN_S:.0f}s").arrivals("poisson", dice.random)
+    asks = ((at_s, rendered(ENDPOINT, next(bodies), host=host, token=tokens[who])) for at_s in times)
 
     def ask() -> None:
-        run_load(home, plan, lambda _said, _share: None, url=None, token=tokens[who])
+        driven(host, asks, FOUND_WITHIN_S)
 
     start_s = time.monotonic()
     threading.Thread(target=ask, daemon=True).start()
