@@ -80,15 +80,18 @@ class Applicant:
         """Return whether control let this process in, which has yet to show what it does, or did."""
         return self._seat.view is not None and not self._seat.over
 
-    def resume(self) -> None:
-        """Go on by what is left of the grace of the process before, where control did not answer this one. It is no admission:
-        what allows no grace is refused, and the first word of control ends it."""
+    def resume(self) -> bool:
+        """Go on by what is left of the grace of the process before, where control did not answer this one; tell whether there is any.
+        It is no admission: what allows no grace is refused, and the first word of control ends it."""
+        if not self._seat.unanswered:
+            return False
         left = self._grace.read()
-        if self._seat.unanswered and left:
+        if left:
             self._said.warning(
                 "control does not answer: going on by what is left of grace", risks=sorted(left)
             )
             self.door.leave = Leave(grace_until_ns=left, why=self._seat.why)
+        return bool(left)
 
     def close(self) -> None:
         """Keep what the next process may go on by."""

@@ -177,14 +177,13 @@ async def _applicant(
 async def _leave_the_door(
     applicant: Applicant, stop: asyncio.Event, listeners: Sequence[socket.socket]
 ) -> None:
-    """Leave who comes to others until this gateway is admitted; longer while it shows what it does, which takes its time on a
-    busy machine. Afterwards it says itself why it serves nothing, or goes on by grace."""
+    """Leave who comes to others until this gateway may serve; longer while it shows what it does, which takes its time on a busy
+    machine."""
 
     def patience_s() -> float:
         return _JOINING_S if applicant.joins else _UNADMITTED_S
 
-    await until_admitted(applicant.admitted, stop, listeners, patience_s=patience_s)
-    applicant.resume()
+    await until_admitted(applicant.admitted, stop, listeners, patience_s=patience_s, goes_on=applicant.resume)
 
 
 async def until_admitted(
@@ -193,17 +192,22 @@ async def until_admitted(
     listeners: Sequence[socket.socket],
     *,
     patience_s: Callable[[], float],
+    goes_on: Callable[[], bool],
 ) -> None:
-    """Wait until one of the events is set, or somebody has waited at the listeners for `patience_s` on end.
+    """Wait until one of the events is set, or after `patience_s` until `goes_on`, by grace, or until somebody has waited at the
+    listeners for so long on end.
 
     Others who share the listeners take whoever comes meanwhile. Where nobody does, it is better to tell him why nothing is served.
     """
-    looks = 0
-    while not (admitted.is_set() or stop.is_set()) and looks * _LOOK_S < patience_s():
-        waits, _, _ = select.select(listeners, (), (), 0)
-        looks = looks + 1 if waits else 0
+    waited = forsaken = 0
+    while not (admitted.is_set() or stop.is_set()):
+        looks = patience_s() / _LOOK_S
+        if forsaken >= looks or (waited >= looks and goes_on()):
+            return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(admitted.wait(), _LOOK_S)
+        waits, _, _ = select.select(listeners, (), (), 0)
+        waited, forsaken = waited + 1, forsaken + 1 if waits else 0
 
 
 async def _run_until(

@@ -167,6 +167,7 @@ class Supervisor:
         known = {slot.child.name for slot in self._slots}
         self._slots += [Slot(child) for name, child in children.items() if name not in known]
         self._on_event("rescaled", {"gateways": wanted})
+        self._write_state()
 
     def _pass_on(self) -> None:
         """Tell the children that are ready; the others have yet to read their certificates, or just did."""

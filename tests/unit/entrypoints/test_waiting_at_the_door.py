@@ -27,7 +27,7 @@ def test_who_is_taken_by_another_is_left_to_him_until_this_one_is_admitted(door:
     async def run() -> bool:
         loop, admitted = asyncio.get_running_loop(), asyncio.Event()
         waiting = asyncio.create_task(
-            until_admitted(admitted, asyncio.Event(), [door], patience_s=lambda: 0.8)
+            until_admitted(admitted, asyncio.Event(), [door], patience_s=lambda: 0.8, goes_on=lambda: False)
         )
         for _ in range(25):
             await loop.run_in_executor(None, come)
@@ -53,7 +53,9 @@ def test_who_is_taken_by_another_is_left_to_him_until_this_one_is_admitted(door:
 def test_whoever_nobody_takes_is_not_kept_waiting_for_ever(door: socket.socket, ends: str) -> None:
     async def run() -> None:
         stop = asyncio.Event()
-        waiting = asyncio.create_task(until_admitted(asyncio.Event(), stop, [door], patience_s=lambda: 0.2))
+        waiting = asyncio.create_task(
+            until_admitted(asyncio.Event(), stop, [door], patience_s=lambda: 0.2, goes_on=lambda: False)
+        )
         await asyncio.sleep(0.5)
         assert not waiting.done(), "nobody came yet"
         if ends == "it is to stop":
@@ -64,3 +66,19 @@ def test_whoever_nobody_takes_is_not_kept_waiting_for_ever(door: socket.socket, 
             await asyncio.wait_for(waiting, 30)
 
     asyncio.run(run())
+
+
+def test_who_may_go_on_by_grace_does_so_after_a_while_though_nobody_comes(door: socket.socket) -> None:
+    asked: list[bool] = []
+
+    def goes_on() -> bool:
+        asked.append(True)
+        return len(asked) == 3
+
+    async def run() -> None:
+        never = asyncio.Event()
+        waiting = until_admitted(never, never, [door], patience_s=lambda: 0.1, goes_on=goes_on)
+        await asyncio.wait_for(waiting, 30)
+
+    asyncio.run(run())
+    assert len(asked) == 3
