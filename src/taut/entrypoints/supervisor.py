@@ -26,14 +26,7 @@ from taut.entrypoints.absent import last_words
 from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
 from taut.entrypoints.client import home_lock
 from taut.entrypoints.errors import exit_code_of
-from taut.entrypoints.listening import (
-    STATE,
-    Address,
-    TlsPaths,
-    await_free,
-    open_sockets,
-    read_state,
-)
+from taut.entrypoints.listening import STATE, Address, TlsPaths, await_free, open_sockets, read_state
 from taut.entrypoints.logs import Log, install
 from taut.entrypoints.planes import GRPC, Joining, default_children, gateways_alone
 from taut.entrypoints.scaling import Wanted
