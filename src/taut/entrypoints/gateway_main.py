@@ -202,7 +202,7 @@ async def until_admitted(
     waited = forsaken = 0
     while not (admitted.is_set() or stop.is_set()):
         looks = patience_s() / _LOOK_S
-        if forsaken >= looks or (waited >= looks and goes_on()):
+        if waited >= looks and (goes_on() or forsaken >= looks):
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(admitted.wait(), _LOOK_S)

@@ -82,3 +82,20 @@ def test_who_may_go_on_by_grace_does_so_after_a_while_though_nobody_comes(door: 
 
     asyncio.run(run())
     assert len(asked) == 3
+
+
+def test_who_is_kept_waiting_is_served_by_grace_where_there_is_any(door: socket.socket) -> None:
+    asked: list[bool] = []
+
+    def goes_on() -> bool:
+        asked.append(True)
+        return True
+
+    async def run() -> None:
+        never = asyncio.Event()
+        with socket.create_connection(door.getsockname()):
+            waiting = until_admitted(never, never, [door], patience_s=lambda: 0.1, goes_on=goes_on)
+            await asyncio.wait_for(waiting, 30)
+
+    asyncio.run(run())
+    assert asked

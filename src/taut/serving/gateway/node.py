@@ -38,6 +38,8 @@ from taut.serving.workers import Fleet
 from taut.trust.quota import decode_lease
 
 _LEASE_S: Final = 0.25  # how long a start may wait for control's first word on quotas
+_SHARE_S: Final = 3.0  # and for a share of them, while those of a process before are still counted
+_LOOK_S: Final = 0.02
 _LOADERS: Final = 2  # so that a worker that is long in coming does not keep the next model waiting
 
 
@@ -248,6 +250,9 @@ class GatewayNode:
         quota.await_lease(now_s())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(subscriber.settled.wait(), _LEASE_S)
+        until_s = now_s() + _SHARE_S
+        while quota.limits and not quota.share and subscriber.connected and now_s() < until_s:
+            await asyncio.sleep(_LOOK_S)
         if not subscriber.connected:
             quota.go_alone(now_s())
 
