@@ -16,10 +16,9 @@ from functools import partial
 from typing import Any, Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from taut.adapters.bus.messages import delivered, structured
+from taut.adapters.redis_server import BUSY, open_redis
 from taut.core.cloudevents import Event, bare_event, check_json, encode_event, from_attributes, is_json
 from taut.core.errors import InvalidInput, Unavailable
 from taut.ports.bus import WAITING_COUNTED, Delivery, Settled, TopicState, check_name
@@ -97,15 +96,7 @@ class RedisBus:
     def __init__(
         self, url: str, clock: Clock, random: Random, *, window: int = 1_000_000, lease_s: float = 30.0
     ) -> None:
-        try:
-            self._client: Any = redis.Redis.from_url(
-                url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, protocol=2,
-                retry=Retry(NoBackoff(), 0), health_check_interval=0,
-            )  # fmt: skip
-        except ValueError as error:
-            raise InvalidInput(
-                f"the address of Redis is not understood ({error}): redis://HOST:PORT/DATABASE"
-            ) from None
+        self._client: Any = open_redis(url, "Redis", timeout_s=_TIMEOUT_S)
         for command in ("XREADGROUP", "XAUTOCLAIM", "XCLAIM", "XPENDING", "XINFO GROUPS", "XRANGE"):
             self._client.set_response_callback(command, lambda reply, **_: reply)
         self._clock: Final = clock
@@ -303,7 +294,7 @@ def _asked(ask: Any) -> Any:
             raise _NoGroup(f"Redis: {said}") from error
         if "BUSYGROUP" in said:
             raise _AlreadyThere(said) from error
-        if said.startswith(("LOADING", "BUSY", "OOM", "MISCONF", "READONLY", "MASTERDOWN")):
+        if said.startswith(BUSY):
             raise Unavailable(f"Redis does not take it now: {said}") from error
         raise InvalidInput(f"Redis refused: {said}: check the names of topic and group") from error
     except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:

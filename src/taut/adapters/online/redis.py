@@ -16,21 +16,20 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from taut.adapters.online.packing import Key, changed, pack_key, pack_row, unpack_row
-from taut.core.errors import InvalidInput, TautError, Unavailable
+from taut.adapters.redis_server import BUSY, open_redis
+from taut.core.errors import TautError, Unavailable
 from taut.ports.online import OnlineRow, Stretch
 
 _PREFIX: Final = "taut:online:"
 _BATCH: Final = 500  # rows of one script, which nobody else is served beside
 _SCAN: Final = 1000
 _TIME: Final = 8
+_MOVING: Final = ("CLUSTERDOWN", "TRYAGAIN")  # of a cluster, which the bus cannot run on
 _SHIFT: Final = 2**63  # so that the order of the bytes is the order of times, those before 1970 too
 _WRITE_TIMEOUT_S: Final = 10.0
 _THREADS: Final = 8
-_BUSY: Final = ("LOADING", "BUSY", "OOM", "MISCONF", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 _PUT: Final = """
 local written = 0
 for i = 1, #ARGV, 2 do
@@ -60,7 +59,7 @@ class RedisOnlineReader:
 
     def __init__(self, url: str, *, timeout_s: float = 0.5) -> None:
         self._where: Final = _where(url)
-        self._client: Final = _opened(url, timeout_s)
+        self._client: Final = open_redis(url, "the online store", timeout_s=timeout_s)
         self._timeout_s: Final = timeout_s
         self._threads: Final = ThreadPoolExecutor(_THREADS, thread_name_prefix="online")
 
@@ -120,7 +119,7 @@ class RedisOnlineWriter:
 
     def __init__(self, url: str, *, timeout_s: float = _WRITE_TIMEOUT_S) -> None:
         self._where: Final = _where(url)
-        self._client: Final = _opened(url, timeout_s)
+        self._client: Final = open_redis(url, "the online store", timeout_s=timeout_s)
         self._put: Final = self._client.register_script(_PUT)
 
     def put(self, feature_set: str, rows: Iterable[tuple[Key, OnlineRow]]) -> int:
@@ -158,18 +157,6 @@ def _where(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _opened(url: str, timeout_s: float) -> redis.Redis:
-    try:
-        return redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, protocol=2, health_check_interval=0,
-            retry=Retry(NoBackoff(), 0),
-        )  # fmt: skip
-    except ValueError as error:
-        raise InvalidInput(
-            f"the address of the online store is not understood ({error}): redis://HOST:PORT/DATABASE"
-        ) from None
-
-
 def _asked(ask: Callable[[], Any], where: str) -> Any:
     try:
         return ask()
@@ -185,7 +172,7 @@ def _translate(error: Exception, where: str) -> TautError:
         )
     if isinstance(error, redis.exceptions.ResponseError):
         said = str(error)
-        if not said.startswith(_BUSY):
+        if not said.startswith((*BUSY, *_MOVING)):
             return Unavailable(
                 f"the online store {where} refuses ({said[:200]}): it may hold something else there"
             )
