@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -113,6 +114,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def model_memory_bytes(self) -> int | None:
         """Return the memory for models; None where it is not set. Raises InvalidInput for what is no size."""
         return parse_size(self.model_memory) if self.model_memory else None
+
+    @property
+    def seals_blobs(self) -> bool:
+        """Whether taut itself encrypts what it writes to the object store: in folders, unless their URL says otherwise."""
+        parts = urlsplit(self.blobs)
+        return parts.scheme == "file" and dict(parse_qsl(parts.query)).get("sealed", "yes") == "yes"
 
     @classmethod
     def load(cls, home: Path, environ: Mapping[str, str]) -> Config:

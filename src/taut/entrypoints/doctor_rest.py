@@ -30,7 +30,7 @@ def at_rest(
     open_ones = {"models and online features of gateways": home, "rows while they are worked on": config.work}
     if config.records.startswith("sqlite"):
         open_ones["the database"] = home
-    if "sealed=no" in config.blobs:
+    if config.blobs.startswith("file:") and not config.seals_blobs:
         open_ones["blobs"] = home
     doubtful: dict[Path, list[str]] = {}
     for what, where in open_ones.items():

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 from test_operations import PROJECT, do, person, request_of
 
+from taut.bootstrap.config import Config
 from taut.bootstrap.platform import Platform
 from taut.core.errors import Conflict, Denied, InvalidInput, NotFound
 from taut.entrypoints import plan_view, security_view
+from taut.entrypoints.operations.security import setting_of
 from taut.trust.threats import Change
 from taut.workflows import threats
 
@@ -84,3 +86,13 @@ def test_a_setting_that_changed_after_the_plan_makes_the_stored_model_old(
 
     assert not found.stored
     assert "callers → grpc: calls" in found.since.changed
+
+
+@pytest.mark.parametrize(
+    ("blobs", "sealed"),
+    [("file:", True), ("file:/data", True), ("file:?sealed=yes", True), ("file:?sealed=no", False), ("s3://b/p", False)],
+)  # fmt: skip
+def test_the_threat_model_says_whether_objects_are_sealed_as_the_store_decides_it(
+    blobs: str, sealed: bool, tmp_path: Path
+) -> None:
+    assert setting_of(Config(home=tmp_path, blobs=blobs)).sealed is sealed

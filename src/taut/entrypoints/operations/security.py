@@ -51,7 +51,7 @@ def setting_of(config: Any) -> Setting:
 
     return Setting(
         records=scheme(config.records), blobs=scheme(config.blobs), bus=scheme(config.bus), keys=scheme(config.keys),
-        sealed="sealed=yes" in config.blobs, tls=bool(config.tls_cert), client_certificates=bool(config.tls_client_ca),
+        sealed=config.seals_blobs, tls=bool(config.tls_cert), client_certificates=bool(config.tls_client_ca),
         otlp=host(config.otlp), oidc=host(config.oidc_issuer), ledger_copy=bool(config.ledger_copy), sandbox=config.sandbox,
     )  # fmt: skip
 
