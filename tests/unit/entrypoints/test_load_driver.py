@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -69,7 +70,7 @@ def on_the_loop(work: Coroutine[None, None, T]) -> T:
 
 
 def drive(
-    handle: Handle, *, rate: float, count: int, connections: int = 64, timeout_s: float = 5.0
+    handle: Handle, *, rate: float, count: int, connections: int = 64, timeout_s: float = 30.0
 ) -> Measured:
     """Send `count` requests at an even rate."""
 
@@ -125,7 +126,7 @@ def test_a_stall_of_a_second_shows_in_the_percentiles_with_many_connections_and_
         assert found.answered == 300
         assert found.latency.max >= 900_000
         assert found.latency.percentile(90) >= 600_000
-        assert found.latency.percentile(25) <= 500_000
+        assert found.latency.percentile(1) <= 500_000  # nor is everything counted as stalled
         assert found.held_back == 0 if connections == 512 else found.held_back >= 100
         told = report(found, endpoint="late", url="x", schedule={}, schedule_s=2.0)
         assert told["latency_ms"]["p99"] >= 900
@@ -138,43 +139,47 @@ def test_a_stall_of_a_second_shows_in_the_percentiles_with_many_connections_and_
 
 def test_a_client_that_waits_for_answers_would_have_hidden_the_stall() -> None:
     """The same stall measured from when requests really went out, one after another: the guard's own check."""
-    took: list[float] = []
-    stalled = False
+    asked: list[tuple[float, float]] = []
+    stalled: list[float] = []
+
+    async def stall_once(number: int) -> bytes:
+        if number == 100:
+            stalled.append(time.perf_counter())
+            await asyncio.sleep(0.2)
+            stalled.append(time.perf_counter())
+        return OK
 
     async def run() -> None:
-        nonlocal stalled
-
-        async def stall_once(number: int) -> bytes:
-            if number == 100:
-                await asyncio.sleep(1.0)
-            return OK
-
         async with server(stall_once) as address:
             reader, writer = await asyncio.open_connection(address.host, address.port)
             for _ in range(300):
                 start = time.perf_counter()
                 writer.write(REQUEST)
                 await reader.readexactly(len(OK))
-                took.append(time.perf_counter() - start)
+                asked.append((start, time.perf_counter()))
             writer.close()
 
     on_the_loop(run())
 
-    assert sorted(took)[int(0.99 * len(took))] < 0.5  # p99 of the closed loop says that nothing happened
-    assert max(took) >= 1.0
+    began, ended = stalled
+    assert [n for n, (start, end) in enumerate(asked) if start < ended and end > began] == [
+        99
+    ]  # one of 300 knows of it
 
 
 def test_a_request_that_takes_too_long_is_given_up_and_counts_as_long_as_it_waited() -> None:
     async def never_the_fifth(number: int) -> bytes:
         if number == 5:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         return OK
 
     found = drive(never_the_fifth, rate=100, count=20, timeout_s=1.0)
 
-    assert (found.answered, dict(found.errors)) == (19, {"timed out": 1})
+    # on a machine that stands still for a second others are given up too
+    assert set(found.errors) == {"timed out"}
+    assert found.answered == 20 - found.errors["timed out"]
     assert found.latency.count == 20
-    assert found.latency.max >= 1_000_000
+    assert found.latency.max >= 999_999  # in whole microseconds, cut off
 
 
 def test_connections_that_break_cost_their_request_only() -> None:
@@ -217,10 +222,11 @@ def test_answers_that_end_the_connection_in_pieces_and_in_chunks_are_whole() -> 
 
 def test_nobody_there_is_told_and_ends() -> None:
     async def run() -> Measured:
-        async with server(at_once) as address:
-            pass
-        arrivals = ((n / 100, REQUEST) for n in range(10))
-        return await Driver(address, arrivals, expected_s=0.1).run(lambda _message, _fraction: None)
+        with socket.socket() as taken:  # bound and not listening: nobody else can be given its port meanwhile
+            taken.bind(("127.0.0.1", 0))
+            arrivals = ((n / 100, REQUEST) for n in range(10))
+            driver = Driver(Address(*taken.getsockname()), arrivals, expected_s=0.1)
+            return await driver.run(lambda _message, _fraction: None)
 
     found = on_the_loop(run())
 
@@ -270,10 +276,10 @@ def test_the_pacer_wakes_within_a_fraction_of_a_millisecond_and_forgets_an_earli
             done.set()
 
         pacer = Pacer(asyncio.get_running_loop(), call)
-        pacer.arm(30.0)
+        pacer.arm(3600.0)
         start = time.perf_counter()
         pacer.arm(0.0203)
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), 30)
         pacer.close()
         return [moment - start for moment in woken]
 
