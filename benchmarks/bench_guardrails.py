@@ -1,0 +1,90 @@
+"""The guardrails of releases through the product's own code: false rollbacks, how soon harm is found, and what a look costs."""
+
+from __future__ import annotations
+
+import timeit
+from typing import Final
+
+from benchmarks.canaries import (
+    Judged,
+    World,
+    flagger_rule,
+    judged,
+    kayenta_rule,
+    label_rule,
+    latency_judged,
+    several_judged,
+    slower_by,
+    z_rule,
+)
+from benchmarks.report import Report
+from taut.lifecycle.release.guardrails import Stage, label_log_e
+
+NULL_RUNS: Final = 1_000
+RUNS: Final = 300
+HEALTHY: Final = World()
+ENDPOINTS: Final = 100
+RAILS: Final = 8
+
+
+def run(report: Report) -> None:
+    rule = label_rule()
+    _false(report, "healthy canaries rolled back", judged(HEALTHY, rule, runs=NULL_RUNS), "≤ 5")
+    _false(report, "with a sixfold shock that both arms share", judged(World(shock=6.0), rule, runs=NULL_RUNS), "≤ 5")  # fmt: skip
+    _false(report, "with weights 1, 5, 25, 50%", judged(World(weights=(0.01, 0.05, 0.25, 0.5)), rule, runs=NULL_RUNS), "≤ 5")  # fmt: skip
+    _false(report, "with storms of 10 failures of one principal, each counted", judged(World(storms=10.0), rule, runs=RUNS), "")  # fmt: skip
+    _false(report, "with storms, a principal counted once", judged(World(rate=0.0005), rule, runs=RUNS), "≤ 5")  # fmt: skip
+    _false(report, "with a machine of its own, noise 0.4, ratio 1", judged(World(noise=0.4), rule, runs=RUNS), "")  # fmt: skip
+    _false(report, "the same, ratio 1.5", judged(World(noise=0.4), label_rule(ratio=1.5), runs=RUNS), "")
+    four = World(noise=0.4, replicas=4)
+    _false(report, "on four machines, ratio 1.2", judged(four, label_rule(ratio=1.2), runs=RUNS), "≤ 5")
+    report.figure("eight guardrails at 5% together: healthy rolled back", [several_judged(8, runs=NULL_RUNS) * 100], "%", wanted="≤ 5")  # fmt: skip
+    _found(report, "errors ×1.5", judged(World(times=1.5), rule, runs=RUNS), "≤ 8,000")
+    _found(report, "errors ×2", judged(World(times=2.0), rule, runs=RUNS), "≤ 2,500")
+    _found(report, "errors ×4", judged(World(times=4.0), rule, runs=RUNS), "≤ 500")
+    _found(report, "half of all fail", judged(World(times=100.0), rule, runs=RUNS), "≤ 100")
+    thirds = label_rule(alpha=0.05 / 3, ratio=1.2)
+    _found(report, "errors ×2, three guardrails, ratio 1.2", judged(World(times=2.0), thirds, runs=RUNS), "≤ 5,800")  # fmt: skip
+    late = World(times=2.0, onset=120)
+    _found(report, "errors ×2 from minute 120 (12,000), one process", judged(late, rule, runs=RUNS), "")
+    _found(report, "the same, begun anew with each of four stages", judged(late, label_rule(restarts=4), runs=RUNS), "≤ 16,000")  # fmt: skip
+    _false(report, "healthy, begun anew with each of four stages", judged(HEALTHY, label_rule(restarts=4), runs=NULL_RUNS), "≤ 5")  # fmt: skip
+    _latency(report)
+    _others(report)
+    _cost(report)
+
+
+def _latency(report: Report) -> None:
+    _false(report, "latency: healthy rolled back", latency_judged([1.0] * 4, runs=NULL_RUNS), "≤ 5")
+    for times, wanted in ((1.1, "≤ 1,500"), (1.2, "≤ 450")):
+        _found(report, f"latency ×{times}", latency_judged(slower_by(times), runs=RUNS), wanted)
+    _found(report, "latency: three times as many in the tail", latency_judged([1.0, 1.0, 3.0, 3.0], runs=RUNS), "≤ 500")  # fmt: skip
+
+
+def _others(report: Report) -> None:
+    for name, rule in (("a z-test each minute", z_rule), ("Flagger's check, as documented", flagger_rule), ("Kayenta-like", kayenta_rule)):  # fmt: skip
+        runs = NULL_RUNS if rule is not kayenta_rule else RUNS
+        _false(report, f"{name}: healthy rolled back", judged(HEALTHY, rule, runs=runs), "")
+        _found(report, f"{name}: errors ×1.5", judged(World(times=1.5), rule, runs=RUNS), "")
+        _found(report, f"{name}: errors ×2", judged(World(times=2.0), rule, runs=RUNS), "")
+
+
+def _cost(report: Report) -> None:
+    """Judge 100 endpoints with eight guardrails each, in the middle of four stages, from what is stored."""
+    stages = tuple(Stage(weight, 40, 400) for weight in (0.01, 0.05, 0.25, 0.5))
+
+    def look() -> None:
+        for _ in range(ENDPOINTS * RAILS):
+            label_log_e(stages, ratio=1.2, restarts=4)
+
+    took = timeit.repeat(look, number=1, repeat=7)
+    report.figure(f"{ENDPOINTS} endpoints × {RAILS} guardrails, a look each second", [one * 100 for one in took], "% of a core", wanted="≤ 5")  # fmt: skip
+
+
+def _false(report: Report, name: str, found: Judged, wanted: str) -> None:
+    report.figure(name, [found.share * 100], "%", wanted=wanted)
+
+
+def _found(report: Report, name: str, found: Judged, wanted: str) -> None:
+    note = f"found in {found.share:.0%} of runs"
+    report.figure(f"{name}: canary requests until found", [found.median], "", wanted=wanted, note=note)
