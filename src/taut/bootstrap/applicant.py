@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from taut.adapters.world import SystemClock
-from taut.bootstrap.grace import GraceFile
+from taut.bootstrap.grace import NOTHING, GraceFile
 from taut.bootstrap.replicas import PROBING, FloorFile
 from taut.core.errors import Conflict, TautError
 from taut.core.evidence import Check, Outcome
@@ -69,6 +69,7 @@ class Applicant:
         self._showing: asyncio.Task[None] | None = None
         self._trouble = ""
         self._over = False
+        self._left = NOTHING
 
     @property
     def incarnation(self) -> int:
@@ -82,10 +83,11 @@ class Applicant:
 
     def resume(self) -> bool:
         """Go on by what is left of the grace of the process before, where control did not answer this one; tell whether there is any.
-        It is no admission: what allows no grace is refused, and the first word of control ends it."""
+        It is no admission: what allows no grace is refused. It lasts while this process joins anew, unless control has another word."""
         if not self._seat.unanswered:
             return False
-        left = self._grace.read()
+        self._left = self._grace.read()
+        left = self._left.grace_until_ns
         if left:
             self._said.warning(
                 "control does not answer: going on by what is left of grace", risks=sorted(left)
@@ -169,6 +171,8 @@ class Applicant:
             return  # what is held is about to be installed: until then what was there is within its own lease
         if self._seat.unanswered:
             return  # what `resume` left holds until control says a word
+        if self._left is not NOTHING and not self._goes_on(own):
+            self._left = NOTHING
         self.door.leave = self._leave(own)
         if self._grace.is_due():
             asyncio.get_running_loop().run_in_executor(None, self._keep_grace)
@@ -190,10 +194,22 @@ class Applicant:
             _is_of(held, one) and one.epoch <= own.floor for one in self._seat.bundles
         )
 
+    def _goes_on(self, own: ReplicaView | None) -> bool:
+        """Tell whether what `resume` left may be used while this process joins: until it has a lease of its own, is refused, a
+        later policy is committed than it serves, or whose grace it was is revoked. What ended so does not come back."""
+        if self._seat.refused or (own is not None and own.revoked & set(self._left.identities)):
+            self._grace.forget()
+            return False
+        return own is None or (own.lease is None and own.drain_until_s is None and self._epoch >= own.floor)
+
+    @property
+    def _epoch(self) -> int:
+        return 0 if self._gateway.active is None else self._gateway.active.epoch
+
     def _leave(self, own: ReplicaView | None) -> Leave:
         if own is None or own.lease is None:
-            return Leave(why=self._seat.why)
-        epoch = 0 if self._gateway.active is None else self._gateway.active.epoch
+            return Leave(grace_until_ns=self._left.grace_until_ns, why=self._seat.why)
+        epoch = self._epoch
         if epoch < own.floor:
             return Leave(why=f"it serves under epoch {epoch}, and policy epoch {own.floor} is committed")
         if own.drain_until_s is not None:
@@ -206,11 +222,12 @@ class Applicant:
         return Leave(until_ns=int(own.lease.until_s * 1e9), grace_until_ns=grace, why="")
 
     def _keep_grace(self) -> None:
-        leave = self.door.leave
-        if self._seat.unanswered or not leave.grace_until_ns:
-            return
+        leave, own = self.door.leave, self._seat.view
+        if own is None or own.lease is None or not leave.grace_until_ns:
+            return  # what is kept already is all that is left
+        ticket = own.lease.ticket
         try:
-            self._grace.keep(leave.grace_until_ns)
+            self._grace.keep(leave.grace_until_ns, identities=(ticket.replica, ticket.key, ticket.svid))
         except TautError as error:
             self._said.warning("what is left of grace cannot be kept for the next process", why=error.message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,18 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _EVERY_NS: Final = 60 * 10**9
 
 
-class _Kept(msgspec.Struct, frozen=True):
-    """boot: of this machine, since whose start the times count. grace_until_ns: by class of risk, monotonic."""
+class Kept(msgspec.Struct, frozen=True):
+    """What is left of a ticket's grace. boot: of this machine, since whose start the times count.
+
+    grace_until_ns: by class of risk, monotonic. identities: of whose ticket it is part: name, key and SVID; revoked, it is over.
+    """
 
     boot: str
     grace_until_ns: dict[str, int]
+    identities: tuple[str, ...] = ()
+
+
+NOTHING: Final = Kept("", {})
 
 
 class GraceFile:
@@ -36,16 +44,17 @@ class GraceFile:
         except OSError:
             self._boot = ""
 
-    def read(self) -> dict[str, int]:
+    def read(self) -> Kept:
         """Return what an earlier process kept, as far as it is not over."""
         try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+            kept = msgspec.json.decode(self._path.read_bytes(), type=Kept)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return {}
+            return NOTHING
         if not self._boot or kept.boot != self._boot:
-            return {}
+            return NOTHING
         now_ns = time.monotonic_ns()
-        return {risk: until_ns for risk, until_ns in kept.grace_until_ns.items() if until_ns > now_ns}
+        left = {risk: until_ns for risk, until_ns in kept.grace_until_ns.items() if until_ns > now_ns}
+        return msgspec.structs.replace(kept, grace_until_ns=left)
 
     def is_due(self) -> bool:
         """Tell, once a minute, that it is to be kept again, so that an earlier end costs no more than that."""
@@ -55,6 +64,12 @@ class GraceFile:
         self._written_ns = now_ns
         return True
 
-    def keep(self, grace_until_ns: dict[str, int]) -> None:
+    def keep(self, grace_until_ns: dict[str, int], *, identities: tuple[str, ...]) -> None:
         """Raises Unavailable where the disk is full."""
-        write_atomically(self._path, msgspec.json.encode(_Kept(self._boot, grace_until_ns)))
+        kept = Kept(self._boot, grace_until_ns, identities)
+        write_atomically(self._path, msgspec.json.encode(kept))
+
+    def forget(self) -> None:
+        """Leave nothing to the next process: admission refused what this one had."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()

@@ -47,6 +47,7 @@ class Fleet:
     """Admission, and gateways that are connected to it without sockets."""
 
     def __init__(self, plane: DataPlane, home: Path, records: Any) -> None:
+        self.ended: set[int] = set()
         self.plane, self.home, keys, clock = plane, home, plane.keys, SystemClock()
         ledger = Ledger(records, keys, clock, SystemIds(), origin="test")
         pool = Pool(name="gateway", artifacts="sha256:a", quota=0, follows=True)
@@ -56,7 +57,7 @@ class Fleet:
         )  # fmt: skip
         log = ScaleLog(records=records, ledger=ledger, keys=keys, clock=clock, ids=SystemIds())
         self.reception = Reception(
-            self.store, pool="gateway", records=records, log=log, runs=lambda _pid: True, credentials=self.credentials,
+            self.store, pool="gateway", records=records, log=log, runs=lambda pid: pid not in self.ended, credentials=self.credentials,
             trusted=lambda: keys.public_keys(purpose="admission"),
         )  # fmt: skip
         self.reception.expect(2, reason="test", actor="test")
@@ -89,11 +90,14 @@ class Fleet:
 class Seated:
     """A gateway with an endpoint, and its applicant."""
 
-    def __init__(self, fleet: Fleet, gateway: Gateway, name: str = "gateway-0", inner: Any = None) -> None:
+    def __init__(
+        self, fleet: Fleet, gateway: Gateway, name: str = "gateway-0", inner: Any = None,
+        of: type[Applicant] = Applicant,
+    ) -> None:  # fmt: skip
         self.fleet, self.gateway, self.name, self.said = fleet, gateway, name, Said()
         self.over = asyncio.Event()
         serving = fleet.home / "serving"
-        self.applicant = Applicant(
+        self.applicant = of(
             gateway, inner or gateway, artifacts="sha256:a", floor=FloorFile(serving / f"{name}.floor"), log=gateway._log,
             grace=GraceFile(serving / f"{name}.grace"), said=self.said, ended=self.over.set,
         )  # fmt: skip
@@ -270,32 +274,110 @@ def test_a_gateway_that_lets_everybody_in_is_never_admitted(
     run(story)
 
 
-def test_what_is_left_of_grace_is_for_the_next_process_and_ends_with_the_first_word_of_control(
+class Watch:
+    """What a gateway answers whenever it has heard a word of control."""
+
+    def __init__(self, seated: Seated) -> None:
+        self.statuses: list[int] = []
+        hear = seated.applicant.heard
+
+        def heard(data: bytes) -> None:
+            hear(data)
+            self.statuses.append(seated.status())
+
+        seated.applicant.heard = heard  # type: ignore[method-assign]
+
+
+async def _left_over(fleet: Fleet, gateway: Gateway, plane: DataPlane) -> None:
+    """Have a gateway admitted, and leave its grace to the next process."""
+    first = Seated(fleet, gateway)
+    snapshot = plane.snapshot(plane.endpoint())
+    first.install(snapshot)
+    assert not first.applicant.resume()
+    assert first.status() == 503  # nothing was left
+    fleet.tell(fleet.reception.offer(snapshot.epoch, snapshot.policy_digest))
+    fleet.connect("gateway-0", first.applicant, 1)
+    await first.applicant.admitted.wait()
+    first.applicant.close()
+    del fleet.connected["gateway-0"]
+    fleet.ended.add(1)
+
+
+def _resumed(fleet: Fleet, gateway: Gateway, of: type[Applicant] = Applicant) -> Seated:
+    second = Seated(fleet, gateway, of=of)
+    assert second.status() == 503
+    assert second.applicant.resume()
+    assert (second.status(), second.applicant.door.degraded) == (401, True)
+    return second
+
+
+def test_what_is_left_of_grace_is_for_the_next_process_and_lasts_until_it_is_admitted_anew(
     fleet: Fleet, gateway: Gateway, plane: DataPlane
 ) -> None:
     async def story() -> None:
-        first = Seated(fleet, gateway)
-        snapshot = plane.snapshot(plane.endpoint())
-        first.install(snapshot)
-        first.applicant.resume()
-        assert first.status() == 503  # nothing was left
-        fleet.tell(fleet.reception.offer(snapshot.epoch, snapshot.policy_digest))
-        fleet.connect("gateway-0", first.applicant, 1)
-        await first.applicant.admitted.wait()
-        first.applicant.close()
+        await _left_over(fleet, gateway, plane)
+        second = _resumed(fleet, gateway)
+        watch = Watch(second)
 
-        second = Seated(fleet, gateway)
-        assert second.status() == 503
-        second.applicant.resume()
-        assert (second.status(), second.applicant.door.degraded) == (401, True)
+        fleet.connect("gateway-0", second.applicant, 2)
+        await second.applicant.admitted.wait()
 
-        fleet.reception.revoke("gateway-0")
-        fleet.connect("gateway-0", second.applicant, 1)
-        await _settled(lambda: second.status() == 503)
-        second.applicant.resume()
-        assert second.status() == 503
+        assert len(watch.statuses) > 2
+        assert set(watch.statuses) == {401}  # not one moment without leave
+        assert (second.status(), second.applicant.door.degraded) == (401, False)
+        assert not second.applicant.resume()
         elsewhere = GraceFile(fleet.home / "serving" / "gateway-0.grace", boot=fleet.home / "no-such-file")
-        assert elsewhere.read() == {}
+        assert elsewhere.read().grace_until_ns == {}
+
+    run(story)
+
+
+@pytest.mark.parametrize("identity", ["gateway-0", "spiffe://taut/gateway/gateway-0/1"])
+def test_grace_ends_where_control_revoked_whose_it_was_and_nothing_is_left_to_the_next(
+    fleet: Fleet, gateway: Gateway, plane: DataPlane, identity: str
+) -> None:
+    async def story() -> None:
+        await _left_over(fleet, gateway, plane)
+        fleet.reception.revoke(identity)
+        second = _resumed(fleet, gateway)
+        watch = Watch(second)
+
+        fleet.connect("gateway-0", second.applicant, 2)
+        await _settled(lambda: 503 in watch.statuses)
+
+        third = Seated(fleet, gateway)
+        assert not third.applicant.resume()
+        assert third.status() == 503
+
+    run(story)
+
+
+class GoesOnWhateverIsCommitted(Applicant):
+    """A planted fault: grace lasts while it joins, whatever it serves."""
+
+    def _goes_on(self, own: Any) -> bool:
+        return own is None or own.lease is None
+
+
+@pytest.mark.parametrize("of", [Applicant, GoesOnWhateverIsCommitted])
+def test_grace_never_lets_a_policy_be_served_that_control_says_is_over(
+    fleet: Fleet, gateway: Gateway, plane: DataPlane, of: type[Applicant]
+) -> None:
+    async def story() -> None:
+        await _left_over(fleet, gateway, plane)
+        later = plane.snapshot(plane.endpoint(), policy=FORBID)
+        fleet.tell(fleet.reception.offer(later.epoch, later.policy_digest))
+        assert fleet.store.state.epochs.floor == later.epoch  # nobody serves who would have to load it first
+        second = _resumed(fleet, gateway, of)
+        watch = Watch(second)
+
+        fleet.connect("gateway-0", second.applicant, 2)
+        await _settled(lambda: second.applicant._seat.bundles != ())
+
+        own = second.applicant._seat.view
+        assert own is not None
+        assert (own.floor, own.lease) == (later.epoch, None)
+        assert watch.statuses[-1] == (503 if of is Applicant else 401)  # the fault serves what is over
 
     run(story)
 

@@ -20,7 +20,7 @@ class Seat:
     artifacts: digest of what this process runs. enforces: whether what this process has loaded is all that a bundle names.
     floor, keep_floor: as for a Holder. why: in words, why there is no lease; empty while there is one. over: why this
     incarnation is known no more, so that only another process can be admitted; empty while it is. credentials: bearers to be
-    probed with. unanswered: nothing came yet.
+    probed with. unanswered: nothing came yet. refused: admission's newest word was that it does not let this process in.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Seat:
         self.why = "control has not answered yet"
         self.over = ""
         self.unanswered = True
+        self.refused = False
 
     @property
     def view(self) -> ReplicaView | None:
@@ -77,6 +78,7 @@ class Seat:
         """Take what came and return what is to be said at once. Raises Corrupt or Denied for what admission did not say."""
         word = decode_down(data)
         self.unanswered = False
+        self.refused = isinstance(word, Refused)
         match word:
             case Welcome():
                 return self._begin(word)
@@ -119,6 +121,7 @@ class Seat:
             return []  # a newer one overtook it
         self._bundles = answer.bundles
         if not answer.bundles:
+            self.refused = True
             self.over = "admission trusts this incarnation no more: it was quarantined or revoked"
         self.why = self._reason(answer.drain_s is not None)
         return self.look()
