@@ -1,7 +1,9 @@
 """Whether a gateway's memory stays flat: one million requests in a whole run, ten million when asked for by name.
 
-One gateway, 16 connections; 50,000 different rows drawn at random; a result cache too small for them, so that it always
-evicts; the prediction log at its usual size. Memory is read once a second while requests come. Judged is RSS without the
+One gateway, 16 connections; 50,000 different rows drawn at random, one in 32 of them wrong (no JSON, wrong types, shapes,
+not a number); a result cache too small for them, so that it always evicts; the prediction log at its usual size. After each
+piece, callers without rights have a second each: a token of another issuer, another one each time, and an endpoint that is
+not there, by another name each time. Memory is read once a second while requests come. Judged is RSS without the
 pages of the log's mapped segments, which fill up to 32 MiB and are handed back again and again; what is PSS, and how much of
 it all is anonymous, is told beside it. (PSS alone depends on who else maps the same libraries.) Each mark is the median of
 a twentieth of the run either side of it.
@@ -25,12 +27,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from benchmarks import wrk
-from benchmarks.planes import INFER, WIDTH, gateway, plane_of, row, train, v2
+from benchmarks.planes import INFER, WIDTH, Server, gateway, plane_of, row, train, v2
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
 
-REQUESTS, REQUESTS_ALONE, SEGMENT_S, BODIES = 1_000_000, 10_000_000, 5, 50_000
+REQUESTS, REQUESTS_ALONE, SEGMENT_S, BODIES = 1_000_000, 10_000_000, 15, 50_000
+STRANGERS_S, WRONG = 1, 32
 CACHE_BYTES: Final = 4 * 2**20
 MARKS: Final = (0.1, 0.5, 1.0)
 
@@ -84,21 +87,55 @@ def run(report: Report) -> None:
         plane = plane_of(work / "home", train(), cache=CacheConfig(ttl_s=3600, max_bytes=CACHE_BYTES))
         bodies = wrk.write_bodies(work / "bodies", _bodies())
         with gateway(plane.home) as server, Watch(server.pid, plane.home / "log" / "predictions") as watch:
-            cell = server.cell(INFER, bodies, many=True, bearer=plane.token(ttl_s=6 * 3600))
-            ends = _load(cell, wanted)
-    tell(report, watch, ends)
+            load = Load(server, bodies, bearer=plane.token(ttl_s=6 * 3600))
+            load.until(wanted)
+    tell(report, watch, load)
 
 
-def _load(cell: wrk.Cell, wanted: int) -> list[tuple[float, int]]:
-    """Ask until enough was asked; return when each piece ended, and how many requests there were by then."""
-    ends, asked = [(time.monotonic(), 0)], 0
-    while asked < wanted:
-        asked += cell.measure(seconds=SEGMENT_S).requests
-        ends.append((time.monotonic(), asked))
-    return ends
+class Load:
+    """Requests in pieces. ends: when each piece ended, and how many requests there were by then; refused: how many of them were."""
+
+    def __init__(self, server: Server, bodies: Path, *, bearer: str) -> None:
+        self._server: Final = server
+        self._bodies: Final = bodies
+        self._bearer: Final = bearer
+        self.ends: Final[list[tuple[float, int]]] = [(time.monotonic(), 0)]
+        self.refused = 0
+        self.strangers = 0
+
+    def until(self, wanted: int) -> None:
+        usual = self._server.cell(INFER, self._bodies, many=True, bearer=self._bearer)
+        asked = 0
+        while asked < wanted:
+            found = usual.measure(seconds=SEGMENT_S, may_fail=True)
+            share = found.failed / found.requests
+            assert not found.unanswered, f"{found.unanswered} requests were not answered"
+            assert 0.5 < share * WRONG < 2, f"{share:.1%} were refused, where one in {WRONG} is wrong"
+            self.refused += found.failed
+            asked += found.requests + self._strangers()
+            self.ends.append((time.monotonic(), asked))
+
+    def _strangers(self) -> int:
+        """Have a second each of a forged token and of an unknown endpoint, by names that were not heard before."""
+        header, claims, signature = self._bearer.split(".")
+        number = f"{len(self.ends):06}"
+        forged = self._server.cell(
+            INFER, self._bodies, many=True, bearer=f"{header}.{claims}.{signature[:-6]}{number}"
+        )
+        unknown = self._server.cell(f"{INFER}-{number}", self._bodies, many=True, bearer=self._bearer)
+        asked = 0
+        for cell in (forged, unknown):
+            found = cell.measure(seconds=STRANGERS_S, may_fail=True)
+            assert not found.unanswered, f"{found.unanswered} requests were not answered"
+            assert found.failed == found.requests, f"{found.requests - found.failed} strangers were let in"
+            asked += found.requests
+        self.refused += asked
+        self.strangers += asked
+        return asked
 
 
-def tell(report: Report, watch: Watch, ends: list[tuple[float, int]]) -> None:
+def tell(report: Report, watch: Watch, load: Load) -> None:
+    ends = load.ends
     began_s, (ended_s, asked) = ends[0][0], ends[-1]
     marks = {mark: _at(watch.readings, ends, mark * asked, asked) for mark in MARKS}
     said = "; ".join(
@@ -108,7 +145,7 @@ def tell(report: Report, watch: Watch, ends: list[tuple[float, int]]) -> None:
     drift = max(abs(marks[mark].own / marks[MARKS[0]].own - 1) for mark in MARKS[1:]) * 100
     report.figure(
         f"memory of a gateway over {asked:,} requests: drift of RSS without the log, from a tenth on", [drift], "%",
-        wanted="≤ 5 %", note=said,
+        wanted="≤ 5 %", note=f"{load.refused:,} of them refused, {load.strangers:,} of these strangers; {said}",
     )  # fmt: skip
     whole = max(abs(marks[mark].rss / marks[MARKS[0]].rss - 1) for mark in MARKS[1:]) * 100
     report.figure(
@@ -165,4 +202,18 @@ def _bodies() -> list[bytes]:
     def one() -> dict[str, Any]:
         return v2([round(value * dice.uniform(0.5, 1.5), 5) for value in usual], 1)
 
-    return [json.dumps(one()).encode() for _ in range(BODIES)]
+    def wrong() -> bytes:
+        said = one()
+        found = dice.randrange(4)
+        if found == 0:
+            return json.dumps(said).encode()[: dice.randrange(1, 60)]
+        tensor = said["inputs"][0]
+        if found == 1:
+            tensor["data"] = ["x" * dice.randrange(1, 400)] * WIDTH
+        elif found == 2:
+            tensor["shape"] = [dice.randrange(2, 1000), WIDTH]
+        else:
+            tensor["data"] = [float("nan")] * WIDTH
+        return json.dumps(said).encode()
+
+    return [wrong() if dice.randrange(WRONG) == 0 else json.dumps(one()).encode() for _ in range(BODIES)]

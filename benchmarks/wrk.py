@@ -51,7 +51,7 @@ def installed() -> bool:
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One measurement. failed: requests without an answer, or with a status from 400 up; only where they were allowed.
+    """One measurement. failed: requests without an answer (unanswered), or with a status from 400 up; only where they were allowed.
 
     foreign: cores that everything but server and client used meanwhile; cpu_us: of the server's process tree, a request.
     """
@@ -63,6 +63,7 @@ class Sample(msgspec.Struct, frozen=True):
     p99_us: float
     failed: int
     foreign: float
+    unanswered: int = 0
 
 
 class Cell:
@@ -115,7 +116,8 @@ class Cell:
         assert may_fail or not failed, f"{unanswered} requests were not answered, {refused} refused: {said}"
         per_s = requests / wall_us * 1e6
         return Sample(
-            requests, per_s, used / max(1, requests) * 1e6, p50_us, p99_us, failed, max(0.0, others / wall_us * 1e6)
+            requests, per_s, used / max(1, requests) * 1e6, p50_us, p99_us, failed, max(0.0, others / wall_us * 1e6),
+            unanswered,
         )  # fmt: skip
 
     def quietly(self, *, seconds: int) -> Sample:
