@@ -44,6 +44,10 @@ def pids(home: Path) -> dict[str, int]:
     return {entry["name"]: entry["pid"] for entry in state(home)["children"]}
 
 
+def states(home: Path) -> dict[str, str]:
+    return {entry["name"]: entry["state"] for entry in state(home)["children"]}
+
+
 @contextmanager
 def supervisor(
     home: Path, *arguments: str, gateways: int = 2, port: int = 0
@@ -217,41 +221,62 @@ def test_a_child_that_cannot_start_comes_back_ever_more_slowly_and_is_reported(t
     assert (tmp_path / "log" / "broken.log").exists()
 
 
-@pytest.mark.crash
-def test_grpc_is_kept_alive_on_the_port_plus_two_and_adopted_on_the_same_port_only(plane: DataPlane) -> None:
+def test_the_port_of_grpc_stays_open_while_one_of_its_processes_is_away(plane: DataPlane) -> None:
+    with supervisor(plane.home, gateways=2) as process:
+        port = await_ready(plane.home, process)
+        found = pids(plane.home)
+        assert {name for name in found if name.startswith("grpc")} == {"grpc-0", "grpc-1"}
+        for victim, other in (("grpc-0", "grpc-1"), ("grpc-1", "grpc-0")):
+            process.send_signal(
+                signal.SIGSTOP
+            )  # so that nobody starts it again before it was seen to be away
+            os.kill(found[victim], signal.SIGKILL)
+            wait_until(lambda gone=found[victim]: not alive(gone))
+            assert all(_live(port) for _ in range(20))
+            process.send_signal(signal.SIGCONT)
+            wait_until(lambda name=victim, old=found[victim]: pids(plane.home)[name] not in (None, old))
+            wait_until(lambda: set(states(plane.home).values()) == {"ready"})
+            assert pids(plane.home)[other] == found[other]
+            found = pids(plane.home)
+
+
+def _live(port: int) -> bool:
     import grpc
 
-    def live(port: int) -> bool:
-        with grpc.insecure_channel(f"127.0.0.1:{port + 2}") as channel:
-            try:
-                return bool(
-                    channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=20)
-                    == b"\x08\x01"
-                )
-            except grpc.RpcError:
-                return False
+    own = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
+    with grpc.insecure_channel(f"127.0.0.1:{port + 2}", options=own) as channel:
+        try:
+            return bool(
+                channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=20)
+                == b"\x08\x01"
+            )
+        except grpc.RpcError:
+            return False
 
+
+@pytest.mark.crash
+def test_grpc_is_kept_alive_on_the_port_plus_two_and_adopted_on_the_same_port_only(plane: DataPlane) -> None:
     with supervisor(plane.home, gateways=1) as first:
         port = await_ready(plane.home, first)
-        assert live(port)
+        assert _live(port)
         victim = pids(plane.home)["grpc-0"]
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: pids(plane.home)["grpc-0"] not in (None, victim) and live(port))
+        wait_until(lambda: pids(plane.home)["grpc-0"] not in (None, victim) and _live(port))
         first.kill()
         first.wait()
         survivor, gateway = pids(plane.home)["grpc-0"], pids(plane.home)["gateway-0"]
-        assert live(port)
+        assert _live(port)
         os.kill(
             gateway, signal.SIGKILL
         )  # nobody holds the data plane's port any more: the next may take another
         wait_until(lambda: not alive(gateway))
         with supervisor(plane.home, gateways=1, port=free_ports()) as second:
             elsewhere = await_ready(plane.home, second)
-            assert live(elsewhere)
+            assert _live(elsewhere)
             assert pids(plane.home)["grpc-0"] != survivor
             second.send_signal(signal.SIGTERM)
             assert second.wait(timeout=40) == 0
 
     assert elsewhere != port
     assert not alive(survivor)
-    assert not live(port)
+    assert not _live(port)

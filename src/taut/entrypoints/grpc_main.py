@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="taut-grpc", description="the gRPC face of taut's data plane")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True, help="where gRPC listens")
+    parser.add_argument("--name", default="grpc-0", help="of this process, in logs")
     parser.add_argument(
         "--gateways-port", type=int, default=0, help="where gateways listen, on the same host"
     )
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once calls are accepted")
     arguments = parser.parse_args(argv)
-    log = Log("grpc-0")
+    log = Log(arguments.name)
     install(log)
     try:
         paths = paths_of(arguments)
@@ -95,7 +96,7 @@ async def _serve(arguments: argparse.Namespace, paths: TlsPaths | None, log: Log
         log.info("ready", pid=os.getpid())
         gc.freeze()
         home = arguments.home or Path()
-        async with kept_fresh(live, home=home, name="grpc-0", log=log, on_renewed=_nothing):
+        async with kept_fresh(live, home=home, name=arguments.name, log=log, on_renewed=_nothing):
             await stop.wait()
         log.info("draining")
         await server.drain(timeout_s=_DRAIN_S)

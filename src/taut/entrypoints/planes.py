@@ -10,7 +10,8 @@ from taut.bootstrap.config import OF_CONTROL
 from taut.entrypoints.children import Child
 from taut.entrypoints.listening import INNER, Address, TlsPaths
 
-GRPC: Final = "grpc-0"
+GRPC: Final = ("grpc-0", "grpc-1")
+"""The gRPC processes. The second is there where there is a second gateway: then a port stays open whichever of them dies."""
 LINK: Final = "link"
 
 
@@ -67,17 +68,20 @@ def default_children(
         if tls is None
         else ("--gateways-socket", str(home / INNER), "--home", str(home))
     )
-    rpc = Child(
-        name=GRPC,
-        command=(
-            *python, "taut.entrypoints.grpc_main", "--host", address.host, "--port", str(address.port + 2),
-            *behind, "--ready-fd", "{ready}", *secured,
-        ),
-        survives=True,
-        address=" ".join((f"{address.host}:{address.port + 2}", *secured)),
-        withheld=OF_CONTROL,
-    )  # fmt: skip
-    return [control, *served, rpc]
+    skins = [
+        Child(
+            name=name,
+            command=(
+                *python, "taut.entrypoints.grpc_main", "--name", name, "--host", address.host,
+                "--port", str(address.port + 2), *behind, "--ready-fd", "{ready}", *secured,
+            ),
+            survives=True,
+            address=" ".join((f"{address.host}:{address.port + 2}", *secured)),
+            withheld=OF_CONTROL,
+        )
+        for name in GRPC[:gateways]
+    ]  # fmt: skip
+    return [control, *served, *skins]
 
 
 def gateways_alone(home: Path, address: Address, *, gateways: int, tls: TlsPaths | None) -> list[Child]:

@@ -370,7 +370,7 @@ def supervise(
                 supervisor.adopt(former)  # a former control is gone from its port afterwards
                 if children is None:  # a control that cannot listen would be started again for ever
                     planes = {"the control plane": control_port or bound.port + 1} if joining is None else {}
-                    if not supervisor.runs(GRPC):
+                    if not any(map(supervisor.runs, GRPC)):
                         planes["gRPC"] = bound.port + 2
                     for plane, port in planes.items():
                         beside = Address(bound.host, port)

@@ -311,7 +311,9 @@ class RpcServer:
         self._server: Final = grpc.aio.server(
             maximum_concurrent_rpcs=MAX_CALLS,
             options=[
-                ("grpc.so_reuseport", 0),  # a second installation is refused the port
+                # Shared by the processes of one installation, so that the port stays open while one of them starts again.
+                # Another installation's is refused: it would have the data plane's port before, which nobody shares.
+                ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
