@@ -137,7 +137,7 @@ def _scraping(report: Report, stage: Stage) -> None:
             watch.adopt(AT, baseline)
             for at in range(0, len(asked), 10):
                 rows: list[Row] = [(tail, 1) for tail in asked[at : at + 10]]
-                watch.observe(AT, Caller("him"), Queries(rows, [], [], [0] * len(rows)))
+                watch.observe(AT, Caller("him"), Queries(list(rows), [], [], [0] * len(rows)))
                 if "abuse.scraping" in watch.suspected(AT, Caller("him")):
                     found.append(at + 10)
                     break
@@ -233,7 +233,7 @@ def _watch(stage: Stage) -> AbuseWatch:
 
 def _answered(stage: Stage, rows: list[Row]) -> Queries:
     scores = stage.oracle(rows)
-    return Queries(rows, scores, [abs(2 * p - 1) for p in scores], [p >= 0.5 for p in scores])
+    return Queries(list(rows), scores, [abs(2 * p - 1) for p in scores], [p >= 0.5 for p in scores])
 
 
 def _blind(baseline: Baseline) -> str:

@@ -176,10 +176,11 @@ def tell(
     )
     at_s = {(leaf["kind"], leaf["subject"]): leaf["at_us"] / 1e6 for leaf in leaves}
     admitted = [leaf for leaf in leaves if leaf["kind"] == "fleet.admitted"]
-    for name, begun, wanted in (
+    timed: tuple[tuple[str, Callable[[dict[str, Any]], tuple[str, Any]], str], ...] = (
         ("a gateway from its process's first word to its lease", lambda one: ("fleet.provisioned", one["subject"]), "≤ 1 s"),
         ("a gateway from the scale event to its lease", lambda one: ("fleet.scaled", one["body"]["scale_id"]), ""),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for name, begun, wanted in timed:
         took = [one["at_us"] / 1e6 - at_s[begun(one)] for one in admitted if begun(one) in at_s]
         if took:
             report.figure(name, took, "s", wanted=wanted, note=f"p99 {_p99(took):.2f} s")

@@ -11,6 +11,7 @@ import timeit
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,9 +187,7 @@ def _guard(report: Report) -> None:
             seconds / 100_000 * 1e6 for seconds in timeit.repeat(function, number=100_000, repeat=ROUNDS)
         ]
         report.figure(name, found, "µs", wanted="≤ 1" if "quota" not in name else "")
-    cold = [
-        _microseconds(lambda at=at: policy.decide(alice, "predict", f"endpoint:e{at}")) for at in range(200)
-    ]
+    cold = [_microseconds(partial(policy.decide, alice, "predict", f"endpoint:e{at}")) for at in range(200)]
     report.figure("policy decided, first time", cold, "µs")
 
 

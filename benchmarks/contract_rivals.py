@@ -98,7 +98,7 @@ def dataframely_check() -> Callable[[pl.DataFrame], int]:
         x3 = dy.Float64(nullable=True)
         last_day = dy.Int64(nullable=True)
 
-        @dy.rule()  # type: ignore[misc,unused-ignore]  # as above
+        @dy.rule()  # type: ignore[misc,untyped-decorator,unused-ignore]  # as above
         def order(cls) -> pl.Expr:  # noqa: N805 - the library's own form
             return pl.col("last_day") >= pl.col("first_day")
 

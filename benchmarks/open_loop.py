@@ -32,7 +32,7 @@ async def drive(given: dict[str, Any]) -> dict[str, Any]:
         f"content-length: {len(body)}\r\n\r\n"
     )
     driver = Driver(
-        Address("127.0.0.1", given["port"], tls=False),
+        Address("127.0.0.1", given["port"]),
         arrivals(given["rate"], given["seconds"], head.encode() + body, given["seed"]),
         connections_max=1024,
         expected_s=given["seconds"],

@@ -145,7 +145,8 @@ def rates(samples: Sequence[Sample]) -> list[float]:
 
 def middle(samples: Sequence[Sample], field: str) -> float:
     """Return the median of one field."""
-    return statistics.median(getattr(one, field) for one in samples)
+    values: list[float] = [getattr(one, field) for one in samples]
+    return statistics.median(values)
 
 
 def write_bodies(path: Path, bodies: Sequence[bytes]) -> Path:
