@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="taut-grpc", description="the gRPC face of taut's data plane")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True, help="where gRPC listens")
+    parser.add_argument("--shared", action="store_true", help="others of this installation listen there, too")
     parser.add_argument("--name", default="grpc-0", help="of this process, in logs")
     parser.add_argument(
         "--gateways-port", type=int, default=0, help="where gateways listen, on the same host"
@@ -87,6 +88,7 @@ async def _serve(arguments: argparse.Namespace, paths: TlsPaths | None, log: Log
             arguments.port,
             tls=tls,
             max_connections=max(1, min(MAX_CONNECTIONS, room)),
+            shared=arguments.shared,
         )
         await server.start()
         if arguments.ready_fd >= 0:

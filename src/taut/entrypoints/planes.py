@@ -73,7 +73,7 @@ def default_children(
             name=name,
             command=(
                 *python, "taut.entrypoints.grpc_main", "--name", name, "--host", address.host,
-                "--port", str(address.port + 2), *behind, "--ready-fd", "{ready}", *secured,
+                "--port", str(address.port + 2), "--shared", *behind, "--ready-fd", "{ready}", *secured,
             ),
             survives=True,
             address=" ".join((f"{address.host}:{address.port + 2}", *secured)),

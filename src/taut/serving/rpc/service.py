@@ -295,7 +295,8 @@ class RpcServer:
     """Both services on one port of one address.
 
     tls: without it, messages go as they are. max_connections: further ones are closed at once, so that those who are
-    served go on.
+    served go on. shared: others of the same owner may listen on the port as well (SO_REUSEPORT), if they say so, too;
+    otherwise a port that is taken is refused.
     """
 
     def __init__(
@@ -306,14 +307,13 @@ class RpcServer:
         *,
         tls: RpcTls | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        shared: bool = False,
     ) -> None:
         self._service: Final = service
         self._server: Final = grpc.aio.server(
             maximum_concurrent_rpcs=MAX_CALLS,
             options=[
-                # Shared by the processes of one installation, so that the port stays open while one of them starts again.
-                # Another installation's is refused: it would have the data plane's port before, which nobody shares.
-                ("grpc.so_reuseport", 1),
+                ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
