@@ -8,8 +8,7 @@ from collections.abc import Callable
 from random import Random
 
 from taut.core.errors import Exhausted, Unavailable
-from taut.trust.quota import WHOLE, Claim, Lease, Leases, Limit, Quota, digest_limits
-from taut.trust.quota.messages import Key
+from taut.trust.quota import WHOLE, Account, Claim, Key, Lease, Leases, Limit, Quota, digest_limits
 
 BEAT_S = 1.0
 
@@ -20,7 +19,8 @@ class Replica:
     def __init__(self, world: World, name: str, incarnation: int) -> None:
         self.world, self.name, self.incarnation = world, name, incarnation
         self.drift = 1 + world.random.uniform(-world.skew, world.skew)
-        self.quota = Quota()
+        self.quota = world.counter()
+        self.accounts: dict[tuple[Key, ...], Account] = {}
         self.quota.declare(world.limits, parts=max(1, world.announced), now_s=self.now_s())
         self.quota.await_lease(self.now_s())
         self.cut = self.dead = self.leased = False
@@ -59,6 +59,17 @@ class Replica:
         self.world.passed(key, n)
         return True
 
+    def draw(self, keys: tuple[Key, ...]) -> bool:
+        """Ask as a request does that counts at several levels."""
+        account = self.accounts.setdefault(keys, Account(keys))
+        try:
+            self.quota.draw(account, self.now_s())
+        except (Exhausted, Unavailable):
+            return False
+        for key in keys:
+            self.world.passed(key, 1.0)
+        return True
+
     def share_of(self, key: Key) -> int:
         """Return what it lets pass now, whatever it believes."""
         if self.dead:
@@ -84,8 +95,10 @@ class World:
         skew: float = 0.0,
         slow_s: float = 0.02,
         lender: type[Leases] = Leases,
+        counter: type[Quota] = Quota,
     ) -> None:
         self._lender = lender
+        self.counter = counter
         self.random = Random(seed)
         self.limits, self.loss, self.skew, self.slow_s = limits, loss, skew, slow_s
         self.now_s = 0.0

@@ -27,6 +27,7 @@ from taut.project.manifest import (
 )
 from taut.project.pipelines import FeatureSet, Model
 from taut.project.policies import read_policy_files
+from taut.project.quotas import Quota
 from taut.project.words import nearest
 
 _TIMES = (DType.DATE, DType.DATETIME)
@@ -68,6 +69,7 @@ def freeze(
         containments=tuple(
             sorted((cast(Contain, item.thing).spec for item in collection.of("containment")), key=_by_name)
         ),
+        quotas=tuple(sorted((cast(Quota, item.thing).spec for item in collection.of("quota")), key=_by_name)),
         bundle=bundle,
         root=str(root),
     )
@@ -102,7 +104,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     for kind, specs in (
         ("dataset", manifest.datasets), ("feature set", manifest.features),
         ("model", manifest.models), ("graph", manifest.graphs), ("endpoint", manifest.endpoints),
-        ("receiver", manifest.receivers), ("containment", manifest.containments),
+        ("receiver", manifest.receivers), ("containment", manifest.containments), ("quota", manifest.quotas),
     ):  # fmt: skip
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -125,15 +127,23 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     for endpoint in manifest.endpoints:
         for said in _check_endpoint(endpoint, answers, endpoints, graphs):
             yield "endpoint", endpoint.name, f"endpoint {endpoint.name!r}: {said}"
-    yield from _check_containments(manifest, endpoints)
+    yield from _check_named_endpoints(manifest, endpoints)
 
 
-def _check_containments(manifest: Manifest, endpoints: dict[str, EndpointSpec]) -> Iterator[Problem]:
+def _check_named_endpoints(manifest: Manifest, endpoints: dict[str, EndpointSpec]) -> Iterator[Problem]:
     for containment in manifest.containments:
         for name in containment.allow:
             if name not in endpoints:
                 said = f"containment {containment.name!r}: no endpoint {name!r}{nearest(name, endpoints)}"
                 yield "containment", containment.name, said
+    for quota in manifest.quotas:
+        for name in quota.endpoints:
+            if name not in endpoints:
+                yield (
+                    "quota",
+                    quota.name,
+                    f"quota {quota.name!r}: no endpoint {name!r}{nearest(name, endpoints)}",
+                )
 
 
 def _check_model(

@@ -6,7 +6,7 @@ reads only the manifest. Field names are those of the builder's own declarations
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -268,6 +268,25 @@ class ContainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     allow: tuple[str, ...] = ()  # endpoints that a quarantine leaves
 
 
+class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What some callers may use together, or each of them. members: ids of principals or `role:NAME`; none means everybody."""
+
+    AMOUNTS: ClassVar[tuple[str, ...]] = ("requests_per_s", "model_time_per_s")
+
+    name: str
+    members: tuple[str, ...] = ()
+    each: bool = False
+    endpoints: tuple[str, ...] = ()
+    requests_per_s: float | None = None
+    model_time_per_s: float | None = None
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """Return what is limited."""
+        found = {name: getattr(self, name) for name in self.AMOUNTS}
+        return {name: amount for name, amount in found.items() if amount is not None}
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a project declares. Equal projects have equal digests."""
 
@@ -281,6 +300,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policies: tuple[PolicySpec, ...] = ()  # who may do what, beside the built-in policies
     receivers: tuple[ReceiverSpec, ...] = ()  # who is told of alerts
     containments: tuple[ContainSpec, ...] = ()
+    quotas: tuple[QuotaSpec, ...] = ()  # beside those of single endpoints
     bundle: str = ""  # digest of the code bundle
     root: str = (
         ""  # the project's folder, against which relative sources are resolved; not part of the digest

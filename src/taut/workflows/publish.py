@@ -11,7 +11,7 @@ from taut.core.units import parse_duration, parse_size
 from taut.lifecycle.release import Route
 from taut.ports.records import transact
 from taut.project.declared import endpoint_of, judged_of
-from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, Manifest
+from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, Manifest, QuotaSpec
 from taut.serving.snapshot import (
     CacheConfig,
     DefaultAnswer,
@@ -26,7 +26,7 @@ from taut.serving.snapshot import (
     StandIn,
 )
 from taut.trust.policy import Policy
-from taut.trust.quota import Limit
+from taut.trust.quota import Allowance, Limit
 from taut.workflows.rooms import Published, Rooms
 
 DEFAULT_QUOTA = Limit(rate_per_s=100_000.0, burst=200_000.0)
@@ -81,6 +81,7 @@ def compose(
         resources=policy.resources,
         policy_digest=policy.digest,
         contained=rooms.alarms.contained(),
+        allowances=tuple(allowance_of(spec) for spec in manifest.quotas),
         gateways=gateways + sum(machine.gateways for machine in machines),
         machines=tuple(machines),
         url=url,
@@ -151,7 +152,23 @@ def _model_time(spec: EndpointSpec) -> Limit | None:
     if spec.model_time_per_s is None:
         return None
     rate_per_s = spec.model_time_per_s * 1e3
-    return Limit(rate_per_s=rate_per_s, burst=rate_per_s * BURST_SECONDS, of="ms of model time")
+    return Limit(rate_per_s=rate_per_s, burst=rate_per_s * BURST_SECONDS, kind="model_ms")
+
+
+def allowance_of(spec: QuotaSpec) -> Allowance:
+    """Return a declared quota as gateways know it."""
+    whose = "each caller" if spec.each else "its members together" if spec.members else "all callers together"
+    limits = []
+    if spec.requests_per_s is not None:
+        burst = max(1.0, spec.requests_per_s * BURST_SECONDS)
+        limits.append(Limit(rate_per_s=spec.requests_per_s, burst=burst, level=whose))
+    if spec.model_time_per_s is not None:
+        rate_per_s = spec.model_time_per_s * 1e3
+        burst = rate_per_s * BURST_SECONDS
+        limits.append(Limit(rate_per_s=rate_per_s, burst=burst, kind="model_ms", level=whose))
+    return Allowance(
+        name=spec.name, limits=tuple(limits), members=spec.members, each=spec.each, endpoints=spec.endpoints
+    )
 
 
 def _cache(spec: CacheSpec | None) -> CacheConfig | None:

@@ -353,7 +353,7 @@ def test_a_quota_is_for_each_principal_and_says_when_to_come_back(gateway: Gatew
 def test_who_took_more_of_the_models_time_than_he_may_is_refused_until_time_has_paid(
     gateway: Gateway, plane: DataPlane
 ) -> None:
-    nothing = Limit(rate_per_s=1e-6, burst=1e-9, of="ms of model time")
+    nothing = Limit(rate_per_s=1e-6, burst=1e-9, kind="model_ms")
     install(gateway, plane, plane.endpoint(model_time=nothing))
 
     mine = [ask(gateway, "/v1/predict/delay", {"instances": [INSTANCE]}, plane.token()) for _ in range(2)]

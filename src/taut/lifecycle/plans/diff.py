@@ -18,6 +18,7 @@ _KINDS: Final = (
     ("policies", "policy file"),
     ("receivers", "receiver"),
     ("containments", "containment"),
+    ("quotas", "quota"),
 )
 _LISTS: Final = (list, tuple)
 _NAMED: Final = frozenset({"columns", "rules", "nodes"})  # lists of named things, compared by name

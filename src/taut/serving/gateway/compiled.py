@@ -33,8 +33,10 @@ from taut.serving.snapshot import (
     StandIn,
 )
 from taut.serving.workers import Fleet, Lane, LaneSettings, Order, WorkerModel
+from taut.trust.identity.principals import Principal
 from taut.trust.identity.verifier import TokenVerifier
 from taut.trust.policy import Policy
+from taut.trust.quota import Account, Key
 
 LoadHere = Callable[[bytes, ModelSignature], LoadedModel]
 ONE_CORE: Final = Wish()
@@ -98,8 +100,8 @@ class Endpoint:
         self.settle()
         self.label_type: Final = label_datatype(signature)
         self.raw_heads: Final[dict[tuple[str, int, tuple[str, ...]], bytes]] = {}
-        self.limited: Final = config.quota is not None or config.model_time is not None
-        self.time_name: Final = "" if config.model_time is None else f"{config.name}:time"
+        self.price: Final = config.price
+        self.allowances: Final = snapshot.allowances
         self.rounding: Final = rounding_of(config)
         ages = [age for age in (snapshot.max_age_s, config.max_age_s) if age is not None]
         self.stale_us: Final = snapshot.issued_at_us + int(min(ages) * 1e6)
@@ -118,6 +120,23 @@ class Endpoint:
         )
         self.number: Final = live.version.rpartition("@")[2]
         self.head: Final = head_lines(live, snapshot.epoch)
+
+    def account(self, principal: Principal, throttles: tuple[Key, ...] = ()) -> Account:
+        """Return what a caller's requests here count against: throttles first, then what is his own, then what he shares."""
+        config, takes, dues = self.config, list(throttles), []
+        if config.quota is not None:
+            takes.append((config.name, principal.id))
+        if config.model_time is not None:
+            dues.append((config.model_time.kind, (f"{config.name}:time", principal.id)))
+        for allowance in self.allowances:
+            if not allowance.covers(principal, config.name):
+                continue
+            for limit, key in allowance.keys(principal):
+                if limit.kind == "requests":
+                    takes.append(key)
+                else:
+                    dues.append((limit.kind, key))
+        return Account(tuple(takes), tuple(dues))
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -189,7 +208,6 @@ class Active:
         policy: Policy,
         models: Mapping[str, Resident],
         residents: Residents | None = None,
-        restraints: Restraints | None = None,
     ) -> None:
         self.snapshot: Final = snapshot
         self.epoch: Final = snapshot.epoch
@@ -199,7 +217,7 @@ class Active:
         self.models: Final = models
         self.residents: Final = residents
         self.limits: Final = snapshot.limits
-        self.restraints: Final = restraints or Restraints(())
+        self.restraints: Final = Restraints(snapshot.contained)
         personal = policy.looks_at_callers("predict")
         self.endpoints: Final = {
             config.name: Endpoint(config, snapshot, models, residents, personal=personal)
@@ -255,10 +273,7 @@ def compile_snapshot(
         )
     models = _load_all(snapshot, home=home, before=before, fleet=fleet) if stock is None else stock.models
     residents = None if stock is None else stock.residents
-    restraints = Restraints(
-        snapshot.contained, gateways=snapshot.gateways, before=None if before is None else before.restraints
-    )
-    return Active(snapshot, policy=policy, models=models, residents=residents, restraints=restraints)
+    return Active(snapshot, policy=policy, models=models, residents=residents)
 
 
 def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:

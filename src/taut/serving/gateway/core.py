@@ -41,7 +41,7 @@ from taut.serving.meters import MeterReading
 from taut.serving.predictions import LIVE, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Tracer
-from taut.trust.quota import Quota
+from taut.trust.quota import Account, Quota
 
 _HIGH_PRIORITY: Final = 5
 _RESERVED: Final = 0.8  # of the slots; the rest is for priorities from 5 up
@@ -186,8 +186,7 @@ class Gateway:
             caller = ticket.caller = guard.plain
             if self._tracer is not None:
                 ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
-            if endpoint.limited:
-                self._spend(endpoint, grant.key)
+            self._spend(ticket, grant.account)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
         ticket.guard_ns = guarded_ns - ticket.begun_ns
@@ -234,20 +233,17 @@ class Gateway:
         if self._tracer is not None:
             ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
         caller = ticket.caller = guard.read_headers(headers)
-        key = guard.authorise(session, endpoint, ticket.now_us)
-        if endpoint.limited:
-            self._spend(endpoint, key)
+        self._spend(ticket, guard.authorise(session, endpoint, ticket.now_us))
         check_fresh(endpoint, ticket.now_us)
         body = inflated(headers, body, active.settings.max_body_bytes)
         ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
         return caller, body
 
-    def _spend(self, endpoint: Endpoint, key: tuple[str, str]) -> None:
-        """Count a request against its caller's quotas. Raises Exhausted."""
-        now_s = self.monotonic_s()
-        self.quota.take(key, 1.0, now_s)
-        if endpoint.time_name:
-            self.quota.require((endpoint.time_name, key[1]), now_s)
+    def _spend(self, ticket: Ticket, account: Account) -> None:
+        """Count a request against its caller's quotas at every level. Raises Exhausted."""
+        self.quota.draw(account, self.monotonic_s())
+        if account.dues:
+            ticket.account = account
 
     def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Batch:
         if ticket.route.kind == "v1":
@@ -349,7 +345,7 @@ class Gateway:
                 now_us, start_ns = self._now_us(), self._counter_ns()
                 part = msgspec.structs.replace(
                     ticket, request_id=self._ids.next(now_us), now_us=now_us, started_ns=start_ns, guard_ns=0, looked_ns=0,
-                    waited_ns=0, scored_ns=0, model_ns=0, nodes=None,
+                    waited_ns=0, scored_ns=0, model_ns=0, nodes=None, part=True,
                 )  # fmt: skip
             return self._slowly(part, endpoint, Batch(rows, len(rows)), caller)
 

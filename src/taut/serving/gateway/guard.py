@@ -15,6 +15,7 @@ from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.headers import whole_number
 from taut.trust.identity.principals import Principal
 from taut.trust.identity.verifier import KEY_PREFIX
+from taut.trust.quota import Account
 
 _JSON_BYTES: Final = b"inference-header-content-length"
 _MAX_SESSIONS: Final = 16_384
@@ -31,10 +32,10 @@ DEFAULT_PRIORITY: Final = 5
 
 
 class Grant(msgspec.Struct, gc=False):
-    """That a caller may ask an endpoint. key: of his quota. tally: where he is counted. until_us: when it is looked at anew: his
+    """That a caller may ask an endpoint. account: of his quotas. tally: where he is counted. until_us: when it is looked at anew: his
     bearer ends, or the decision's hour, or the snapshot is too old for the endpoint."""
 
-    key: tuple[str, str]
+    account: Account
     until_us: int
     tally: Tally
 
@@ -116,8 +117,8 @@ class Guard:
         self._sessions[authorization] = session
         return session
 
-    def authorise(self, session: Session, endpoint: Endpoint, now_us: int) -> tuple[str, str]:
-        """Return the quota's key when policy allows `predict` on the endpoint. Raises Denied with the reasons.
+    def authorise(self, session: Session, endpoint: Endpoint, now_us: int) -> Account:
+        """Return what his requests count against when policy allows `predict` on the endpoint. Raises Denied with the reasons.
 
         A decision is remembered to the end of its hour, the finest time that a policy can look at.
         """
@@ -125,7 +126,7 @@ class Guard:
         if grant is None or now_us >= grant.until_us:
             grant = self._grant(session, endpoint, now_us)
         grant.tally.asked += 1
-        return grant.key
+        return grant.account
 
     def _grant(self, session: Session, endpoint: Endpoint, now_us: int) -> Grant:
         """Decide anew. Of whoever is contained nothing is remembered, and what he is refused counts as asked."""
@@ -150,8 +151,8 @@ class Guard:
                 "Ask for the role predictor"
             )
         until_us = min(now_us - now_us % _HOUR_US + _HOUR_US, session.until_us, endpoint.stale_us)
-        grant = Grant(key, until_us, self._callers.tally(key))
-        if not held:
+        grant = Grant(endpoint.account(principal, held or ()), until_us, self._callers.tally(key))
+        if held is None:
             session.grants[endpoint.name] = grant
         return grant
 

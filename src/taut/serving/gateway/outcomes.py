@@ -14,7 +14,7 @@ from taut.serving.gateway.traced import request_span
 from taut.serving.meters import Meters
 from taut.serving.predictions import PredictionLog, encode_record
 from taut.serving.tracing import Trace, Tracer
-from taut.trust.quota import Quota
+from taut.trust.quota import Account, Kind, Quota, QuotaSpent
 
 LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
@@ -51,8 +51,8 @@ class Outcomes:
 
     def counted(self, ticket: Ticket, reply: Reply) -> Reply:
         """Count an answer, trace it where it is traced, and return it."""
-        if ticket.route.endpoint.time_name:
-            self._charge(ticket, ticket.model_ns)
+        if ticket.account is not None:
+            self._charge(ticket, ticket.account, ticket.model_ns)
         total_ns = self._counter_ns() - ticket.started_ns
         ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, total_ns)
         if ticket.trace is not None:
@@ -78,9 +78,10 @@ class Outcomes:
                 error = full
         self.refusals += 1
         self._count_refusal(ticket, self._statuses.get(error.code, 500), error.code)
+        spent = error if isinstance(error, QuotaSpent) else None
         return refusal(
             error, statuses=self._statuses, request_id=ticket.request_id, epoch=ticket.active.epoch,
-            guard_us=ticket.guard_ns // 1000,
+            guard_us=ticket.guard_ns // 1000, more={"quota": spent.fields} if spent else {}, lines=spent.headers if spent else b"",
         )  # fmt: skip
 
     def failed(self, ticket: Ticket, error: BaseException) -> Reply:
@@ -121,15 +122,18 @@ class Outcomes:
             )
         )  # fmt: skip
 
-    def _charge(self, ticket: Ticket, model_ns: int) -> None:
-        """Charge a caller with the time that models took for him; of a batch that he shared with others, all of it."""
-        if ticket.session is not None and model_ns > 0:
-            key = (ticket.route.endpoint.time_name, ticket.session.principal.id)
-            self._quota.charge(key, model_ns / 1e6, self._monotonic_s())
+    def _charge(self, ticket: Ticket, account: Account, model_ns: int) -> None:
+        """Charge a caller with the time that models took for him, of a batch that he shared with others all of it, and its
+        price."""
+        endpoint, model_ms = ticket.route.endpoint, model_ns / 1e6
+        costs: dict[Kind, float] = {"model_ms": model_ms}
+        if endpoint.price is not None:
+            costs["usd_micros"] = endpoint.price.micros(model_ms, requests=0 if ticket.part else 1)
+        self._quota.settle(account, costs, self._monotonic_s())
 
     def _count_refusal(self, ticket: Ticket, status: int, code: str) -> None:
-        if ticket.route.endpoint.time_name and ticket.scored_ns:  # a model began, whatever became of it
-            self._charge(ticket, self._counter_ns() - ticket.scored_ns)
+        if ticket.account is not None and ticket.scored_ns:  # a model began, whatever became of it
+            self._charge(ticket, ticket.account, self._counter_ns() - ticket.scored_ns)
         ticket.route.endpoint.meter.refusals.add(status, code)
         if ticket.trace is not None:
             self._trace(ticket, ticket.trace, status, code)

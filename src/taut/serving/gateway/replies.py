@@ -95,8 +95,13 @@ def refusal(
     epoch: int,
     guard_us: int = 0,
     close: bool = False,
+    more: Mapping[str, object] = {},
+    lines: bytes = b"",
 ) -> Reply:
-    """Return an error in the data plane's shape. A code without a status is ours to mend: it reads as 500."""
+    """Return an error in the data plane's shape. A code without a status is ours to mend: it reads as 500.
+
+    more: fields beside those that every error has. lines: the same of headers.
+    """
     status = statuses.get(error.code, 500)
     head = b"%btaut-request-id: %b\r\ntaut-policy-epoch: %d\r\ntaut-guard-us: %d\r\n" % (
         JSON, request_id.encode(), epoch, guard_us,
@@ -107,5 +112,5 @@ def refusal(
         head += b'www-authenticate: Bearer realm="taut"\r\n'
     if status == 415:
         head += b"accept-encoding: gzip, deflate, zstd\r\n"
-    body = encode_json({"error": {"code": error.code, "message": error.message, "request_id": request_id}})
-    return Reply(status, head, body, close)
+    said = {"code": error.code, "message": error.message, "request_id": request_id, **more}
+    return Reply(status, head + lines, encode_json({"error": said}), close)

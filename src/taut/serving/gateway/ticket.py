@@ -12,6 +12,7 @@ from taut.serving.gateway.compiled import Active, Route
 from taut.serving.gateway.guard import Caller, Session
 from taut.serving.graphs import NodeWork
 from taut.serving.tracing import Trace
+from taut.trust.quota import Account
 
 
 class Ticket(msgspec.Struct, gc=False):
@@ -20,6 +21,7 @@ class Ticket(msgspec.Struct, gc=False):
     begun_ns: when its turn came, as a rule at once. guarded_ns, looked_ns, scored_ns: when the guard was passed, features were asked for, the model began. waited_ns: for a
     worker, before that. model_ns: how long the model took, 0 where the cache answered. guard_ns: spent on guarding, the record included.
     trace: under which it is recorded; None for most. nodes: what those of a graph did; None where a model answers.
+    account: what it costs is charged to; None where nothing is. part: whether it is a later part of a request that is counted.
     """
 
     request_id: str
@@ -44,6 +46,8 @@ class Ticket(msgspec.Struct, gc=False):
     json_bytes: int | None = None
     recorded: bool = False
     nodes: NodeWork | None = None
+    account: Account | None = None
+    part: bool = False
 
 
 class World(msgspec.Struct, frozen=True):

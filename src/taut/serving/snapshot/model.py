@@ -14,7 +14,7 @@ from taut.project.manifest import PolicySpec
 from taut.trust.containment import Contained
 from taut.trust.identity.verifier import VerifierData
 from taut.trust.policy import Attributes
-from taut.trust.quota import Limit
+from taut.trust.quota import Allowance, Limit, Price, throttle
 from taut.trust.signing import SignedStatement, sign_statement, verify_statement
 
 PAYLOAD_TYPE: Final = "application/vnd.taut.serving-snapshot+json"
@@ -103,7 +103,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     take, by which batches and the line before the workers are sized; profile: how boldly. placement: on which devices workers may run it: `auto`, `cpu`, or an accelerator such as
     `cuda:0`. keep_loaded: True keeps the live version in memory,
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
-    quota: for each principal; None does not limit. model_time: of each principal, in milliseconds that models take for him.
+    quota: for each principal; None does not limit. model_time: of each principal, in milliseconds that models take for him. price: of an answer.
     max_age_s: a tighter bound than the snapshot's on how long this endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
     them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now.
     """
@@ -125,6 +125,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     keep_loaded: bool | None = None
     quota: Limit | None = None
     model_time: Limit | None = None
+    price: Price | None = None
     max_age_s: float | None = None
     round_scores: int | None = None
     round_suspects: int | None = None
@@ -172,7 +173,7 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     epoch: grows with each snapshot; a gateway never goes back. max_age_s: how long after `issued_at_us` it may be
     served when nothing newer comes. policies: the project's Cedar files. resources: what they may ask of resources.
-    policy_digest: what the digest of both must be. contained: who is held back, each until a time of its own.
+    policy_digest: what the digest of both must be. contained: who is held back, each until a time of its own. allowances: quotas above those of one endpoint.
     gateways: how many share a quota, on all machines. machines: those that joined the first one. url: of
     the data plane of that one, empty where it is not known. log_key: what the prediction log is sealed to, an X25519 public
     key, hexadecimal; empty leaves it open.
@@ -187,6 +188,7 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     resources: dict[str, Attributes] = {}
     policy_digest: str
     contained: tuple[Contained, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
     settings: GatewaySettings = GatewaySettings()
     gateways: int = 1
     machines: tuple[Machine, ...] = ()
@@ -195,10 +197,16 @@ class ServingSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     @property
     def limits(self) -> dict[str, Limit]:
-        """Return the quotas by the name of their endpoint; those of its models' time by that with `:time`."""
-        requests = {one.name: one.quota for one in self.endpoints if one.quota is not None}
-        times = {f"{one.name}:time": one.model_time for one in self.endpoints if one.model_time is not None}
-        return {**requests, **times}
+        """Return the quotas by the name of their endpoint, those of its models' time by that with `:time`; and allowances
+        and throttles by names of their own."""
+        found = {one.name: one.quota for one in self.endpoints if one.quota is not None}
+        found |= {f"{one.name}:time": one.model_time for one in self.endpoints if one.model_time is not None}
+        for allowance in self.allowances:
+            found |= allowance.named()
+        for one in self.contained:
+            if one.action == "throttle":
+                found |= throttle(one.id, one.principal, one.per_s)
+        return found
 
     def gateways_at(self, machine: str) -> int:
         """Return how many gateways a machine has, the first one where it has no name; all where it is not known yet."""

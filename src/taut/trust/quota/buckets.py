@@ -13,9 +13,11 @@ from itertools import islice
 from math import inf
 from typing import Final
 
-from taut.core.errors import Exhausted, InvalidInput, Unavailable
-from taut.trust.quota.limit import SAFE_PART, WHOLE, Limit, digest_limits
+from taut.core.errors import Exhausted, InvalidInput, TautError, Unavailable
+from taut.trust.quota.account import Account
+from taut.trust.quota.limit import SAFE_PART, WHOLE, Kind, Limit, digest_limits
 from taut.trust.quota.messages import Claim, Key, Lease, Use
+from taut.trust.quota.spent import spent
 
 _SWEEP_EVERY_S: Final = 1.0
 _SCANNED: Final = 4096
@@ -115,6 +117,58 @@ class Quota:
             return
         bucket.tokens = tokens
         raise self._refusal(key, n, bucket)
+
+    def draw(self, account: Account, now_s: float) -> None:
+        """Let one request pass where every level of its account holds; otherwise none of them gives anything.
+
+        Raises as `take` does, by the first level that does not hold.
+        """
+        if now_s >= self._until_s:
+            self._lapse()
+        if account.turn != self._turn:
+            self._open(account, now_s)
+        for _, bucket in account.buckets:
+            if now_s > bucket.then_s:
+                tokens = bucket.tokens + (now_s - bucket.then_s) * bucket.rate
+                bucket.tokens = tokens if tokens < bucket.burst else bucket.burst
+                bucket.then_s = now_s
+            bucket.asked += 1.0
+            if bucket.tokens < 1.0:
+                raise self._undone(account, bucket)
+            bucket.tokens -= 1.0
+        if account.owed:
+            self._check_owed(account, now_s)
+
+    def settle(self, account: Account, costs: Mapping[Kind, float], now_s: float) -> None:
+        """Charge every level of an account with what a request cost, also beyond what is left.
+
+        costs: by kind; a negative one gives back what was reserved and not used.
+        """
+        if account.turn != self._turn:
+            self._open(account, now_s)
+        for kind, _, bucket in account.owed:
+            n = costs.get(kind, 0.0)
+            bucket.fill(now_s)
+            bucket.tokens = min(bucket.burst, bucket.tokens - n)
+            bucket.asked = max(0.0, bucket.asked + n)
+
+    def reserve(self, account: Account, kind: Kind, n: float, now_s: float) -> None:
+        """Spend an estimate at every level ahead of the work; `settle` with the difference once it is known.
+
+        Raises as `take` does, and nothing is spent then; an estimate beyond a burst is one that could never pass.
+        """
+        if now_s >= self._until_s:
+            self._lapse()
+        if account.turn != self._turn:
+            self._open(account, now_s)
+        levels = [(key, bucket) for of, key, bucket in account.owed if of == kind]
+        for key, bucket in levels:
+            bucket.fill(now_s)
+            bucket.asked += n
+            if not 0 < n <= bucket.tokens:
+                raise self._refusal(key, n, bucket)
+        for _, bucket in levels:
+            bucket.tokens -= n
 
     def require(self, key: Key, now_s: float) -> None:
         """Raise as `take` does where a key has nothing left; for what is charged only when it is known what it cost."""
@@ -230,6 +284,35 @@ class Quota:
         self._share, self._keys, self._until_s = share, keys, until_s
         self._turn += 1
 
+    def _open(self, account: Account, now_s: float) -> None:
+        """Find the buckets of an account for the shares of now."""
+        self._settle_all(account, now_s)
+        if account.turn != self._turn:  # room was made meanwhile, perhaps by forgetting one of them
+            self._settle_all(account, now_s)
+
+    def _settle_all(self, account: Account, now_s: float) -> None:
+        account.turn = self._turn
+        taken = [(key, self._settled(key, self._buckets.get(key), now_s)) for key in account.takes]
+        owed = [(kind, key, self._settled(key, self._buckets.get(key), now_s)) for kind, key in account.dues]
+        account.buckets = tuple((key, bucket) for key, bucket in taken if bucket is not None)
+        account.owed = tuple((kind, key, bucket) for kind, key, bucket in owed if bucket is not None)
+
+    def _check_owed(self, account: Account, now_s: float) -> None:
+        for _, key, bucket in account.owed:
+            bucket.fill(now_s)
+            if bucket.tokens <= 0:
+                for _, given in account.buckets:
+                    given.tokens += 1.0
+                raise self._refusal(key, min(1.0, self._limits[key[0]].burst), bucket)
+
+    def _undone(self, account: Account, short: Bucket) -> TautError:
+        """Give back what levels before `short` gave, and return why that one refuses."""
+        for key, bucket in account.buckets:
+            if bucket is short:
+                return self._refusal(key, 1.0, bucket)
+            bucket.tokens += 1.0
+        raise AssertionError("a level that refuses is one of the account's")
+
     def _part(self, key: Key, limit: Limit) -> tuple[float, float]:
         return limit.part(self._keys.get(key, self._share))
 
@@ -276,11 +359,7 @@ class Quota:
             return Unavailable(
                 "this gateway holds no lease on quotas, and lets nothing pass before it does: try again shortly"
             )
-        return Exhausted(
-            f"the quota of {limit.rate_per_s:g} {limit.of and limit.of + ' '}a second on {key[0].partition(':')[0]!r} is used up: "
-            "slow down or ask for more",
-            retry_after_s=(n - bucket.tokens) / bucket.rate,
-        )
+        return spent(key[0], limit, bucket.tokens, (n - bucket.tokens) / bucket.rate)
 
     def _uses(self, since_s: float) -> tuple[Use, ...]:
         """Return what was asked of keys that are short or have shares of their own, and of the busiest others."""
@@ -315,3 +394,4 @@ class Quota:
             bucket.turn_to(*self._part(key, self._limits[key[0]]), self._turn, now_s)
             if bucket.tokens >= bucket.burst and key not in self._keys:
                 del self._buckets[key]
+        self._turn += 1  # accounts look for their buckets anew

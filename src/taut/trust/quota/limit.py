@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,24 +17,44 @@ SAFE_PART: Final = 10
 """One part in so many of an equal share is what a gateway uses while it hears nothing."""
 
 
+Kind = Literal["requests", "model_ms", "gpu_ms", "usd_micros", "tokens"]
+"""What is counted: requests, milliseconds that models took (gpu_ms: on an accelerator), millionths of a dollar, tokens."""
+_UNITS: Final[dict[Kind, str]] = {
+    "requests": "",
+    "model_ms": "ms of model time",
+    "gpu_ms": "ms of accelerator time",
+    "usd_micros": "micro-dollars",
+    "tokens": "tokens",
+}
+
+
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """A rate and the burst that it allows; a new key starts with the whole burst. of: the unit, in words; empty for requests."""
+    """A rate and the burst that it allows; a new key starts with the whole burst.
+
+    level: whose it is, in words; empty for a principal's own at one endpoint.
+    """
 
     rate_per_s: float
     burst: float
-    of: str = ""
+    kind: Kind = "requests"
+    level: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("rate_per_s", self.rate_per_s), ("burst", self.burst)):
             if not (isfinite(value) and value > 0):
                 raise InvalidInput(f"{name} is {value}: give a finite number above 0")
 
+    @property
+    def unit(self) -> str:
+        """Return what is counted, in words; empty for requests."""
+        return _UNITS[self.kind]
+
     def share(self, parts: int) -> Limit:
         """Return what one of `parts` equal parts is. Raises InvalidInput below one part."""
         if parts < 1:
             raise InvalidInput(f"a limit cannot be shared by {parts}: give at least 1")
         rate_per_s, burst = self.part(WHOLE // parts)
-        return Limit(rate_per_s=rate_per_s, burst=burst, of=self.of)
+        return msgspec.structs.replace(self, rate_per_s=rate_per_s, burst=burst)
 
     def part(self, share: int) -> tuple[float, float]:
         """Return the rate and the burst of a share, so that together shares of `WHOLE` stay within the limit.

@@ -1,0 +1,88 @@
+"""A request counts against what is its caller's own and what he shares; the refusal says which of it is used up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from taut.adapters.world import SystemRandom
+from taut.serving.gateway import Gateway, Reply, compile_snapshot
+from taut.testing.serving import DataPlane, open_gateway
+from taut.trust.quota import Allowance, Limit
+
+BODY = b'{"instances": [{"x0": 1.0, "x1": 0.5, "x2": -0.25}]}'
+THREE = Limit(rate_per_s=0.001, burst=3.0, level="its members together")
+
+
+@pytest.fixture
+def gateway(plane: DataPlane) -> Iterator[Gateway]:
+    with open_gateway(plane.home, SystemRandom()) as made:
+        yield made
+
+
+def install(gateway: Gateway, plane: DataPlane, *allowances: Allowance) -> None:
+    snapshot = plane.snapshot(plane.endpoint(), plane.endpoint(name="price"))
+    snapshot = msgspec.structs.replace(snapshot, allowances=allowances)
+    gateway.install(compile_snapshot(snapshot, home=plane.home, before=gateway.active))
+
+
+def ask(gateway: Gateway, bearer: str, endpoint: str = "delay") -> Reply:
+    lines = [(b"authorization", b"Bearer " + bearer.encode())]
+    found = gateway.answer("POST", f"/v1/predict/{endpoint}", lines, BODY)
+    assert isinstance(found, Reply)
+    return found
+
+
+def test_a_team_shares_what_it_has_over_all_endpoints_and_others_have_their_own(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    install(gateway, plane, Allowance(name="team", members=("ana", "ben"), limits=(THREE,)))
+    ana, ben, cem = plane.token(), plane.token("ben", jti="t2"), plane.token("cem", jti="t3")
+
+    assert [ask(gateway, ana).status, ask(gateway, ben, "price").status, ask(gateway, ana).status] == [
+        200
+    ] * 3
+    refused = ask(gateway, ben)
+    assert [refused.status, ask(gateway, cem).status] == [429, 200]
+    error = json.loads(refused.body)["error"]
+    assert error["quota"] == {"name": "team", "level": "its members together", "kind": "requests"}
+    assert "that 'team' gives its members together is used up" in error["message"]
+    headers = dict(refused.header_list())
+    assert headers[b"ratelimit-policy"] == b'"team";q=3;w=3000'
+    assert headers[b"ratelimit"].startswith(b'"team";r=0;t=')
+    assert int(headers[b"retry-after"]) >= 900
+
+
+def test_roles_and_endpoints_say_whom_an_allowance_is_for(gateway: Gateway, plane: DataPlane) -> None:
+    each = Allowance(
+        name="each", each=True, members=("role:predictor",), endpoints=("price",), limits=(THREE,)
+    )
+    install(gateway, plane, each)
+    ana, ben = plane.token(), plane.token("ben", jti="t2")
+
+    assert [ask(gateway, ana, "price").status for _ in range(4)] == [200, 200, 200, 429]
+    assert [ask(gateway, ben, "price").status, ask(gateway, ana).status] == [200, 200]
+
+
+def test_the_time_of_models_is_charged_to_every_level(gateway: Gateway, plane: DataPlane) -> None:
+    nothing = Limit(rate_per_s=1e-6, burst=1e-9, kind="model_ms", level="all callers together")
+    install(gateway, plane, Allowance(name="all", limits=(nothing,)))
+
+    assert ask(gateway, plane.token()).status == 200
+    refused = ask(gateway, plane.token("ben", jti="t2"), "price")
+
+    assert (refused.status, json.loads(refused.body)["error"]["quota"]["kind"]) == (429, "model_ms")
+
+
+def test_a_new_snapshot_with_the_same_allowance_does_not_refill_it(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    team = Allowance(name="team", limits=(THREE,))
+    for _ in range(3):
+        install(gateway, plane, team)
+        assert ask(gateway, plane.token()).status == 200
+    install(gateway, plane, team)
+    assert ask(gateway, plane.token()).status == 429
