@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from taut.core.errors import Exhausted, InvalidInput, TautError, Unavailable
-from taut.trust.quota.account import Account
+from taut.trust.quota.account import Account, Bucket
 from taut.trust.quota.limit import SAFE_PART, WHOLE, Kind, Limit, digest_limits
 from taut.trust.quota.messages import Claim, Key, Lease, Use
 from taut.trust.quota.spent import spent
@@ -23,33 +23,6 @@ _SWEEP_EVERY_S: Final = 1.0
 _SCANNED: Final = 4096
 _TOLD: Final = 32
 _MAX_PRESSED: Final = 128
-
-
-class Bucket:
-    """One key's tokens. turn: of the shares that `rate` and `burst` were made of. asked: units since the last claim."""
-
-    __slots__ = ("asked", "burst", "rate", "then_s", "tokens", "turn")
-
-    def __init__(self, tokens: float, then_s: float, rate: float, burst: float, turn: int) -> None:
-        self.tokens = tokens
-        self.then_s = then_s
-        self.rate = rate
-        self.burst = burst
-        self.turn = turn
-        self.asked = 0.0
-
-    def fill(self, now_s: float) -> None:
-        """Add what came since; time that goes back brings nothing."""
-        if now_s > self.then_s:
-            self.tokens = min(self.burst, self.tokens + (now_s - self.then_s) * self.rate)
-            self.then_s = now_s
-
-    def turn_to(self, rate: float, burst: float, turn: int, now_s: float) -> None:
-        """Take other shares. Since the last look either rate may have held: the lower one is what surely came."""
-        self.rate = min(self.rate, rate)
-        self.fill(now_s)
-        self.tokens = min(self.tokens, burst)
-        self.rate, self.burst, self.turn = rate, burst, turn
 
 
 class Quota:
