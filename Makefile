@@ -42,8 +42,8 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/base.stamp
 run: $(VENV)/base.stamp ## the whole story on real data, then a running platform
 	@$(VENV)/bin/taut demo
 
-test: $(VENV)/dev.stamp ## every test, with real servers from packages
-	$(PY) -m pytest -n $(TESTERS) --dist loadgroup -q
+test: $(VENV)/dev.stamp ## every test, with real servers from packages; up to three that failed are tried again alone (STRICT=1: none)
+	$(PY) tools/test $(if $(STRICT),--strict) -n $(TESTERS) --dist loadgroup -q
 
 check: $(VENV)/dev.stamp ## format, lint, types, import contracts, docs
 	$(VENV)/bin/ruff format --check .

@@ -38,6 +38,8 @@ from taut.trust.lineage import Lineage
 from taut.trust.lineage.tables import metadata as lineage_metadata
 from taut.workflows.gate import try_apart
 
+pytestmark = pytest.mark.processes
+
 # what a job says on its own channel
 
 

@@ -24,7 +24,7 @@ from taut.serving.workers.share import processor_seconds
 from taut.testing.code import code_model, code_signature
 from taut.testing.serving import DataPlane, GatewayProcess
 
-pytestmark = pytest.mark.xdist_group("code-workers")
+pytestmark = [pytest.mark.xdist_group("code-workers"), pytest.mark.processes]
 
 # What the code tries is told by numbers: x0 says what to try, the answer is how much of it was possible.
 HOSTILE = """

@@ -41,7 +41,7 @@ from taut.testing.world import SeededRandom
 from taut.trust.signing import SignedStatement, verify_statement
 from taut.trust.tls import Issued, create_authority, issue_server
 
-pytestmark = pytest.mark.xdist_group("edge-bundles")
+pytestmark = [pytest.mark.xdist_group("edge-bundles"), pytest.mark.processes]
 
 PARTS = (
     "model.onnx",

@@ -20,6 +20,7 @@ from taut.testing.ports import free_ports
 
 pytestmark = [
     pytest.mark.xdist_group("hostile-control"),
+    pytest.mark.processes,
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc"),
 ]
 

@@ -33,6 +33,7 @@ from taut.testing.serving import DataPlane, GatewayProcess
 
 pytestmark = [
     pytest.mark.xdist_group("hostile-http"),
+    pytest.mark.processes,
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc"),
 ]
 

@@ -26,7 +26,7 @@ from taut.entrypoints.operations import OperationTable, operation_table
 from taut.entrypoints.operations.operation import Nothing, Operation
 from taut.testing.records import memory_records
 
-pytestmark = pytest.mark.xdist_group("openapi")
+pytestmark = [pytest.mark.xdist_group("openapi"), pytest.mark.processes]
 
 OPERATIONS = {
     f"{found.ok().method} {found.ok().path}": found.ok()

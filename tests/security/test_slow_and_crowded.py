@@ -19,7 +19,7 @@ from taut.adapters.world import SystemRandom
 from taut.serving.gateway import Gateway, GatewayServer, compile_snapshot
 from taut.testing.serving import DataPlane, listen_somewhere, open_gateway
 
-pytestmark = pytest.mark.xdist_group("crowded")
+pytestmark = [pytest.mark.xdist_group("crowded"), pytest.mark.processes]
 
 ROWS = json.dumps({"instances": [{"x0": 1.0, "x1": 0.5, "x2": -0.25}] * 2000}).encode()
 

@@ -26,6 +26,8 @@ from taut.fleet.admission import (
 from taut.fleet.admission.holds import Hold, in_force, reserved, with_hold
 from taut.fleet.log import ScaleEvent
 
+pytestmark = pytest.mark.invariant
+
 TERMS = Terms(pools=(Pool(name="model", artifacts="sha256:m", quota=90, minimum=1),))
 WARM = ("golden", "latency")
 PROBES = ("must_block", "must_pass", "tenant_isolation")

@@ -38,6 +38,8 @@ from taut.trust.ledger.merkle import leaf_hash
 from taut.trust.ledger.resources import tile_path
 from taut.trust.ledger.tiles import split
 
+pytestmark = pytest.mark.invariant
+
 ORIGIN = "example.org/taut"
 FIRST = select(t.leaves.c.hashes).where(t.leaves.c.number == 0)
 
