@@ -12,7 +12,7 @@ _HOMES = {
     "taut.project.graphs": ("Graph", "average", "first_confident", "node", "vote"),
     "taut.project.quotas": ("Quota",),
     "taut.project.rules": (
-        "SLO", "Cache", "Canary", "Direct", "Resources", "approval", "by_time", "cached_answer", "cron", "default_answer",
+        "SLO", "Cache", "Canary", "Direct", "Monitor", "Resources", "approval", "by_time", "cached_answer", "cron", "default_answer",
         "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift",
         "previous_version",
     ),
@@ -31,6 +31,7 @@ __all__ = [
     "Email",
     "Endpoint",
     "Graph",
+    "Monitor",
     "Project",
     "Quota",
     "Resources",

@@ -15,6 +15,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.lifecycle.data.tables import metadata as data
     from taut.lifecycle.edge.tables import metadata as edge
     from taut.lifecycle.features.tables import metadata as features
+    from taut.lifecycle.monitoring.tables import metadata as monitoring
     from taut.lifecycle.plans.tables import metadata as plans
     from taut.lifecycle.registry.tables import metadata as registry
     from taut.lifecycle.release.tables import metadata as release
@@ -51,6 +52,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         release,
         batch,
         edge,
+        monitoring,
         scale_log,
         admission,
     )

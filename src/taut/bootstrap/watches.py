@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from taut.trust.notices import Denials
     from taut.trust.supply import Advisories
     from taut.workflows.abuse import Lookout
+    from taut.workflows.monitor import Monitor
     from taut.workflows.rooms import Rooms
 
 
@@ -25,6 +26,7 @@ class Watches:
     def __init__(self, house: House, *, hearing: Callable[[], Hear]) -> None:
         self._house: Final = house
         self._hearing: Final = hearing
+        self._monitor: Monitor | None = None
 
     @cached_property
     def findings(self) -> Findings:
@@ -49,6 +51,20 @@ class Watches:
         from taut.workflows.abuse import Lookout
 
         return Lookout(rooms, self.findings, group_of=lambda principal: made_by(rooms, principal))
+
+    def monitor(self, rooms: Rooms) -> Monitor:
+        """Return what watches the versions that answer; there is one, which goes on where the last process was."""
+        if self._monitor is None:
+            from taut.lifecycle.monitoring.store import Kept
+            from taut.workflows.monitor import Monitor
+
+            self._monitor = Monitor(rooms, self.findings, Kept(self._house.records, self._house.clock))
+        return self._monitor
+
+    @property
+    def monitoring(self) -> Monitor | None:
+        """What watches the versions that answer, once it does."""
+        return self._monitor
 
     @property
     def advisories(self) -> Advisories | None:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import told
+from taut.entrypoints.monitor_view import model_families
 from taut.entrypoints.traffic import SILENT_S, newest_states
 from taut.serving.meters import (
     BATCH_ROWS,
@@ -58,6 +59,9 @@ class TautCollector(Collector):
         states = newest_states(() if publisher is None else publisher.gateways())
         yield from gateway_families(states, now_s=self._platform.clock.monotonic_s())
         yield from self._control()
+        watching = self._platform.watches.monitoring
+        if watching is not None:
+            yield from model_families(watching.said)
         yield from certificate_families(told(self._platform.home), now=self._platform.clock.now())
 
     def _control(self) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ from taut.core.errors import InvalidInput
 from taut.project import words
 from taut.project.declare import declare
 from taut.project.graphs import Graph
-from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, SLOSpec, StrategySpec
+from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, MonitorSpec, SLOSpec, StrategySpec
 from taut.project.pipelines import Model, declaration_of
 from taut.project.words import worded
 
@@ -41,6 +41,7 @@ class Endpoint:
         model_time_per_s: float | None = None,
         round_scores: int | None = None,
         round_suspects: int | None = None,
+        monitor: MonitorSpec | None = None,
         description: str = "",
     ) -> None:
         """model: the function that `@taut.model` decorates, or a `taut.Graph`. release: `taut.Direct()` or `taut.Canary(...)`.
@@ -57,16 +58,15 @@ class Endpoint:
         as `cuda:0`, with the CPU in its place while it fails. workers: how many such processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
         quota_per_s, model_time_per_s: requests, and seconds that models take, a second for a principal. round_scores: digits to which
-        scores leave rounded; the log keeps them whole. round_suspects: the same where abuse of this endpoint is held against him.
+        scores leave rounded; the log keeps them whole. round_suspects: the same where abuse of this endpoint is held against him. monitor: what is put up with of drift,
+        faults and wrong answers before somebody is told.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
         found = _answering(model, what)
-        for value, kind, word in (
-            (release, StrategySpec, "release"),
-            (slo, SLOSpec, "slo"),
-            (cache, CacheSpec, "cache"),
-        ):
+        values = {"release": release, "slo": slo, "cache": cache, "monitor": monitor}
+        for word, value in values.items():
+            kind = _KINDS[word]
             if value is not None and not isinstance(value, kind):
                 raise InvalidInput(f"{what}: {word} is {value!r}: write {_EXAMPLES[word]}")
         self.model = found
@@ -95,6 +95,7 @@ class Endpoint:
             ),
             round_scores=_digits(round_scores, f"{what}: round_scores"),
             round_suspects=_digits(round_suspects, f"{what}: round_suspects"),
+            monitor=monitor,
             description=description,
         )
         self.place = declare("endpoint", self.name, self)
@@ -154,10 +155,14 @@ class Project:
         self.place = declare("project", "", self)
 
 
+_KINDS: dict[str, type] = {
+    "release": StrategySpec, "slo": SLOSpec, "cache": CacheSpec, "monitor": MonitorSpec,
+}  # fmt: skip
 _EXAMPLES = {
     "release": "taut.Direct() or taut.Canary(...)",
     "slo": "taut.SLO(availability=0.999)",
     "fallback": "taut.previous_version(), taut.simpler_model(...), taut.cached_answer(...) or taut.default_answer(...)",
     "cache": 'taut.Cache(ttl="60s")',
+    "monitor": "taut.Monitor(shift=0.1)",
 }
 OCCASIONS = ("failed", "late", "shed", "features")

@@ -211,6 +211,15 @@ class CacheSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     shared: bool = True
 
 
+class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of an endpoint's traffic is put up with before somebody is told; see `taut.lifecycle.monitoring.Tolerance`."""
+
+    shift: float = 0.1
+    faults: float = 0.02
+    risk: float = 0.05
+    window: str = "24h"
+
+
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     model: str
@@ -231,6 +240,9 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     model_time_per_s: float | None = None  # seconds of models' time a second for each principal
     round_scores: int | None = None  # digits to which scores leave rounded
     round_suspects: int | None = None  # the same for those against whom abuse of the endpoint is held
+    monitor: MonitorSpec | None = (
+        None  # what is tolerated of drift, faults and wrong answers; None: what is usual
+    )
     description: str = ""
 
 

@@ -16,6 +16,7 @@ from taut.project.manifest import (
     CacheSpec,
     FallbackSpec,
     GateSpec,
+    MonitorSpec,
     ResourcesSpec,
     SLOSpec,
     SplitSpec,
@@ -263,3 +264,19 @@ def Cache(*, ttl: str = "60s", memory: str = "32MiB", shared: bool = True) -> Ca
     if not isinstance(shared, bool):
         raise InvalidInput(f"Cache: shared is {shared!r}: write True or False")
     return CacheSpec(ttl=kept, memory=room, shared=shared)
+
+
+@worded("Monitor")
+def Monitor(  # noqa: N802 - a value's name
+    *, shift: float = 0.1, faults: float = 0.02, risk: float = 0.05, window: str = "24h"
+) -> MonitorSpec:
+    """What is put up with before an alert: how far a column may be from training, by how much more often a value may be null, not
+    finite or unseen, and by how much more often answers may be wrong. window: over which traffic is compared."""
+    kept = words.duration(window, "Monitor: window")
+    if not 48 <= parse_duration(kept).total_seconds() <= 31 * 86_400:
+        raise InvalidInput(f"Monitor: window is {kept!r}: write from 48s to 31d, for example '24h'")
+    shares = [
+        float(words.number(value, f"Monitor: {name}", low=0.001, high=0.999))
+        for name, value in (("shift", shift), ("faults", faults), ("risk", risk))
+    ]
+    return MonitorSpec(shift=shares[0], faults=shares[1], risk=shares[2], window=kept)

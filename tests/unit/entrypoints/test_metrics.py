@@ -44,6 +44,8 @@ class FakePlatform:
         self.home = home
         self._states = states
         self._ledger = ledger
+        self.watches = self
+        self.monitoring = None
 
     @property
     def publisher(self) -> FakePlatform:

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
     app.command("top")(top)
     app.command("quota")(quota)
+    app.command("monitor")(monitor)
     app.command("doctor")(doctor)
 
 
@@ -141,6 +142,19 @@ def quota(context: typer.Context) -> None:
     from taut.entrypoints import quota_view
 
     session(context).act("status.quota", {}, quota_view.show)
+
+
+def monitor(
+    context: typer.Context,
+    endpoint: Annotated[str, typer.Argument(help="Of which; all without one.")] = "",
+) -> None:
+    """Show how far an endpoint's traffic is from training, what of it is faulty, and how good its answers are.
+
+    For example: taut monitor delay
+    """
+    from taut.entrypoints import monitor_view
+
+    session(context).act("monitor.show", {"endpoint": endpoint}, monitor_view.show)
 
 
 def doctor(context: typer.Context) -> None:

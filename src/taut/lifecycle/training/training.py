@@ -321,6 +321,20 @@ class Training:
         )
         return learned, tested
 
+    def observed(self, run_id: str, *, rows: int) -> pl.DataFrame:
+        """Return some rows that a run learned from as its model was given them: request columns, features, and when they were.
+
+        rows: at most so many, spread evenly, in the order of the table. Erased rows are gone.
+        """
+        run = self.get(run_id)
+        parts = split_by_time(
+            self._tables.scan(run.data.table), event_time=run.data.event_time, label=run.spec.label,
+            label_at=run.spec.label_at, spec=run.spec.split,
+        )  # fmt: skip
+        names = list(dict.fromkeys([*_known(run), run.data.event_time]))
+        every = max(1, parts.facts.train // rows)
+        return parts.train.select(names).gather_every(every).head(rows).collect()
+
     def known_labels(self, run_id: str) -> pl.Series:
         """Return the labels of the rows that a run learned from. Erased rows are gone."""
         run = self.get(run_id)

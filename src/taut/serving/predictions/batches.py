@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from itertools import islice
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -93,17 +94,25 @@ class Batches:
             count += 1
         return found + [str(one[ID_OFFSET : ID_OFFSET + ID_BYTES], "ascii") for one in self.staged(count)]
 
-    def records(self, cipher: AESGCM, wanted: bytes = b"") -> Iterator[bytes]:
-        """Yield the records in order, up to the first batch that was changed. wanted: open only batches that name this id."""
+    def records(self, cipher: AESGCM, wanted: bytes = b"", *, after: int = 0) -> Iterator[bytes]:
+        """Yield the records in order, up to the first batch that was changed. wanted: open only batches that name this id.
+
+        after: how many are left out at the beginning; batches of none but those are not opened.
+        """
         count = 0
         for offset, body in self:
             count += 1
-            if wanted in bytes(_clear(body)):
+            held = _held(body)
+            if held <= after:
+                after -= held
+            elif wanted in bytes(_clear(body)):
                 plain = _open(cipher, offset, body)
                 if plain is None:
                     return
-                yield from (bytes(payload) for _, payload in plain_frames(memoryview(plain), 0))
-        yield from (bytes(payload) for payload in self.staged(count))
+                found = plain_frames(memoryview(plain), 0)
+                yield from (bytes(payload) for _, payload in islice(found, after, None))
+                after = 0
+        yield from (bytes(payload) for payload in islice(self.staged(count), after, None))
 
 
 def write_batch(
@@ -134,6 +143,11 @@ def clear_stage(data: mmap.mmap, *, head: int, batches: int, used: int) -> None:
     data[head:stage] = STAGE.pack(size, batches + 1)
     used = min(used, size)
     data[stage : stage + used] = bytes(used)
+
+
+def _held(body: memoryview) -> int:
+    """Return how many records a batch says that it holds; of one that is no batch none is left out."""
+    return int(_COUNT.unpack_from(body)[0]) if len(body) >= _COUNT.size else 0
 
 
 def _clear(body: memoryview) -> memoryview:

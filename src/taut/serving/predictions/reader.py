@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +63,11 @@ class PredictionReader:
         data = _read(segment.path)
         return [] if data is None else list(whole_records(data, self.keys))
 
+    def tail(self, segment: Segment, after: int) -> list[bytes]:
+        """Return the raw records of one segment behind the first `after`, in order; of a sealed one only what is new is opened."""
+        data = _read(segment.path)
+        return [] if data is None else list(whole_records(data, self.keys, after=after))
+
     def marked(self) -> Iterator[tuple[Segment, Mark, list[bytes]]]:
         """Yield each segment with the leave by which its records were written, and them. Raises as `payloads` does."""
         for segment in self.segments():
@@ -100,17 +106,17 @@ class PredictionReader:
         )
 
 
-def whole_records(data: bytes, keys: SegmentKeys, wanted: bytes = b"") -> Iterator[bytes]:
+def whole_records(data: bytes, keys: SegmentKeys, wanted: bytes = b"", *, after: int = 0) -> Iterator[bytes]:
     """Yield the records of a segment's bytes, up to the first that is torn.
 
-    wanted: a request id; of a sealed segment only batches that name it are opened.
+    wanted: a request id; of a sealed segment only batches that name it are opened. after: how many are left out at the beginning.
     Raises Corrupt for what is no segment, Denied for a sealed one that `keys` do not open.
     """
     found = sealed_part(data)
     if found is None:
-        yield from (bytes(payload) for _, payload in frames(data))
+        yield from (bytes(payload) for _, payload in islice(frames(data), after, None))
     else:
-        yield from found[1].records(keys.cipher(found[0]), wanted)
+        yield from found[1].records(keys.cipher(found[0]), wanted, after=after)
 
 
 def _find(path: Path, key: bytes, keys: SegmentKeys) -> PredictionRecord | None:

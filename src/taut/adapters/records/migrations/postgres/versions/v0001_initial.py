@@ -406,6 +406,41 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner", "name"),
     )
     op.create_table(
+        "monitor_outcomes",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("endpoint", sa.String(length=63), nullable=False),
+        sa.Column("request_id", sa.String(length=30), nullable=False),
+        sa.Column("row", sa.Integer(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("monitor_outcomes_answer", "monitor_outcomes", ["request_id", "row"], unique=False)
+    op.create_table(
+        "monitor_progress",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "monitor_references",
+        sa.Column("version", sa.String(length=120), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("made_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("version"),
+    )
+    op.create_table(
+        "monitor_watches",
+        sa.Column("endpoint", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.String(length=120), nullable=False),
+        sa.Column("tolerance", sa.Text(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint", "version"),
+    )
+    op.create_table(
         "plans_applied",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
