@@ -20,10 +20,10 @@ def joined(
     words: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Up]:
-    """Run a further machine of `up` until the block ends. name: of its principal, which gets an API key."""
+    """Run a further machine of `up` until the block ends. name: by which it is invited."""
     folder.mkdir(exist_ok=True)
-    key = up.installation("key", "create", "--principal", name, "--role", "machine")["key"]
-    machine = Installation(folder, environ={"TAUT_TOKEN": key, **(environ or {})})
+    invitation = up.installation("machine", "invite", name)["invitation"]
+    machine = Installation(folder, environ={"TAUT_TOKEN": invitation, **(environ or {})})
     with machine.up(gateways=gateways, port=free_ports(), words=("--join", up.control, *words)) as there:
         yield there
 

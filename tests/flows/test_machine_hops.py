@@ -46,9 +46,7 @@ class Pair:
             machines=(Machine(name="m2", url=f"http://127.0.0.1:{self.second.port}", gateways=1),),
         )  # fmt: skip
         shutil.copytree(self.plane.home, self.there)
-        write_joined(
-            self.there, Joined(control="http://127.0.0.1:9", token="x", machine="m2", instance="0" * 32)
-        )
+        write_joined(self.there, Joined(control="http://127.0.0.1:9", machine="m2", instance="0" * 32))
         self.headers = {"authorization": f"Bearer {self.plane.token()}"}
 
     def ask(self, at: GatewayProcess | None = None, **more: str) -> httpx.Response:

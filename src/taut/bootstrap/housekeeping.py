@@ -33,6 +33,7 @@ _CHECKPOINT_S: Final = 60.0
 _EMERGENCY_S: Final = 30.0
 _ROTATION_S: Final = 30.0
 _PAUSE_MAX_S: Final = 60.0
+_IDENTITY_S: Final = 5.0
 _REFRESH_S: Final = MAX_AGE_S / 6
 
 
@@ -60,6 +61,7 @@ class Housekeeper:
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
             ("finish a rotation of keys", _ROTATION_S, self._finish_rotations),
             ("renew the serving snapshot", _REFRESH_S, self._refresh),
+            ("keep this machine's identity", _IDENTITY_S, self._keep_identity),
             ("look for an emergency", _EMERGENCY_S, self._say_emergency),
         ]
 
@@ -120,6 +122,9 @@ class Housekeeper:
 
     def _refresh(self) -> None:
         self._platform.publish()
+
+    def _keep_identity(self) -> None:
+        self._platform.parts.keep()
 
     def _say_emergency(self) -> None:
         found = self._platform.policy.glass.holding()

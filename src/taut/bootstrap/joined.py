@@ -15,14 +15,15 @@ FILE: Final = "machine.json"
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """control: URL of the control plane. token: what this machine proves itself with there; a secret.
-    machine: its name, which is its principal's. instance: of this home, so that two are never taken for one.
+    """control: URL of the control plane. machine: the name of this one, empty until it entered. door: the port at which control
+    listens for machines. invitation: SHA-256 of the one that was taken. instance: of this home, so that two are never taken for one.
     tls_ca, client_cert, client_key: paths as for every client, empty where there are none."""
 
     control: str
-    token: str
     machine: str
     instance: str
+    door: int = 0
+    invitation: str = ""
     tls_ca: str = ""
     client_cert: str = ""
     client_key: str = ""

@@ -17,6 +17,7 @@ from taut.bootstrap import adapters
 from taut.bootstrap.alarms import Alarms
 from taut.bootstrap.config import Config
 from taut.bootstrap.joined import refuse_joined
+from taut.bootstrap.parts import Parts
 from taut.bootstrap.people import People
 from taut.bootstrap.watches import Watches
 from taut.core.canonical import canonical_json, digest_bytes
@@ -58,7 +59,7 @@ _SCRATCH: Final = "tmp"
 class Platform:
     """One installation in one process. Rooms and adapters are made on first use and closed together.
 
-    people: the rooms by which people sign in. watches: those that look for what should not happen. alarms: those of who is
+    people: the rooms by which people sign in. parts: those of the platform's own identities. watches: those that look for what should not happen. alarms: those of who is
     told and who is contained because of it.
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next. admitting: set by
     the process that admits them.
@@ -76,6 +77,7 @@ class Platform:
         self.random: Random
         self.clock, self.ids, self.random = adapters.open_world()
         self.people: Final = People(self)
+        self.parts: Final = Parts(self)
         self.alarms: Final = Alarms(self)
         self.watches: Final = Watches(self, hearing=self.alarms.hearing)
         self.publisher: Publisher | None = None

@@ -30,12 +30,14 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.trust.sealing.tables import metadata as sealing
     from taut.trust.shares.tables import metadata as shares
     from taut.trust.signin.tables import metadata as signin
+    from taut.trust.svid.tables import metadata as svid
 
     return (
         ledger,
         lineage,
         identity,
         signin,
+        svid,
         breakglass,
         findings,
         containment,

@@ -176,6 +176,12 @@ def _health(app: FastAPI, platform: Platform) -> None:
             headers={"cache-control": "public, max-age=60"},
         )
 
+    @app.get("/.well-known/spiffe/bundle.json", include_in_schema=False)
+    def bundle() -> Response:
+        """Whom to believe about parts of this platform; read from the disk, so that strangers cost little."""
+        found = msgspec.json.encode(platform.parts.files.read_bundle().to_json())
+        return Response(found, media_type="application/json", headers={"cache-control": "public, max-age=60"})
+
     @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
         return HTMLResponse(status_page(), headers=_PAGE_HEADERS)

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from taut.core.errors import TautError
 from taut.entrypoints import errors
-from taut.entrypoints.peers import PeerProtocol
+from taut.entrypoints.peers import PartProtocol, PeerProtocol
 from taut.serving.gateway.bounded import BoundedProtocol
 from taut.serving.gateway.crowd import Crowd
 from taut.serving.gateway.cycles import render
@@ -72,8 +72,9 @@ class ControlProtocol(BoundedProtocol):
 
 def protocols(
     new_id: Callable[[str], str], *, max_connections: int = MAX_CONNECTIONS
-) -> tuple[type[ControlProtocol], type[ControlProtocol]]:
-    """Return the protocols of control's port and of the installation's own socket."""
+) -> tuple[type[ControlProtocol], type[ControlProtocol], type[ControlProtocol]]:
+    """Return the protocols of control's port, of the installation's own socket, and of the machines' door."""
     members = {"new_id": staticmethod(new_id), "max_connections": max_connections}
     outer = type("OuterProtocol", (ControlProtocol,), members)
-    return outer, type("InnerProtocol", (PeerProtocol, ControlProtocol), members)
+    inner = type("InnerProtocol", (PeerProtocol, ControlProtocol), members)
+    return outer, inner, type("DoorProtocol", (PartProtocol, ControlProtocol), members)

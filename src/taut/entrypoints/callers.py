@@ -1,4 +1,4 @@
-"""Who calls the control API: by a bearer, by the console's cookie, or over the installation's own socket."""
+"""Who calls the control API: by a bearer, by the console's cookie, over the installation's own socket, or as a part by its SVID."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import Request, Response
 
 from taut.core.errors import Denied, Unauthenticated
 from taut.entrypoints.operations.operation import NOBODY, Caller, Platform
-from taut.entrypoints.peers import Peer
+from taut.entrypoints.peers import Part, Peer
 from taut.entrypoints.whose import caller_of, owner_caller
 
 COOKIE: Final = "__Host-taut"
@@ -24,6 +24,9 @@ def authenticate(platform: Platform, request: Request) -> Caller:
     """Return who calls. Raises Unauthenticated when nothing proves it, Denied for a cookie that another site sent along."""
     header = request.headers.get("authorization", "")
     client = request.scope.get("client")
+    if isinstance(client, Part):
+        machine = platform.parts.machines.accept(client.svid)
+        return Caller(principal=machine, address=client.address, part=str(client.svid.id))
     local = isinstance(client, Peer)
     if len(request.headers.getlist("authorization")) > 1:
         raise Unauthenticated("the Authorization header came more than once: send it once")

@@ -16,6 +16,8 @@ from taut.entrypoints.home import private_home
 from taut.entrypoints.reaching import address_of, advice, open_http
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
     from taut.entrypoints.operations import OperationTable
@@ -98,6 +100,14 @@ def connect(
         if why := absent_control(home):
             raise Unavailable(why) from None
         raise
+
+
+def connect_part(url: str, context: ssl.SSLContext, *, server_name: str, silence_s: float) -> Client:
+    """Reach control as a part of the platform. context: what is shown there; server_name: of control's SVID in TLS."""
+    import httpx
+
+    http = httpx.Client(base_url=url, verify=context, trust_env=False, timeout=_timeout(silence_s))
+    return Client(OverHttp(http, url, ExitStack(), server_name=server_name), url=url)
 
 
 def answers(path: Path) -> bool:
@@ -229,7 +239,9 @@ def _open(home: Path) -> Iterator[tuple[Platform, OperationTable]]:
 class OverHttp:
     """The control API over HTTP, on a socket or at a URL."""
 
-    def __init__(self, http: httpx.Client, where: str, held: ExitStack) -> None:
+    def __init__(self, http: httpx.Client, where: str, held: ExitStack, *, server_name: str = "") -> None:
+        """server_name: by which TLS knows who answers, where that is not the host of the address."""
+        self._extensions: Final = {"sni_hostname": server_name} if server_name else {}
         self._http: Final = http
         self._where: Final = where
         self._held: Final = held
@@ -251,7 +263,10 @@ class OverHttp:
         from taut.entrypoints.errors import INTERNAL, from_document
 
         path = "/api/v1/" + name.replace(".", "/")
-        with self._http.stream("POST", path, json=request, headers={"accept": _NDJSON}) as answer:
+        sent = self._http.stream(
+            "POST", path, json=request, headers={"accept": _NDJSON}, extensions=self._extensions
+        )
+        with sent as answer:
             if not answer.headers.get("content-type", "").startswith(_NDJSON):
                 answer.read()
                 raise _refusal(answer, self._where)

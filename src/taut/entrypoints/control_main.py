@@ -25,14 +25,16 @@ from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import TautError, Unavailable
 from taut.core.hosts import LOOPBACK
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
-from taut.entrypoints.control_server import QuietServer, TlsServer
+from taut.entrypoints.control_server import Door, QuietServer, TlsServer
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import listen_inside, require_secure
 from taut.entrypoints.logs import Log, install
 from taut.entrypoints.scaling import Wanted
+from taut.trust.svid.tls import PartTls
 from taut.trust.tls import LiveTls
 
 _STORY_THREADS: Final = 2
+_LOOK_S: Final = 1.0
 _DRAIN_S: Final = 10.0
 
 
@@ -41,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--door-port", type=int, default=0, help="where machines speak to control; 0 for nowhere"
+    )
     parser.add_argument("--gateways", type=int, default=1, help="how many share a quota")
     parser.add_argument("--data-plane", default="", help="where gateways of this machine listen, as a URL")
     parser.add_argument("--ready-fd", type=int, default=-1, help="told `ready` once the API answers")
@@ -74,6 +79,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
         own = stack.enter_context(listen_inside(platform.home / "run" / "control.sock"))
         platform.records.check()
         platform.own_database()
+        door = _open_door(platform, arguments, stack, log)
         admitting = platform.admitting = Admitting(platform, failed=log.failure)
         platform.publisher = stack.enter_context(
             Publisher(platform.snapshots, platform.home / "run" / "stream.sock", heard=admitting.heard)
@@ -88,9 +94,24 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
         for worker in workers:
             worker.start()
         stack.callback(_stop_stories, platform, workers)
-        asyncio.run(_serve(platform, tcp, own, log, ready_fd=arguments.ready_fd, live=live))
+        asyncio.run(_serve(platform, tcp, own, log, ready_fd=arguments.ready_fd, live=live, door=door))
     log.info("stopped")
     return 0
+
+
+def _open_door(platform: Platform, arguments: argparse.Namespace, stack: ExitStack, log: Log) -> Door | None:
+    """Open the machines' door. Where no identity can be made, control must run all the same, as without machines."""
+    if not arguments.door_port:
+        return None
+    try:
+        platform.parts.keep()
+        tls = platform.parts.open_tls()
+    except TautError as error:
+        log.failure("machines cannot speak to control until it starts again: it has no identity", error)
+        return None
+    listener = stack.enter_context(_listen_tcp(arguments.host, arguments.door_port))
+    platform.parts.door = arguments.door_port
+    return Door(listener, tls)
 
 
 def _publish(platform: Platform, log: Log) -> None:
@@ -131,6 +152,7 @@ async def _serve(
     *,
     ready_fd: int,
     live: LiveTls | None,
+    door: Door | None,
 ) -> None:
     from taut.entrypoints.api import make_app
     from taut.entrypoints.bounded import ARRIVAL_S, IDLE_S, protocols
@@ -145,25 +167,26 @@ async def _serve(
         "lifespan": "off", "access_log": False, "log_config": None, "server_header": False,
         "timeout_graceful_shutdown": int(_DRAIN_S), "proxy_headers": False,
     }  # fmt: skip
-    outer_protocol, inner_protocol = protocols(platform.ids.new)
+    outer_protocol, inner_protocol, door_protocol = protocols(platform.ids.new)
     reached = uvicorn.Config(app, http=outer_protocol, **common)
     outer = QuietServer(reached) if live is None else TlsServer(reached, live)
     inner = QuietServer(uvicorn.Config(app, http=inner_protocol, **common))
-    servers = (outer, inner)
+    listening: dict[uvicorn.Server, socket.socket] = {outer: tcp, inner: own}
+    if door is not None:
+        listening[TlsServer(uvicorn.Config(app, http=door_protocol, **common), door.tls)] = door.listener
+    servers = tuple(listening)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, servers, platform)
     parent = os.getppid()
-    tasks = [
-        asyncio.create_task(outer.serve(sockets=[tcp])),
-        asyncio.create_task(inner.serve(sockets=[own])),
-    ]
+    tasks = [asyncio.create_task(server.serve(sockets=[found])) for server, found in listening.items()]
     watches = [
         asyncio.create_task(_stop_with_parent(servers, platform, parent)),
         *(
             asyncio.create_task(sweep(server.server_state.connections, arrival_s=ARRIVAL_S, idle_s=IDLE_S))
             for server in servers
         ),
+        *([] if door is None else [asyncio.create_task(_renew(door.tls, log))]),
     ]
     while not all(server.started for server in servers) and not any(task.done() for task in tasks):
         await asyncio.sleep(0.01)
@@ -175,6 +198,20 @@ async def _serve(
         await asyncio.gather(*tasks)
     for watch in watches:
         watch.cancel()
+
+
+async def _renew(tls: PartTls, log: Log) -> None:
+    """Show what the housekeeper renewed; who is connected is judged each second by the server."""
+    said = ""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        try:
+            await asyncio.to_thread(tls.look)
+            said = ""
+        except (TautError, OSError) as error:
+            if said != str(error):
+                said = str(error)
+                log.failure("the former identity is shown to machines", error)
 
 
 def _nothing() -> None:

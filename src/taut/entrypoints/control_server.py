@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import uvicorn
 
-from taut.trust.tls import LiveTls
+from taut.trust.svid.tls import PartTls
 
 _HANDSHAKE_S: Final = 10.0
 _GOODBYE_S: Final = 5.0
 _LINGER_S: Final = 0.3
+
+
+class Shown(Protocol):
+    """What a server shows, and whom it lets speak: see `LiveTls` and `PartTls`."""
+
+    @property
+    def context(self) -> ssl.SSLContext: ...
+    @property
+    def mutual(self) -> bool: ...
+    def peer_until_s(self, connection: ssl.SSLObject) -> float: ...
+
+
+class Door(NamedTuple):
+    """Where machines speak to control, and by which identity it answers."""
+
+    listener: socket.socket
+    tls: PartTls
 
 
 class QuietServer(uvicorn.Server):
@@ -32,7 +50,7 @@ class TlsServer(QuietServer):
     live: what it shows, asked anew at each handshake, which may take `handshake_s`.
     """
 
-    def __init__(self, config: uvicorn.Config, live: LiveTls, *, handshake_s: float = _HANDSHAKE_S) -> None:
+    def __init__(self, config: uvicorn.Config, live: Shown, *, handshake_s: float = _HANDSHAKE_S) -> None:
         super().__init__(config)
         self._handshake_s: Final = handshake_s
         self._live: Final = live

@@ -25,6 +25,18 @@ def scale_log(result: dict[str, Any]) -> None:
     render.table(("place", "at", "pool", "n", "why"), rows, empty="nothing was asked for yet")
 
 
+def machines(result: dict[str, Any]) -> None:
+    rows = [
+        (one["machine"], one["state"], one["since"], one["until"], one["id"], one["serial"][:12])
+        for one in result["machines"]
+    ]
+    render.table(
+        ("machine", "state", "since", "until", "identity", "serial"),
+        rows,
+        empty="no further machine was invited",
+    )
+
+
 def judged(result: dict[str, Any]) -> None:
     rows = [
         ("guarded", result["guarded"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -28,22 +29,23 @@ def join(
 ) -> Joining:
     """Join the installation whose control plane is at `control`, or be sure that this home still belongs to it.
 
-    token: None takes the one of the last time. url: of the data plane here, as others reach it. What is needed later is kept
-    in the home, the token included, for its owner alone. Where control does not answer, a home that has served before goes
+    token: an invitation; None, or one that was taken here, goes on as the machine that this home is. url: of the data plane here,
+    as others reach it. What is needed later is kept in the home, for its owner alone. Where control does not answer, a home that has served before goes
     on with what it has.
     Raises Conflict where the home is something else or another home is this machine, Denied where control does not let it
-    join, InvalidInput for an address that would carry the token in clear, Unavailable where nothing is known yet.
+    join, InvalidInput for an address that would carry the invitation in clear, Unavailable where nothing is known yet.
     """
     import msgspec
 
     from taut.bootstrap.gateway import system_random
     from taut.bootstrap.joined import Joined, read_joined, write_joined
+    from taut.entrypoints.membership import digest_of, enter
 
     address = address_of(control, tls)
     parts = urlsplit(address)
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         raise InvalidInput(
-            f"{address} would carry this machine's token in clear over the network: use https, or a tunnel to 127.0.0.1"
+            f"{address} would carry the invitation in clear over the network: use https, or a tunnel to 127.0.0.1"
         )
     with home_lock(home):
         if any((home / name).exists() for name in _OWN):
@@ -51,16 +53,16 @@ def join(
         known = read_joined(home)
         if known is not None and known.control != address and token is None:
             raise Conflict(f"{home} is a machine of {known.control}: give --token to move it to {address}")
-        bearer = token or (None if known is None else known.token)
-        if bearer is None:
+        before = known or Joined(control=address, machine="", instance=system_random().bytes(16).hex())
+        joined = msgspec.structs.replace(before, control=address, **_files(tls))
+        if token is not None and digest_of(token) != joined.invitation:
+            joined = enter(home, joined, token, now=datetime.now(UTC))
+            write_joined(home, joined)
+        if not joined.machine:
             raise InvalidInput(
-                "no identity came with --join: give --token with a token or API key of a principal with the role machine"
+                "no invitation came with --join: run `taut machine invite NAME` there, and give what it prints as --token here"
             )
-        before = known or Joined(
-            control=address, token=bearer, machine="", instance=system_random().bytes(16).hex()
-        )
-        asked = msgspec.structs.replace(before, control=address, token=bearer, **_files(tls))
-        joined = _agree(home, asked, url=url, gateways=gateways)
+        _agree(home, joined, url=url, gateways=gateways)
         write_joined(home, joined)
     return Joining(machine=joined.machine, url=url)
 
@@ -76,31 +78,22 @@ def data_plane_url(host: str, port: int, *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
-def _agree(home: Path, asked: Joined, *, url: str, gateways: int) -> Joined:
-    """Ask control, and take over its keys the first time."""
+def _agree(home: Path, joined: Joined, *, url: str, gateways: int) -> None:
+    """Say who is here, and take over the keys that sign what is served, the first time. Control may be away later."""
     import msgspec
 
-    from taut.entrypoints.link_main import reach
+    from taut.entrypoints.link_main import member_of
     from taut.serving.machines import Member, take_keys
     from taut.serving.snapshot import TrustFile
 
-    member = Member(instance=asked.instance, url=url, gateways=gateways)
+    member = Member(instance=joined.instance, url=url, gateways=gateways)
     trust = TrustFile(home / "serving" / "trust.json")
     try:
-        with reach(home, asked) as client:
-            answer = client.call("fleet.join", msgspec.to_builtins(member))
+        with member_of(home, joined) as membership:
+            take_keys(membership.call("fleet.join", msgspec.to_builtins(member)), trust)
     except Unavailable as error:
-        if not asked.machine:
-            raise
+        trust.read()  # raises where nothing was served yet
         sys.stderr.write(f"note: {error.message}; this machine goes on with what it served last\n")
-        return asked
-    machine = str(answer["machine"])
-    if asked.machine not in ("", machine):
-        raise Conflict(
-            f"{home} is machine {asked.machine!r}, and the token is that of {machine!r}: name another home with --home"
-        )
-    take_keys(answer, trust)
-    return msgspec.structs.replace(asked, machine=machine)
 
 
 def _files(tls: ClientFiles | None) -> dict[str, str]:

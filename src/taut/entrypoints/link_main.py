@@ -12,16 +12,16 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from taut.bootstrap.gateway import system_random
 from taut.bootstrap.joined import Joined, read_joined
 from taut.core.errors import NotFound, TautError
-from taut.entrypoints.client import Client, connect
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.logs import Log, install
-from taut.entrypoints.reaching import client_files
+from taut.entrypoints.membership import Membership
 from taut.serving.machines import FOLLOW_S, Link, Member, carry
 from taut.serving.snapshot import Heard, Publisher, SnapshotStore, TrustFile
 
@@ -69,13 +69,13 @@ def _run(arguments: argparse.Namespace, home: Path, log: Log) -> None:
             log.failure(event, error)
 
     with ExitStack() as stack:
-        client = stack.enter_context(reach(home, joined))
-        heard = _carrier(client, say)
+        membership = stack.enter_context(member_of(home, joined))
+        heard = _carrier(membership, say)
         publisher = stack.enter_context(
             Publisher(store, home / "run" / "stream.sock", heard=heard, lends=False)
         )
         link = Link(
-            client.call, publisher, home=home, trust=trust, member=member, epoch=store.issued(),
+            membership.call, publisher, keep=membership.keep, home=home, trust=trust, member=member, epoch=store.issued(),
             random=system_random(), say=say,
         )  # fmt: skip
         stack.enter_context(link)
@@ -92,14 +92,14 @@ def _run(arguments: argparse.Namespace, home: Path, log: Log) -> None:
     log.info("stopped")
 
 
-def _carrier(client: Client, say: Callable[[str, BaseException | None], None]) -> Heard:
+def _carrier(membership: Membership, say: Callable[[str, BaseException | None], None]) -> Heard:
     """Return what carries words between the gateways here and admission in control; what keeps it is said once."""
     trouble = ""
 
     def heard(gateway: str, _pid: int, data: bytes) -> list[tuple[str, bytes]]:
         nonlocal trouble
         try:
-            told = carry(client.call, gateway, data)
+            told = carry(membership.call, gateway, data)
         except TautError as error:
             if trouble != error.message:
                 trouble = error.message
@@ -111,10 +111,11 @@ def _carrier(client: Client, say: Callable[[str, BaseException | None], None]) -
     return heard
 
 
-def reach(home: Path, joined: Joined) -> Client:
-    """Return the way to the control that a home joined. Raises what is wrong with the files of TLS."""
-    tls = client_files(joined.tls_ca or None, joined.client_cert or None, joined.client_key or None)
-    return connect(home, url=joined.control, token=joined.token, tls=tls, silence_s=_SILENCE_S)
+def member_of(home: Path, joined: Joined) -> Membership:
+    """Return this machine's identity, and its way to control. Raises what is wrong with the identity."""
+    return Membership(
+        home, joined, now=lambda: datetime.now(UTC), random=system_random(), silence_s=_SILENCE_S
+    )
 
 
 if __name__ == "__main__":

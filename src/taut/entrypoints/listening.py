@@ -22,8 +22,8 @@ from taut.entrypoints.children import adopt
 STATE: Final = "run/supervisor.json"
 INNER: Final = "run/gateways.sock"
 """Where gateways that speak TLS to everybody else listen for the gRPC process and their owner's commands, in the home."""
-PLANES: Final = 3
-"""So many ports in a row a platform has: the data plane's, control's and gRPC's."""
+PLANES: Final = 4
+"""So many ports in a row a platform has: the data plane's, control's, gRPC's, and the one at which machines speak to control."""
 MAX_DESCRIPTORS: Final = 20_000
 _FIRST_PORT: Final = 20_000
 _OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")

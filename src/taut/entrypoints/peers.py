@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, as the kernel says."""
+"""Who is at the other end: of a Unix socket, as the kernel says; of a connection between parts, as TLS proved."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from taut.core.errors import TautError
+from taut.trust.svid import Svid, read_svid
+
 
 class Peer(NamedTuple):
     """Stands where an address stands otherwise, in `scope["client"]`.
@@ -20,6 +23,14 @@ class Peer(NamedTuple):
 
     address: str
     uid: int
+
+
+class Part(NamedTuple):
+    """As `Peer`, for a part of the platform. svid: what it showed, which TLS verified; whether it may still speak is asked anew
+    with each request."""
+
+    address: str
+    svid: Svid
 
 
 _SO_PEERCRED: Final = 17
@@ -41,6 +52,20 @@ class PeerProtocol(HttpToolsProtocol):
         if found is not None and found.family == socket.AF_UNIX:
             uid = peer_uid(found)
             self.client = None if uid is None else Peer("unix", uid)
+
+
+class PartProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which also says whose SVID was shown; for the server that asks everybody for one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself
+        super().connection_made(transport)
+        address = str(self.client[0]) if self.client else ""
+        client: Any = None
+        try:
+            client = Part(address, read_svid(transport.get_extra_info("ssl_object").getpeercert(True)))
+        except TautError:
+            transport.abort()  # below our root and yet nobody: nothing that we issued
+        self.client = client
 
 
 def peer_uid(connection: Any) -> int | None:

@@ -13,6 +13,8 @@ from taut.entrypoints.listening import INNER, Address, TlsPaths
 GRPC: Final = ("grpc-0", "grpc-1")
 """The gRPC processes. The second is there where there is a second gateway: then a port stays open whichever of them dies."""
 LINK: Final = "link"
+DOOR: Final = 3
+"""Of the data plane's port and this, at which control listens for machines."""
 
 
 class Joining(NamedTuple):
@@ -43,7 +45,7 @@ def default_children(
         name="control",
         command=(
             *python, "taut.entrypoints.control_main", "--home", str(home), "--host", address.host,
-            "--port", str(control_port), "--gateways", str(gateways), "--data-plane", data, "--ready-fd",
+            "--port", str(control_port), "--door-port", str(address.port + DOOR), "--gateways", str(gateways), "--data-plane", data, "--ready-fd",
             "{ready}", *secured,
         ),
         survives=False,

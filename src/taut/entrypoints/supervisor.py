@@ -28,7 +28,7 @@ from taut.entrypoints.client import home_lock
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import STATE, Address, TlsPaths, await_free, open_sockets, read_state
 from taut.entrypoints.logs import Log, install
-from taut.entrypoints.planes import GRPC, Joining, default_children, gateways_alone
+from taut.entrypoints.planes import DOOR, GRPC, Joining, default_children, gateways_alone
 from taut.entrypoints.scaling import Wanted
 from taut.entrypoints.signalling import signals
 
@@ -369,7 +369,9 @@ def supervise(
             with signals(supervisor.stop, None if tls is None else supervisor.renew) as wake:
                 supervisor.adopt(former)  # a former control is gone from its port afterwards
                 if children is None:  # a control that cannot listen would be started again for ever
-                    planes = {"the control plane": control_port or bound.port + 1} if joining is None else {}
+                    planes = {} if joining is not None else {
+                        "the control plane": control_port or bound.port + 1, "the machines' door": bound.port + DOOR,
+                    }  # fmt: skip
                     if not any(map(supervisor.runs, GRPC)):
                         planes["gRPC"] = bound.port + 2
                     for plane, port in planes.items():

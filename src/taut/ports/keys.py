@@ -7,7 +7,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 Purpose = Literal[
-    "ledger", "bundle", "model", "snapshot", "token", "data", "subject", "admission", "scale", "provenance",
+    "ledger", "bundle", "model", "snapshot", "token", "data", "subject", "admission", "scale", "provenance", "svid",
 ]  # fmt: skip
 """What a key is for. One key serves one purpose; a signature for one is never valid for another."""
 
@@ -42,8 +42,8 @@ class Keys(Protocol):
     def sign(self, message: bytes, *, purpose: Purpose) -> tuple[str, bytes]:
         """Return (key id, signature) over `message`, with the purpose bound in by domain separation.
 
-        What is signed is `b"taut/" + purpose + b"\\n" + message`, except for `token`, `ledger` and `provenance`, whose formats
-        (JWS, C2SP notes, DSSE) bring their own separation and are signed as they are.
+        What is signed is `b"taut/" + purpose + b"\\n" + message`, except for `token`, `ledger`, `provenance` and `svid`, whose formats
+        (JWS, C2SP notes, DSSE, X.509) bring their own separation and are signed as they are.
         """
         ...
 
@@ -54,8 +54,8 @@ class Keys(Protocol):
     def rotate(self, *, purpose: Purpose) -> PublicKey: ...
 
 
-UNSEPARATED: Final[frozenset[str]] = frozenset({"token", "ledger", "provenance"})
-"""Purposes whose formats (JWS, C2SP notes, DSSE) bring their own domain separation."""
+UNSEPARATED: Final[frozenset[str]] = frozenset({"token", "ledger", "provenance", "svid"})
+"""Purposes whose formats (JWS, C2SP notes, DSSE, X.509) bring their own domain separation."""
 
 
 def separated(message: bytes, *, purpose: str) -> bytes:

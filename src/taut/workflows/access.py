@@ -32,7 +32,7 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "identity.invited": "user.admin", "identity.linked": "user.admin", "identity.passkey.": "account.self",
     "identity.session.": "account.self", "identity.sessions.": "account.self",
     "identity.password.": "account.self", "identity.totp.": "account.self", "identity.recovery_code.": "account.self",
-    "machine.": "fleet.join", "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
+    "machine.": "fleet.join", "machine.invited": "machine.invite", "machine.revoked": "fleet.revoke", "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
     "finding.dismissed": "alert.dismiss", "containment.begun": "contain.begin",
     "containment.prolonged": "contain.begin", "containment.lifted": "contain.lift",
     "keys.rotated": "keys.rotate",

@@ -31,6 +31,7 @@ OPEN_ROUTES = {
     "/oidc/login": "does oidc.begin for a browser",
     "/oidc/callback": "does oidc.finish for a browser",
     "/.well-known/jwks.json": "public keys",
+    "/.well-known/spiffe/bundle.json": "certificates of authorities",
     "/openapi.json": "what there is, not what is in it",
 }
 LOCAL_COMMANDS = {

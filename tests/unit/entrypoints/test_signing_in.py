@@ -178,7 +178,7 @@ def test_who_tried_too_often_is_told_when_to_come_again(browser: Browser) -> Non
     assert int(answers[-1].headers["retry-after"]) >= 1
 
 
-def test_open_operations_are_the_sign_ins_alone() -> None:
+def test_open_operations_are_the_sign_ins_and_what_makes_a_machine_alone() -> None:
     found = {operation.name for operation in operation_table() if operation.open}
 
     assert found == {
@@ -188,6 +188,8 @@ def test_open_operations_are_the_sign_ins_alone() -> None:
         "oidc.finish",
         "passkey.challenge",
         "passkey.enter",
+        "machine.enter",
+        "machine.renew",
     }
 
 

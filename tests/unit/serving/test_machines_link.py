@@ -89,7 +89,7 @@ class There:
         with (
             Publisher(self.store, self.home / "run" / "stream.sock") as publisher,
             Link(
-                self._control.call, publisher, home=self.home, trust=self.trust, say=say,
+                self._control.call, publisher, keep=lambda: None, home=self.home, trust=self.trust, say=say,
                 member=Member(instance="0" * 32, url="http://127.0.0.1:1", gateways=1),
                 epoch=self.store.issued(), random=SystemRandom(),
             ),

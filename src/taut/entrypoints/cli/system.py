@@ -53,7 +53,7 @@ def up(
     For example: taut up --project project.py --gateways 2
 
     With --join only gateways run here, which serve what the other installation releases: taut up --join https://HOST:8081
-    --token KEY, the key being that of a principal with the role machine.
+    --token INVITATION, which `taut machine invite NAME` printed there; later starts need none.
 
     On another host than loopback it needs TLS: --tls-cert and --tls-key, or TAUT_TLS_CERT and TAUT_TLS_KEY. Their files
     may be replaced while it runs (`taut tls create` makes a pair for a try).

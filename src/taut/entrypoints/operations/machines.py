@@ -1,6 +1,6 @@
-"""Operations of further machines: join, follow what is served, fetch its models, report, hand records over.
+"""What further machines ask of control: join, follow what is served, fetch its models, report, hand records over.
 
-A machine is the principal that its credential proves; it can name no other.
+A machine is the one that its identity proves; it can name no other.
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def _report(platform: Platform, caller: Caller, request: Report, _progress: Prog
     leases = publisher.hear(
         MachineState(machine=machine, instance=request.instance, gateways=heard, heard_s=now_s)
     )
-    return {"leases": {process: lease.decode() for process, lease in leases.items()}}
+    return {
+        "leases": {process: lease.decode() for process, lease in leases.items()},
+        "authorities": platform.parts.files.read_bundle().sequence,
+    }
 
 
 def _admit(platform: Platform, caller: Caller, request: Admit, _progress: Progress) -> Json:
@@ -193,10 +196,10 @@ def _any_machine(_request: Any) -> str:
 
 
 OPERATIONS: Final = (
-    Operation(name="fleet.join", action="fleet.join", request=Member, handle=_join, resource=_any_machine, summary="Serve as a further machine"),
-    Operation(name="fleet.report", action="fleet.join", request=Report, handle=_report, resource=_any_machine, summary="Take what a machine says of its gateways"),
-    Operation(name="fleet.admit", action="fleet.join", request=Admit, handle=_admit, resource=_any_machine, summary="Carry what a machine's gateway and admission say to one another"),
-    Operation(name="fleet.follow", action="fleet.join", request=Follow, handle=_follow, resource=_any_machine, reads=True, summary="Wait for what is to be served next"),
-    Operation(name="fleet.artifact", action="fleet.join", request=Artifact, handle=_artifact, resource=_any_machine, reads=True, summary="Fetch a part of a model that is served"),
-    Operation(name="fleet.deliver", action="fleet.join", request=Deliver, handle=_deliver, resource=_any_machine, summary="Take a part of a machine's records"),
+    Operation(name="fleet.join", action="fleet.join", request=Member, handle=_join, resource=_any_machine, part=True, summary="Serve as a further machine"),
+    Operation(name="fleet.report", action="fleet.join", request=Report, handle=_report, resource=_any_machine, part=True, summary="Take what a machine says of its gateways"),
+    Operation(name="fleet.admit", action="fleet.join", request=Admit, handle=_admit, resource=_any_machine, part=True, summary="Carry what a machine's gateway and admission say to one another"),
+    Operation(name="fleet.follow", action="fleet.join", request=Follow, handle=_follow, resource=_any_machine, part=True, reads=True, summary="Wait for what is to be served next"),
+    Operation(name="fleet.artifact", action="fleet.join", request=Artifact, handle=_artifact, resource=_any_machine, part=True, reads=True, summary="Fetch a part of a model that is served"),
+    Operation(name="fleet.deliver", action="fleet.join", request=Deliver, handle=_deliver, resource=_any_machine, part=True, summary="Take a part of a machine's records"),
 )  # fmt: skip

@@ -39,12 +39,14 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks, and from where. `local`: over the installation's own socket or inside its process.
 
     session: by which he signed in; None for tokens, keys and the owner of the files. address: of the machine, empty here.
+    part: the SPIFFE id of a part of the platform that showed it over TLS; empty for everybody else.
     """
 
     principal: Principal
     local: bool = False
     session: Session | None = None
     address: str = ""
+    part: str = ""
 
 
 NOBODY: Final = Principal(id="", kind="human", roles=())
@@ -74,7 +76,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     resource: the thing that it is decided about, `kind:name`, from the request. facts: further context for policy.
     reads: it changes nothing, so GET may be used. story: it starts a story and waits for its end.
     open: what is sent proves who asks, as in a sign-in, so that policy is not asked. fresh: where several people work,
-    a person must have signed in within `FRESH`.
+    a person must have signed in within `FRESH`. part: parts of the platform alone ask for it, by their identity, and for nothing else.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     story: bool = False
     open: bool = False
     fresh: bool = False
+    part: bool = False
 
     @property
     def discloses(self) -> bool:
@@ -156,6 +159,12 @@ def perform(
     Raises InvalidInput for a body that does not fit, Denied when policy refuses, and whatever the operation raises.
     """
     operation = table[name]
+    if operation.part != bool(caller.part):
+        raise Denied(
+            f"{name} is for machines, which show their identity: `taut machine invite NAME` lets one join"
+            if operation.part
+            else f"{caller.part or 'a part'} asks for {name}, which is for people and programs with a bearer"
+        )
     request = decode(operation, body)
     if operation.open:
         with room_for(operation.name):

@@ -85,10 +85,10 @@ def take_keys(answer: Json, trust: TrustFile) -> None:
 
 
 class Link:
-    """Four threads, each with one duty that it does for ever: follow, place what was followed, report, hand records over.
-    A context manager.
+    """Five threads, each with one duty that it does for ever: follow, place what was followed, report, hand records over, and keep
+    this machine's identity. A context manager.
 
-    call: reaches control. home: of this machine. epoch: that it has already, from disk. say: hears what changed, in words.
+    call: reaches control. keep: renews the identity when that is due; called each second. home: of this machine. epoch: that it has already, from disk. say: hears what changed, in words.
 
     Guarantees: a snapshot reaches the gateways only when a key of `trust` signed it and every artifact that it names lies here
     with its digest; the newest one goes first, also where another one's artifacts are still under way; records are kept until
@@ -101,6 +101,7 @@ class Link:
         call: Call,
         publisher: Publisher,
         *,
+        keep: Callable[[], None],
         home: Path,
         trust: TrustFile,
         member: Member,
@@ -109,6 +110,7 @@ class Link:
         say: Callable[[str, BaseException | None], None],
     ) -> None:
         self._call: Final = call
+        self._keep_identity: Final = keep
         self._publisher: Final = publisher
         self._home: Final = home
         self._trust: Final = trust
@@ -123,7 +125,7 @@ class Link:
         self._troubles: dict[str, str] = {}
         duties = {
             "follow control": self._follow, "place a snapshot": self._place, "report to control": self._report,
-            "hand records over": self._hand_over,
+            "hand records over": self._hand_over, "renew this machine's identity": self._identity,
         }  # fmt: skip
         self._threads: Final = [
             threading.Thread(target=self._keep, args=(name, duty), name=name, daemon=True)
@@ -251,6 +253,10 @@ class Link:
         if isinstance(leases, dict):
             self._publisher.deliver({str(one): str(lease).encode() for one, lease in leases.items()})
         self._publisher.news(told, timeout_s=_REPORT_S)
+
+    def _identity(self) -> None:
+        self._keep_identity()
+        self._stop.wait(_REPORT_S)
 
     def _hand_over(self) -> None:
         hand_over(self._home / "log" / "predictions", self._send)

@@ -68,6 +68,7 @@ ACTIONS: Final[dict[str, str]] = {
     "fleet.read": "see the fleet",
     "fleet.scale": "scale pools of the fleet",
     "fleet.revoke": "revoke replicas of the fleet",
+    "machine.invite": "let further machines join",
     "fleet.join": "serve as a further machine: follow what is served, fetch its models, hand records over",
     "alert.read": "see alerts, and who is contained",
     "alert.dismiss": "say that what an alert is about is right, which takes it for usual",
@@ -79,6 +80,7 @@ ACTIONS: Final[dict[str, str]] = {
 
 ADMIN_ONLY: Final = (
     "user.admin", "key.admin", "token.create", "token.revoke", "policy.admin", "secret.admin", "break.glass",
+    "machine.invite",
 )  # fmt: skip
 """What no policy of a project gives to anybody else: whoever has one of these could give himself all the others."""
 

@@ -702,6 +702,36 @@ def upgrade() -> None:
     op.create_index("story_stories_due", "story_stories", ["due_us"], unique=False)
     op.create_index("story_stories_root", "story_stories", ["root_id"], unique=False)
     op.create_table(
+        "svid_authorities",
+        sa.Column("key_id", sa.String(length=16), nullable=False),
+        sa.Column("cert", sa.Text(), nullable=False),
+        sa.Column("made_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("retired_at_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("key_id"),
+    )
+    op.create_table(
+        "svid_invitations",
+        sa.Column("secret_sha256", sa.String(length=64), nullable=False),
+        sa.Column("machine", sa.String(length=63), nullable=False),
+        sa.Column("made_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("made_by", sa.String(length=63), nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("used_by", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("secret_sha256"),
+    )
+    op.create_table(
+        "svid_machines",
+        sa.Column("machine", sa.String(length=63), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("key_before", sa.Text(), nullable=False),
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("entered_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("renewed_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at_us", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_at_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("machine"),
+    )
+    op.create_table(
         "runs_artifacts",
         sa.Column("run", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=256), nullable=False),
