@@ -11,6 +11,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.adapters.stories.tables import metadata as stories
     from taut.fleet.admission.tables import metadata as admission
     from taut.fleet.log.tables import metadata as scale_log
+    from taut.fleet.scaling.tables import metadata as scaling
     from taut.lifecycle.batch.tables import metadata as batch
     from taut.lifecycle.data.tables import metadata as data
     from taut.lifecycle.edge.tables import metadata as edge
@@ -56,5 +57,6 @@ def all_metadata() -> tuple[MetaData, ...]:
         edge,
         monitoring,
         scale_log,
+        scaling,
         admission,
     )

@@ -273,6 +273,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("scale_id"),
     )
     op.create_table(
+        "fleet_load_hours",
+        sa.Column("pool", sa.String(length=128), nullable=False),
+        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("loads", sa.Text(), nullable=False),
+        sa.Column("replica_s", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("pool", "hour"),
+    )
+    op.create_table(
         "fleet_scale_events",
         sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("scale_id", sa.String(length=64), nullable=False),
