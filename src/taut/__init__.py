@@ -16,12 +16,14 @@ _HOMES = {
         "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift",
         "previous_version",
     ),
+    "taut.project.scaling": ("Autoscale",),
     "taut.project.training": ("TrainContext", "Trained"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SLO",
+    "Autoscale",
     "Cache",
     "Canary",
     "Contain",

@@ -25,6 +25,7 @@ Warn = Callable[..., None]
 
 _TICK_S: Final = 0.1
 _ADMIT_S: Final = 0.2
+_SCALE_S: Final = 1.0
 _SEQUENCE_S: Final = 0.5
 _LOOK_S: Final = 2.0
 _SEAL_S: Final = 2.0
@@ -53,6 +54,7 @@ class Housekeeper:
         self._failures: Final[dict[str, int]] = {}
         self._duties: Final[list[tuple[str, float, Callable[[], None]]]] = [
             ("keep the fleet admitted", _ADMIT_S, self._admit),
+            ("scale the fleet", _SCALE_S, self._scale),
             ("publish what changed", _TICK_S, self._publish_changes),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
             ("look for alarms", _LOOK_S, self._look),
@@ -119,6 +121,10 @@ class Housekeeper:
     def _admit(self) -> None:
         if self._platform.admitting is not None:
             self._platform.admitting.tick()
+
+    def _scale(self) -> None:
+        if self._platform.scaling is not None:
+            self._platform.scaling.look()
 
     def _refresh(self) -> None:
         self._platform.publish()

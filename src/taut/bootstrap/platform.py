@@ -35,6 +35,7 @@ from taut.ports.world import Clock, Ids, Random
 
 if TYPE_CHECKING:
     from taut.bootstrap.admitting import Admitting
+    from taut.bootstrap.scaling import Scaling
     from taut.lifecycle.batch import Results
     from taut.lifecycle.data import Data
     from taut.lifecycle.features import FeatureStore
@@ -62,7 +63,7 @@ class Platform:
     people: the rooms by which people sign in. parts: those of the platform's own identities. watches: those that look for what should not happen. alarms: those of who is
     told and who is contained because of it.
     publisher: set by the process that gateways follow; without one, a snapshot is kept on disk for the next. admitting: set by
-    the process that admits them.
+    the process that admits them, as is scaling.
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
     published: what `what_changes` said of the last snapshot; None before the first. machines: the further ones in it.
@@ -82,6 +83,7 @@ class Platform:
         self.watches: Final = Watches(self, hearing=self.alarms.hearing)
         self.publisher: Publisher | None = None
         self.admitting: Admitting | None = None
+        self.scaling: Scaling | None = None
         self.published: tuple[object, ...] | None = None
         self.machines: tuple[Machine, ...] = ()
         self.gateways = 1

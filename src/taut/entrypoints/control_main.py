@@ -22,6 +22,7 @@ import uvicorn
 from taut.bootstrap.housekeeping import Housekeeper
 from taut.bootstrap.lookout import LookoutThread
 from taut.bootstrap.platform import Platform, open_platform
+from taut.bootstrap.wanted import Wanted
 from taut.core.errors import TautError, Unavailable
 from taut.core.hosts import LOOPBACK
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
@@ -29,7 +30,6 @@ from taut.entrypoints.control_server import Door, QuietServer, TlsServer
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import listen_inside, require_secure
 from taut.entrypoints.logs import Log, install
-from taut.entrypoints.scaling import Wanted
 from taut.trust.svid.tls import PartTls
 from taut.trust.tls import LiveTls
 
@@ -67,6 +67,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
     import numpy as np  # noqa: F401 - what is imported lazily later finds it whole
 
     from taut.bootstrap.admitting import Admitting
+    from taut.bootstrap.scaling import Scaling
     from taut.serving.snapshot import Publisher
 
     platform.gateways = Wanted(platform.home).read() or arguments.gateways
@@ -81,6 +82,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
         platform.own_database()
         door = _open_door(platform, arguments, stack, log)
         admitting = platform.admitting = Admitting(platform, failed=log.failure)
+        platform.scaling = Scaling(platform, admitting)
         platform.publisher = stack.enter_context(
             Publisher(platform.snapshots, platform.home / "run" / "stream.sock", heard=admitting.heard)
         )

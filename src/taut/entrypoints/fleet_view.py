@@ -15,6 +15,9 @@ def replicas(result: dict[str, Any]) -> None:
         for one in result["replicas"]
     ]
     render.table(("replica", "incarnation", "stage", "epochs", "why"), rows, empty="no replicas yet")
+    for pool in result["scaling"]:
+        bounds = f" of {pool['minimum']} to {pool['maximum']}" if pool["automatic"] else ""
+        render.line(f"pool {pool['pool']}: {pool['ready']} serve, {pool['n']} wanted{bounds}: {pool['why']}")
 
 
 def scale_log(result: dict[str, Any]) -> None:

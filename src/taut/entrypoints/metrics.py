@@ -29,6 +29,7 @@ from taut.serving.meters import (
 )
 
 if TYPE_CHECKING:
+    from taut.bootstrap.scaling import Outlook
     from taut.serving.snapshot import GatewayState
 
 _SHOWN_NS: Final = frozenset(mantissa * 10**decade for decade in range(3, 11) for mantissa in (1, 2, 5))
@@ -58,6 +59,8 @@ class TautCollector(Collector):
         publisher = self._platform.publisher
         states = newest_states(() if publisher is None else publisher.gateways())
         yield from gateway_families(states, now_s=self._platform.clock.monotonic_s())
+        if self._platform.scaling is not None:
+            yield from scaling_families(self._platform.scaling.outlook())
         yield from self._control()
         watching = self._platform.watches.monitoring
         if watching is not None:
@@ -95,6 +98,31 @@ def certificate_families(said: Sequence[Mapping[str, Any]], *, now: datetime) ->
         refused.add_metric(labels, int(bool(found["refused"])))
         renewals.add_metric(labels, found["renewals"])
     yield from (until, days, refused, renewals)
+
+
+def scaling_families(outlook: Outlook) -> Iterator[Metric]:
+    """Return how many replicas a pool shall have, how many serve, and what decided that."""
+    gauge, own = GaugeMetricFamily, [outlook.pool]
+    wanted = gauge(
+        "taut_replicas_wanted", "Replicas of the first machine that there shall be.", labels=["pool"]
+    )
+    ready = gauge("taut_replicas_admitted", "Replicas of the first machine that may serve.", labels=["pool"])
+    pinned = gauge("taut_replicas_pinned", "Whether a person chose their number.", labels=["pool"])
+    wanted.add_metric(own, outlook.n)
+    ready.add_metric(own, outlook.ready)
+    pinned.add_metric(own, int(outlook.pinned))
+    yield from (wanted, ready, pinned)
+    decision = outlook.decision
+    if decision is None:
+        return
+    state = gauge("taut_autoscaler_state", "What decided last: the mode, and what stood against the load.", labels=["pool", "mode", "bound"])  # fmt: skip
+    observed = gauge("taut_autoscaler_observed", "What the signal that decided last says.", labels=["pool", "signal"])  # fmt: skip
+    target = gauge("taut_autoscaler_target", "What is aimed at for it.", labels=["pool", "signal"])
+    state.add_metric([*own, decision.mode, decision.bound or "none"], 1)
+    if decision.signal:
+        observed.add_metric([*own, decision.signal], decision.observed)
+        target.add_metric([*own, decision.signal], decision.target)
+    yield from (state, observed, target)
 
 
 def gateway_families(states: Sequence[GatewayState], *, now_s: float) -> list[Metric]:

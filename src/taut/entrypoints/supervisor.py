@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from taut.bootstrap.wanted import Wanted
 from taut.core.errors import Conflict, InvalidInput, TautError, Unavailable
 from taut.entrypoints.absent import last_words
 from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
@@ -29,7 +30,6 @@ from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import STATE, Address, TlsPaths, await_free, open_sockets, read_state
 from taut.entrypoints.logs import Log, install
 from taut.entrypoints.planes import DOOR, GRPC, Joining, default_children, gateways_alone
-from taut.entrypoints.scaling import Wanted
 from taut.entrypoints.signalling import signals
 
 _FORMER_S: Final = 12.0

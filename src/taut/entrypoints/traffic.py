@@ -10,7 +10,6 @@ import msgspec
 from taut.serving.meters import (
     TIME_NS,
     EndpointReading,
-    HistogramReading,
     LaneReading,
     MeterReading,
     decode_reading,
@@ -230,7 +229,7 @@ def _add_requests(
     old_stages = {} if before is None else before.stages
     for stage, into in (("total", interval.total), ("guard", interval.guard)):
         if stage in after.stages:
-            counts = _since(old_stages.get(stage), after.stages[stage])[0]
+            counts = after.stages[stage].since(old_stages.get(stage)).counts
             into[:] = [left + right for left, right in zip(into, counts, strict=True)]
             if stage == "total":
                 interval.answered += sum(counts) / seconds
@@ -247,22 +246,14 @@ def _add_requests(
 
 
 def _add_lane(interval: _Interval, before: LaneReading | None, after: LaneReading, seconds: float) -> None:
-    counts, rows = _since(None if before is None else before.batch_rows, after.batch_rows)
-    interval.batches += sum(counts)
-    interval.batched_rows += rows
+    batches = after.batch_rows.since(None if before is None else before.batch_rows)
+    interval.batches += batches.count
+    interval.batched_rows += batches.total
     interval.shed += _grown(0 if before is None else before.shed, after.shed) / seconds
     interval.queue_rows += after.waiting_rows
     interval.workers += after.workers
     interval.wanted += after.wanted
     interval.devices |= set(after.devices.workers)
-
-
-def _since(before: HistogramReading | None, after: HistogramReading) -> tuple[tuple[int, ...], int]:
-    """Return what came to a histogram; all of it where it began anew in between, as a lane's does."""
-    if before is None or any(new < old for old, new in zip(before.counts, after.counts, strict=True)):
-        return after.counts, after.total
-    grown = tuple(new - old for old, new in zip(before.counts, after.counts, strict=True))
-    return grown, after.total - before.total
 
 
 def _grown(before: int, after: int) -> int:

@@ -28,6 +28,7 @@ from taut.project.manifest import (
 from taut.project.pipelines import FeatureSet, Model
 from taut.project.policies import read_policy_files
 from taut.project.quotas import Quota
+from taut.project.scaling import Autoscale, autoscale_faults
 from taut.project.words import nearest
 
 _TIMES = (DType.DATE, DType.DATETIME)
@@ -70,6 +71,9 @@ def freeze(
             sorted((cast(Contain, item.thing).spec for item in collection.of("containment")), key=_by_name)
         ),
         quotas=tuple(sorted((cast(Quota, item.thing).spec for item in collection.of("quota")), key=_by_name)),
+        autoscalers=tuple(
+            sorted((cast(Autoscale, item.thing).spec for item in collection.of("autoscaler")), key=_by_name)
+        ),
         bundle=bundle,
         root=str(root),
     )
@@ -105,6 +109,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
         ("dataset", manifest.datasets), ("feature set", manifest.features),
         ("model", manifest.models), ("graph", manifest.graphs), ("endpoint", manifest.endpoints),
         ("receiver", manifest.receivers), ("containment", manifest.containments), ("quota", manifest.quotas),
+        ("autoscaler", manifest.autoscalers),
     ):  # fmt: skip
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -128,6 +133,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
         for said in _check_endpoint(endpoint, answers, endpoints, graphs):
             yield "endpoint", endpoint.name, f"endpoint {endpoint.name!r}: {said}"
     yield from _check_named_endpoints(manifest, endpoints)
+    yield from _check_autoscalers(manifest)
 
 
 def _check_named_endpoints(manifest: Manifest, endpoints: dict[str, EndpointSpec]) -> Iterator[Problem]:
@@ -144,6 +150,12 @@ def _check_named_endpoints(manifest: Manifest, endpoints: dict[str, EndpointSpec
                     quota.name,
                     f"quota {quota.name!r}: no endpoint {name!r}{nearest(name, endpoints)}",
                 )
+
+
+def _check_autoscalers(manifest: Manifest) -> Iterator[Problem]:
+    for spec in manifest.autoscalers:
+        for said in autoscale_faults(spec):
+            yield "autoscaler", spec.name, f"autoscaler {spec.name!r}: {said}"
 
 
 def _check_model(

@@ -299,6 +299,25 @@ class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return {name: amount for name, amount in found.items() if amount is not None}
 
 
+class AutoscaleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the replicas of a pool follow the load. name: of the pool. What is aimed at is None where it has no say.
+
+    cpu: processors that a replica keeps busy. concurrency: requests under way in it. wait: of 95% of requests for a worker.
+    latency: of 95% of answers, as a share of their endpoint's objective. replica_hours: that a day may cost.
+    """
+
+    name: str
+    minimum: int = 1
+    maximum: int = 1
+    cpu: float | None = None
+    concurrency: float | None = None
+    wait: str | None = None
+    latency: float | None = None
+    replica_hours: float | None = None
+    window: str = "60s"
+    cooldown: str = "5m"
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a project declares. Equal projects have equal digests."""
 
@@ -313,6 +332,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     receivers: tuple[ReceiverSpec, ...] = ()  # who is told of alerts
     containments: tuple[ContainSpec, ...] = ()
     quotas: tuple[QuotaSpec, ...] = ()  # beside those of single endpoints
+    autoscalers: tuple[AutoscaleSpec, ...] = ()  # pools whose replicas follow the load
     bundle: str = ""  # digest of the code bundle
     root: str = (
         ""  # the project's folder, against which relative sources are resolved; not part of the digest

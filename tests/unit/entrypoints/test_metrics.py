@@ -15,8 +15,16 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from taut.bootstrap.scaling import Outlook
 from taut.core.errors import Unavailable
-from taut.entrypoints.metrics import TautCollector, certificate_families, gateway_families, make_registry
+from taut.entrypoints.metrics import (
+    TautCollector,
+    certificate_families,
+    gateway_families,
+    make_registry,
+    scaling_families,
+)
+from taut.fleet.scaling import Decision
 from taut.serving.meters import (
     BATCH_ROWS,
     LAYOUT,
@@ -39,6 +47,8 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 class FakePlatform:
     """Control with gateways that say what they are given; the clock stands at 100 s."""
+
+    scaling = None
 
     def __init__(self, *states: GatewayState, ledger: int | None = 7, home: Path = Path("/nowhere")) -> None:
         self.home = home
@@ -301,3 +311,32 @@ def test_certificates_have_their_days_and_whether_newer_files_are_refused() -> N
         "taut_tls_certificate_not_after_seconds": 1_780_358_400.0, "taut_tls_certificate_days_left": 1.0,
         "taut_tls_certificate_refused": 1.0, "taut_tls_renewals_total": 2.0,
     }  # fmt: skip
+
+
+def test_how_many_gateways_there_shall_be_and_what_decided_it_is_shown() -> None:
+    decision = Decision(
+        pool="gateway",
+        n=4,
+        before=2,
+        mode="panic",
+        signal="cpu",
+        observed=2.9,
+        target=0.7,
+        computed=5,
+        bound="maximum",
+    )
+    outlook = Outlook(pool="gateway", n=4, ready=2, automatic=True, pinned=False, decision=decision)
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in scaling_families(outlook)
+        for sample in family.samples
+    }
+
+    assert found == {
+        ("taut_replicas_wanted", ("pool", "gateway")): 4,
+        ("taut_replicas_admitted", ("pool", "gateway")): 2,
+        ("taut_replicas_pinned", ("pool", "gateway")): 0,
+        ("taut_autoscaler_state", ("bound", "maximum"), ("mode", "panic"), ("pool", "gateway")): 1,
+        ("taut_autoscaler_observed", ("pool", "gateway"), ("signal", "cpu")): 2.9,
+        ("taut_autoscaler_target", ("pool", "gateway"), ("signal", "cpu")): 0.7,
+    }

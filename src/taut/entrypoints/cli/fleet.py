@@ -25,16 +25,24 @@ def status(context: typer.Context) -> None:
 def scale(
     context: typer.Context,
     pool: Annotated[str, typer.Argument(help="What to have more or fewer of: gateway.")],
-    n: Annotated[int, typer.Argument(help="How many there shall be.")],
+    n: Annotated[int | None, typer.Argument(help="How many there shall be, whatever the load.")] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto", help="In place of a number: let the load decide again, as the project declares."
+        ),
+    ] = False,
     reason: Annotated[str, typer.Option(help="Why, for the scale log and the alert.")] = "asked for",
 ) -> None:
     """Have another number of replicas: said on the scale log, then done.
 
     For example: taut fleet scale gateway 4 --reason "the sale begins"
+
+    A number holds until --auto hands it back, or `taut up` is started anew.
     """
     from taut.entrypoints import views
 
-    session(context).act("fleet.scale", {"pool": pool, "n": n, "reason": reason}, views.fields)
+    session(context).act("fleet.scale", {"pool": pool, "n": n, "auto": auto, "reason": reason}, views.fields)
 
 
 def events(

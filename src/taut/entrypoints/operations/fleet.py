@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from taut.bootstrap.wanted import GATEWAYS_MAX
 from taut.core.errors import Conflict, InvalidInput, Unavailable
 from taut.entrypoints.operations.operation import (
     Caller,
@@ -16,7 +17,6 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
-from taut.entrypoints.scaling import GATEWAYS_MAX, Wanted
 
 if TYPE_CHECKING:
     from taut.fleet.admission.judge import Answered
@@ -28,10 +28,12 @@ _KINDS: Final = ("fleet.admitted", "fleet.committed", "fleet.quarantined", "flee
 
 
 class FleetScale(Request, frozen=True):
-    """pool: `gateway`. n: how many there shall be on the first machine."""
+    """pool: `gateway`. n: how many there shall be on the first machine, whatever the load; with auto instead, the load decides
+    again, where the project declares an autoscaler."""
 
     pool: str
-    n: int
+    n: int | None = None
+    auto: bool = False
     reason: str = "asked for"
 
 
@@ -64,22 +66,38 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "epoch": state.epochs.floor,
         "prepared": None if prepared is None else prepared.epoch,
         "revoked": sorted(state.revoked),
+        "scaling": [_outlook(platform)],
     }
 
 
+def _outlook(platform: Platform) -> Json:
+    """Return how many there shall be, and why."""
+    outlook = _scaling(platform).outlook()
+    return {**to_json(outlook), "why": outlook.why}
+
+
 def _scale(platform: Platform, caller: Caller, request: FleetScale, _progress: Progress) -> Json:
-    """Say it on the log first; then have the supervisor act on it."""
+    """Pin the number, or hand it back: said on the log first; then the supervisor acts on it."""
     if request.pool != _POOL:
         raise InvalidInput(f"pool {request.pool[:80]!r} is not one that can be scaled: name {_POOL}")
-    if not 1 <= request.n <= GATEWAYS_MAX:
+    admitting, scaling = _admitting(platform), _scaling(platform)
+    before, actor = platform.gateways, caller.principal.id
+    if request.auto == (request.n is not None):
+        raise InvalidInput("how many there shall be is not clear: give a number, or --auto in its place")
+    if request.n is None:
+        if not scaling.outlook().automatic:
+            raise Conflict(
+                "the project declares no autoscaler of gateways: add `taut.Autoscale` and apply it"
+            )
+        scaling.hand_back(actor=actor)
+    elif not 1 <= request.n <= GATEWAYS_MAX:
         raise InvalidInput(f"n is {request.n}: choose 1 to {GATEWAYS_MAX}")
-    admitting = _admitting(platform)
-    before = platform.gateways
-    platform.gateways = request.n
-    admitting.expect(reason=request.reason[:200], actor=caller.principal.id)
-    Wanted(platform.home).write(request.n)
-    platform.published = None  # gateways share quotas: they hear how many they are
-    return {"pool": _POOL, "before": before, "n": request.n, "scale_id": _targets(platform)[_POOL].scale_id}
+    else:
+        scaling.set(request.n, reason=request.reason, actor=actor)
+    return {
+        "pool": _POOL, "before": before, "n": platform.gateways, "auto": request.auto,
+        "scale_id": admitting.reception.store.state.targets[_POOL].scale_id,
+    }  # fmt: skip
 
 
 def _events(platform: Platform, _caller: Caller, request: FleetEvents, _progress: Progress) -> Json:
@@ -131,14 +149,16 @@ def _answers(platform: Platform) -> Iterator[Answered]:
                 )  # fmt: skip
 
 
-def _targets(platform: Platform) -> Any:
-    return _admitting(platform).reception.store.state.targets
-
-
 def _admitting(platform: Platform) -> Any:
     if platform.admitting is None:
         raise Unavailable("no fleet runs here: start the platform with `taut up`")
     return platform.admitting
+
+
+def _scaling(platform: Platform) -> Any:
+    if platform.scaling is None:
+        raise Unavailable("no fleet runs here: start the platform with `taut up`")
+    return platform.scaling
 
 
 def _any_fleet(_request: Any) -> str:

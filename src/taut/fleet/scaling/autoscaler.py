@@ -93,7 +93,8 @@ class Autoscaler:
         usual = self._usual(look.wall_s)
         if usual > target:
             target, bound = usual, "forecast"
-        target, bound = self._stepped(target, found.ready, n, bound)
+        if target or mode != "idle":
+            target, bound = self._stepped(target, found.ready, n, bound)
         target, bound = self._capped(target, look.wall_s, bound)
         self._asked.append((look.at_s, target))
         if mode in ("stable", "panic"):
@@ -214,7 +215,7 @@ class Autoscaler:
         least = floor(n / self.rule.down)
         if target > most:
             return most, "step"
-        return (least, "step") if 0 < target < least else (target, bound)
+        return (least, "step") if target < least else (target, bound)
 
     def _ceiling(self, wall_s: float) -> tuple[int, Bound]:
         """Return the most that there may be: what is left of the budget must last for a cooldown, beside the minimum until midnight."""

@@ -19,6 +19,7 @@ _KINDS: Final = (
     ("receivers", "receiver"),
     ("containments", "containment"),
     ("quotas", "quota"),
+    ("autoscalers", "autoscaler"),
 )
 _LISTS: Final = (list, tuple)
 _NAMED: Final = frozenset({"columns", "rules", "nodes"})  # lists of named things, compared by name

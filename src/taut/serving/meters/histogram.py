@@ -27,6 +27,13 @@ class HistogramReading(msgspec.Struct, frozen=True):
     def count(self) -> int:
         return sum(self.counts)
 
+    def since(self, before: HistogramReading | None) -> HistogramReading:
+        """Return what came to it since an earlier reading; all of it where it began anew in between, as a lane's does."""
+        if before is None or any(new < old for old, new in zip(before.counts, self.counts, strict=True)):
+            return self
+        grown = tuple(new - old for old, new in zip(before.counts, self.counts, strict=True))
+        return HistogramReading(grown, self.total - before.total)
+
     def cumulative(self) -> tuple[int, ...]:
         """Return how many values were at most each bound, and at the end how many there were."""
         return tuple(accumulate(self.counts))

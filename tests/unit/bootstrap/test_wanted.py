@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taut.entrypoints.scaling import GATEWAYS_MAX, Wanted
+from taut.bootstrap.wanted import GATEWAYS_MAX, Wanted
 
 
 @pytest.fixture
@@ -33,3 +33,14 @@ def test_what_is_no_number_of_gateways_changes_nothing(wanted: Wanted, tmp_path:
     (tmp_path / "run" / "gateways").write_text(text)
 
     assert (wanted.news(), wanted.read()) == (None, None)
+
+
+def test_a_number_that_a_person_chose_is_known_as_such_until_it_is_forgotten(wanted: Wanted) -> None:
+    wanted.write(4, pinned=True)
+    assert (wanted.news(), wanted.read(), wanted.pinned) == (4, 4, True)
+    wanted.write(4)
+    assert (wanted.read(), wanted.pinned) == (4, False)
+
+    wanted.write(3, pinned=True)
+    wanted.forget()
+    assert wanted.pinned is False
