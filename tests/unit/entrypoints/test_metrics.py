@@ -42,6 +42,18 @@ from taut.serving.meters import (
 from taut.serving.snapshot import Beat, GatewayState
 
 SAID = {"process": "control", "not_after": 1_780_358_400.0, "refused": "it is broken", "renewals": 2}
+DECISION = Decision(
+    pool="gateway",
+    n=4,
+    before=2,
+    mode="panic",
+    signal="cpu",
+    observed=2.9,
+    target=0.7,
+    computed=5,
+    bound="maximum",
+)
+OUTLOOK = Outlook(pool="gateway", n=4, ready=2, automatic=True, pinned=False, decision=DECISION)
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -291,6 +303,7 @@ def test_every_figure_is_documented_and_the_alert_rules_name_figures_that_there_
     families = [
         *gateway_families((), now_s=0.0), *(one for one in TautCollector(FakePlatform()).collect()),
         *certificate_families([SAID], now=datetime(2026, 6, 1, tzinfo=UTC)),
+        *scaling_families(OUTLOOK),
     ]  # fmt: skip
     names = {one.name + ("_total" if one.type == "counter" else "") for one in families}
     suffixes = ("_bucket", "_sum", "_count")
@@ -314,21 +327,9 @@ def test_certificates_have_their_days_and_whether_newer_files_are_refused() -> N
 
 
 def test_how_many_gateways_there_shall_be_and_what_decided_it_is_shown() -> None:
-    decision = Decision(
-        pool="gateway",
-        n=4,
-        before=2,
-        mode="panic",
-        signal="cpu",
-        observed=2.9,
-        target=0.7,
-        computed=5,
-        bound="maximum",
-    )
-    outlook = Outlook(pool="gateway", n=4, ready=2, automatic=True, pinned=False, decision=decision)
     found = {
         (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in scaling_families(outlook)
+        for family in scaling_families(OUTLOOK)
         for sample in family.samples
     }
 
