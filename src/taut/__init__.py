@@ -10,7 +10,7 @@ _HOMES = {
     "taut.project.datasets": ("Contract", "column", "files", "rule"),
     "taut.project.endpoints": ("Endpoint", "Project", "simpler_model"),
     "taut.project.graphs": ("Graph", "average", "first_confident", "node", "vote"),
-    "taut.project.quotas": ("Quota",),
+    "taut.project.quotas": ("Price", "Quota"),
     "taut.project.rules": (
         "SLO", "Cache", "Canary", "Direct", "Monitor", "Resources", "approval", "by_time", "cached_answer", "cron", "default_answer",
         "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift",
@@ -34,6 +34,7 @@ __all__ = [
     "Endpoint",
     "Graph",
     "Monitor",
+    "Price",
     "Project",
     "Quota",
     "Resources",

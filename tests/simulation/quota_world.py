@@ -7,8 +7,22 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
+import msgspec
+
 from taut.core.errors import Exhausted, Unavailable
-from taut.trust.quota import WHOLE, Account, Claim, Key, Lease, Leases, Limit, Quota, digest_limits
+from taut.trust.quota import (
+    WHOLE,
+    Account,
+    Budgets,
+    Claim,
+    Key,
+    Lease,
+    Leases,
+    Limit,
+    Quota,
+    Row,
+    digest_limits,
+)
 
 BEAT_S = 1.0
 
@@ -70,6 +84,17 @@ class Replica:
             self.world.passed(key, 1.0)
         return True
 
+    def spend(self, key: Key, cost: float) -> bool:
+        """Ask as a request does whose cost is known only afterwards."""
+        account = self.accounts.setdefault((key,), Account((), (("usd_micros", key),)))
+        try:
+            self.quota.draw(account, self.now_s())
+        except (Exhausted, Unavailable):
+            return False
+        self.quota.settle(account, {"usd_micros": cost}, self.now_s())
+        self.world.passed(key, cost)
+        return True
+
     def share_of(self, key: Key) -> int:
         """Return what it lets pass now, whatever it believes."""
         if self.dead:
@@ -96,8 +121,13 @@ class World:
         slow_s: float = 0.02,
         lender: type[Leases] = Leases,
         counter: type[Quota] = Quota,
+        keeper: type[Budgets] = Budgets,
+        window_s: float = 1.0,
     ) -> None:
         self._lender = lender
+        self._keeper = keeper
+        self._window_s = window_s
+        self.rows: tuple[Row, ...] = ()
         self.counter = counter
         self.random = Random(seed)
         self.limits, self.loss, self.skew, self.slow_s = limits, loss, skew, slow_s
@@ -121,7 +151,11 @@ class World:
         self.leases = self._lender(
             grantor=f"control-{self.controls}", now_s=self.now_s, known=self.kept, keep=self._keep
         )
+        self.budgets = self._keeper(grantor=f"control-{self.controls}", rows=self.rows, keep=self._keep_rows)
         self.announce(self.announced)
+
+    def _keep_rows(self, rows: tuple[Row, ...]) -> None:
+        self.rows = rows
 
     def _keep(self, holders: dict[str, int]) -> None:
         self.kept = holders
@@ -130,6 +164,7 @@ class World:
         self.announced = n
         if self.leases is not None:
             self.leases.expect(n, limits=digest_limits(self.limits))
+            self.budgets.expect(n, self.limits)
 
     def start(self, name: str) -> Replica:
         """Start a gateway, or start it again: of one name there is one process."""
@@ -148,6 +183,7 @@ class World:
             self.kept.pop(ended.process, None)
             if self.leases is not None:
                 self.leases.end(ended.process)
+                self.budgets.end(ended.process, self.now_s)
 
     def after(self, delay_s: float, act: Callable[[], None]) -> None:
         self._serial += 1
@@ -169,7 +205,8 @@ class World:
         near = {one.process: one for one in self.replicas.values() if not one.cut}
         answers = self.leases.pushes(near, self.now_s)
         if lease is not None:
-            self._deliver(replica, lease)
+            allowed = self.budgets.hear(replica.process, claim, self.now_s)
+            self._deliver(replica, msgspec.structs.replace(lease, credits=allowed))
         for name, pushed in answers.items():
             self._deliver(near[name], pushed)
 
@@ -181,7 +218,7 @@ class World:
         spent = self.spent.setdefault(key, deque())
         spent.append((self.now_s, n))
         total = self._in_second.get(key, 0.0) + n
-        while spent[0][0] <= self.now_s - 1.0:
+        while spent[0][0] <= self.now_s - self._window_s:
             total -= spent.popleft()[1]
         self._in_second[key] = total
         self.worst[key] = max(self.worst.get(key, 0.0), total)

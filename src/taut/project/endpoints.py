@@ -10,7 +10,15 @@ from taut.core.errors import InvalidInput
 from taut.project import words
 from taut.project.declare import declare
 from taut.project.graphs import Graph
-from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, MonitorSpec, SLOSpec, StrategySpec
+from taut.project.manifest import (
+    CacheSpec,
+    EndpointSpec,
+    FallbackSpec,
+    MonitorSpec,
+    PriceSpec,
+    SLOSpec,
+    StrategySpec,
+)
 from taut.project.pipelines import Model, declaration_of
 from taut.project.words import worded
 
@@ -39,6 +47,7 @@ class Endpoint:
         keep_loaded: bool | None = None,
         quota_per_s: float | None = None,
         model_time_per_s: float | None = None,
+        price: PriceSpec | None = None,
         round_scores: int | None = None,
         round_suspects: int | None = None,
         monitor: MonitorSpec | None = None,
@@ -57,14 +66,15 @@ class Endpoint:
         cheapest device that is fast enough for the SLO, by what was measured when it was loaded, `cpu`, or an accelerator such
         as `cuda:0`, with the CPU in its place while it fails. workers: how many such processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
-        quota_per_s, model_time_per_s: requests, and seconds that models take, a second for a principal. round_scores: digits to which
+        quota_per_s, model_time_per_s: requests, and seconds that models take, a second for a principal. price: of an answer, by which budgets in
+        dollars are counted. round_scores: digits to which
         scores leave rounded; the log keeps them whole. round_suspects: the same where abuse of this endpoint is held against him. monitor: what is put up with of drift,
         faults and wrong answers before somebody is told.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
         found = _answering(model, what)
-        values = {"release": release, "slo": slo, "cache": cache, "monitor": monitor}
+        values = {"release": release, "slo": slo, "cache": cache, "monitor": monitor, "price": price}
         for word, value in values.items():
             kind = _KINDS[word]
             if value is not None and not isinstance(value, kind):
@@ -93,6 +103,7 @@ class Endpoint:
             model_time_per_s=words.optional_number(
                 model_time_per_s, f"{what}: model_time_per_s", low=1e-6, high=1e6
             ),
+            price=price,
             round_scores=_digits(round_scores, f"{what}: round_scores"),
             round_suspects=_digits(round_suspects, f"{what}: round_suspects"),
             monitor=monitor,
@@ -156,13 +167,14 @@ class Project:
 
 
 _KINDS: dict[str, type] = {
-    "release": StrategySpec, "slo": SLOSpec, "cache": CacheSpec, "monitor": MonitorSpec,
+    "release": StrategySpec, "slo": SLOSpec, "cache": CacheSpec, "monitor": MonitorSpec, "price": PriceSpec,
 }  # fmt: skip
 _EXAMPLES = {
+    "price": "taut.Price(per_model_second=0.002)",
+    "cache": 'taut.Cache(ttl="60s")',
     "release": "taut.Direct() or taut.Canary(...)",
     "slo": "taut.SLO(availability=0.999)",
     "fallback": "taut.previous_version(), taut.simpler_model(...), taut.cached_answer(...) or taut.default_answer(...)",
-    "cache": 'taut.Cache(ttl="60s")',
     "monitor": "taut.Monitor(shift=0.1)",
 }
 OCCASIONS = ("failed", "late", "shed", "features")

@@ -24,6 +24,7 @@ from taut.project.manifest import (
     FeaturesSpec,
     Manifest,
     ModelSpec,
+    QuotaSpec,
 )
 from taut.project.pipelines import FeatureSet, Model
 from taut.project.policies import read_policy_files
@@ -143,13 +144,19 @@ def _check_named_endpoints(manifest: Manifest, endpoints: dict[str, EndpointSpec
                 said = f"containment {containment.name!r}: no endpoint {name!r}{nearest(name, endpoints)}"
                 yield "containment", containment.name, said
     for quota in manifest.quotas:
-        for name in quota.endpoints:
-            if name not in endpoints:
-                yield (
-                    "quota",
-                    quota.name,
-                    f"quota {quota.name!r}: no endpoint {name!r}{nearest(name, endpoints)}",
-                )
+        for said in _check_quota(quota, endpoints):
+            yield "quota", quota.name, f"quota {quota.name!r}: {said}"
+
+
+def _check_quota(quota: QuotaSpec, endpoints: dict[str, EndpointSpec]) -> Iterator[str]:
+    for name in quota.endpoints:
+        if name not in endpoints:
+            yield f"no endpoint {name!r}{nearest(name, endpoints)}"
+    priced = any(
+        one.price for name, one in endpoints.items() if not quota.endpoints or name in quota.endpoints
+    )
+    if (quota.usd_per_day or quota.usd_per_month) and not priced:
+        yield "it counts dollars, and none of its endpoints has a price: give one price=taut.Price(...)"
 
 
 def _check_autoscalers(manifest: Manifest) -> Iterator[Problem]:

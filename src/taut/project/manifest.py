@@ -220,6 +220,13 @@ class MonitorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     window: str = "24h"
 
 
+class PriceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an answer costs, in dollars."""
+
+    per_request: float = 0.0
+    per_model_second: float = 0.0
+
+
 class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str
     model: str
@@ -238,6 +245,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     keep_loaded: bool | None = None  # None loads it ahead, and evicts it where others need the memory more
     quota_per_s: float | None = None  # requests a second for each principal
     model_time_per_s: float | None = None  # seconds of models' time a second for each principal
+    price: PriceSpec | None = None  # by which money is counted
     round_scores: int | None = None  # digits to which scores leave rounded
     round_suspects: int | None = None  # the same for those against whom abuse of the endpoint is held
     monitor: MonitorSpec | None = (
@@ -283,14 +291,22 @@ class ContainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What some callers may use together, or each of them. members: ids of principals or `role:NAME`; none means everybody."""
 
-    AMOUNTS: ClassVar[tuple[str, ...]] = ("requests_per_s", "model_time_per_s")
+    AMOUNTS: ClassVar[tuple[str, ...]] = (
+        "requests_per_s", "model_time_per_s", "requests_per_day", "model_time_per_day", "gpu_time_per_day", "usd_per_day",
+        "usd_per_month",
+    )  # fmt: skip
 
     name: str
     members: tuple[str, ...] = ()
     each: bool = False
     endpoints: tuple[str, ...] = ()
     requests_per_s: float | None = None
-    model_time_per_s: float | None = None
+    model_time_per_s: float | None = None  # seconds, as all times here
+    requests_per_day: float | None = None
+    model_time_per_day: float | None = None
+    gpu_time_per_day: float | None = None  # of models' time, what they ran on an accelerator
+    usd_per_day: float | None = None
+    usd_per_month: float | None = None
 
     @property
     def amounts(self) -> dict[str, float]:

@@ -26,12 +26,23 @@ from taut.serving.snapshot import (
     StandIn,
 )
 from taut.trust.policy import Policy
-from taut.trust.quota import Allowance, Limit
+from taut.trust.quota import Allowance, Kind, Limit, Price, budget
 from taut.workflows.rooms import Published, Rooms
 
 DEFAULT_QUOTA = Limit(rate_per_s=100_000.0, burst=200_000.0)
 LATENCY_MS = 1000.0  # what an answer may take where no SLO says it
 BURST_SECONDS = 2.0
+DAY_S = 86_400.0
+_AMOUNTS: dict[str, tuple[Kind, float, float]] = {
+    "requests_per_s": ("requests", 1.0, 0.0),
+    "model_time_per_s": ("model_ms", 1e3, 0.0),
+    "requests_per_day": ("requests", 1.0, DAY_S),
+    "model_time_per_day": ("model_ms", 1e3, DAY_S),
+    "gpu_time_per_day": ("gpu_ms", 1e3, DAY_S),
+    "usd_per_day": ("usd_micros", 1e6, DAY_S),
+    "usd_per_month": ("usd_micros", 1e6, 30 * DAY_S),
+}
+"""What each amount of a declared quota counts, how many of that its own unit is, and over which window; 0 by the second."""
 
 
 def what_changes(rooms: Rooms) -> tuple[object, ...]:
@@ -132,6 +143,7 @@ def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str,
         latency_ms=LATENCY_MS if spec.slo is None else spec.slo.latency_p95_ms or LATENCY_MS,
         quota=_quota(spec),
         model_time=_model_time(spec),
+        price=_price(spec),
         round_scores=spec.round_scores,
         round_suspects=spec.round_suspects,
         suspects=() if spec.round_suspects is None else _suspects(rooms, route.endpoint),
@@ -155,19 +167,29 @@ def _model_time(spec: EndpointSpec) -> Limit | None:
     return Limit(rate_per_s=rate_per_s, burst=rate_per_s * BURST_SECONDS, kind="model_ms")
 
 
+def _limit(name: str, amount: float, whose: str) -> Limit:
+    kind, unit, window_s = _AMOUNTS[name]
+    if window_s:
+        return budget(amount * unit, window_s, kind=kind, level=whose)
+    burst = amount * unit * BURST_SECONDS
+    least = 1.0 if kind == "requests" else burst  # one request must be able to pass
+    return Limit(rate_per_s=amount * unit, burst=max(least, burst), kind=kind, level=whose)
+
+
+def _price(spec: EndpointSpec) -> Price | None:
+    if spec.price is None:
+        return None
+    return Price(
+        request_micros=spec.price.per_request * 1e6, model_second_micros=spec.price.per_model_second * 1e6
+    )
+
+
 def allowance_of(spec: QuotaSpec) -> Allowance:
     """Return a declared quota as gateways know it."""
     whose = "each caller" if spec.each else "its members together" if spec.members else "all callers together"
-    limits = []
-    if spec.requests_per_s is not None:
-        burst = max(1.0, spec.requests_per_s * BURST_SECONDS)
-        limits.append(Limit(rate_per_s=spec.requests_per_s, burst=burst, level=whose))
-    if spec.model_time_per_s is not None:
-        rate_per_s = spec.model_time_per_s * 1e3
-        burst = rate_per_s * BURST_SECONDS
-        limits.append(Limit(rate_per_s=rate_per_s, burst=burst, kind="model_ms", level=whose))
+    limits = tuple(_limit(name, amount, whose) for name, amount in spec.amounts.items())
     return Allowance(
-        name=spec.name, limits=tuple(limits), members=spec.members, each=spec.each, endpoints=spec.endpoints
+        name=spec.name, limits=limits, members=spec.members, each=spec.each, endpoints=spec.endpoints
     )
 
 

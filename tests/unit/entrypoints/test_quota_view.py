@@ -6,7 +6,7 @@ import pytest
 
 from taut.core.errors import Exhausted
 from taut.entrypoints.quota_view import picture, show
-from taut.trust.quota import Leases, Limit, Quota, digest_limits
+from taut.trust.quota import Leases, Limit, Quota, State, budget, digest_limits
 
 LIMITS = {"delay": Limit(rate_per_s=10.0, burst=2.0)}
 
@@ -35,3 +35,33 @@ def test_the_picture_names_limits_leases_and_who_is_short(capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "50.0%" in said
     assert "alice" in said
+
+
+def test_budgets_are_shown_with_what_is_spent_lent_and_left(capsys: pytest.CaptureFixture[str]) -> None:
+    dollars = budget(5e6, 86_400.0, kind="usd_micros", level="its members together")
+    state = State(key=("quota:team:usd_micros:86400", ""), spent=4e6, lent=1e6, left=0.0, wait_s=1800.0)
+
+    found = picture({state.key[0]: dollars}, [], trouble="", budgets=[(state, dollars)])
+    show(found)
+
+    assert found["limits"] == []
+    assert found["budgets"] == [{
+        "endpoint": "team", "level": "its members together", "kind": "usd_micros", "principal": "", "window_s": 86_400.0,
+        "amount": 5e6, "spent": 4e6, "lent": 1e6, "left": 0.0, "wait_s": 1800,
+    }]  # fmt: skip
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    assert row == [
+        "team",
+        "its",
+        "members",
+        "together",
+        "24",
+        "h",
+        "$5",
+        "$4",
+        "80%",
+        "$1",
+        "$0",
+        "30",
+        "min",
+    ]

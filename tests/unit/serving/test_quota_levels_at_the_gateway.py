@@ -11,7 +11,7 @@ import pytest
 from taut.adapters.world import SystemRandom
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
 from taut.testing.serving import DataPlane, open_gateway
-from taut.trust.quota import Allowance, Limit
+from taut.trust.quota import Allowance, Budgets, Lease, Limit, Price, budget
 
 BODY = b'{"instances": [{"x0": 1.0, "x1": 0.5, "x2": -0.25}]}'
 THREE = Limit(rate_per_s=0.001, burst=3.0, level="its members together")
@@ -23,8 +23,8 @@ def gateway(plane: DataPlane) -> Iterator[Gateway]:
         yield made
 
 
-def install(gateway: Gateway, plane: DataPlane, *allowances: Allowance) -> None:
-    snapshot = plane.snapshot(plane.endpoint(), plane.endpoint(name="price"))
+def install(gateway: Gateway, plane: DataPlane, *allowances: Allowance, price: Price | None = None) -> None:
+    snapshot = plane.snapshot(plane.endpoint(price=price), plane.endpoint(name="price"))
     snapshot = msgspec.structs.replace(snapshot, allowances=allowances)
     gateway.install(compile_snapshot(snapshot, home=plane.home, before=gateway.active))
 
@@ -86,3 +86,35 @@ def test_a_new_snapshot_with_the_same_allowance_does_not_refill_it(
         assert ask(gateway, plane.token()).status == 200
     install(gateway, plane, team)
     assert ask(gateway, plane.token()).status == 429
+
+
+def test_dollars_are_counted_by_price_and_control_says_how_many_are_left(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    dollars = budget(1000.0, 86_400.0, kind="usd_micros", level="each caller")
+    day = Allowance(name="day", each=True, limits=(dollars,))
+    install(gateway, plane, day, price=Price(request_micros=8.0))
+    ana = plane.token()
+
+    first = [ask(gateway, ana).status for _ in range(3)]  # a hundredth, before control speaks
+    assert first == [200, 200, 429]
+    budgets = Budgets(grantor="control")
+    budgets.expect(1, day.named())
+    claim = gateway.quota.claim(gateway.monotonic_s())
+    assert [(one.who, one.spent, one.pressed) for one in claim.spendings] == [("ana", 16.0, True)]
+    allowed = budgets.hear("gateway", claim, 0.0)
+    gateway.quota.hear(
+        Lease(
+            grantor="control", number=1, asked_s=claim.asked_s, ttl_s=60.0, grace_s=60.0, share=10**6, safe=0, credits=allowed,
+        ),
+        gateway.monotonic_s(),
+    )  # fmt: skip
+
+    assert [ask(gateway, ana).status for _ in range(4)] == [200, 200, 200, 429]  # a fiftieth more
+    refused = ask(gateway, ana)
+    error = json.loads(refused.body)["error"]
+    assert (
+        "the budget of 1,000 micro-dollars in any 24 hours that 'day' gives each caller" in error["message"]
+    )
+    assert dict(refused.header_list())[b"ratelimit-policy"] == b'"day";q=1000;w=86400;qu="usd_micros"'
+    assert [ask(gateway, ana, "price").status] == [429]  # whose answers cost nothing, and who owes pays first

@@ -135,7 +135,7 @@ def status(context: typer.Context) -> None:
 
 
 def quota(context: typer.Context) -> None:
-    """Show what each gateway may let pass of every quota, and who asks for how much.
+    """Show what each gateway may let pass of every quota, who asks for how much, and what is left of budgets.
 
     For example: taut quota
     """

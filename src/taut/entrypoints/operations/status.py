@@ -98,7 +98,8 @@ def _quota(platform: Platform, _caller: Caller, _request: Nothing, _progress: Pr
     if publisher is None or publisher.lender is None:
         raise Unavailable("no gateway runs here: start the platform with `taut up`")
     limits = {} if publisher.snapshot is None else publisher.snapshot.limits
-    return picture(limits, publisher.lender.holders(), trouble=publisher.lender.trouble)
+    lender = publisher.lender
+    return picture(limits, lender.holders(), trouble=lender.trouble, budgets=lender.budgets())
 
 
 def data_plane(home: Path) -> str | None:

@@ -127,6 +127,9 @@ class Outcomes:
         price."""
         endpoint, model_ms = ticket.route.endpoint, model_ns / 1e6
         costs: dict[Kind, float] = {"model_ms": model_ms}
+        lane = endpoint.live.lane
+        if lane is not None and lane.rota.wanted and not lane.rota.lost:
+            costs["gpu_ms"] = model_ms
         if endpoint.price is not None:
             costs["usd_micros"] = endpoint.price.micros(model_ms, requests=0 if ticket.part else 1)
         self._quota.settle(account, costs, self._monotonic_s())

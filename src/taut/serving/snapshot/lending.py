@@ -13,39 +13,52 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import Corrupt
+from taut.core.errors import Corrupt, Unavailable
 from taut.serving.snapshot.model import ServingSnapshot
 from taut.serving.snapshot.store import write_atomically
-from taut.trust.quota import Holder, Leases, decode_claim, digest_limits
+from taut.trust.quota import Budgets, Holder, Leases, Limit, Row, State, decode_claim, digest_limits
 
 _REMEMBERED: Final = 64
 _KNOWN: Final = msgspec.json.Decoder(dict[str, int])
+_ROWS: Final = msgspec.json.Decoder(tuple[Row, ...])
 
 
 class Lender:
     """Leases on quotas, for gateways by name and process. Safe for threads.
 
-    path: where those are kept who hold something, so that the next run of control knows of them.
+    path: where those are kept who hold something, so that the next run of control knows of them; beside it, what was spent of
+    budgets. wall_s: by which the windows of budgets go.
 
-    Guarantees: as `Leases` says. Nothing is lent before a snapshot has said which limits there are, nor while those who hold
+    Guarantees: as `Leases` and `Budgets` say. Nothing is lent before a snapshot has said which limits there are, nor while those who hold
     cannot be written down (`trouble` says why).
     """
 
-    def __init__(self, path: Path, *, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
         self._path: Final = path
         self._monotonic_s: Final = monotonic_s
         self._lock: Final = threading.Lock()
         self._declared = False
         self.trouble = ""
         known = {name: safe for name, safe in _read(path).items() if not _has_ended(name)}
-        self._leases: Final = Leases(
-            grantor=uuid.uuid4().hex, now_s=monotonic_s(), known=known, keep=self._keep
+        grantor = uuid.uuid4().hex
+        self._leases: Final = Leases(grantor=grantor, now_s=monotonic_s(), known=known, keep=self._keep)
+        self._spent_path: Final = path.with_name("budgets-spent.json")
+        self._wall_s: Final = wall_s
+        self._budgets: Final = Budgets(
+            grantor=grantor, rows=_read_rows(self._spent_path), keep=self._keep_spent
         )
 
     def declare(self, snapshot: ServingSnapshot) -> None:
         """Lend what this snapshot limits, among as many as it says."""
         with self._lock:
             self._leases.expect(snapshot.gateways, limits=digest_limits(snapshot.limits))
+            self._budgets.expect(snapshot.gateways, snapshot.limits)
             self._declared = True
 
     def hear(self, gateway: str, pid: int, claim: msgspec.Raw, *, near: Iterable[str]) -> dict[str, bytes]:
@@ -67,12 +80,14 @@ class Lender:
             try:
                 lease = self._leases.hear(name, found, now_s)
                 leases = self._leases.pushes(near, now_s)
-            except OSError as error:
-                self.trouble = f"{self._path} cannot be written ({error.strerror}), so no quota is lent"
+                if lease is not None:
+                    self._budgets.keep_only({one.name for one in self._leases.holders(now_s)}, self._wall_s())
+                    allowed = self._budgets.hear(name, found, self._wall_s())
+                    leases[name] = msgspec.structs.replace(leases.get(name, lease), credits=allowed)
+            except Unavailable as error:
+                self.trouble = f"{error.message}; no quota is lent before that"
                 return {}
             self.trouble = ""
-        if lease is not None:
-            leases.setdefault(name, lease)
         return {one: msgspec.json.encode(lent) for one, lent in leases.items()}
 
     def end(self, processes: Iterable[str]) -> None:
@@ -88,6 +103,14 @@ class Lender:
             return tuple(
                 (one, one.most(None, now_s), now_s - one.heard_s) for one in self._leases.holders(now_s)
             )
+
+    def budgets(self) -> tuple[tuple[State, Limit], ...]:
+        """Return what was spent of budgets, by key."""
+        with self._lock:
+            return self._budgets.states(self._wall_s())
+
+    def _keep_spent(self, rows: tuple[Row, ...]) -> None:
+        write_atomically(self._spent_path, msgspec.json.encode(rows))
 
     def _keep(self, holders: dict[str, int]) -> None:
         write_atomically(self._path, msgspec.json.encode(holders))
@@ -142,3 +165,11 @@ def _read(path: Path) -> dict[str, int]:
         return _KNOWN.decode(path.read_bytes())
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}
+
+
+def _read_rows(path: Path) -> tuple[Row, ...]:
+    """Return what was spent of budgets. A file that cannot be read says of none, as after a loss of the whole folder."""
+    try:
+        return _ROWS.decode(path.read_bytes())
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+        return ()

@@ -33,7 +33,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What some callers may use, together or each.
 
     members: ids of principals, or `role:NAME`; nobody named means everybody. each: every member has his own; otherwise they
-    share one. endpoints: where it counts; none named means all. limits: one a kind.
+    share one. endpoints: where it counts; none named means all. limits: one a kind and window.
     """
 
     name: str
@@ -51,12 +51,16 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def named(self) -> dict[str, Limit]:
         """Return the limits by the names under which they are lent; no endpoint can have one of these names."""
-        return {f"quota:{self.name}:{limit.kind}": limit for limit in self.limits}
+        return {f"quota:{self.name}:{limit.kind}{_window(limit)}": limit for limit in self.limits}
 
     def keys(self, principal: Principal) -> tuple[tuple[Limit, Key], ...]:
         """Return what a request of a member counts against."""
         who = principal.id if self.each else ""
         return tuple((limit, (name, who)) for name, limit in self.named().items())
+
+
+def _window(limit: Limit) -> str:
+    return f":{limit.window_s:.0f}" if limit.window_s else ""
 
 
 def throttle(id_: str, principal: str, per_s: float) -> dict[str, Limit]:

@@ -17,6 +17,7 @@ from taut.core.errors import Exhausted, InvalidInput, TautError, Unavailable
 from taut.trust.quota.account import Account, Bucket
 from taut.trust.quota.limit import SAFE_PART, WHOLE, Kind, Limit, digest_limits
 from taut.trust.quota.messages import Claim, Key, Lease, Use
+from taut.trust.quota.purse import Purse, Purses
 from taut.trust.quota.spent import spent
 
 _SWEEP_EVERY_S: Final = 1.0
@@ -46,6 +47,7 @@ class Quota:
         self._digest = digest_limits(self._limits)
         self._max: Final = max_buckets
         self._buckets: Final[dict[Key, Bucket]] = {}
+        self._purses: Final = Purses()
         self._fresh: Final[dict[str, Bucket]] = {}  # by limit: what a key has that was never seen
         self._own = WHOLE
         self._share, self._until_s = WHOLE, inf
@@ -177,6 +179,7 @@ class Quota:
             del self._buckets[key]
         self._limits = dict(limits)
         self._digest = digest_limits(limits)
+        self._purses.keep(limits)
         self._turn_to(self._share, self._keys, self._until_s)
         self._settle_fresh(now_s)
 
@@ -211,6 +214,7 @@ class Quota:
         before, keys = self._share, {one.key: one.share for one in lease.keys}
         less = lease.share < before or any(share < self._keys.get(key, before) for key, share in keys.items())
         self._lease = lease
+        self._purses.hear(lease.credits, lease.asked_s)
         self._turn_to(lease.share, keys, lease.asked_s + lease.ttl_s)
         self._settle_fresh(now_s)
         for name, fresh in self._fresh.items():
@@ -238,6 +242,7 @@ class Quota:
             safe=0 if lease is None else lease.safe,
             keys=() if lease is None or over else lease.keys,
             uses=self._uses(since_s),
+            spendings=self._purses.spendings(now_s),
         )
 
     def __len__(self) -> int:
@@ -249,6 +254,7 @@ class Quota:
         assert lease is not None, "only a lease has an end"
         if self._until_s < lease.asked_s + lease.grace_s:
             keys = {key: share for key, share in self._keys.items() if share < lease.safe}
+            self._purses.help(self._limits, self._own, self._until_s)
             self._turn_to(lease.safe, keys, lease.asked_s + lease.grace_s)
         else:
             self._turn_to(0, {}, inf)
@@ -292,6 +298,8 @@ class Quota:
     def _settle_fresh(self, now_s: float) -> None:
         """Bring what unseen keys have up to now, so that a bucket which opens later has no more than if it had been here."""
         for name, limit in self._limits.items():
+            if limit.window_s:
+                continue
             rate, burst = limit.part(self._share)
             fresh = self._fresh.get(name)
             if fresh is None:
@@ -304,6 +312,8 @@ class Quota:
         limit = self._limits.get(key[0])
         if limit is None:
             return None
+        if limit.window_s:
+            return self._purses.open(key, limit, self._own, now_s, self._turn)
         rate, burst = self._part(key, limit)
         if bucket is not None:
             bucket.turn_to(rate, burst, self._turn, now_s)
@@ -326,6 +336,9 @@ class Quota:
             return InvalidInput(
                 f"a request for {n} units can never pass a burst of {limit.burst:g}: send less at once"
             )
+        if isinstance(bucket, Purse):
+            bucket.pressed = True
+            return spent(key[0], limit, bucket.tokens, max(1.0, bucket.again_s - bucket.then_s))
         if len(self._pressed) < _MAX_PRESSED:
             self._pressed[key] = None
         if bucket.rate <= 0:

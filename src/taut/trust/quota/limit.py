@@ -28,21 +28,32 @@ _UNITS: Final[dict[Kind, str]] = {
 }
 
 
+FIRST_PART: Final = 100
+"""One part in so many of an equal share of a budget is what a gateway may spend before control says anything of it."""
+
+
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """A rate and the burst that it allows; a new key starts with the whole burst.
 
-    level: whose it is, in words; empty for a principal's own at one endpoint.
+    level: whose it is, in words; empty for a principal's own at one endpoint. window_s: of a budget, over which `burst` is all
+    that there is; 0 of what comes anew each second.
     """
 
     rate_per_s: float
     burst: float
     kind: Kind = "requests"
     level: str = ""
+    window_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("rate_per_s", self.rate_per_s), ("burst", self.burst)):
             if not (isfinite(value) and value > 0):
                 raise InvalidInput(f"{name} is {value}: give a finite number above 0")
+
+    @property
+    def first(self) -> float:
+        """Return what a gateway's equal part of a budget begins with, times the number of gateways."""
+        return self.burst / FIRST_PART
 
     @property
     def unit(self) -> str:
@@ -66,6 +77,11 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
             return 0.0, 0.0
         part = min(share, WHOLE) / WHOLE
         return self.rate_per_s * part, max(self.burst * part, min(1.0, self.burst))
+
+
+def budget(amount: float, window_s: float, *, kind: Kind, level: str) -> Limit:
+    """Return the limit of which no `window_s` seconds see more than `amount`."""
+    return Limit(rate_per_s=amount / window_s, burst=amount, kind=kind, level=level, window_s=window_s)
 
 
 def digest_limits(limits: Mapping[str, Limit]) -> str:

@@ -39,11 +39,44 @@ class KeyShare(msgspec.Struct, frozen=True, array_like=True):
         return self.name, self.who
 
 
+class Spending(msgspec.Struct, frozen=True, array_like=True):
+    """What one gateway spent of a budget since it began, and what it may spend at most; in the limit's own unit.
+
+    pressed: whether any request was refused since the last claim for want of it.
+    """
+
+    name: str
+    who: str
+    granted: float
+    spent: float
+    pressed: bool
+
+    @property
+    def key(self) -> Key:
+        return self.name, self.who
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True):
+    """What one gateway may spend of a budget in all, since it began; less than before where it has not spent it yet.
+
+    wait_s: how long from the asking until there is more; 0 where that is not known, or there is some.
+    """
+
+    name: str
+    who: str
+    up_to: float
+    wait_s: float
+
+    @property
+    def key(self) -> Key:
+        return self.name, self.who
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway's question for its next lease.
 
     asked_s: by its monotonic clock. limits: digest of those that it enforces. grantor, lease: which lease is in use, 0 none; none before it will be used
-    again. share, safe, keys: what that allows. uses: of keys that are asked for most, that are short, or that it has shares of.
+    again. share, safe, keys: what that allows. uses: of keys that are asked for most, that are short, or that it has shares of. spendings: of budgets, what control has not confirmed.
     """
 
     asked_s: float
@@ -54,6 +87,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     safe: int = 0
     keys: tuple[KeyShare, ...] = ()
     uses: tuple[Use, ...] = ()
+    spendings: tuple[Spending, ...] = ()
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +95,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
     number: grows with each lease of this grantor. ttl_s: how long the shares hold. safe: what it may go on using when they are
     over and nobody answers, for grace_s. idle_s: how long what is new in it lay unused, at least, so that a bucket which opens
-    may have filled meanwhile. keys: where the share is another.
+    may have filled meanwhile. keys: where the share is another. credits: of budgets, what changed.
     """
 
     grantor: str
@@ -73,6 +107,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     safe: int
     idle_s: float = 0.0
     keys: tuple[KeyShare, ...] = ()
+    credits: tuple[Credit, ...] = ()
 
 
 def decode_claim(data: bytes | msgspec.Raw) -> Claim | None:

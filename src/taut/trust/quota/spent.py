@@ -26,7 +26,7 @@ class QuotaSpent(Exhausted):
     def headers(self) -> bytes:
         """Return the header lines of draft-ietf-httpapi-ratelimit-headers-10: the policy, and what is left of it."""
         limit, again_s = self.limit, max(1, math.ceil(self.retry_after_s))
-        window_s = max(1, math.ceil(limit.burst / limit.rate_per_s))
+        window_s = math.ceil(limit.window_s) or max(1, math.ceil(limit.burst / limit.rate_per_s))
         unit = "" if limit.kind == "requests" else f';qu="{limit.kind}"'
         policy = f'ratelimit-policy: "{self.name}";q={math.floor(limit.burst)};w={window_s}{unit}\r\n'
         return f'{policy}ratelimit: "{self.name}";r={max(0, math.floor(self.left))};t={again_s}\r\n'.encode()
@@ -36,6 +36,9 @@ def spent(name: str, limit: Limit, left: float, retry_after_s: float) -> QuotaSp
     """Return the refusal in words. name: of the limit."""
     declared = name.partition(":")[0]
     what = f"the quota of {limit.rate_per_s:g} {limit.unit and limit.unit + ' '}a second"
+    if limit.window_s:
+        unit = limit.unit or limit.kind
+        what = f"the budget of {limit.burst:,.10g} {unit} in any {limit.window_s / 3600:g} hours"
     if limit.level:
         declared = name.split(":")[1]
         said = f"{what} that {declared!r} gives {limit.level} is used up: slow down or ask for more"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taut.core.errors import Exhausted, InvalidInput
-from taut.trust.quota import Limit, Quota
+from taut.trust.quota import Account, Limit, Quota
 
 TEN = Limit(rate_per_s=10, burst=20)
 KEY = ("delay", "alice")
@@ -125,3 +125,36 @@ def test_a_share_of_a_limit_lets_one_request_pass_where_the_whole_does(burst: fl
 
     assert share.burst * parts <= max(burst, parts) + 1e-9
     assert share.rate_per_s * parts == pytest.approx(0.5, rel=1e-4)  # shares are millionths
+
+
+def test_tokens_are_reserved_by_an_estimate_and_settled_by_what_was_used_at_every_level() -> None:
+    own = Limit(rate_per_s=1, burst=1000, kind="tokens")
+    quota = Quota({"chat:tokens": own, "quota:all:tokens": Limit(rate_per_s=1, burst=1500, kind="tokens")})
+    ana, ben = (
+        Account((), (("tokens", ("chat:tokens", who)), ("tokens", ("quota:all:tokens", ""))))
+        for who in ("ana", "ben")
+    )
+
+    quota.reserve(ana, "tokens", 900, 0.0)
+    with pytest.raises(Exhausted):
+        quota.reserve(ana, "tokens", 200, 0.0)  # of her own are left 100
+    with pytest.raises(Exhausted):
+        quota.reserve(ben, "tokens", 700, 0.0)  # of all are left 600
+    quota.settle(ana, {"tokens": 300 - 900}, 0.0)
+    quota.reserve(ben, "tokens", 700, 0.0)
+    quota.reserve(ana, "tokens", 500, 0.0)
+    with pytest.raises(InvalidInput, match="can never pass"):
+        quota.reserve(ana, "tokens", 1001, 0.0)
+
+
+def test_an_account_finds_its_buckets_again_after_they_were_forgotten() -> None:
+    quota = Quota({"delay": TEN}, max_buckets=1)
+    ana, ben = Account((("delay", "ana"),)), Account((("delay", "ben"),))
+    quota.draw(ana, 0.0)
+    quota.draw(ben, 10.0)  # who found room, since ana's was full again
+    for _ in range(19):
+        quota.draw(ben, 10.0)
+    with pytest.raises(Exhausted):
+        quota.draw(ana, 10.0)
+    with pytest.raises(Exhausted):
+        quota.draw(ben, 10.0)
