@@ -66,19 +66,14 @@ class Endpoint:
         cheapest device that is fast enough for the SLO, by what was measured when it was loaded, `cpu`, or an accelerator such
         as `cuda:0`, with the CPU in its place while it fails. workers: how many such processes each gateway keeps. spares: how many more wait, loaded, to take the place of one that ends. keep_loaded: the model is loaded ahead as long as the memory for models lasts, and
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
-        quota_per_s, model_time_per_s: requests, and seconds that models take, a second for a principal. price: of an answer, by which budgets in
-        dollars are counted. round_scores: digits to which
-        scores leave rounded; the log keeps them whole. round_suspects: the same where abuse of this endpoint is held against him. monitor: what is put up with of drift,
+        quota_per_s, model_time_per_s: requests, and seconds that models take, a second for a principal. price: of an answer, by which
+        budgets in dollars are counted. round_scores: digits to which scores leave rounded; the log keeps them whole. round_suspects: the same where abuse of this endpoint is held against him. monitor: what is put up with of drift,
         faults and wrong answers before somebody is told.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
         found = _answering(model, what)
-        values = {"release": release, "slo": slo, "cache": cache, "monitor": monitor, "price": price}
-        for word, value in values.items():
-            kind = _KINDS[word]
-            if value is not None and not isinstance(value, kind):
-                raise InvalidInput(f"{what}: {word} is {value!r}: write {_EXAMPLES[word]}")
+        _check_kinds(what, release=release, slo=slo, cache=cache, monitor=monitor, price=price)
         self.model = found
         kept = words.one_of(audit, ("crash-safe", "power-safe", "off"), f"{what}: audit")
         self.spec = EndpointSpec(
@@ -113,6 +108,12 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"taut.Endpoint({self.name!r})"
+
+
+def _check_kinds(what: str, **values: object) -> None:
+    for word, value in values.items():
+        if value is not None and not isinstance(value, _KINDS[word]):
+            raise InvalidInput(f"{what}: {word} is {value!r}: write {_EXAMPLES[word]}")
 
 
 def _digits(value: int | None, what: str) -> int | None:
