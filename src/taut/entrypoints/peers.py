@@ -25,12 +25,23 @@ class Peer(NamedTuple):
     uid: int
 
 
-class Part(NamedTuple):
-    """As `Peer`, for a part of the platform. svid: what it showed, which TLS verified; whether it may still speak is asked anew
-    with each request."""
-
+class _Address(NamedTuple):
     address: str
+    port: int
+
+
+class Part(_Address):
+    """As `Peer`, for a part of the platform; still an address, as uvicorn writes it into its log.
+
+    svid: what it showed, which TLS verified; whether it may still speak is asked anew with each request.
+    """
+
     svid: Svid
+
+    def __new__(cls, address: str, port: int, svid: Svid) -> Part:
+        made = super().__new__(cls, address, port)
+        made.svid = svid
+        return made
 
 
 _SO_PEERCRED: Final = 17
@@ -59,10 +70,10 @@ class PartProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself
         super().connection_made(transport)
-        address = str(self.client[0]) if self.client else ""
+        address, port = self.client or ("", 0)
         client: Any = None
         try:
-            client = Part(address, read_svid(transport.get_extra_info("ssl_object").getpeercert(True)))
+            client = Part(address, port, read_svid(transport.get_extra_info("ssl_object").getpeercert(True)))
         except TautError:
             transport.abort()  # below our root and yet nobody: nothing that we issued
         self.client = client
