@@ -57,11 +57,11 @@ class Lane:
         self.wanted, self.waiting_rows, self.shed, self.lost, self.spares, self.held_s = 1, 0, 0, 0, 0, 0.0
         self.sizes, self.rota = Histogram(BATCH_ROWS), Rota()
 
-    async def run(self, _feed: Any, rows: int, *, deadline_s: float, **_more: Any) -> Any:
+    async def run(self, _feed: Any, rows: int, *, within_s: float, **_more: Any) -> Any:
         self.asked += 1
         if self.play is not None:
             try:
-                async with asyncio.timeout_at(deadline_s):
+                async with asyncio.timeout(within_s):
                     await self.play()
             except TimeoutError:
                 raise DeadlineExceeded("not done in time") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -90,6 +90,9 @@ class Models:
             if resident.model is None:
                 await self._load(scorer, ticket, endpoint, deadline_ns)
             resident.used_ns = self._counter_ns()
+            lane = resident.lane
+            if lane is not None:
+                return await self._ask(lane, scorer, ticket, endpoint, batch, features, deadline_ns)
             return await self._run(scorer, ticket, endpoint, batch, features, deadline_ns)
         finally:
             resident.unpin()
@@ -115,8 +118,6 @@ class Models:
     ) -> Outputs:
         if scorer.served.nodes:
             return await self._graph(scorer, ticket, endpoint, batch, features, deadline_ns)
-        if scorer.lane is not None:
-            return await self._ask(scorer.lane, scorer, ticket, endpoint, batch, features, deadline_ns)
         if batch.count <= scorer.model.rows_within(endpoint.inline_us):
             return scorer.score(batch, features)
         loop = asyncio.get_running_loop()
@@ -178,13 +179,13 @@ class Models:
         assert session is not None
         assert caller is not None
         feed, way = scorer.feed(batch, features), endpoint.way
-        deadline_s = asyncio.get_running_loop().time() + (deadline_ns - self._counter_ns()) / 1e9
-        priority, name, wait = caller.priority, session.principal.id, Wait()
+        wait = Wait()
 
-        async def attempt() -> npt.NDArray[Any]:
-            return await lane.run(
-                feed, batch.count, deadline_s=deadline_s, priority=priority, caller=name, wait=wait
-            )
+        def attempt() -> Coroutine[Any, Any, npt.NDArray[Any]]:
+            return lane.run(
+                feed, batch.count, within_s=(deadline_ns - self._counter_ns()) / 1e9, priority=caller.priority,
+                caller=session.principal.id, wait=wait,
+            )  # fmt: skip
 
         try:
             if way is None or way.hedge_s is None or scorer is not endpoint.live:

@@ -114,7 +114,7 @@ class Scoring:
         """Answer by whatever it takes: features over the network, workers, stand-ins."""
         way = endpoint.way
         try:
-            features = await self._features(ticket, endpoint, batch)
+            features = await self._features(ticket, endpoint, batch) if endpoint.lookups else NONE
         except FeaturesLost as lost:
             if way is None or not self.stands_in(way, lost):
                 raise
@@ -127,6 +127,9 @@ class Scoring:
             )
             return Made(features, outputs, endpoint.live.served, endpoint.head)
         try:
+            if endpoint.prompt:
+                outputs = await self._live(way, endpoint, ticket, batch, features)
+                return Made(features, outputs, endpoint.live.served, way.off)
             return await self._first(way, endpoint, ticket, batch, features)
         except TautError as error:
             if not self.stands_in(way, error):
@@ -212,8 +215,6 @@ class Scoring:
 
     async def _features(self, ticket: Ticket, endpoint: Endpoint, batch: Batch) -> Features:
         """Return the rows' features. Raises FeaturesLost where the store fails, or failed too often of late."""
-        if not endpoint.lookups:
-            return NONE
         ticket.looked_ns = start_ns = self._counter_ns()
         store = self.store
         permit = store.enter(start_ns)

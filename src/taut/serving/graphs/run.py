@@ -101,15 +101,15 @@ class GraphRun:
         if not lane.alive:  # to wait for one would cost the others their time
             raise WorkerLost(f"no worker of {lane.name} is ready: try again")
         wait = Wait()
-        deadline_s = asyncio.get_running_loop().time() + (self._deadline_ns - self._counter_ns()) / 1e9
+        within_s = (self._deadline_ns - self._counter_ns()) / 1e9
         try:
             with self._watch(ask.node):
-                return await self._asked(ask, model, deadline_s, wait)
+                return await self._asked(ask, model, within_s, wait)
         finally:
             self._observe(int(wait.seconds * 1e9))
 
-    async def _asked(self, ask: Ask, model: WorkerModel, deadline_s: float, wait: Wait) -> Outputs:
+    async def _asked(self, ask: Ask, model: WorkerModel, within_s: float, wait: Wait) -> Outputs:
         tensor = await model.lane.run(
-            ask.feed, ask.rows, deadline_s=deadline_s, priority=self._priority, caller=self._caller, wait=wait
+            ask.feed, ask.rows, within_s=within_s, priority=self._priority, caller=self._caller, wait=wait
         )
         return model.check(tensor, ask.rows)

@@ -123,6 +123,8 @@ class Crew(ABC):
 
     def _idle_member(self) -> Member | None:
         """Return the fastest worker that has nothing to do."""
+        if len(self._members) == 1:
+            return self._members[0] if self._members[0].idle else None
         idle = [member for member in self._working() if member.idle]
         return min(idle, key=lambda one: one.row_us) if idle else None
 

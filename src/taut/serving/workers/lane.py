@@ -63,12 +63,12 @@ class Lane(Crew):
         feed: Feed,
         rows: int,
         *,
-        deadline_s: float,
+        within_s: float,
         priority: int,
         caller: str,
         wait: Wait | None = None,
     ) -> npt.NDArray[Any]:
-        """Return the raw tensor of a feed. deadline_s: by the loop's clock. wait: told how long the
+        """Return the raw tensor of a feed. within_s: how long that may take. wait: told how long the
         feed waited for a worker.
 
         Raises Shed, with the seconds to wait, when the line is full; DeadlineExceeded; BadAnswer when the model
@@ -76,12 +76,14 @@ class Lane(Crew):
         """
         if self._retired:
             raise Unavailable(f"{self.name} is being taken out of service: try again")
+        now_s = self._loop.time()
+        deadline_s = now_s + within_s
         answer: asyncio.Future[npt.NDArray[Any]] = self._loop.create_future()
-        item = Item(rows, deadline_s, priority, caller, feed, answer, wait=wait, since_s=self._loop.time())
+        item = Item(rows, deadline_s, priority, caller, feed, answer, wait=wait, since_s=now_s)
         self._retries = min(_RETRIES_SAVED, self._retries + _RETRY_SHARE)
         if not len(self._line) and (idle := self._idle_member()):
-            self._at_once(idle, item)  # nobody waits: there is no line to stand in
-            if sum(map(bool, (member.batch for member in self._members))) == 1:
+            self._at_once(idle, item, now_s)  # nobody waits: there is no line to stand in
+            if len(self._members) == 1 or not any(one.batch for one in self._members if one is not idle):
                 idle.look()  # alone: it may well be answered before the loop could be told of it
         else:
             for turned_away in self._line.offer(item):
@@ -129,8 +131,7 @@ class Lane(Crew):
 
     # batches
 
-    def _at_once(self, member: Member, item: Item) -> None:
-        now_s = self._loop.time()
+    def _at_once(self, member: Member, item: Item, now_s: float) -> None:
         if now_s + self._line.plan.seconds(item.rows) > item.deadline_s:
             _fail(item, _too_late())
             self._plan_anew(doubting=True)
@@ -150,13 +151,13 @@ class Lane(Crew):
 
     def _give(self, member: Member, batch: list[Item], now_s: float) -> None:
         assert self._layout is not None
-        rows = sum(item.rows for item in batch)
-        self.sizes.observe(rows)
+        rows = batch[0].rows if len(batch) == 1 else sum(item.rows for item in batch)
         member.allowed_s = max(self._settings.hang_s, _HANGS * self._line.plan.seconds(rows))
         for item in batch:
             if item.wait is not None:
                 item.wait.seconds = now_s - item.since_s
         member.give(batch, rows, self._layout.buffers([item.feed for item in batch]), now_s)
+        self.sizes.observe(rows)  # the worker is at it meanwhile
 
     # what workers say
 
@@ -198,11 +199,15 @@ class Lane(Crew):
             member.end(str(error))
             return
         batch = self._done(member)
-        at = 0
-        for item in batch:
-            if not item.answer.done():
-                item.answer.set_result(tensor[at : at + item.rows])
-            at += item.rows
+        if len(batch) == 1:
+            if not batch[0].answer.done():
+                batch[0].answer.set_result(tensor)
+        else:
+            at = 0
+            for item in batch:
+                if not item.answer.done():
+                    item.answer.set_result(tensor[at : at + item.rows])
+                at += item.rows
         self._look_for_slow(member)
 
     def _done(self, member: Member) -> list[Item]:
@@ -212,8 +217,10 @@ class Lane(Crew):
         self._pace.observe((now_s - member.sent_s) / max(expected_s, 1e-6))
         self._plan_anew()
         batch = member.done(expected_s, now_s)
-        self.rota.answered(member)
-        member.leave_if_told()
+        if self.rota.wanted:
+            self.rota.answered(member)
+        if member.leaving:
+            member.leave_if_told()
         return batch
 
     def _plan_anew(self, *, doubting: bool = False) -> None:
@@ -223,7 +230,7 @@ class Lane(Crew):
         """
         if doubting:
             self._pace.relax()
-        slowest = self.rota.slowest()
+        slowest = self.rota.slowest() if self.rota.wanted else None
         if slowest is not None and slowest != self._cost:
             self._cost, self._planned_for = slowest, 0.0
         factor = self._pace.factor

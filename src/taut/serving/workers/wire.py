@@ -41,6 +41,8 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "tensor(int32)": np.dtype("<i4"), "tensor(bool)": np.dtype("?"),
 }  # fmt: skip
 _OUTPUTS: Final[dict[int, np.dtype[Any]]] = {0: np.dtype("<f4"), 1: np.dtype("<f8")}
+_OUTPUT_CODES: Final = {dtype.str: code for code, dtype in _OUTPUTS.items()}
+_COPIED: Final = 4096  # bytes of a tensor: so few are copied sooner than a view of them is made
 _OUTPUT_HEAD: Final = struct.Struct("<BB2xII")  # dtype, rank, two dimensions
 _LENGTH: Final = struct.Struct("<I")
 _MOVED_BYTES: Final = 2**15  # of the word in front of a MOVED frame
@@ -166,51 +168,55 @@ class Layout:
     """How the tensors of one model lie in a RUN frame: in the order of `forms`, each with its rows."""
 
     def __init__(self, forms: TensorForms, *, matrix_width: int | None) -> None:
-        self._forms: Final = list(forms.items())
-        self._width: Final = matrix_width
+        width = matrix_width or 1
+        self._forms: Final = [
+            (name, _DTYPES.get(kind), width if rank == 2 else 1, rank) for name, (kind, rank) in forms.items()
+        ]  # of strings, which have no bytes of a fixed length, None
 
     def buffers(self, feeds: Sequence[dict[str, npt.NDArray[Any]]]) -> list[Any]:
         """Return the buffers of a batch: the rows of all feeds, one after the other, tensor by tensor."""
         found: list[Any] = []
-        for name, (kind, _) in self._forms:
-            if kind == "tensor(string)":
+        for name, dtype, _, _ in self._forms:
+            if dtype is None:
                 values = [value for feed in feeds for value in feed[name].reshape(-1).tolist()]
                 encoded = msgspec.msgpack.encode(values)
                 found += [_LENGTH.pack(len(encoded)), encoded]
             else:
-                found += [np.ascontiguousarray(feed[name]).reshape(-1).view(np.uint8) for feed in feeds]
+                found += [_bytes_of(feed[name]) for feed in feeds]
         return found
 
     def feed(self, body: bytes, rows: int) -> dict[str, npt.NDArray[Any]]:
-        """Return the tensors of a RUN frame."""
+        """Return the tensors of a RUN frame. Raises ValueError or TypeError where it is too short for them."""
         found: dict[str, npt.NDArray[Any]] = {}
         at = 0
-        for name, (kind, rank) in self._forms:
-            if kind == "tensor(string)":
+        for name, dtype, width, rank in self._forms:
+            shape = (rows, width) if rank == 2 else (rows,)
+            if dtype is None:
                 (length,) = _LENGTH.unpack_from(body, at)
                 at += _LENGTH.size
                 values = msgspec.msgpack.decode(body[at : at + length], type=list[str])
                 found[name] = np.array(values, dtype=object).reshape((rows, 1) if rank == 2 else (rows,))
                 at += length
                 continue
-            dtype = _DTYPES[kind]
-            width = self._width or 1
-            shape = (rows, width) if rank == 2 else (rows,)
-            found[name] = np.frombuffer(body, dtype, count=rows * width, offset=at).reshape(shape)
+            found[name] = np.ndarray(shape, dtype, body, at)
             at += rows * width * dtype.itemsize
         return found
 
 
+def _bytes_of(tensor: npt.NDArray[Any]) -> Any:
+    """Return the bytes of a tensor: a copy where they are few, else a view."""
+    if tensor.nbytes <= _COPIED:
+        return tensor.tobytes()
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+
+
 def output_buffers(tensor: npt.NDArray[Any]) -> list[Any]:
     """Return the buffers of a DONE frame. Raises ValueError for a tensor that no signature allows."""
-    code = next((code for code, dtype in _OUTPUTS.items() if dtype == tensor.dtype), None)
+    code = _OUTPUT_CODES.get(tensor.dtype.str)
     if code is None or tensor.ndim not in (1, 2):
         raise ValueError(f"the model gave {tensor.dtype} of shape {tensor.shape}")
-    shape = (*tensor.shape, 1)[:2]
-    return [
-        _OUTPUT_HEAD.pack(code, tensor.ndim, *shape),
-        np.ascontiguousarray(tensor).reshape(-1).view(np.uint8),
-    ]
+    rows, width = tensor.shape if tensor.ndim == 2 else (*tensor.shape, 1)
+    return [_OUTPUT_HEAD.pack(code, tensor.ndim, rows, width), _bytes_of(tensor)]
 
 
 def answer_bytes(rows: int, width: int) -> int:
@@ -245,4 +251,4 @@ def output_tensor(body: bytes, rows: int) -> npt.NDArray[Any]:
     count = first * second if rank == 2 else first
     if len(body) != _OUTPUT_HEAD.size + count * dtype.itemsize:
         raise Corrupt("a worker's answer is not as long as its head says")
-    return np.frombuffer(body, dtype, offset=_OUTPUT_HEAD.size).reshape(shape)
+    return np.ndarray(shape, dtype, body, _OUTPUT_HEAD.size)

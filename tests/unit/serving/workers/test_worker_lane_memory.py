@@ -59,8 +59,7 @@ def test_refusals_are_freed_at_once_without_a_collection(mute: Mute) -> None:
 
     async def ask(lane: Lane) -> None:
         try:
-            deadline_s = asyncio.get_running_loop().time() + 0.05
-            await lane.run(ROW, 1, deadline_s=deadline_s, priority=5, caller="ada")
+            await lane.run(ROW, 1, within_s=0.05, priority=5, caller="ada")
         except TautError as error:
             refused[type(error).__name__] = refused.get(type(error).__name__, 0) + 1
 
