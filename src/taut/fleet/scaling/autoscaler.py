@@ -242,8 +242,9 @@ class Autoscaler:
             if since_s < rule.stable_s:
                 return n, "pace"
             return (asked, "cooldown") if asked > target else (target, bound)
-        if target > n and at_s >= self._panic_until_s and since_s < rule.panic_s:
-            return n, "pace"
+        burst = at_s < self._panic_until_s
+        if target > n and (at_s - self._began_s < rule.panic_s or (not burst and since_s < rule.panic_s)):
+            return n, "pace"  # nor by the first look alone
         return target, bound
 
     def _bounded(self, decision: Decision, wall_s: float) -> Decision:
