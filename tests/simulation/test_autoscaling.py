@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from math import inf, nan, pi, sin
+from pathlib import Path
 from typing import Any
 
 import pytest
+from scaling_plot import draw
 from scaling_world import MONDAY_S, RATE, START_S, Plain, World, bursts, noise, ramp, step
 
 from taut.fleet.scaling import Autoscaler, Load, LoadHours, Rule
@@ -182,3 +184,11 @@ def test_without_its_guards_the_same_core_flaps_and_starves() -> None:
     calm = world(noise(1000, 0.5, 1), 15, scaler=Autoscaler(rule(stable_s=5.0, panic_s=2.0))).run(900)
     assert len(shaken.changes) > 10 * max(1, len(calm.changes))
     assert world(step(60, 700, 7000), 10, scaler=NoBurst(rule())).run(300).short_s > 60
+
+
+def test_the_picture_in_the_docs_is_what_the_core_draws() -> None:
+    kept = Path(__file__).parents[2] / "docs/how-to/scale.svg"
+
+    assert kept.read_text() == draw(), (
+        "the core decides otherwise than the picture shows: run tools/plot_scaling"
+    )
