@@ -126,7 +126,7 @@ def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bao]:
 def _mount(url: str, token: str, process: subprocess.Popen[bytes], log: Path) -> None:
     import time
 
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while True:
         request = urllib.request.Request(
             f"{url}/v1/sys/mounts/transit",

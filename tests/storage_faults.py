@@ -52,7 +52,7 @@ def local_blob_path(root: Path, digest: str) -> Path:
 
 def make_bucket(url: str) -> str:
     bucket = f"taut-{uuid.uuid4().hex[:16]}"
-    assert httpx.put(f"{url}/{bucket}").status_code == 200
+    assert httpx.put(f"{url}/{bucket}", timeout=60.0).status_code == 200
     return bucket
 
 

@@ -163,7 +163,7 @@ def test_several_that_migrate_at_once_do_it_once(open_records: Open, tmp_path: P
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(90)
 
     assert sorted(went) == [(), (), (), ("0001",)]
 

@@ -131,17 +131,17 @@ def test_a_writer_that_waits_too_long_for_another_thread_is_told_so(sqlite: Sqli
     def hold() -> None:
         with sqlite.begin():
             begun.set()
-            assert end.wait(20)
+            assert end.wait(90)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert begun.wait(20)
+    assert begun.wait(90)
     try:
         with pytest.raises(Unavailable, match="another thread has been writing"):
             put(sqlite, 1)
     finally:
         end.set()
-        thread.join(20)
+        thread.join(90)
     put(sqlite, 2)
 
     assert names(sqlite) == ["2"]
@@ -356,7 +356,7 @@ def test_a_row_that_another_transaction_holds_too_long_is_unavailable(
 
         thread = threading.Thread(target=update)
         thread.start()
-        thread.join(20)
+        thread.join(90)
 
     assert [type(error) for error in errors] == [Unavailable]
 

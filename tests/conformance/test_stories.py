@@ -211,7 +211,7 @@ def test_an_idle_worker_only_reads_and_that_seldom(open_records: Callable[..., R
     until(lambda: counted.read_ > 12)
     took_s = time.monotonic() - began_s
     engine.stop()
-    worker.join(20)
+    worker.join(90)
 
     assert not worker.is_alive()
     assert counted.written == 0
@@ -375,14 +375,14 @@ def test_a_lease_is_renewed_while_a_long_step_runs(world: World) -> None:
     started, finish = threading.Event(), threading.Event()
 
     def tell(story: Story, _: Json) -> Json:
-        return story.step("long", lambda: (started.set(), finish.wait(20), "mine")[-1])
+        return story.step("long", lambda: (started.set(), finish.wait(90), "mine")[-1])
 
     short = world_on(world.records, lease_s=0.3)
     engine = short.open({"tell": tell})
     id_ = engine.start("tell", {}, key="k")
     worker = threading.Thread(target=lambda: engine.work(until_idle=True))
     worker.start()
-    assert started.wait(20)
+    assert started.wait(90)
     peer = short.open({"tell": lambda *_: "stolen"})
     for _ in range(4):
         short.clock.advance(0.25)
@@ -390,7 +390,7 @@ def test_a_lease_is_renewed_while_a_long_step_runs(world: World) -> None:
         until(lambda lasts_us=lasts_us: abs(due_us(world.records, id_) - lasts_us) < 10)  # type: ignore[misc]  # bound now on purpose
         peer.work(until_idle=True)
     finish.set()
-    worker.join(20)
+    worker.join(90)
 
     assert engine.result(id_) == "mine"
 
@@ -425,7 +425,7 @@ def due_us(records: Records, id_: str) -> int:
         return int(tx.execute(select(stories.c.due_us).where(stories.c.id == id_)).scalar_one())
 
 
-def until(there: Callable[[], bool], *, within_s: float = 40.0) -> None:
+def until(there: Callable[[], bool], *, within_s: float = 90.0) -> None:
     deadline = time.monotonic() + within_s
     while not there():
         assert time.monotonic() < deadline, "it did not come"

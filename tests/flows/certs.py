@@ -81,7 +81,7 @@ def serial_of(issued: Issued) -> str:
 
 def served(port: int, context: ssl.SSLContext, *, name: str | None = "localhost") -> str:
     """Connect and return the serial of what the server shows. name: None sends no server name."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as raw:
         if name is None:
             context.check_hostname = False
         with context.wrap_socket(raw, server_hostname=name) as secured:
@@ -123,10 +123,10 @@ class TlsLoad:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=20)
+            thread.join(timeout=90)
             assert not thread.is_alive()
 
-    def more(self, count: int = 60, *, within_s: float = 45.0) -> None:
+    def more(self, count: int = 60, *, within_s: float = 90.0) -> None:
         """Return when so many further requests were answered, and a fresh connection was shown something."""
         goal, shown, deadline = len(self.answered) + count, len(self.serials), time.monotonic() + within_s
         while len(self.answered) < goal or len(self.serials) <= shown:
@@ -140,7 +140,7 @@ class TlsLoad:
 
     def _open(self) -> http.client.HTTPSConnection:
         self.connections += 1
-        return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._context(), timeout=30)
+        return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._context(), timeout=60)
 
     def _keep(self) -> None:
         connection = self._open()

@@ -266,4 +266,4 @@ def jobs_of(shop: Installation) -> list[int]:
 
 def assert_nothing_runs(shop: Installation) -> None:
     """Nothing of the installation runs any more, once what was told to end had its moment."""
-    until(lambda: not processes_of(shop), within_s=45, said=lambda: str(processes_of(shop)))
+    until(lambda: not processes_of(shop), within_s=90, said=lambda: str(processes_of(shop)))

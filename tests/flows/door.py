@@ -55,7 +55,7 @@ class Door:
             except OSError:
                 return
             try:
-                far = socket.create_connection(self._target, timeout=10)
+                far = socket.create_connection(self._target, timeout=60)
             except OSError:
                 near.close()
                 continue

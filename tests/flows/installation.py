@@ -152,7 +152,7 @@ class Up:
     def control(self) -> str:
         return f"http://127.0.0.1:{self.port + 1}"
 
-    def start(self, *, within_s: float = 60.0) -> None:
+    def start(self, *, within_s: float = 90.0) -> None:
         """Start `taut up` and return when everything of it is ready."""
         self.launch()
         self.await_ready(within_s=within_s)
@@ -166,7 +166,7 @@ class Up:
                 cwd=self.installation.folder, env=self.installation.whole_environ(), stdout=log, stderr=log,
             )  # fmt: skip
 
-    def await_ready(self, *, within_s: float = 60.0) -> None:
+    def await_ready(self, *, within_s: float = 90.0) -> None:
         """Return when every process is ready; fails, with what was said, when they do not become so in time."""
         until(self._ready, within_s=within_s, said=self.said)
 
@@ -213,7 +213,7 @@ class Up:
     def ask(self, bearer: str, order: Json = ORDER, **more: Any) -> httpx.Response:
         return httpx.post(
             f"{self.data}/v1/predict/late", json={"instances": [order]},
-            headers={"authorization": f"Bearer {bearer}"}, timeout=20.0, **more,
+            headers={"authorization": f"Bearer {bearer}"}, timeout=60.0, **more,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -221,7 +221,7 @@ class Up:
         try:
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-                process.wait(timeout=45)
+                process.wait(timeout=90)
         finally:
             if process is not None and process.poll() is None:
                 process.kill()
@@ -250,12 +250,12 @@ class Asking:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=30)
+            thread.join(timeout=90)
             assert not thread.is_alive()
 
     def _run(self) -> None:
         headers = {"authorization": f"Bearer {self._bearer}"}
-        with httpx.Client(headers=headers, timeout=10.0) as client:
+        with httpx.Client(headers=headers, timeout=60.0) as client:
             while not self._stop.wait(self._pause_s):
                 try:
                     answer = client.post(self._url, json={"instances": [ORDER]})
@@ -267,7 +267,7 @@ class Asking:
                 else:
                     self.refused.append((answer.status_code, answer.json()["error"]["code"]))
 
-    def more(self, count: int = 10, *, within_s: float = 30.0) -> None:
+    def more(self, count: int = 10, *, within_s: float = 90.0) -> None:
         """Return when `count` further requests were answered."""
         goal = len(self.answered) + count
         until(lambda: len(self.answered) >= goal, within_s=within_s)
@@ -302,7 +302,7 @@ def assert_clear(message: str) -> None:
     assert "taut failed" not in message, message
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 30.0, said: Callable[[], str] = str) -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 90.0, said: Callable[[], str] = str) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {within_s:g} s: {said()}"

@@ -50,5 +50,5 @@ def release_without_features(shop: Installation) -> None:
 def ask(up: Up, bearer: str) -> httpx.Response:
     return httpx.post(
         f"{up.data}/v1/predict/quick", json={"instances": [ORDER]},
-        headers={"authorization": f"Bearer {bearer}"}, timeout=20.0,
+        headers={"authorization": f"Bearer {bearer}"}, timeout=60.0,
     )  # fmt: skip

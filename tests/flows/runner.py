@@ -43,7 +43,7 @@ class Runner:
         self.process, self.url, self._said = process, url, said
 
     def ask(self, row: dict[str, Any], **more: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/predict/late", json={"instances": [row]}, timeout=20.0, **more)
+        return httpx.post(f"{self.url}/v1/predict/late", json={"instances": [row]}, timeout=60.0, **more)
 
     def said(self) -> str:
         return self._said.read_text()
@@ -67,14 +67,14 @@ def serving(bundle: Path, *words: str) -> Iterator[Runner]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=90)
         finally:
             process.kill()
             process.wait()
 
 
 def _url(process: subprocess.Popen[str], said: Path) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         found = re.search(r"serves on (http://[^/]+)/", said.read_text())
         if found:

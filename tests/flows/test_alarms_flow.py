@@ -40,17 +40,17 @@ def test_who_crowds_out_the_others_is_told_of_and_held_back_until_a_person_says_
         app, eve = up.token("app"), up.token("eve")
         assert (up.ask(app).status_code, up.ask(eve).status_code) == (200, 200)
         with Asking(up, eve):
-            until(lambda: bool(shares(released)), within_s=60.0, said=up.said)
-            until(lambda: up.ask(eve).status_code == 403, within_s=60.0, said=up.said)
+            until(lambda: bool(shares(released)), within_s=90.0, said=up.said)
+            until(lambda: up.ask(eve).status_code == 403, within_s=90.0, said=up.said)
             assert up.ask(app).status_code == 200
             (alert,) = shares(released)
             assert (alert["principal"], alert["severity"]) == ("eve", "critical")
             (held,) = released("contain", "list")["containments"]
             assert (held["principal"], held["alert"], held["begun_by"]) == ("eve", alert["id"], "policy")
-            until(lambda: "opened" in delivered(released, alert["id"]), within_s=60.0, said=up.said)
+            until(lambda: "opened" in delivered(released, alert["id"]), within_s=90.0, said=up.said)
 
             released("alerts", "dismiss", alert["id"], "--reason", "their yearly load test")
-            until(lambda: up.ask(eve).status_code == 200, within_s=60.0, said=up.said)
+            until(lambda: up.ask(eve).status_code == 200, within_s=90.0, said=up.said)
 
     path, headers, event = next(one for one in collector.requests if one[2]["data"]["id"] == alert["id"])
     assert (path, event["type"]) == ("/alerts", "taut.alert.opened")

@@ -63,11 +63,11 @@ class Writing:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=60)
+        self._thread.join(timeout=90)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
-        with httpx.Client(headers=self._headers, timeout=30.0) as client:
+        with httpx.Client(headers=self._headers, timeout=60.0) as client:
             for number in itertools.count():
                 if self._stop.wait(0.005):
                     return
@@ -82,7 +82,7 @@ class Writing:
                     assert_clear(error["message"])
                     self.refused.append((answer.status_code, error["code"]))
 
-    def more(self, count: int = 5, *, within_s: float = 40.0) -> None:
+    def more(self, count: int = 5, *, within_s: float = 90.0) -> None:
         goal = len(self.acknowledged) + count
         until(lambda: len(self.acknowledged) >= goal, within_s=within_s, said=lambda: str(self.refused[-3:]))
 
@@ -177,7 +177,7 @@ def test_a_training_that_the_database_interrupts_ends_by_itself_with_one_version
         told = training.result(timeout=120)
 
     assert told.code == 0 or (told.code, told.error[0]) == (7, "unavailable"), told
-    until(lambda: not unfinished(scaled), within_s=60, said=up.said)
+    until(lambda: not unfinished(scaled), within_s=90, said=up.said)
     made = {id_: state for id_, state in runs(shop).items() if id_ not in known}
     assert len(versions(shop)) == len(before) + 1
     assert list(made.values()).count("done") == 1
@@ -200,9 +200,9 @@ def test_a_release_that_the_database_interrupts_ends_by_itself_with_one_live(sca
             time.sleep(delay_s)
             with away(scaled):
                 time.sleep(0.2)
-            told = releasing.result(timeout=60)
+            told = releasing.result(timeout=90)
             assert told.code == 0 or (told.code, told.error[0]) == (7, "unavailable"), told
-            until(lambda: not unfinished(scaled), within_s=60, said=up.said)
+            until(lambda: not unfinished(scaled), within_s=90, said=up.said)
     releases = shop("release", "history", "late")["releases"]
     assert before <= len(releases) <= before + 4
     assert [release["state"] for release in releases].count("live") == 1

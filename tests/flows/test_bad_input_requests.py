@@ -37,7 +37,7 @@ def post(up: Up, bearer: str | None, content: Any, *, url: str = "", **headers: 
     if bearer is not None:
         sent["authorization"] = f"Bearer {bearer}"
     body = content if isinstance(content, bytes | Iterator) else json.dumps(content).encode()
-    return httpx.post(url or f"{up.data}/v1/predict/late", content=body, headers=sent, timeout=30.0)
+    return httpx.post(url or f"{up.data}/v1/predict/late", content=body, headers=sent, timeout=60.0)
 
 
 def refusal(answer: httpx.Response, status: int, code: str) -> str:
@@ -209,7 +209,7 @@ def test_a_body_that_control_cannot_read_is_refused_with_the_reason(
 def test_what_is_not_there_is_said_so(up: Up, bearer: str) -> None:
     assert "late" in refusal(post(up, bearer, GOOD, url=f"{up.data}/v1/predict/lat"), 404, "not_found")
     refusal(post(up, bearer, GOOD, url=f"{up.data}/v2/nothing"), 404, "not_found")
-    put = httpx.put(f"{up.data}/v1/predict/late", headers={"authorization": f"Bearer {bearer}"})
+    put = httpx.put(f"{up.data}/v1/predict/late", headers={"authorization": f"Bearer {bearer}"}, timeout=60.0)
     refusal(put, 405, "method_not_allowed")
     refusal(post(up, bearer, {}, url=f"{up.control}/api/v1/data/nothing"), 404, "not_found")
 

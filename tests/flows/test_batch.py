@@ -213,7 +213,7 @@ def await_chunks(shop: Installation, count: int) -> None:
             return Books(shop).count("batch_chunks") >= count
         return False
 
-    until(there, within_s=60)
+    until(there, within_s=90)
 
 
 @pytest.mark.crash

@@ -39,7 +39,7 @@ def gateway(plane: DataPlane) -> Iterator[GatewayProcess]:
         yield gateway
 
 
-def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 20.0) -> None:
+def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 90.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline_s, otherwise
@@ -49,7 +49,7 @@ def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 20.0)
 class Client:
     def __init__(self, gateway: GatewayProcess, bearer: str) -> None:
         self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{gateway.port}", headers={"authorization": f"Bearer {bearer}"}, timeout=30.0
+            base_url=f"http://127.0.0.1:{gateway.port}", headers={"authorization": f"Bearer {bearer}"}, timeout=60.0
         )  # fmt: skip
 
     def ask(self, body: Any = ROW, *, deadline_ms: int = 10_000) -> httpx.Response:
@@ -114,7 +114,7 @@ def test_equal_requests_of_many_connections_are_computed_once(
     def run(_: int) -> str:
         with Client(gateway, bearer) as client:
             client.ready()
-            begin.wait(timeout=20)
+            begin.wait(timeout=90)
             return client.ask().headers["taut-cache"]
 
     with ThreadPoolExecutor(8) as pool:
@@ -224,7 +224,7 @@ def test_a_project_declares_its_cache_and_its_stand_ins(released: Installation) 
         assert released("release", "start", "plain", "1")["state"] == "live"
         kinds = _stand_ins(released)
         ready = httpx.get(
-            f"{up.data}/v2/models/late/ready", headers={"authorization": f"Bearer {bearer}"}, timeout=20.0
+            f"{up.data}/v2/models/late/ready", headers={"authorization": f"Bearer {bearer}"}, timeout=60.0
         ).json()
         why = released("why", answers[1].headers["taut-request-id"])
 

@@ -61,7 +61,7 @@ def platform(folder: Path, port: int) -> Iterator[dict[str, Any]]:
             yield ready
         finally:
             up.send_signal(signal.SIGTERM)
-            up.wait(timeout=60)
+            up.wait(timeout=90)
 
 
 def test_from_nothing_to_an_explained_answer(shop: Shop) -> None:

@@ -189,7 +189,7 @@ def test_code_answers_over_every_face_from_workers(live: Up, bearer: str) -> Non
         )
     ]
     rest = httpx.post(
-        f"{live.data}/v2/models/late/infer", json={"inputs": tensors}, headers=headers, timeout=20
+        f"{live.data}/v2/models/late/infer", json={"inputs": tensors}, headers=headers, timeout=60
     )
 
     assert plain.status_code == rest.status_code == 200, (plain.text, rest.text)
@@ -198,7 +198,7 @@ def test_code_answers_over_every_face_from_workers(live: Up, bearer: str) -> Non
     assert outputs["probability"][-1] == pytest.approx(probability)
     many = httpx.post(
         f"{live.data}/v1/predict/late", json={"instances": [{**ORDER, "items": n} for n in range(1, 40)]},
-        headers=headers, timeout=20,
+        headers=headers, timeout=60,
     )  # fmt: skip
     assert len({item["probability"] for item in many.json()["predictions"]}) == 39
     assert ask(live, bearer, carrier="bike").json() != ask(live, bearer, carrier="van").json()
@@ -236,7 +236,7 @@ def test_code_that_raises_exits_or_hangs_costs_its_own_request_only(live: Up, be
     assert (ended.status_code, ended.json()["error"]["code"]) == (503, "unavailable")
     hung = httpx.post(
         f"{live.data}/v1/predict/late", json={"instances": [{**ORDER, "distance_km": 403}]},
-        headers={"authorization": f"Bearer {bearer}", "taut-deadline-ms": "300"}, timeout=20,
+        headers={"authorization": f"Bearer {bearer}", "taut-deadline-ms": "300"}, timeout=60,
     )  # fmt: skip
     assert hung.status_code == 504
     until(lambda: ask(live, bearer).status_code == 200)  # the other worker, and soon the one that is new

@@ -89,10 +89,10 @@ def test_a_job_that_is_killed_ends_its_run_once_and_leaves_no_process(
 ) -> None:
     books = Books(released)
     command = released.started("train", "late")
-    until(lambda: len(jobs_of(released)) >= 3, within_s=60)  # the keeper, its init, the worker
+    until(lambda: len(jobs_of(released)) >= 3, within_s=90)  # the keeper, its init, the worker
     jobs = jobs_of(released)
     os.kill(jobs[0] if victim == "keeper" else jobs[-1], signal.SIGKILL)
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=90)
     told = Told(command.returncode, out, err)
 
     assert told.code == 10, told
@@ -112,10 +112,10 @@ def test_a_job_of_features_that_is_killed_is_done_again_by_its_story(released: I
     released("apply")  # code that changed: the set is computed anew
     books = Books(released)
     command = released.started("train", "late")
-    until(lambda: len(jobs_of(released)) >= 3, within_s=60)
+    until(lambda: len(jobs_of(released)) >= 3, within_s=90)
     held = [path.parent.name for path in (released.home / "tmp").rglob("source-*.parquet")]
     os.kill(jobs_of(released)[-1], signal.SIGKILL)
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=90)
 
     assert command.returncode == 0, (out, err)
     assert "will try again: feature set 'load': the job was killed" in err
@@ -133,9 +133,9 @@ def test_a_command_that_is_killed_while_its_job_runs_takes_it_along_and_the_next
     books = Books(released)
     scratch = released.home / "tmp"
     command = released.started("train", "late")
-    until(lambda: len(jobs_of(released)) >= 3, within_s=60)
+    until(lambda: len(jobs_of(released)) >= 3, within_s=90)
     command.kill()
-    command.communicate(timeout=60)
+    command.communicate(timeout=90)
     left = [path.name for path in scratch.rglob("*.parquet")]
 
     assert_nothing_runs(released)

@@ -145,9 +145,9 @@ def test_gateway_supervisor_and_job_killed_while_control_works_are_no_end_of_the
         assert it.up.pid("gateway-0") == gateway  # adopted
         assert it.up.ask(it.bearer).headers["taut-release"] == it.shop("release", "status", "late")["release"]
         with it.shop.started("train", "late") as command:
-            until(lambda: len(jobs_of(it.shop)) >= 3, within_s=60)
+            until(lambda: len(jobs_of(it.shop)) >= 3, within_s=90)
             os.kill(jobs_of(it.shop)[-1], signal.SIGKILL)
-            assert command.wait(60) == 10
+            assert command.wait(90) == 10
         assert it.books.count("runs_runs", "state = 'failed'") == 1
         it.asking.more()
         assert it.asking.refused == []
@@ -160,12 +160,12 @@ def test_a_supervisor_killed_while_a_job_runs_leaves_the_training_to_the_next(
     with running(released_template, tmp_path) as it:
         gateway = it.up.pid("gateway-0")
         with it.shop.started("train", "late") as command:
-            until(lambda: len(jobs_of(it.shop)) >= 3, within_s=60)
+            until(lambda: len(jobs_of(it.shop)) >= 3, within_s=90)
             it.up.kill("supervisor")
             before = len(it.asking.answered)
             it.up.start()
             it.books.await_ends()
-            assert command.wait(60) in (0, 7)
+            assert command.wait(90) in (0, 7)
         assert len(it.asking.answered) > before
         assert (it.asking.refused, it.asking.broken) == ([], 0)
         assert it.up.pid("gateway-0") == gateway

@@ -32,7 +32,7 @@ class Endpoint:
         self._url, self._headers = url, headers
 
     def ready(self) -> tuple[bool, str]:
-        answer = httpx.get(f"{self._url}/ready", headers=self._headers, timeout=10.0)
+        answer = httpx.get(f"{self._url}/ready", headers=self._headers, timeout=60.0)
         document = answer.json()
         assert (answer.status_code == 200) == document["ready"], document
         return document["ready"], "; ".join(document["reasons"])
@@ -187,7 +187,7 @@ def test_a_gateway_finds_old_empty_and_foreign_features_and_serves_when_they_are
 
         def ask() -> httpx.Response:
             body = {"instances": [{"warehouse": "north"}]}
-            return httpx.post(f"{base}/v1/predict/delay", json=body, headers=HEADERS, timeout=10.0)
+            return httpx.post(f"{base}/v1/predict/delay", json=body, headers=HEADERS, timeout=60.0)
 
         assert "'load' is empty" in delay.becomes(False)
         put()
@@ -196,7 +196,9 @@ def test_a_gateway_finds_old_empty_and_foreign_features_and_serves_when_they_are
 
         delay.becomes(False, "'load' is stale")  # nobody wrote for as long as a row may be old
         assert ask().status_code == 422
-        assert httpx.get(f"{base}/v2/health/ready").status_code == 200, "other endpoints are served"
+        assert httpx.get(f"{base}/v2/health/ready", timeout=60.0).status_code == 200, (
+            "other endpoints are served"
+        )
 
         time.sleep(0.001)
         put(source="load@7")

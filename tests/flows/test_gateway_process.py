@@ -37,7 +37,7 @@ def client(gateway: GatewayProcess, bearer: str) -> httpx.Client:
     return httpx.Client(
         base_url=f"http://127.0.0.1:{gateway.port}",
         headers={"authorization": f"Bearer {bearer}"},
-        timeout=10.0,
+        timeout=60.0,
     )
 
 
@@ -64,11 +64,11 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(timeout=20)
+            thread.join(timeout=90)
 
     def _run(self) -> None:
         headers = {"authorization": f"Bearer {self.bearer}", "content-type": "application/json"}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         asked_s = time.monotonic()
         while not self._stop.is_set():
             before_s, asked_s = asked_s, math.inf
@@ -92,7 +92,7 @@ class Load:
         connection.close()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 45.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -202,8 +202,8 @@ def test_a_request_whose_body_is_still_arriving_is_answered_during_the_drain(
         f"content-length: {len(BODY)}\r\n\r\n"
     ).encode()
     with (
-        contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)) as watching,
-        socket.create_connection(("127.0.0.1", running.port), timeout=30) as half,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)) as watching,
+        socket.create_connection(("127.0.0.1", running.port), timeout=60) as half,
     ):
         assert not _is_leaving(watching)
         half.sendall(head + BODY[:10])
@@ -220,7 +220,7 @@ def test_a_request_whose_body_is_still_arriving_is_answered_during_the_drain(
 
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"connection: close" in answer
-    assert running.process.wait(timeout=20) == 0
+    assert running.process.wait(timeout=90) == 0
 
 
 def _is_leaving(kept: http.client.HTTPConnection) -> bool:

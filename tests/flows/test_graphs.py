@@ -138,7 +138,7 @@ def test_a_graph_lives_as_a_model_does(shop: Installation) -> None:
 
         asked = httpx.post(
             f"{up.data}/v1/predict/blended", json={"instances": [ORDER]},
-            headers={"authorization": f"Bearer {bearer}"},
+            headers={"authorization": f"Bearer {bearer}"}, timeout=60.0,
         ).json()  # fmt: skip
         told = json.dumps(shop("why", asked["request_id"]))
         for name in ("trees=late@1", "straight=straight@1", "model:late@1", "model:straight@1", "features"):
@@ -170,7 +170,7 @@ def over_v2(up: Up, bearer: str) -> float:
     kinds = {"warehouse": "BYTES", "carrier": "BYTES", "items": "INT64", "distance_km": "FP64"}
     tensors = [{"name": key, "datatype": kinds[key], "shape": [1], "data": [ORDER[key]]} for key in ORDER]
     answer = httpx.post(
-        f"{up.data}/v2/models/blended/infer", json={"inputs": tensors}, headers={"authorization": f"Bearer {bearer}"}
+        f"{up.data}/v2/models/blended/infer", json={"inputs": tensors}, headers={"authorization": f"Bearer {bearer}"}, timeout=60.0
     )  # fmt: skip
     found = {one["name"]: one["data"] for one in answer.json()["outputs"]}
     return float(found["probability"][1])
@@ -268,7 +268,7 @@ def _kill_the_worker_of_a_node(up: Up) -> None:
 
     def ask(trace: str) -> httpx.Response:
         traced = {**headers, "traceparent": f"00-{trace}-{SPAN}-01"}
-        return httpx.post(url, json={"instances": [ORDER]}, headers=traced, timeout=20.0)
+        return httpx.post(url, json={"instances": [ORDER]}, headers=traced, timeout=60.0)
 
     whole, alone = ask(WHOLE).json()["predictions"][0]["probability"], share(up, bearer, "late", ORDER)
     assert whole != pytest.approx(alone)

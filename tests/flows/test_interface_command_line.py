@@ -278,7 +278,7 @@ def test_the_demo_serves_on_until_ctrl_c_also_after_polars_hooked_the_signal(tmp
         assert process.stdout.readline() == "serving\n"
         time.sleep(0.3)  # now it waits
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=90)
 
     assert said == f"ended {-signal.SIGTERM}\n"
     assert process.returncode == 0

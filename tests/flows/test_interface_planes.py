@@ -41,7 +41,7 @@ def token(up: Up) -> str:
 def data(up: Up, token: str) -> Iterator[httpx.Client]:
     """A client of the data plane with a predictor's token."""
     headers = {"authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=up.data, headers=headers, timeout=20.0) as client:
+    with httpx.Client(base_url=up.data, headers=headers, timeout=60.0) as client:
         yield client
 
 
@@ -50,7 +50,7 @@ def control(up: Up) -> Iterator[httpx.Client]:
     """A client of the control plane with an administrator's token."""
     bearer = up.installation("token", "create", "--principal", "boss", "--role", "admin")["token"]
     headers = {"authorization": f"Bearer {bearer}"}
-    with httpx.Client(base_url=up.control, headers=headers, timeout=20.0) as client:
+    with httpx.Client(base_url=up.control, headers=headers, timeout=60.0) as client:
         yield client
 
 
@@ -66,13 +66,13 @@ def _error(answer: httpx.Response, status: int) -> str:
 
 
 def test_the_server_and_its_health_need_no_identity(up: Up) -> None:
-    server = httpx.get(f"{up.data}/v2").json()
+    server = httpx.get(f"{up.data}/v2", timeout=60.0).json()
 
     assert {"name", "version", "extensions"} <= set(server)
-    assert httpx.get(f"{up.data}/v2/health/live").status_code == 200
-    assert httpx.get(f"{up.data}/v2/health/ready").status_code == 200
-    assert httpx.get(f"{up.control}/livez").json() == {"ok": True}
-    assert httpx.get(f"{up.control}/readyz").json() == {"ok": True}
+    assert httpx.get(f"{up.data}/v2/health/live", timeout=60.0).status_code == 200
+    assert httpx.get(f"{up.data}/v2/health/ready", timeout=60.0).status_code == 200
+    assert httpx.get(f"{up.control}/livez", timeout=60.0).json() == {"ok": True}
+    assert httpx.get(f"{up.control}/readyz", timeout=60.0).json() == {"ok": True}
 
 
 @pytest.mark.parametrize("path", ["/v2/models/late", "/v2/models/late/versions/1"])
@@ -136,11 +136,13 @@ def test_request_headers_are_taken_and_nonsense_in_them_is_refused(data: httpx.C
 
 def test_errors_of_the_data_plane_have_their_status_and_one_shape(up: Up, data: httpx.Client) -> None:
     path, good = "/v1/predict/late", {"instances": [ORDER]}
-    bare = httpx.Client(base_url=up.data)
+    bare = httpx.Client(base_url=up.data, timeout=60.0)
     with bare:
         assert _error(bare.post(path, json=good), 401) == "unauthenticated"
     auditor = up.installation("token", "create", "--principal", "aud", "--role", "auditor")["token"]
-    denied = httpx.post(f"{up.data}{path}", json=good, headers={"authorization": f"Bearer {auditor}"})
+    denied = httpx.post(
+        f"{up.data}{path}", json=good, headers={"authorization": f"Bearer {auditor}"}, timeout=60.0
+    )
     assert _error(denied, 403) == "denied"
     assert _error(data.post(path, content=b"{no json"), 400) == "malformed"
     assert _error(data.post("/v1/predict/lat", json=good), 404) == "not_found"
@@ -160,7 +162,7 @@ def test_the_control_plane_is_described_and_everything_in_it_needs_an_identity(
     paths = control.get("/openapi.json").json()["paths"]
 
     assert {operation.path for operation in operation_table()} <= set(paths)
-    with httpx.Client(base_url=up.control) as bare:
+    with httpx.Client(base_url=up.control, timeout=60.0) as bare:
         for operation in operation_table():
             if not operation.open:  # where what is sent says who one is
                 assert _error(bare.post(operation.path, json={}), 401) == "unauthenticated", operation.name
@@ -206,7 +208,7 @@ def test_a_second_platform_is_refused_on_a_taken_port_and_in_a_taken_home(
     assert "--home" in home
     control = free_ports() + 1
     with socket.create_server(("127.0.0.1", control)):
-        beside = released.process("up", "--port", str(control - 1), within_s=20)
+        beside = released.process("up", "--port", str(control - 1), within_s=90)
     assert beside.code == 5
     assert "control" in beside.error[1]
     assert str(control) in beside.error[1]
@@ -249,7 +251,7 @@ def test_a_token_and_an_api_key_both_work_while_control_is_dead(up: Up, token: s
         assert told.code in (5, 7), told
     finally:
         os.kill(up.pid("supervisor"), signal.SIGCONT)
-    until(lambda: up.state()["children"][0]["state"] == "ready" and up.pid("control") != pid, within_s=30)
+    until(lambda: up.state()["children"][0]["state"] == "ready" and up.pid("control") != pid, within_s=90)
     assert alive(up.pid("control"))
     assert up.installation("why", answers[key].json()["request_id"])["tree"]
 

@@ -51,7 +51,7 @@ class Pair:
 
     def ask(self, at: GatewayProcess | None = None, **more: str) -> httpx.Response:
         url = f"http://127.0.0.1:{(at or self.first).port}{PATH}"
-        return httpx.post(url, json=ROW, headers={**self.headers, **more}, timeout=30)
+        return httpx.post(url, json=ROW, headers={**self.headers, **more}, timeout=60)
 
     @contextmanager
     def load(self, clients: int = 6) -> Iterator[list[httpx.Response]]:
@@ -59,7 +59,7 @@ class Pair:
         stop, answers = threading.Event(), list[httpx.Response]()
 
         def run(_: int) -> None:
-            with httpx.Client(headers=self.headers, timeout=30) as client:
+            with httpx.Client(headers=self.headers, timeout=60) as client:
                 while not stop.is_set():
                     answers.append(client.post(f"http://127.0.0.1:{self.first.port}{PATH}", json=ROW))
 

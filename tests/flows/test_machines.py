@@ -50,7 +50,9 @@ def test_a_second_machine_serves_what_the_first_released(first: Up, second: Up, 
 def test_an_endpoint_with_features_is_not_ready_there_says_why_and_is_answered_by_the_first(
     first: Up, second: Up, token: str
 ) -> None:
-    ready = httpx.get(f"{second.data}/v2/models/late/ready", headers={"authorization": f"Bearer {token}"})
+    ready = httpx.get(
+        f"{second.data}/v2/models/late/ready", headers={"authorization": f"Bearer {token}"}, timeout=60.0
+    )
 
     assert ready.status_code == 503
     assert "SQLite on the installation's first machine" in ready.text

@@ -51,7 +51,7 @@ class Client:
         self._http = httpx.Client(
             base_url=f"http://127.0.0.1:{gateway.port}",
             headers={"authorization": f"Bearer {plane.token(**token)}"},
-            timeout=30,
+            timeout=60,
         )
 
     def ask(self, endpoint: str) -> httpx.Response:
@@ -91,7 +91,7 @@ def right(answer: httpx.Response, number: int) -> bool:
     return abs(answer.json()["predictions"][0]["probability"] - expected(number)) < 1e-5
 
 
-def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 45.0) -> None:
+def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 90.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline_s, otherwise
@@ -186,7 +186,7 @@ def test_tritons_client_sees_what_is_in_memory_and_an_operator_moves_it(
     assert {one["name"] for one in index.json()} == {"e0", "e1", "e2"}
     refused = client.post("/v2/repository/models/e0/unload")
     assert (refused.status_code, "role operator" in refused.text) == (403, True)
-    stranger = httpx.post(f"http://127.0.0.1:{gateway.port}/v2/repository/index")
+    stranger = httpx.post(f"http://127.0.0.1:{gateway.port}/v2/repository/index", timeout=60.0)
     assert stranger.status_code == 401
     paths = ("models/e9/load", "models/e0/move", "models/e0", "", "index/e0")
     assert [client.post(f"/v2/repository/{path}").status_code for path in paths] == [404] * 5

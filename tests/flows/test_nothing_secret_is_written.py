@@ -184,9 +184,9 @@ def say(up: Up, shop: Installation, spoken: list[str]) -> tuple[str, str]:
         spoken.append("" if up.ask(token, order).status_code == 422 else f"not refused {order}")
     subject = {"authorization": f"Bearer {token}", "taut-subject": PERSON}
     asked = {"instances": [{"warehouse": "north", "carrier": "bike", "items": 3, "distance_km": 12.5}]}
-    httpx.post(f"{up.data}/v1/predict/late", json=asked, headers=subject, timeout=20)
-    httpx.post(f"{up.data}/v1/predict/{PLATE}", content=EMAIL, headers=subject, timeout=20)
-    httpx.post(f"{up.control}/api/v1/secret/put?value={LATER}", content=LATER, headers=subject, timeout=20)
+    httpx.post(f"{up.data}/v1/predict/late", json=asked, headers=subject, timeout=60)
+    httpx.post(f"{up.data}/v1/predict/{PLATE}", content=EMAIL, headers=subject, timeout=60)
+    httpx.post(f"{up.control}/api/v1/secret/put?value={LATER}", content=LATER, headers=subject, timeout=60)
     return token, key
 
 

@@ -75,7 +75,7 @@ async def ask(model: WorkerModel, rows: int = 1) -> bool:
 
 async def until(holds: Callable[[], bool], model: WorkerModel) -> None:
     """Ask until something holds; every answer must be right."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(90):
         while not holds():
             assert await ask(model)
             await asyncio.sleep(0.02)
@@ -165,7 +165,9 @@ def test_a_real_gateway_says_where_its_workers_run_and_what_is_missing(
     with GatewayProcess(plane.home) as gateway:
         gateway.start()
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{gateway.port}", headers={"authorization": f"Bearer {plane.token()}"}
+            base_url=f"http://127.0.0.1:{gateway.port}",
+            headers={"authorization": f"Bearer {plane.token()}"},
+            timeout=60.0,
         ) as client:
             body = {"instances": [{"x0": 0.5, "x1": 0.25, "x2": -0.25}]}
             assert client.post("/v1/predict/delay", json=body).status_code == 200

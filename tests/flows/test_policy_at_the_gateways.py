@@ -68,8 +68,8 @@ def test_a_policy_that_is_applied_is_heard_by_gateways_and_one_with_a_fault_is_n
         assert {one["principal"]: one["did"].get("predict", 0) > 0 for one in changed}["app"]
 
         begun = released("break-glass", "start", "--reason", "a drill", "--ttl", "5m")
-        assert "\ntaut_emergency 1.0" in httpx.get(f"{up.control}/metrics").text
+        assert "\ntaut_emergency 1.0" in httpx.get(f"{up.control}/metrics", timeout=60.0).text
         assert released("status")["emergency"]["id"] == begun["id"]
         assert up.ask(app).status_code == 403  # gateways are no part of it
         released("break-glass", "end")
-        assert "\ntaut_emergency 0.0" in httpx.get(f"{up.control}/metrics").text
+        assert "\ntaut_emergency 0.0" in httpx.get(f"{up.control}/metrics", timeout=60.0).text

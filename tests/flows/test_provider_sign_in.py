@@ -26,18 +26,18 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
         process = subprocess.Popen(words, stdout=log, stderr=log)
         try:
             url = f"http://127.0.0.1:{port}"
-            until(lambda: _answers(url), within_s=30)
+            until(lambda: _answers(url), within_s=90)
             claims = {"preferred_username": "Ada", "groups": ["ml", "staff"]}
-            assert httpx.put(f"{url}/users/u-1", json=claims).status_code == 204
+            assert httpx.put(f"{url}/users/u-1", json=claims, timeout=60.0).status_code == 204
             yield url
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=90)
 
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/.well-known/openid-configuration").status_code == 200
+        return httpx.get(f"{url}/.well-known/openid-configuration", timeout=60.0).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -74,10 +74,12 @@ def login(shop: Installation, visit: list[str], *, action: str = "authorize") ->
             for line in process.stderr:
                 if found := re.search(r"sign in at (\S+)", line):
                     visit.append(found[1])
-                    back = httpx.post(found[1], data={"sub": "u-1", "action": action}, follow_redirects=True)
+                    back = httpx.post(
+                        found[1], data={"sub": "u-1", "action": action}, follow_redirects=True, timeout=60.0
+                    )
                     assert back.status_code == 200
                     break
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=90)
         finally:
             watchdog.cancel()
     return process.returncode, out + err
@@ -105,12 +107,12 @@ def test_a_browser_gets_a_cookie_and_nothing_to_steal(shop: Installation) -> Non
     port = free_ports()
     origin = f"http://localhost:{port + 1}"
     shop.environ["TAUT_ORIGIN"] = origin
-    with shop.up(port=port) as up, httpx.Client(base_url=up.control) as browser:
+    with shop.up(port=port) as up, httpx.Client(base_url=up.control, timeout=60.0) as browser:
         asked = browser.get("/oidc/login")
         assert asked.status_code == 303
         way = asked.headers["set-cookie"]
         assert {"Secure", "HttpOnly", "SameSite=Lax"} <= set(way.split("; "))
-        back = httpx.post(asked.headers["location"], data={"sub": "u-1"})
+        back = httpx.post(asked.headers["location"], data={"sub": "u-1"}, timeout=60.0)
         assert back.status_code == 302, back.text
         target = back.headers["location"].removeprefix(origin)
         assert browser.get(target).status_code == 401  # a browser that did not ask

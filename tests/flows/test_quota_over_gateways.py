@@ -20,7 +20,7 @@ LIMIT = Limit(rate_per_s=5.0, burst=12.0)
 pytestmark = pytest.mark.xdist_group("quota-over-gateways")
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 45.0) -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 90.0) -> None:
     deadline_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline_s, "did not happen in time"
@@ -55,7 +55,7 @@ def asked(
     with ExitStack() as stack:
         clients = [
             stack.enter_context(
-                httpx.Client(base_url=f"http://127.0.0.1:{one.port}", headers=head, timeout=20.0)
+                httpx.Client(base_url=f"http://127.0.0.1:{one.port}", headers=head, timeout=60.0)
             )
             for one in gateways
         ]

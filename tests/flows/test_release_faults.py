@@ -248,7 +248,7 @@ def test_gateways_hear_of_an_applied_plan_and_of_releases_that_nobody_pushed(pla
 
 
 def until_published(platform: Platform) -> None:
-    deadline = time.monotonic() + 45
+    deadline = time.monotonic() + 90
     while what_changes(platform) != platform.published:
         assert time.monotonic() < deadline
         time.sleep(0.02)

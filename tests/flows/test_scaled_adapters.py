@@ -79,7 +79,9 @@ def test_online_features_lie_in_redis_where_further_machines_read_them_too(
 
 
 def ready(up: Up, token: str) -> httpx.Response:
-    return httpx.get(f"{up.data}/v2/models/late/ready", headers={"authorization": f"Bearer {token}"})
+    return httpx.get(
+        f"{up.data}/v2/models/late/ready", headers={"authorization": f"Bearer {token}"}, timeout=60.0
+    )
 
 
 def is_ready(up: Up, token: str) -> bool:

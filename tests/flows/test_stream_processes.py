@@ -142,7 +142,7 @@ class Stream:
         self.process.kill()
         self.process.wait()
 
-    def done(self, *, within_s: float = 60.0) -> dict[str, Any]:
+    def done(self, *, within_s: float = 90.0) -> dict[str, Any]:
         """Wait for its end, which must be good, and return its document."""
         out, _ = self.process.communicate(timeout=within_s)
         self.said.seek(0)
@@ -155,7 +155,7 @@ class Stream:
         return self.done()
 
 
-def wait_until(there: Callable[[], bool], *, within_s: float = 60.0) -> None:
+def wait_until(there: Callable[[], bool], *, within_s: float = 90.0) -> None:
     end = time.monotonic() + within_s
     while not there():
         assert time.monotonic() < end, "it did not come"

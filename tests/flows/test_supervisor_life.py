@@ -82,6 +82,7 @@ def answers(port: int, bearer: str) -> bool:
             f"http://127.0.0.1:{port}/v1/predict/delay",
             content=BODY,
             headers={"authorization": f"Bearer {bearer}"},
+            timeout=60.0,
         )
     except httpx.HTTPError:
         return False
@@ -139,7 +140,7 @@ def test_gateways_outlive_their_supervisor_and_the_next_adopts_them_without_a_fa
                 broken_by_kill = load.broken
                 load.__exit__()
                 second.send_signal(signal.SIGTERM)
-                code = second.wait(timeout=40)
+                code = second.wait(timeout=90)
 
     assert adopted == before
     assert load.refused == []
@@ -155,9 +156,9 @@ def test_a_second_installation_on_the_home_or_the_port_is_refused_by_name(
     with supervisor(plane.home, gateways=1) as process:
         port = await_ready(plane.home, process)
         with supervisor(plane.home) as same_home:
-            _, said_home = same_home.communicate(timeout=30)
+            _, said_home = same_home.communicate(timeout=90)
         with supervisor(tmp_path / "other", port=port) as same_port:
-            _, said_port = same_port.communicate(timeout=30)
+            _, said_port = same_port.communicate(timeout=90)
 
         assert (same_home.returncode, same_port.returncode) == (5, 5)
         assert f"process {process.pid}".encode() in said_home
@@ -171,7 +172,7 @@ def test_living_gateways_on_another_port_are_named_instead_of_being_doubled(plan
         first.kill()
         first.wait()
         with supervisor(plane.home, port=free_ports()) as second:
-            _, said = second.communicate(timeout=30)
+            _, said = second.communicate(timeout=90)
 
     assert second.returncode == 5
     assert f"still serve on port {port}".encode() in said
@@ -181,11 +182,11 @@ def test_a_stop_drains_within_its_time_and_leaves_no_process(plane: DataPlane) -
     with supervisor(plane.home) as process:
         port = await_ready(plane.home, process)
         running = pids(plane.home)
-        with httpx.Client(headers={"authorization": f"Bearer {plane.token()}"}) as idle:
+        with httpx.Client(headers={"authorization": f"Bearer {plane.token()}"}, timeout=60.0) as idle:
             assert idle.post(f"http://127.0.0.1:{port}/v1/predict/delay", content=BODY).status_code == 200
             start = time.monotonic()
             process.send_signal(signal.SIGINT)
-            code = process.wait(timeout=40)
+            code = process.wait(timeout=90)
             took_s = time.monotonic() - start
 
     assert code == 0
@@ -247,7 +248,7 @@ def _live(port: int) -> bool:
     with grpc.insecure_channel(f"127.0.0.1:{port + 2}", options=own) as channel:
         try:
             return bool(
-                channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=20)
+                channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=60)
                 == b"\x08\x01"
             )
         except grpc.RpcError:
@@ -275,7 +276,7 @@ def test_grpc_is_kept_alive_on_the_port_plus_two_and_adopted_on_the_same_port_on
             assert _live(elsewhere)
             assert pids(plane.home)["grpc-0"] != survivor
             second.send_signal(signal.SIGTERM)
-            assert second.wait(timeout=40) == 0
+            assert second.wait(timeout=90) == 0
 
     assert elsewhere != port
     assert not alive(survivor)

@@ -51,7 +51,7 @@ class Secured:
         with grpc.secure_channel(f"localhost:{self.up.port + 2}", credentials) as channel:
             try:
                 return bool(
-                    channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=5)
+                    channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=60)
                     == b"\x08\x01"
                 )
             except grpc.RpcError:
@@ -108,20 +108,20 @@ def test_every_plane_is_reached_from_another_address_by_tls_1_3_alone(it: Secure
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     for port in (it.up.port, it.up.port + 1, it.up.port + 2):
         with (
-            socket.create_connection((own, port), timeout=10) as raw,
+            socket.create_connection((own, port), timeout=60) as raw,
             it.context().wrap_socket(raw, server_hostname="localhost") as secured,
         ):
             assert secured.version() == "TLSv1.3"
         with pytest.raises((ssl.SSLError, ConnectionError)):
             served(port, older)
-        with socket.create_connection((own, port), timeout=10) as plain:
+        with socket.create_connection((own, port), timeout=60) as plain:
             plain.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
             assert b" 200 " not in plain.recv(1000)
     assert it.grpc_live()
 
 
 def test_the_network_gives_no_owner_and_no_figures_without_an_identity(it: Secured, admin: str) -> None:
-    with httpx.Client(base_url=it.control, verify=it.context()) as client:
+    with httpx.Client(base_url=it.control, verify=it.context(), timeout=60.0) as client:
         for path in ("/api/v1/status/show", "/metrics"):
             assert client.get(path).status_code == 401, path
             spoof = {
@@ -204,7 +204,7 @@ def test_kill_9_of_each_process_under_tls_load_breaks_only_what_was_under_way(
             broken, pid = len(load.broken), it.up.pid(name)
             it.up.kill(name)
             load.more(20)
-            until(lambda name=name, pid=pid: _again(it.up, name, pid), within_s=30)  # type: ignore[misc]  # bound now on purpose
+            until(lambda name=name, pid=pid: _again(it.up, name, pid), within_s=90)  # type: ignore[misc]  # bound now on purpose
             load.more(20)
             assert len(load.broken) - broken <= (3 if name == "gateway-0" else 0), load.broken
     assert load.refused == []
@@ -247,7 +247,7 @@ def test_a_killed_supervisor_leaves_tls_gateways_that_the_next_one_adopts_and_a_
         process = it.up.process
         assert process is not None
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=40) == 0
+        assert process.wait(timeout=90) == 0
     assert load.refused == []
     assert set(load.answered) <= logged_ids(it.shop.home)
     assert not any(alive(pid) for pid in before.values())

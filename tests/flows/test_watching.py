@@ -47,7 +47,7 @@ def token(up: Up) -> str:
 
 def figures(up: Up) -> dict[tuple[str, str], float]:
     """Sums of what /metrics shows, by name and gateway; without strangers, as whom admission probes gateways when it likes."""
-    text = httpx.get(f"{up.control}/metrics", timeout=10.0).text
+    text = httpx.get(f"{up.control}/metrics", timeout=60.0).text
     found: dict[tuple[str, str], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -150,9 +150,11 @@ def test_a_request_of_a_trace_arrives_at_the_collector_with_its_stages(
         return [span for span in collector.spans() if span["traceId"] == TRACE]
 
     headers = {"authorization": f"Bearer {token}", "traceparent": f"00-{TRACE}-{SPAN}-01"}
-    answer = httpx.post(f"{up.data}/v1/predict/late", json={"instances": [ORDER]}, headers=headers)
+    answer = httpx.post(
+        f"{up.data}/v1/predict/late", json={"instances": [ORDER]}, headers=headers, timeout=60.0
+    )
     unsampled = {**headers, "traceparent": f"00-{'1' * 32}-{SPAN}-00"}
-    httpx.post(f"{up.data}/v1/predict/late", json={"instances": [ORDER]}, headers=unsampled)
+    httpx.post(f"{up.data}/v1/predict/late", json={"instances": [ORDER]}, headers=unsampled, timeout=60.0)
     until(lambda: len(mine()) >= 5, said=lambda: str(collector.requests))
 
     own, *stages = mine()
@@ -180,9 +182,12 @@ def test_logs_are_lines_of_json_that_hold_no_secret_and_no_body(up: Up, token: s
     order = {**ORDER, "carrier": f"{PLANTED}-carrier"}
     up.ask(token, order)
     up.ask(f"{PLANTED}-bearer", order)
-    httpx.post(f"{up.data}/v1/predict/late", content=f'{{"{PLANTED}-broken'.encode())
+    httpx.post(f"{up.data}/v1/predict/late", content=f'{{"{PLANTED}-broken'.encode(), timeout=60.0)
     httpx.post(
-        f"{up.control}/api/v1/status/show", json={PLANTED: PLANTED}, headers={"authorization": PLANTED}
+        f"{up.control}/api/v1/status/show",
+        json={PLANTED: PLANTED},
+        headers={"authorization": PLANTED},
+        timeout=60.0,
     )
     up.kill("gateway-0")
     up.await_ready()
@@ -232,7 +237,7 @@ def test_top_in_a_terminal_draws_until_it_is_interrupted(up: Up) -> None:
         stdin=follower, stdout=follower, stderr=follower,
     )  # fmt: skip
     os.close(follower)
-    shown, deadline_s = b"", time.monotonic() + 30
+    shown, deadline_s = b"", time.monotonic() + 90
     try:
         while any(word not in shown for word in (b"guard", b"late@1", b"2 of 2 gateways ready")):
             assert time.monotonic() < deadline_s, shown[-3000:]
@@ -245,7 +250,7 @@ def test_top_in_a_terminal_draws_until_it_is_interrupted(up: Up) -> None:
                     shown += os.read(leader, 65_536)
                 except OSError:
                     break
-        assert process.wait(timeout=45) == 0
+        assert process.wait(timeout=90) == 0
     finally:
         process.kill()
         process.wait()

@@ -67,7 +67,7 @@ def test_workers_are_in_the_figures_and_a_stream_is_traced_part_by_part(
         monkeypatch.setenv("TAUT_OTLP", url)
         monkeypatch.setenv("TAUT_OTLP_RATIO", "0")
         gateway.start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", headers=headers, timeout=20) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", headers=headers, timeout=60) as client:
 
             def ask(number: int) -> int:
                 return client.post(

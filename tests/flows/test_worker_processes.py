@@ -33,7 +33,7 @@ def gateway(plane: DataPlane) -> Iterator[GatewayProcess]:
     until(lambda: not family(gateway.process.pid if gateway.process else 0), "workers outlived their gateway")
 
 
-def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 45.0) -> None:
+def until(holds: Callable[[], bool], otherwise: str, *, timeout_s: float = 90.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline_s, otherwise
@@ -45,12 +45,14 @@ class Client:
 
     def __init__(self, plane: DataPlane, gateway: GatewayProcess) -> None:
         self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{gateway.port}", headers={"authorization": f"Bearer {plane.token()}"}
+            base_url=f"http://127.0.0.1:{gateway.port}",
+            headers={"authorization": f"Bearer {plane.token()}"},
+            timeout=60.0,
         )
 
     def ask(self, endpoint: str = "delay", *, deadline_ms: int = 5000, body: Any = ROW) -> httpx.Response:
         return self._http.post(
-            f"/v1/predict/{endpoint}", json=body, headers={"taut-deadline-ms": str(deadline_ms)}, timeout=30
+            f"/v1/predict/{endpoint}", json=body, headers={"taut-deadline-ms": str(deadline_ms)}, timeout=60
         )
 
     def ready(self) -> bool:

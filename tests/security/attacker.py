@@ -117,7 +117,7 @@ def sockets(pid: int) -> int:
     return found
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 40.0) -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 90.0) -> None:
     deadline_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline_s, "did not happen in time"

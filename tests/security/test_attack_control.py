@@ -240,7 +240,7 @@ def test_no_operation_of_control_obeys_a_predictor_or_a_stranger(
     token, _ = platform.identity.create_token("app", ["predictor"], timedelta(minutes=5), actor="owner")
     allowed = set(ROLE_ACTIONS["predictor"])
     before = platform.ledger.size()
-    with served(platform) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with served(platform) as url, httpx.Client(base_url=url, trust_env=False, timeout=60.0) as client:
         for operation in operation_table():
             assert (operation.action in allowed) == (operation.name in OF_EVERYBODY), operation.name
             assert operation.open == (operation.name in OPEN), operation.name
@@ -267,7 +267,7 @@ def test_a_stranger_is_refused_before_his_body_is_read(platform: Platform) -> No
     """Else anybody who reaches the port makes control hold and parse 32 MiB for each connection."""
     with served(platform) as url:
         host, _, port = url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port)), timeout=5) as peer:
+        with socket.create_connection((host, int(port)), timeout=60) as peer:
             peer.sendall(b"POST /api/v1/plan/show HTTP/1.1\r\nhost: x\r\ncontent-length: 33000000\r\n\r\n{")
             assert b" 401 " in peer.recv(4096).splitlines()[0]
 
@@ -276,7 +276,7 @@ def test_an_identity_that_came_twice_is_refused_rather_than_chosen(platform: Pla
     """A proxy in front may have looked at the other one."""
     platform.identity.create_principal("ada", kind="human", roles=["admin"], actor="owner")
     token, _ = platform.identity.create_token("ada", ["admin"], timedelta(minutes=5), actor="owner")
-    with served(platform) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with served(platform) as url, httpx.Client(base_url=url, trust_env=False, timeout=60.0) as client:
         headers = [("authorization", f"Bearer {token}"), ("authorization", "Bearer x")]
         assert client.post("/api/v1/user/list", headers=headers[:1], content=b"{}").status_code == 200
         assert client.post("/api/v1/user/list", headers=headers, content=b"{}").status_code == 401
@@ -296,7 +296,7 @@ def test_secrets_leave_their_names_in_the_ledger_and_their_values_nowhere(platfo
 
 def test_a_page_of_another_site_gets_nothing_from_control(platform: Platform) -> None:
     """A rebound name reaches the port from a browser: there is no cookie, no origin that is allowed, nothing to read."""
-    with served(platform) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with served(platform) as url, httpx.Client(base_url=url, trust_env=False, timeout=60.0) as client:
         headers = {"origin": "http://evil.example", "host": "evil.example"}
         for method, path in (("GET", "/api/v1/status/show"), ("POST", "/api/v1/user/list")):
             answer = client.request(method, path, headers=headers, content=b"{}")

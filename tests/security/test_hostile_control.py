@@ -68,7 +68,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
         yield Control(port, process.pid, home, log, Path(f"/proc/{process.pid}/maps").read_text())
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=90)
 
 
 def post(*lines: bytes, body: bytes = b"{}", path: bytes = SHOW) -> bytes:

@@ -63,7 +63,7 @@ class Target(NamedTuple):
         messages = Messages()
         request = messages["HealthCheckRequest"]().SerializeToString()
         with closing(grpc.insecure_channel(f"127.0.0.1:{self.port}")) as channel:
-            answer = channel.unary_unary(f"/{HEALTH}/Check")(request, timeout=10)
+            answer = channel.unary_unary(f"/{HEALTH}/Check")(request, timeout=60)
         return bool(messages.parse("HealthCheckResponse", answer).status == 1) and says_well(
             self.gateway.port, post(self.plane.api_key)
         )
@@ -90,7 +90,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             yield Target(plane, gateway, port, process.pid)
         finally:
             process.terminate()
-            process.wait(timeout=40)
+            process.wait(timeout=90)
 
 
 BROKEN = {
@@ -159,7 +159,7 @@ def test_a_flood_of_frames_costs_little_and_stalls_nobody(target: Target, kind: 
 
 def test_a_message_beyond_the_bound_is_refused_before_it_is_read(target: Target) -> None:
     with closing(grpc.insecure_channel(f"127.0.0.1:{target.port}")) as channel:
-        call = channel.unary_unary(f"/{INFERENCE}/ModelInfer").future(bytes(64 * MIB), timeout=20)
+        call = channel.unary_unary(f"/{INFERENCE}/ModelInfer").future(bytes(64 * MIB), timeout=60)
         assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
     assert target.is_well()

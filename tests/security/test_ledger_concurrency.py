@@ -41,12 +41,12 @@ def in_parallel(*work: Callable[[], object]) -> None:
     start = threading.Barrier(len(work))
 
     def begin_together(do: Callable[[], object]) -> None:
-        start.wait(timeout=60)
+        start.wait(timeout=90)
         do()
 
     with ThreadPoolExecutor(len(work)) as pool:
         for done in [pool.submit(begin_together, do) for do in work]:
-            done.result(timeout=60)
+            done.result(timeout=90)
 
 
 def test_concurrent_writers_and_sequencers_leave_one_log_without_a_gap(

@@ -142,11 +142,11 @@ def alive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alive]:
         gateway.install(compile_snapshot(snapshot, home=plane.home, before=None))
         thread = threading.Thread(target=lambda: loop.run_until_complete(serve(gateway)))
         thread.start()
-        assert started.wait(20)
+        assert started.wait(90)
         with closing(grpc.insecure_channel(f"127.0.0.1:{ports[0]}")) as channel:
             yield Alive(plane, gateway, channel, Messages(), failures)
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(90)
         loop.close()
 
 
@@ -269,7 +269,7 @@ METHODS = ("ModelInfer", "ModelReady", "ModelMetadata", "ServerLive", "ServerRea
 
 def call(alive: Alive, method: str, request: bytes, *metadata: tuple[str, str]) -> str:
     """Return the name of the status code; a call that hangs ends as DEADLINE_EXCEEDED."""
-    made = alive.channel.unary_unary(f"/{INFERENCE}/{method}").future(request, metadata=metadata, timeout=10)
+    made = alive.channel.unary_unary(f"/{INFERENCE}/{method}").future(request, metadata=metadata, timeout=60)
     code = str(made.code().name)
     assert code == "OK" or made.details()
     assert "Traceback" not in made.details()

@@ -68,12 +68,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Open:
             gateway.install(compile_snapshot(plane.snapshot(plane.endpoint()), home=home, before=None))
             thread = threading.Thread(target=lambda: loop.run_until_complete(serve(gateway)))
             thread.start()
-            assert started.wait(20)
+            assert started.wait(90)
             try:
                 yield found[0]
             finally:
                 loop.call_soon_threadsafe(stop.set)
-                thread.join(20)
+                thread.join(90)
                 loop.close()
 
     return opened

@@ -180,7 +180,7 @@ def test_two_processes_that_use_new_keys_first_agree(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]
-    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    answers = [process.communicate(timeout=90)[0].strip() for process in processes]
     assert len(set(answers)) == 1
     assert len(answers[0]) == 16
 

@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
         upstream = httpx.request(
-            self.command, self.server.upstream + self.path, content=body, headers=headers, timeout=20
+            self.command, self.server.upstream + self.path, content=body, headers=headers, timeout=60
         )
         passed = {
             key: value for key, value in upstream.headers.items()

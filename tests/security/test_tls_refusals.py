@@ -83,7 +83,7 @@ def ask(secured: ssl.SSLSocket) -> bytes:
 @contextlib.contextmanager
 def connected(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=30) as raw,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as secured,
     ):
         yield secured

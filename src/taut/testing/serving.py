@@ -387,7 +387,7 @@ class GatewayProcess:
         """Send a signal and return the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=90)
 
     def __enter__(self) -> GatewayProcess:
         return self

@@ -27,7 +27,7 @@ def echo(folder: Path, data: Path, output: Path) -> JobResult:
 
 
 def wait_for_scratch(folder: Path) -> list[Path]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not (found := list(folder.glob("job-*"))) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found

@@ -44,5 +44,5 @@ def test_leases_are_renewed_again_after_any_error_of_the_database(error: TautErr
     leases = Leases(Journal(error, times=3))  # type: ignore[arg-type]  # what Leases needs of a journal
 
     with leases.renewing(run):  # type: ignore[arg-type]  # and of a run
-        assert run.heard.wait(30)
+        assert run.heard.wait(90)
     assert not run.lost

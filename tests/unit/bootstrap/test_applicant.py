@@ -135,7 +135,7 @@ def gateway(plane: DataPlane) -> Iterator[Gateway]:
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60.0):
+        async with asyncio.timeout(90.0):
             await story()
 
     asyncio.run(bounded())

@@ -83,7 +83,7 @@ def over_tcp(platform: Platform, *extra: Operation, log: Any = silent) -> Iterat
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with (
         served(app_of(platform, *extra, log=log), listener),
-        httpx.Client(base_url=url, trust_env=False) as http,
+        httpx.Client(base_url=url, trust_env=False, timeout=60.0) as http,
     ):
         yield http
 

@@ -34,11 +34,11 @@ def test_who_is_taken_by_another_is_left_to_him_until_this_one_is_admitted(door:
             await asyncio.sleep(0.05)
         left = not waiting.done()
         admitted.set()
-        await asyncio.wait_for(waiting, 30)
+        await asyncio.wait_for(waiting, 90)
         return left
 
     def come() -> None:
-        with socket.create_connection(door.getsockname(), timeout=30) as client:
+        with socket.create_connection(door.getsockname(), timeout=60) as client:
             assert client.recv(1) == b"!"
 
     other = threading.Thread(target=take, args=(25,))
@@ -60,10 +60,10 @@ def test_whoever_nobody_takes_is_not_kept_waiting_for_ever(door: socket.socket, 
         assert not waiting.done(), "nobody came yet"
         if ends == "it is to stop":
             stop.set()
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, 90)
             return
         with socket.create_connection(door.getsockname()):
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, 90)
 
     asyncio.run(run())
 
@@ -78,7 +78,7 @@ def test_who_may_go_on_by_grace_does_so_after_a_while_though_nobody_comes(door: 
     async def run() -> None:
         never = asyncio.Event()
         waiting = until_admitted(never, never, [door], patience_s=lambda: 0.1, goes_on=goes_on)
-        await asyncio.wait_for(waiting, 30)
+        await asyncio.wait_for(waiting, 90)
 
     asyncio.run(run())
     assert len(asked) == 3
@@ -95,7 +95,7 @@ def test_who_is_kept_waiting_is_served_by_grace_where_there_is_any(door: socket.
         never = asyncio.Event()
         with socket.create_connection(door.getsockname()):
             waiting = until_admitted(never, never, [door], patience_s=lambda: 0.1, goes_on=goes_on)
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, 90)
 
     asyncio.run(run())
     assert asked

@@ -109,7 +109,7 @@ def there(tmp_path: Path, control: Control) -> There:
     return There(tmp_path, control)
 
 
-def until(condition: Callable[[], object], within_s: float = 30.0) -> None:
+def until(condition: Callable[[], object], within_s: float = 90.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline

@@ -99,7 +99,7 @@ def test_waiting_for_the_disk_ends_also_when_the_next_segment_could_not_be_made(
         with largest_file(4096), pytest.raises(Unavailable):
             log.append(bytes(8192))
         third = asyncio.create_task(log.synced())
-        found = await asyncio.wait_for(asyncio.gather(first, second, third, return_exceptions=True), 5)
+        found = await asyncio.wait_for(asyncio.gather(first, second, third, return_exceptions=True), 90)
         return list(found)
 
     with closing(open_log(tmp_path)) as log:

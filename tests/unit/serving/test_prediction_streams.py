@@ -267,7 +267,7 @@ def test_a_stream_goes_over_http_to_its_end_and_closes_the_connection(
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(0.05)
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), 90)
             writer.close()
             return answer
 
@@ -305,7 +305,7 @@ def test_the_work_stops_when_the_reader_hangs_up(
             while cut is None and "slow" not in online.asked:
                 await asyncio.sleep(0.01)
             writer.transport.abort()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(90):
                 while gateway.streams.open:
                     await asyncio.sleep(0.01)
 
@@ -334,7 +334,7 @@ def test_a_reader_who_takes_nothing_is_cut_off_and_his_rows_are_let_go(
                 for piece in request(plane, "/v1/predict/delay", rows, cut=cut):
                     await loop.sock_sendall(silent, piece)
                     await asyncio.sleep(0.05)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(90):
                     while gateway.streams.open == 0 and gateway.outcomes.answers == 0:
                         await asyncio.sleep(0.01)
                     while gateway.streams.open:

@@ -141,7 +141,7 @@ async def following(path: Path, *gateways: Gateway, during: Callable[[], Awaitab
                 await task
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -256,7 +256,7 @@ def test_a_gateway_that_does_not_read_is_dropped_and_holds_nobody_up(plane: Data
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 90.0
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.01)

@@ -171,7 +171,7 @@ def deliver(
     with Exporter(
         tracer, collector, resource=RESOURCE, random=SystemRandom(), on_trouble=troubles.append, every_s=0.01
     ):
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + 90
         while not done(tracer):
             assert time.monotonic() < deadline_s
             time.sleep(0.005)

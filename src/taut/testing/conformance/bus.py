@@ -34,7 +34,7 @@ def ids(deliveries: list[Delivery]) -> list[str]:
 
 
 def take(
-    subscription: Subscription, count: int, *, limit: int = 100, within_s: float = 10.0
+    subscription: Subscription, count: int, *, limit: int = 100, within_s: float = 90.0
 ) -> list[Delivery]:
     """Receive until `count` deliveries are there."""
     found: list[Delivery] = []
@@ -259,7 +259,7 @@ class BusSuite(ABC):
     def _all(self, bus: Bus, topic: str, count: int) -> list[str]:
         """Every id on a topic: `count` of them, and then no more."""
         reader = bus.subscribe(topic, f"check{uuid.uuid4().hex[:8]}")
-        found = take(reader, count, within_s=30.0)
+        found = take(reader, count, within_s=90.0)
         more = reader.receive(limit=10, wait_s=0.3)
         reader.close()
         return self._order(ids(found) + ids(more))

@@ -277,7 +277,7 @@ def in_threads(do: object, *, n: int) -> list[BaseException]:
     gate = threading.Barrier(n)
 
     def run() -> None:
-        gate.wait(20)
+        gate.wait(90)
         try:
             do()
         except BaseException as error:  # noqa: BLE001 - handed to the test, which fails on it
@@ -287,6 +287,6 @@ def in_threads(do: object, *, n: int) -> list[BaseException]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(90)
     assert not any(thread.is_alive() for thread in threads)
     return errors

@@ -484,21 +484,21 @@ def test_two_who_put_a_set_online_at_once_take_turns(world: World) -> None:
 
     def hold() -> None:
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(90)
 
     def first() -> None:
         world.store.materialize(SPEC, actor="alice", materialisation="departure@1", announce=hold)
 
     threads = [threading.Thread(target=first)]
     threads[0].start()
-    assert inside.wait(30)
+    assert inside.wait(90)
     threads.append(threading.Thread(target=lambda: world.store.materialize(SPEC, actor="bob")))
     threads[1].start()
     threads[1].join(0.2)
     waited = threads[1].is_alive()
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(90)
 
     row = world.online("JFK")
     assert waited

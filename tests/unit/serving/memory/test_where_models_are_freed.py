@@ -60,7 +60,7 @@ def freed_on(home: Path, changed: Any) -> tuple[int, list[int], int]:
                 resident.pin()
                 await residents.ready(resident, timeout_s=20.0)
                 resident.unpin()
-            until_s = time.monotonic() + 20
+            until_s = time.monotonic() + 90
             while len(freed) < MODELS - 1 and time.monotonic() < until_s:
                 await asyncio.sleep(0.001)
             await residents.close()

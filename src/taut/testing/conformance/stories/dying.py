@@ -83,7 +83,7 @@ class Dying:
         def zombie_tale(story: Story, _: Json) -> Json:
             def sleep() -> Json:
                 asleep.set()
-                assert wake.wait(20)
+                assert wake.wait(90)
                 return "zombie"
 
             story.commit("before", world.leave("before"))
@@ -107,11 +107,11 @@ class Dying:
         id_ = zombie.start("tell", {}, key="k")
         thread = threading.Thread(target=lambda: zombie.work(until_idle=True))
         thread.start()
-        assert asleep.wait(20)
+        assert asleep.wait(90)
         world.clock.advance(LEASE_S + 1)
         peer.work(until_idle=True)
         wake.set()
-        thread.join(20)
+        thread.join(90)
 
         assert not thread.is_alive()
         assert zombie_ran == []

@@ -279,12 +279,12 @@ class Running:
         worker = threading.Thread(target=work)
         worker.start()
         try:
-            assert started.wait(20)
+            assert started.wait(90)
             stories.result(stories.start("tell", {}, key="warm"))
             stories.result(stories.start("tell", {}, key="k"))
         finally:
             stories.stop()
-            worker.join(20)
+            worker.join(90)
 
         assert runners[-1] == worker.ident
         assert not worker.is_alive()
