@@ -179,7 +179,7 @@ def test_a_training_that_fails_says_how_and_leaves_no_version(shop: Installation
     assert run["state"] == "failed"
     assert run["error"] == answer["error"]
     assert shop("model", "list", "--model", model)["versions"] == []
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 600  # one of them would sleep for an hour
 
 
 def test_a_model_that_boasts_is_registered_and_rejected_by_the_gate(shop: Installation) -> None:

@@ -21,6 +21,7 @@ from taut.serving.snapshot import (
     CacheConfig,
     DefaultAnswer,
     EndpointConfig,
+    GatewaySettings,
     OtherModel,
     Publisher,
     SnapshotStore,
@@ -184,7 +185,8 @@ def test_a_worker_that_stands_still_is_hedged_by_its_sibling(
     plane: DataPlane, gateway: GatewayProcess
 ) -> None:
     live = plane.served(matrix_model(3), matrix_signature(3), version="delay@1")
-    plane.issue(EndpointConfig(name="delay", live=live, runtime="worker", workers=2, hedge_after_ms=50.0))
+    config = EndpointConfig(name="delay", live=live, runtime="worker", workers=2, hedge_after_ms=50.0)
+    plane.issue(config, settings=GatewaySettings(worker_hang_s=600.0))
     gateway.start()
     until(lambda: len(workers(gateway)) == 2, "not two workers")
 
@@ -194,17 +196,13 @@ def test_a_worker_that_stands_still_is_hedged_by_its_sibling(
         stopped = workers(gateway)[0]
         os.kill(stopped, signal.SIGSTOP)
         try:
-            start_s = time.monotonic()
             answers = [client.ask() for _ in range(20)]
-            took_s = time.monotonic() - start_s
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(stopped, signal.SIGCONT)
 
+    # without a second attempt one of them would wait until its deadline: nobody ends the worker in this test
     assert {one.status_code for one in answers} == {200}
-    assert (
-        took_s < 8.0
-    )  # without a second attempt one of them would wait until its deadline, or the worker's end
 
 
 def test_a_project_declares_its_cache_and_its_stand_ins(released: Installation) -> None:

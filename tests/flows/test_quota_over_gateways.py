@@ -49,9 +49,9 @@ def two(plane: DataPlane) -> Iterator[tuple[Publisher, list[GatewayProcess]]]:
 def asked(
     gateways: list[GatewayProcess], bearer: str, *, for_s: float
 ) -> tuple[int, float, list[httpx.Response]]:
-    """Ask one gateway after the other without pause; return how many answers there were, within how long, and the refusals."""
+    """Ask one gateway after the other without pause, until each refused; return the answers, within how long, and the refusals."""
     head = {"authorization": f"Bearer {bearer}", "content-type": "application/json"}
-    answers, refused = 0, []
+    answers, refused, spent = 0, [], set[int]()
     with ExitStack() as stack:
         clients = [
             stack.enter_context(
@@ -60,13 +60,14 @@ def asked(
             for one in gateways
         ]
         began_s = time.monotonic()
-        while time.monotonic() - began_s < for_s:
-            for client in clients:
+        while time.monotonic() - began_s < for_s or len(spent) < len(clients):
+            for number, client in enumerate(clients):
                 answer = client.post("/v1/predict/delay", content=BODY)
                 if answer.status_code == 200:
                     answers += 1
                 else:
                     refused.append(answer)
+                    spent.add(number)
         return answers, time.monotonic() - began_s, refused
 
 

@@ -46,7 +46,7 @@ async def serving(
             listener.close()
 
 
-def talk(port: int, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 8.0) -> bytes:
+def talk(port: int, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 60.0) -> bytes:
     """Send raw bytes, then return everything that comes back until the other side closes or goes quiet."""
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as client:
@@ -61,7 +61,7 @@ def talk(port: int, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 8.0)
 
 
 def say(
-    plane: DataPlane, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 8.0, **server: Any
+    plane: DataPlane, *parts: bytes, pause_s: float = 0.0, timeout_s: float = 60.0, **server: Any
 ) -> bytes:
     async def run() -> bytes:
         async with serving(plane, **server) as port:
@@ -197,7 +197,7 @@ def test_whoever_sends_slowly_loses_the_connection_and_others_are_served_meanwhi
     async def run() -> tuple[bytes, float, bytes]:
         async with serving(plane, arrival_timeout_s=1.0) as port:
             start = time.monotonic()
-            slow = asyncio.create_task(asyncio.to_thread(talk, port, *parts, pause_s=0.3, timeout_s=40.0))
+            slow = asyncio.create_task(asyncio.to_thread(talk, port, *parts, pause_s=0.3, timeout_s=60.0))
             await asyncio.sleep(0.3)
             fast = await asyncio.to_thread(talk, port, request(plane.token()))
             answer = await slow
@@ -206,17 +206,17 @@ def test_whoever_sends_slowly_loses_the_connection_and_others_are_served_meanwhi
     answer, took_s, fast = asyncio.run(run())
 
     assert status(fast) == 200
-    assert took_s < 30.0
+    assert took_s < 50.0  # ended by the gateway, not by our own patience
     assert b"200 OK" not in answer
 
 
 def test_an_idle_connection_is_closed_after_its_time(plane: DataPlane) -> None:
     start = time.monotonic()
 
-    answer = say(plane, request(plane.token(), close=False), idle_timeout_s=0.5, timeout_s=40.0)
+    answer = say(plane, request(plane.token(), close=False), idle_timeout_s=0.5, timeout_s=60.0)
 
     assert status(answer) == 200
-    assert time.monotonic() - start < 30.0
+    assert time.monotonic() - start < 50.0  # as above
 
 
 def test_pipelined_requests_are_answered_in_order_each_once(plane: DataPlane) -> None:

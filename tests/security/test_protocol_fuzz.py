@@ -163,8 +163,9 @@ def ask(alive: Alive, gateway: Gateway, path: str, body: bytes, **headers: bytes
     sent = [(b"authorization", f"Bearer {alive.plane.api_key}".encode())]
     sent += [(name.replace("_", "-").encode(), value) for name, value in headers.items()]
     found = gateway.answer("POST", path, sent, body)
-    assert isinstance(found, Reply), "few rows of a fast model need no waiting"
-    return found
+    return (
+        found if isinstance(found, Reply) else asyncio.run(found)
+    )  # a moment's stall, and one endpoint waits its turn
 
 
 @QUICK

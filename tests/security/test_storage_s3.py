@@ -128,7 +128,7 @@ def test_a_fault_that_stays_is_unavailable_after_a_bounded_time(
             ask()
     with pytest.raises(Unavailable), blobs.local(digest):
         pass
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 240  # eight calls, each with its tries
     gate.fault = lambda _m, _p, _c: None
     assert blobs.read(digest) == b"value"
     assert list(blobs.digests()) == [digest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -32,8 +33,9 @@ def install(gateway: Gateway, plane: DataPlane, *allowances: Allowance, price: P
 def ask(gateway: Gateway, bearer: str, endpoint: str = "delay") -> Reply:
     lines = [(b"authorization", b"Bearer " + bearer.encode())]
     found = gateway.answer("POST", f"/v1/predict/{endpoint}", lines, BODY)
-    assert isinstance(found, Reply)
-    return found
+    return (
+        found if isinstance(found, Reply) else asyncio.run(found)
+    )  # a moment's stall, and one endpoint waits its turn
 
 
 def test_a_team_shares_what_it_has_over_all_endpoints_and_others_have_their_own(

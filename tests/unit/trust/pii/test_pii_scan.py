@@ -160,9 +160,9 @@ def test_hostile_text_takes_linear_time() -> None:
         "-----BEGIN " * 9_000,
     ]
     for text in hostile:
-        started = time.perf_counter()
+        started = time.process_time()
         find(text)
-        assert time.perf_counter() - started < 5, text[:10]
+        assert time.process_time() - started < 5, text[:10]
 
 
 def test_a_million_plain_values_cost_little() -> None:
@@ -170,10 +170,10 @@ def test_a_million_plain_values_cost_little() -> None:
     short = pl.Series(
         [source.choice(["AA", "UA", "JFK", "delta flight"]) + str(index % 97) for index in range(200_000)]
     )
-    started = time.perf_counter()
+    started = time.process_time()
     assert scan(short) == {}
     assert scan(pl.Series(range(200_000))) == {}
-    assert time.perf_counter() - started < 2  # measured: 0.02 s
+    assert time.process_time() - started < 2  # measured: 0.02 s
 
 
 def test_a_detector_that_is_switched_off_finds_nothing() -> None:
