@@ -54,11 +54,13 @@ class Lane:
         self.loaded = SimpleNamespace(inputs={"input": ("tensor(float)", 2)}, cost=None)
         self.alive, self.idle, self.asked = alive, 1, 0
         self.play = play
+        self.left_s = 0.0  # what the last one to ask left for an answer
         self.wanted, self.waiting_rows, self.shed, self.lost, self.spares, self.held_s = 1, 0, 0, 0, 0, 0.0
         self.sizes, self.rota = Histogram(BATCH_ROWS), Rota()
 
     async def run(self, _feed: Any, rows: int, *, within_s: float, **_more: Any) -> Any:
         self.asked += 1
+        self.left_s = deadline_s - asyncio.get_running_loop().time()
         if self.play is not None:
             try:
                 async with asyncio.timeout(within_s):
@@ -258,13 +260,17 @@ def test_a_node_that_is_left_out_is_named_counted_recorded_and_not_cached(
 def test_a_node_that_is_late_is_left_out_while_there_is_time_to_answer(
     gateway: Gateway, plane: DataPlane
 ) -> None:
-    hanging = Lane(lambda: asyncio.sleep(60))
+    async def out_of_time() -> None:  # as if it had waited until its deadline
+        raise TimeoutError
+
+    hanging = Lane(out_of_time)
     install(gateway, plane, blend(tolerate=1), fleet=Fleet(steep=Lane(), flat=hanging))
-    status, headers, _ = ask(gateway, plane, taut_deadline_ms="1500")
+    status, headers, _ = ask(gateway, plane, taut_deadline_ms="60000")
     assert (status, headers.get("taut-fallback")) == (200, "without=flat")
+    assert hanging.left_s < 57
 
     install(gateway, plane, blend(), fleet=Fleet(steep=Lane(), flat=hanging))
-    status, _, found = ask(gateway, plane, taut_deadline_ms="100")
+    status, _, found = ask(gateway, plane, taut_deadline_ms="60000")
     assert (status, found["error"]["code"]) == (504, "deadline_exceeded")
     assert "node 'flat'" in found["error"]["message"]
 

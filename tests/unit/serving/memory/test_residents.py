@@ -352,7 +352,7 @@ async def test_after_a_release_the_room_of_what_went_is_filled() -> None:
     await house.serve(house.want("old", keep=None))
 
     found = await house.serve(house.want("new", keep=None))
-    await asyncio.sleep(0.01)
+    await settled()
 
     assert house.gone == ["old"]
     assert found["new"].state == "loaded"
