@@ -120,7 +120,7 @@ def test_a_device_asks_the_cloud_when_unsure_answers_alone_when_it_is_gone_and_r
         return (
             "--fingerprint", told["fingerprints"][0], "--state", str(state), "--token-file", str(key),
             "--report-to", up.control, "--report-every", "0.5",
-            "--cloud", f"{up.data}/v1/predict/late", "--confidence", "0.999", "--cloud-timeout-ms", "5000",
+            "--cloud", f"{up.data}/v1/predict/late", "--confidence", "0.999", "--cloud-timeout-ms", "30000",
         )  # fmt: skip
 
     with shop.up() as up:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer
-from installation import ORDER, Installation, assert_clear
+from installation import ORDER, Installation, assert_clear, until
 
 from taut.entrypoints.cli.app import build
 
@@ -276,7 +276,8 @@ def test_the_demo_serves_on_until_ctrl_c_also_after_polars_hooked_the_signal(tmp
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "serving\n"
-        time.sleep(0.3)  # now it waits
+        until(lambda: "State:\tS" in Path(f"/proc/{process.pid}/status").read_text())
+        time.sleep(0.3)  # now it waits, and for nothing else
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=90)
 

@@ -280,10 +280,14 @@ class LeasedBusSuite(BusSuite):
         with self.open(tmp_path) as bus:
             bus.publish(topic, events(3))
             dead, living = bus.subscribe(topic, "g"), bus.subscribe(topic, "g")
+            began_s = time.monotonic()
             assert len(take(dead, 3)) == 3
-            assert living.receive(limit=3, wait_s=0.05) == []
+            early = living.receive(limit=3, wait_s=0.05)
+            assert (
+                early == [] or time.monotonic() - began_s >= LEASE_S
+            )  # a machine may stand still as long as a lease
             time.sleep(LEASE_S)
-            assert sorted(ids(take(living, 3))) == ["e0", "e1", "e2"]
+            assert sorted(ids(early + take(living, 3 - len(early)))) == ["e0", "e1", "e2"]
             living.close()
             dead.close()
 
