@@ -196,9 +196,7 @@ def test_a_release_that_the_database_interrupts_ends_by_itself_with_one_live(sca
     with ThreadPoolExecutor(1) as pool:
         for delay_s in (0.0, 0.02, 0.05, 0.1):
             releasing = pool.submit(shop.process, "release", "start", "late", "1")
-            until(
-                lambda: bool(unfinished(scaled)) or releasing.done()
-            )  # it may have been quicker than a look
+            until(lambda told=releasing: bool(unfinished(scaled)) or told.done())  # type: ignore[misc]  # quicker than a look
             time.sleep(delay_s)
             with away(scaled):
                 time.sleep(0.2)

@@ -24,8 +24,9 @@ def first(released_template: Installation, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def second(first: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def second(first: Up, token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with joined(first, tmp_path_factory.mktemp("second")) as up:
+        until(lambda: ask(up, token).status_code == 200, said=up.said)
         yield up
 
 
@@ -35,8 +36,6 @@ def token(first: Up) -> str:
 
 
 def test_a_second_machine_serves_what_the_first_released(first: Up, second: Up, token: str) -> None:
-    until(lambda: ask(second, token).status_code == 200, said=second.said)
-
     answer = ask(second, token)
     assert answer.json()["predictions"] == ask(first, token).json()["predictions"]
     status = first.installation("status")
