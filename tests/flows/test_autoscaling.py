@@ -51,7 +51,10 @@ def test_gateways_follow_the_load_unless_somebody_says_how_many(released: Instal
         assert [one["n"] for one in events(released)][:3] == [1, 2, 1]
         leaves = released("ledger", "show", "--kind", "fleet.scale-intended")["leaves"]
         assert {leaf["actor"] for leaf in leaves} == {"control", "autoscaler"}
-        assert 'taut_replicas_wanted{pool="gateway"} 1.0' in httpx.get(f"{up.control}/metrics").text
+        assert (
+            'taut_replicas_wanted{pool="gateway"} 1.0'
+            in httpx.get(f"{up.control}/metrics", timeout=60.0).text
+        )
 
         released("fleet", "scale", "gateway", "2")
         until(lambda: _has(released, 2), within_s=90.0, said=up.said)

@@ -94,7 +94,10 @@ def test_a_machine_speaks_for_itself_alone_and_nobody_else_for_a_machine(
     )
     said = {"instance": "0" * 32, "url": "http://127.0.0.1:2", "gateways": 1, "states": "[]"}
     bearer = httpx.post(
-        f"{first.control}/api/v1/fleet/report", json=said, headers={"authorization": f"Bearer {token}"}
+        f"{first.control}/api/v1/fleet/report",
+        json=said,
+        headers={"authorization": f"Bearer {token}"},
+        timeout=60.0,
     )
     assert (bearer.status_code, bearer.json()["error"]["code"]) == (403, "denied")
 

@@ -81,7 +81,7 @@ class Control:
     def _stop(self) -> None:
         for server in self._servers:
             server.should_exit = True
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=90)
         self._loop.close()
 
     def judge(self) -> None:
@@ -89,7 +89,7 @@ class Control:
         done = threading.Event()
         self._loop.call_soon_threadsafe(self.door.judge_peers)
         self._loop.call_soon_threadsafe(done.set)
-        assert done.wait(10)
+        assert done.wait(90)
 
     def machine(self, home: Path, name: str = "m2") -> Membership:
         """Let a machine join, as `taut up --join` does."""
@@ -115,7 +115,7 @@ class Control:
     @contextmanager
     def connected(self, context: ssl.SSLContext) -> Iterator[http.client.HTTPConnection]:
         own = SpiffeId(domain=self.parts.domain, kind="control", name="first")
-        raw = socket.create_connection(("127.0.0.1", self.parts.door), timeout=20)
+        raw = socket.create_connection(("127.0.0.1", self.parts.door), timeout=60)
         connection = http.client.HTTPConnection("control")
         try:
             connection.sock = context.wrap_socket(raw, server_hostname=own.host)
