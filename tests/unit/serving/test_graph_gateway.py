@@ -60,7 +60,7 @@ class Lane:
 
     async def run(self, _feed: Any, rows: int, *, within_s: float, **_more: Any) -> Any:
         self.asked += 1
-        self.left_s = deadline_s - asyncio.get_running_loop().time()
+        self.left_s = within_s
         if self.play is not None:
             try:
                 async with asyncio.timeout(within_s):
