@@ -16,6 +16,7 @@ from taut.ports.world import Clock, Ids, Random
 
 if TYPE_CHECKING:
     from taut.trust.ledger import Ledger
+    from taut.trust.sealing import Sealer
     from taut.trust.signin import Accounts, Ceremonies, Passwords, Sessions
     from taut.trust.signin.federation import Federation
     from taut.trust.signin.passkeys import Passkeys
@@ -42,6 +43,8 @@ class House(Protocol):
     def keys(self) -> Keys: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def sealer(self) -> Sealer: ...
 
 
 class People:

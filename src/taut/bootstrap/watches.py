@@ -55,10 +55,13 @@ class Watches:
     def monitor(self, rooms: Rooms) -> Monitor:
         """Return what watches the versions that answer; there is one, which goes on where the last process was."""
         if self._monitor is None:
+            from taut.lifecycle.monitoring.outcomes import Outcomes
             from taut.lifecycle.monitoring.store import Kept
             from taut.workflows.monitor import Monitor
 
-            self._monitor = Monitor(rooms, self.findings, Kept(self._house.records, self._house.clock))
+            house = self._house
+            outcomes = Outcomes(lambda: house.sealer.installation.versions("outcomes"), house.random)
+            self._monitor = Monitor(rooms, self.findings, Kept(house.records, house.clock), outcomes)
         return self._monitor
 
     @property

@@ -54,6 +54,18 @@ def instances(value: Any) -> list[dict[str, Any]]:
     return items
 
 
+def outcomes(value: Any) -> list[dict[str, Any]]:
+    """Return outcomes: one object, a list of them, or `{"outcomes": [...]}`."""
+    if isinstance(value, dict) and set(value) == {"outcomes"}:
+        value = value["outcomes"]
+    items = value if isinstance(value, list) else [value]
+    if not items or not all(isinstance(item, dict) for item in items):
+        raise InvalidInput(
+            'the data is no outcome: write {"request_id": "req_…", "label": …}, or a list of such objects'
+        )
+    return items
+
+
 def parameters(words: Sequence[str]) -> dict[str, Any]:
     """Read `name=value` words; a value is JSON where it can be, a text otherwise."""
     found: dict[str, Any] = {}

@@ -36,6 +36,7 @@ def _endpoint(one: Json) -> None:
             "outliers": f"{one['outliers']:.2%} of rows",
             "trained on rows up to": None if one["stale_s"] is None else f"{one['stale_s'] / 86_400:.1f} days ago",
             "right": _percent(quality["right"], f"of {quality['labelled']:,} outcomes"),
+            "outcomes without an answer": one["unmatched"] or None,
             "right, estimated": _percent(quality["estimated"], "by confidence, without outcomes"),
             "right, before release": _percent(quality["usual"], ""),
             "right, tolerated": _percent(quality["tolerated"], ""),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 PRINCIPAL: Final = "command-line"
+FEEDBACK: Final = "/v1/feedback"
 _CODES: Final = {
     400: "invalid_input",
     401: "unauthenticated",
@@ -38,24 +39,37 @@ def predict(
     token: str | None = None,
     tls: ClientFiles | None = None,
 ) -> Json:
-    """Ask an endpoint of the installation that `client` reached; without a token, as the service `command-line`.
+    """Ask an endpoint of the installation that `client` reached; see `post`."""
+    return post(client, home, _path(endpoint), {"instances": instances}, token=token, tls=tls)
+
+
+def post(
+    client: Client,
+    home: Path,
+    path: str,
+    document: Json,
+    *,
+    token: str | None = None,
+    tls: ClientFiles | None = None,
+) -> Json:
+    """Send a document to the data plane of the installation that `client` reached; without a token, as the service `command-line`.
 
     tls: for a data plane that is asked over the network. Returns the answer's JSON. Raises what the data plane refused with.
     """
     bearer = token or _short_token(client)
-    body = msgspec.json.encode({"instances": instances})
+    body = msgspec.json.encode(document)
     if isinstance(client.transport, InProcess):
         from taut.entrypoints.embedded import ask_embedded
 
         headers = {"authorization": f"Bearer {bearer}", "content-type": "application/json"}
-        status, answered, data = ask_embedded(home, _path(endpoint), headers, body)
+        status, answered, data = ask_embedded(home, path, headers, body)
         return answer_of(status, answered, data, str(home))
     where = client.call("status.show", {}).get("data_plane")
     if not where:
         raise Unavailable("the platform runs, but no gateway of it listens: look at `taut status`")
     if client.url:
-        return predict_at(seen_from(where, client.url), endpoint, instances, token=bearer, tls=tls)
-    return predict_at(where, endpoint, instances, token=bearer, inside=inside_of(home))
+        return post_at(seen_from(where, client.url), path, document, token=bearer, tls=tls)
+    return post_at(where, path, document, token=bearer, inside=inside_of(home))
 
 
 def _short_token(client: Client) -> str:
@@ -75,7 +89,20 @@ def predict_at(
     tls: ClientFiles | None = None,
     inside: Path | None = None,
 ) -> Json:
-    """Ask an endpoint at the data plane's URL, or at the control plane's, which is asked where its gateways are.
+    """Ask an endpoint at a URL; see `post_at`."""
+    return post_at(url, _path(endpoint), {"instances": instances}, token=token, tls=tls, inside=inside)
+
+
+def post_at(
+    url: str,
+    path: str,
+    document: Json,
+    *,
+    token: str | None,
+    tls: ClientFiles | None = None,
+    inside: Path | None = None,
+) -> Json:
+    """Send a document to the data plane's URL, or to the control plane's, which is asked where its gateways are.
 
     tls: whom to trust there, and what to show. inside: the gateways' own socket, which is asked in the URL's place.
     """
@@ -83,15 +110,15 @@ def predict_at(
 
     url = address_of(url, tls)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    body = msgspec.json.encode({"instances": instances})
+    body = msgspec.json.encode(document)
     try:
         with asking(url, tls, inside=inside, headers=headers, timeout=30.0) as http:
-            answer = http.post(_path(endpoint), content=body, headers={"content-type": "application/json"})
+            answer = http.post(path, content=body, headers={"content-type": "application/json"})
             if answer.status_code == 404 and http.get("/v2").status_code == 404:
                 with connect(Path(), url=url, token=token, tls=tls) as control:
                     where = control.call("status.show").get("data_plane")
                 if where:
-                    return predict_at(seen_from(where, url), endpoint, instances, token=token, tls=tls)
+                    return post_at(seen_from(where, url), path, document, token=token, tls=tls)
                 raise Unavailable(f"{url} is a control plane without a gateway: look at `taut status`")
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise Unavailable(
@@ -108,7 +135,7 @@ def answer_of(status: int, headers: dict[str, str], data: bytes, where: str) -> 
     """Return an answer's document. Raises what the data plane refused with, InvalidInput for what is no taut."""
     try:
         document: Json = msgspec.json.decode(data)
-        if status == 200:
+        if status in (200, 202):
             return document
         raise _refusal(status, headers, document)
     except (msgspec.DecodeError, KeyError, TypeError) as error:

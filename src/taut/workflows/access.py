@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from taut.core.times import from_us, to_us
-from taut.serving.predictions.record import decode_record
+from taut.serving.predictions.record import TAKEN, decode_record
 from taut.trust.identity import OWNER, Principal
 from taut.trust.policy import ACTIONS, DISCLOSING, Facts, Policy, facts
 from taut.trust.policy.actions import OWN
@@ -39,7 +39,7 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
 }  # fmt: skip
 """What somebody did, by the kind of the leaf that it left; a kind that ends with a dot stands for all that begin so."""
 
-TRACED: Final = frozenset({*LEAF_ACTIONS.values(), *DISCLOSING, "predict"}) - {OWN}
+TRACED: Final = frozenset({*LEAF_ACTIONS.values(), *DISCLOSING, "predict", "feedback"}) - {OWN}
 """Actions that leave a trace of who did them; of the others nobody can say that they were not used.
 
 One's own account is nothing that a review takes away.
@@ -247,4 +247,5 @@ def _from_log(rooms: Rooms, since: datetime) -> Iterator[tuple[str, str, str, in
             if record.time_us < since_us:
                 break  # the rest of this segment is older; another gateway's may not be
             left -= 1
-            yield record.principal, "predict", f"endpoint:{record.head.endpoint}", record.time_us
+            action = "feedback" if record.status == TAKEN else "predict"
+            yield record.principal, action, f"endpoint:{record.head.endpoint}", record.time_us

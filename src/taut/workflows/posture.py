@@ -141,7 +141,7 @@ def linearity(rooms: Rooms, *, since: datetime) -> Linearity:
                 return linearity_of(found)
             if record.time_us < since_us:
                 break
-            if record.status < 300:
+            if record.status == 200:
                 found.append((record.time_us, record.guard_us))
     return linearity_of(found)
 

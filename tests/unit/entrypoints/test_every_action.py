@@ -41,6 +41,7 @@ LOCAL_COMMANDS = {
     "top": "asks status.traffic",
     "doctor": "looks at the files of whoever owns them",
     "predict": "asks the data plane, which decides predict",
+    "feedback": "asks the data plane, which decides feedback",
     "load": "asks the data plane, and log.read for a replay",
     "login": "asks session.start",
     "logout": "asks session.end",
@@ -185,7 +186,7 @@ def test_what_discloses_says_so_in_the_ledger() -> None:
 OF_THE_PLATFORM = {
     "installation.begun", "model.registered", "predictions.sealed", "verdict.release", "identity.break_glass",
     "identity.token_key.rotated", "identity.signin.slowed", "finding.opened", "finding.raised",
-    "containment.refused", "delivery.given_up",
+    "containment.refused", "delivery.given_up", "outcomes.taken",
 }  # fmt: skip
 """Leaves that nobody leaves by using a right."""
 

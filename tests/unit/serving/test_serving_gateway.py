@@ -637,7 +637,7 @@ def test_paths_methods_and_unknown_endpoints_are_told_apart(gateway: Gateway, pl
     )
     assert ask(gateway, "/v1/predict/dely", b"", None)[0] == 401
     assert ask(gateway, "/v2/models/delay/versions/9/infer", b"", bearer)[0] == 404
-    assert ask(gateway, "/v1/feedback", b"", bearer)[0] == 404
+    assert ask(gateway, "/v1/feedback", b"", bearer)[0] == 400
     assert ask(gateway, "/v1/predict/delay", b"", bearer, method="GET")[0] == 405
     assert ask(gateway, "/v2/health/live", b"", None, method="POST")[0] == 405
     assert ask(gateway, "/v2", b"", None, method="GET")[2]["name"] == "taut"

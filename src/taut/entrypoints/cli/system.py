@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("top")(top)
     app.command("quota")(quota)
     app.command("monitor")(monitor)
+    app.command("feedback")(feedback)
     app.command("doctor")(doctor)
 
 
@@ -125,6 +126,32 @@ def predict(
         with here.connect("model.predict") as client:
             result = ask(client, here.home, endpoint, rows, token=here.token)
     here.show(result, views.predictions)
+
+
+def feedback(
+    context: typer.Context,
+    endpoint: str,
+    data: Annotated[str, typer.Option("--data", "-d", help="JSON, @FILE, or - for standard input.")],
+) -> None:
+    """Tell what became true of answers: one outcome, or a list of them.
+
+    For example: taut feedback delay --data '{"request_id": "req_...", "row": 0, "label": true}'
+
+    Without a request_id, the newest answer about an entity before a time is meant: {"entity": {"flight": 7}, "at":
+    "2026-01-01T12:00:00Z", "label": false}. The last outcome of an answer counts.
+    """
+    from taut.entrypoints import render
+    from taut.entrypoints.inputs import outcomes, read_json
+    from taut.entrypoints.predicting import FEEDBACK, post, post_at
+
+    here = session(context)
+    document = {"endpoint": endpoint, "outcomes": outcomes(read_json(data))}
+    if here.url is not None:
+        result = post_at(here.url, FEEDBACK, document, token=here.token, tls=here.tls)
+    else:
+        with here.connect("model.feedback") as client:
+            result = post(client, here.home, FEEDBACK, document, token=here.token)
+    here.show(result, render.fields)
 
 
 def status(context: typer.Context) -> None:

@@ -44,7 +44,11 @@ def _of(monitor: Any, endpoint: str, version: str) -> list[Json]:
     """Return the figures of each version that answered at an endpoint lately, or why there are none."""
     here = [(place[1], figures) for place, figures in monitor.said.items() if place[0] == endpoint]
     if here:
-        return [{"endpoint": endpoint, "why_not": "", **to_json(figures)} for _, figures in here]
+        unmatched = monitor.unmatched.get(endpoint, 0)
+        return [
+            {"endpoint": endpoint, "why_not": "", "unmatched": unmatched, **to_json(figures)}
+            for _, figures in here
+        ]
     why = monitor.blind.get((endpoint, version), "no request has been answered yet")
     return [{"endpoint": endpoint, "version": version, "why_not": why}]
 

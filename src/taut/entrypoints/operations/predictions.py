@@ -15,6 +15,7 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
+from taut.serving.predictions import TAKEN
 
 _LIMIT: Final = 100_000
 
@@ -38,7 +39,7 @@ def _recorded(platform: Platform, _caller: Caller, request: PredictionRecorded, 
         (
             (record.time_us, record)
             for record in platform.predictions.records()
-            if record.head.endpoint == request.endpoint and record.rows
+            if record.head.endpoint == request.endpoint and record.rows and record.status != TAKEN
         ),
         maxlen=request.limit,
     )

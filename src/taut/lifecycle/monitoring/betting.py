@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from taut.core.errors import InvalidInput
 
-ALARM: Final = 1e4
+ALARM: Final = 1e6
 """Evidence at which a share is too large: by n looks at a tolerable one, with a chance of at most n / ALARM."""
 _PARTS: Final = np.array([0.02, 0.05, 0.1, 0.25, 0.5, 0.75])
 _MOST: Final = 1e100
@@ -26,7 +26,7 @@ class ShareWatch:
     several λ are averaged. `alarmed` when that reaches ALARM.
 
     Guarantees: P(alarm by look n) ≤ n / ALARM where at each row the chance of a bad one, given all rows before, is at most the bound;
-    rows need not be independent. It is never too early, and never late by much: against a share of twice a bound of 2% about 800 rows.
+    rows need not be independent. It is never too early, and never late by much: against a share of twice a bound of 2% about 1,500 rows.
     Sources: Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, 2024; Podkopaev & Ramdas, Tracking the
     risk of a deployed model, 2022; Shin, Ramdas & Rinaldo, E-detectors, 2024.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -20,6 +20,10 @@ Place = tuple[str, str]
 """An endpoint and a version that answers at it."""
 _LOG: Final = "log"
 _POSITIONS: Final = msgspec.json.Decoder(dict[str, int])
+
+
+def _nothing(_tx: Tx) -> None:
+    """Nothing else was learned."""
 
 
 class Kept:
@@ -77,8 +81,16 @@ class Kept:
         with self._records.read() as tx:
             return tuple((row.endpoint, row.version) for row in tx.execute(query))
 
-    def keep(self, changed: Mapping[Place, EndpointWatch], positions: Mapping[str, int]) -> None:
-        """Keep watches and how far the log was read for them, together: whoever resumes reads no record twice, and misses none."""
+    def keep(
+        self,
+        changed: Mapping[Place, EndpointWatch],
+        positions: Mapping[str, int],
+        also: Callable[[Tx], None] = _nothing,
+    ) -> None:
+        """Keep watches and how far the log was read for them, together: whoever resumes reads no record twice, and misses none.
+
+        also: what else was learned from those records, in the same transaction.
+        """
         rows = [
             {
                 "endpoint": endpoint, "version": version, "tolerance": canonical_json(watch.tolerance).decode(),
@@ -88,6 +100,7 @@ class Kept:
         ]  # fmt: skip
 
         def do(tx: Tx) -> None:
+            also(tx)
             for row in rows:
                 same = (watches.c.endpoint == row["endpoint"]) & (watches.c.version == row["version"])
                 tx.execute(delete(watches).where(same))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table, Text
 
 metadata: Final = MetaData()
 
@@ -34,13 +34,12 @@ progress: Final = Table(
 # Outcomes that came after their answer. Several of one answer are its history: the last that came counts.
 outcomes: Final = Table(
     "monitor_outcomes", metadata,
-    Column("id", String(64), primary_key=True),  # of what was sent, so that sending it again changes nothing
+    Column("request_id", String(30), primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),  # 1, 2 … of one answer
     Column("endpoint", String(63), nullable=False),
-    Column("request_id", String(30), nullable=False),
-    Column("row", Integer, nullable=False),
-    Column("number", Integer, nullable=False),  # 1, 2 … of one answer
-    Column("sealed", LargeBinary, nullable=False),  # the label and what the version had said, under the installation's key
+    Column("version", String(120), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # the label, and what it said of the answer, under the installation's key
     Column("principal", String(63), nullable=False),
     Column("at_us", BigInteger, nullable=False),
-    Index("monitor_outcomes_answer", "request_id", "row"),
 )  # fmt: skip

@@ -163,6 +163,10 @@ class EndpointWatch:
             self._risk.observe(np.array([int(wrong.sum())]), len(wrong))
         self._count(wrong, score, truth, 1)
 
+    def correct(self, wrong: npt.NDArray[np.int64], score: Codes, truth: npt.NDArray[np.int64]) -> None:
+        """Take outcomes in the place of others: they count, and are no new evidence, since who corrects may choose what."""
+        self._count(wrong, score, truth, 1)
+
     def unlearn(self, wrong: npt.NDArray[np.int64], score: Codes, truth: npt.NDArray[np.int64]) -> None:
         """Take back outcomes that were corrected. The evidence that they gave stays: who looked at it has acted."""
         self._count(wrong, score, truth, -1)

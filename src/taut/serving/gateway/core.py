@@ -24,6 +24,7 @@ from taut.serving.gateway.callers import Callers
 from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
+from taut.serving.gateway.feedback import FEEDBACK, Feedback
 from taut.serving.gateway.guard import Caller, Guard, check_fresh, json_bytes, stream_rows
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
@@ -38,7 +39,7 @@ from taut.serving.gateway.ticket import Ticket, World, check_deadline
 from taut.serving.gateway.turns import TURN_NS, Turn, Turns
 from taut.serving.memory import Resident
 from taut.serving.meters import MeterReading
-from taut.serving.predictions import LIVE, PredictionLog, encode_record
+from taut.serving.predictions import LIVE, TAKEN, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Tracer
 from taut.trust.quota import Account, Quota
@@ -70,6 +71,7 @@ class Gateway:
     ) -> None:
         self._log: Final = log
         self._append: Final = log.append
+        self._feedback: Final = Feedback(log)
         self._online: Final = online
         self.scoring: Final = Scoring(online=online, pool=pool, counter_ns=world.counter_ns, keys=cache_keys)
         self._tracer: Final = tracer
@@ -370,6 +372,10 @@ class Gateway:
             visit = pages.Visit(
                 method, path, single_headers(headers), self._active, self._guard, now_us, self.reasons, self._version, self.scoring
             )  # fmt: skip
+            if method == "POST" and path == FEEDBACK:
+                taken = self._feedback.take(visit, body, request_id, now_s=self.monotonic_s())
+                page = pages.Page({"request_id": request_id, "taken": taken}, TAKEN)
+                return pages.reply(page, request_id=request_id, epoch=epoch)
             if method == "POST" and path.startswith(repository.REPOSITORY):
                 return self._operate(visit, body, request_id, epoch)
             return pages.reply(pages.find(visit), request_id=request_id, epoch=epoch)
@@ -385,7 +391,11 @@ class Gateway:
     def turn_away(self, method: str, path: str, headers: Headers) -> Reply | None:
         """Answer a request whose body is not worth waiting for: of nobody, or for what takes none. None for all others."""
         active = self._active
-        known = path.startswith(repository.REPOSITORY) or (active is not None and path in active.routes)
+        known = (
+            path == FEEDBACK
+            or path.startswith(repository.REPOSITORY)
+            or (active is not None and path in active.routes)
+        )
         if method != "POST" or not known:
             reply = self._page(method, path, headers, b"")
             assert isinstance(reply, Reply), "only what takes a body takes waiting"

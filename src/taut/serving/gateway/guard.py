@@ -139,22 +139,31 @@ class Guard:
         except TautError:
             self._callers.tally(key).asked += 1
             raise
-        context = {
-            "plane": "data",
-            "risk": endpoint.config.risk,
-            "now": datetime.fromtimestamp(now_us / 1e6, tz=UTC),
-        }
-        decision = self._active.policy.decide(principal, "predict", endpoint.resource, context)
-        if not decision.allow:
-            raise Denied(
-                f"{principal.id} may not predict on {endpoint.resource}: {'; '.join(decision.reasons)}. "
-                "Ask for the role predictor"
-            )
+        self._permit(principal, "predict", endpoint, now_us)
         until_us = min(now_us - now_us % _HOUR_US + _HOUR_US, session.until_us, endpoint.stale_us)
         grant = Grant(endpoint.account(principal, held or ()), until_us, self._callers.tally(key))
         if held is None:
             session.grants[endpoint.name] = grant
         return grant
+
+    def require(self, session: Session, action: str, endpoint: Endpoint, now_us: int) -> None:
+        """Raise Denied unless a caller may do to an endpoint what is no question to it; for what is not asked often."""
+        principal, key = session.principal, session.bearer.startswith(KEY_PREFIX)
+        self._active.restraints.hold(principal.id, endpoint.name, key=key, now_us=now_us)
+        self._permit(principal, action, endpoint, now_us)
+
+    def _permit(self, principal: Principal, action: str, endpoint: Endpoint, now_us: int) -> None:
+        context = {
+            "plane": "data",
+            "risk": endpoint.config.risk,
+            "now": datetime.fromtimestamp(now_us / 1e6, tz=UTC),
+        }
+        decision = self._active.policy.decide(principal, action, endpoint.resource, context)
+        if not decision.allow:
+            raise Denied(
+                f"{principal.id} may not {action} on {endpoint.resource}: {'; '.join(decision.reasons)}. "
+                "Ask for the role predictor"
+            )
 
     def read_headers(self, headers: Mapping[bytes, bytes]) -> Caller:
         """Return what the request's own headers ask for. Raises Malformed, naming the header."""

@@ -10,7 +10,7 @@ from taut.core.errors import NotFound, TautError, Unavailable
 from taut.ports.online import OnlineReader
 from taut.serving.errors import MethodNotAllowed
 from taut.serving.gateway.compiled import Active, Endpoint
-from taut.serving.gateway.guard import Guard, check_fresh
+from taut.serving.gateway.guard import Guard, Session, check_fresh
 from taut.serving.gateway.replies import Reply, ok
 from taut.serving.gateway.scoring import Scoring
 from taut.serving.gateway.tensors import metadata
@@ -57,7 +57,7 @@ def find(visit: Visit) -> Page:
     elif parts[:2] == ["v1", "predict"] and len(parts) == 3:
         open_endpoint(visit, parts[2])
         need_method(visit.method, ("POST",))
-    elif parts[:2] == ["v2", "repository"]:
+    elif parts[:2] == ["v2", "repository"] or parts == ["v1", "feedback"]:
         need_method(visit.method, ("POST",))
     if page is None:
         raise NotFound(f"{visit.path[:200]!r} is no path of the data plane: see /v2")
@@ -115,12 +115,17 @@ def _model_page(visit: Visit, name: str, rest: list[str]) -> Page | None:
     return None
 
 
-def open_endpoint(visit: Visit, name: str) -> Endpoint:
-    """Return an endpoint that the caller may use. Identity comes first, so that strangers cannot list names."""
+def open_gateway(visit: Visit) -> tuple[Active, Guard, Session]:
+    """Return what serves now, and who asks. Raises Unavailable before there is a snapshot, Unauthenticated."""
     active, guard = visit.active, visit.guard
     if active is None or guard is None:
         raise Unavailable(f"the gateway is not ready: {'; '.join(visit.reasons()) or 'no snapshot'}")
-    session = guard.identify(visit.headers.get(b"authorization"), visit.now_us)
+    return active, guard, guard.identify(visit.headers.get(b"authorization"), visit.now_us)
+
+
+def open_endpoint(visit: Visit, name: str) -> Endpoint:
+    """Return an endpoint that the caller may use. Identity comes first, so that strangers cannot list names."""
+    active, guard, session = open_gateway(visit)
     endpoint = active.endpoints.get(name)
     if endpoint is None:
         near = get_close_matches(name, list(active.endpoints), n=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -67,6 +68,37 @@ class PredictionReader:
         """Return the raw records of one segment behind the first `after`, in order; of a sealed one only what is new is opened."""
         data = _read(segment.path)
         return [] if data is None else list(whole_records(data, self.keys, after=after))
+
+    def find_all(self, request_ids: set[str]) -> dict[str, PredictionRecord]:
+        """Return the records of many requests by id, without those that no segment has; each segment is read once at most."""
+        left: dict[bytes, int] = {}
+        for request_id in request_ids:
+            with suppress(InvalidInput):
+                left[request_id.encode()] = _time_us(request_id)
+        found: dict[str, PredictionRecord] = {}
+        for segment in reversed(self.segments()):
+            oldest, newest = min(left.values(), default=0), max(left.values(), default=0)
+            if not left:
+                break
+            if segment.started_us > newest + _SLACK_US or self.written_us(segment) < oldest - _SLACK_US:
+                continue
+            data = _read(segment.path)
+            if data is None or not any(key in data for key in left):
+                continue
+            for payload in whole_records(data, self.keys):
+                key = payload[ID_OFFSET : ID_OFFSET + ID_BYTES]
+                if left.pop(key, None) is not None:
+                    found[key.decode()] = decode_record(payload)
+        return found
+
+    def written_us(self, segment: Segment) -> int:
+        """Return when a segment was written last, about; of one that is still open, that it may be any time."""
+        if segment.state == "open":
+            return 2**62
+        try:
+            return segment.path.stat().st_mtime_ns // 1000
+        except FileNotFoundError:  # sealed meanwhile
+            return 2**62
 
     def marked(self) -> Iterator[tuple[Segment, Mark, list[bytes]]]:
         """Yield each segment with the leave by which its records were written, and them. Raises as `payloads` does."""

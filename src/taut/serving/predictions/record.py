@@ -16,6 +16,9 @@ ID_OFFSET: Final = 2  # after the array's and the string's one-byte headers
 CACHED: Final = "cached"
 DEFAULT: Final = "default"
 WITHOUT: Final = "without="
+TAKEN: Final = 202
+"""The status of a record that holds no answer but outcomes of earlier ones, with OUTCOMES for columns."""
+OUTCOMES: Final = ("request_id", "row", "label", "entity", "at")
 Origin = tuple[str, int] | tuple[str, int, tuple[str, ...]]
 LIVE: Final[Origin] = ("", 0)
 """The origin of an answer that the live version computed for this very request."""

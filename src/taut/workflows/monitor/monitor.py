@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,10 +15,14 @@ from taut.core.refs import VersionRef
 from taut.core.times import from_us, to_us
 from taut.core.units import parse_duration
 from taut.lifecycle.monitoring import CONFIDENCE, LABEL, SCORE, EndpointWatch, Figures, Reference, Tolerance
+from taut.lifecycle.monitoring.outcomes import Outcomes
 from taut.lifecycle.monitoring.store import Kept, Place
-from taut.serving.predictions import CACHED, PredictionRecord
+from taut.ports.records import Tx
+from taut.serving.predictions import CACHED, TAKEN, PredictionRecord
 from taut.trust.findings import Findings, Sighting
 from taut.workflows.monitor.following import Follower
+from taut.workflows.monitor.joining import Claim, claims_of
+from taut.workflows.monitor.learning import Learning
 from taut.workflows.monitor.references import reference_of
 from taut.workflows.monitor.sightings import KINDS as KINDS
 from taut.workflows.monitor.sightings import sightings_of
@@ -35,58 +39,83 @@ class Monitor:
 
     Of a look at most 10,000 rows of a version count, spread evenly. Requests that were refused, and answers of another version or of
     nothing in a version's place, count for nobody. A version's reference is frozen when it is first seen to answer. What was seen
-    is kept every minute, with how far the log was read, and when `close` is called; a control that dies reads the rest anew.
-    `blind` says of which places nothing can be said, and why. One thread may look; `said` may be read by any.
-    Not guaranteed: endpoints without a prediction log (`audit="off"`) and graphs are not watched.
+    is kept every minute, with how far the log was read, at once with outcomes that came, and when `close` is called; a control that
+    dies, or a look that fails, reads the rest anew. `blind` says of which places nothing can be said, and why. One thread may look;
+    `said` and `unmatched` may be read by any.
+    Not guaranteed: endpoints without a prediction log (`audit="off"`) and graphs are not watched; an outcome whose answer is not found
+    for ten minutes is let go, and counted in `unmatched`.
     """
 
-    def __init__(self, rooms: Rooms, findings: Findings, kept: Kept) -> None:
+    def __init__(self, rooms: Rooms, findings: Findings, kept: Kept, outcomes: Outcomes) -> None:
         self._rooms: Final = rooms
         self._findings: Final = findings
         self._kept: Final = kept
         self._looking: Final = threading.Lock()
+        self._learning: Final = Learning(rooms, outcomes)
         self._watches: Final[dict[Place, EndpointWatch]] = {}
         self._changed: Final[set[Place]] = set()
-        self._follower: Final = Follower(rooms.predictions, kept.positions(), now_us=to_us(rooms.clock.now()))
-        self._kept_s = rooms.clock.monotonic_s()
-        self._resumed = False
+        self._follower: Follower | None = None
+        self._kept_s = 0.0
         self.blind: Final[dict[Place, str]] = {}
         self.said: Mapping[Place, Figures] = {}
+
+    @property
+    def unmatched(self) -> Mapping[str, int]:
+        """Return by endpoint how many outcomes were let go because no answer was found for them, since control began."""
+        return self._learning.unmatched
 
     def look(self) -> int:
         """Take what was logged since the last look, renew figures and alerts, and return how many records that were."""
         with self._looking:
-            if not self._resumed:
-                self._resume()
-            by_place: dict[Place, list[PredictionRecord]] = {}
-            count = 0
-            for record in self._follower.fresh():
-                count += 1
-                if record.status == _OK and record.fallback in ("", CACHED):
-                    by_place.setdefault((record.head.endpoint, record.head.version), []).append(record)
-            for place, records in by_place.items():
-                watch = self._watch(place)
-                if watch is not None:
-                    self._take(watch, records)
-                    self._changed.add(place)
-            self._say()
-            if self._rooms.clock.monotonic_s() - self._kept_s >= _KEEP_S:
-                self._keep()
-            return count
+            try:
+                return self._look()
+            except BaseException:
+                self._follower = None  # as if it had not been: the next look begins with what was kept
+                self._watches.clear()
+                self._changed.clear()
+                raise
 
     def close(self) -> None:
         """Keep what was seen."""
         with self._looking:
-            self._keep()
+            if self._follower is not None:
+                self._keep(self._follower)
 
-    def _resume(self) -> None:
+    def _look(self) -> int:
+        follower = self._follower = self._follower or self._begin()
+        by_place: dict[Place, list[PredictionRecord]] = {}
+        told: list[Claim] = []
+        count = 0
+        for record in follower.fresh():
+            count += 1
+            if record.status == TAKEN:
+                told += claims_of(record)
+            elif record.status == _OK and record.fallback in ("", CACHED):
+                by_place.setdefault((record.head.endpoint, record.head.version), []).append(record)
+        for place, records in by_place.items():
+            watch = self._watch(place)
+            if watch is not None:
+                self._take(watch, records)
+        learned = self._learning.take(told, self._watch)
+        touched = (learned.places | by_place.keys()) & self._watches.keys()
+        self._changed.update(touched)
+        if learned.kept or self._rooms.clock.monotonic_s() - self._kept_s >= _KEEP_S:
+            self._keep(follower, learned.write)
+        self._say(touched)
+        return count
+
+    def _begin(self) -> Follower:
+        follower = Follower(
+            self._rooms.predictions, self._kept.positions(), now_us=to_us(self._rooms.clock.now())
+        )
         for place in self._kept.places():
             self._watch(place)
-        self._resumed = True
+        self._kept_s = self._rooms.clock.monotonic_s()
+        return follower
 
-    def _keep(self) -> None:
+    def _keep(self, follower: Follower, also: Callable[[Tx], None] = lambda _tx: None) -> None:
         changed = {place: self._watches[place] for place in sorted(self._changed)}
-        self._kept.keep(changed, self._follower.positions)
+        self._kept.keep(changed, follower.positions, also)
         self._changed.clear()
         self._kept_s = self._rooms.clock.monotonic_s()
 
@@ -131,8 +160,12 @@ class Monitor:
             hours = np.array([from_us(one).weekday() * 24 + from_us(one).hour for one in about_us])
             watch.observe(codes, np.array(at_us) / 1e6, hours)
 
-    def _say(self) -> None:
-        said = {place: watch.figures() for place, watch in sorted(self._watches.items())}
+    def _say(self, touched: Collection[Place]) -> None:
+        before = self.said
+        said = {
+            place: before[place] if place in before and place not in touched else watch.figures()
+            for place, watch in sorted(self._watches.items())
+        }
         newest: dict[str, float] = {}
         for (endpoint, _), figures in said.items():
             newest[endpoint] = max(newest.get(endpoint, 0.0), figures.last_s or 0.0)

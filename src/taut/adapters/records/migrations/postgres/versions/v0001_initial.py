@@ -415,17 +415,16 @@ def upgrade() -> None:
     )
     op.create_table(
         "monitor_outcomes",
-        sa.Column("id", sa.String(length=64), nullable=False),
-        sa.Column("endpoint", sa.String(length=63), nullable=False),
         sa.Column("request_id", sa.String(length=30), nullable=False),
         sa.Column("row", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("endpoint", sa.String(length=63), nullable=False),
+        sa.Column("version", sa.String(length=120), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.Column("principal", sa.String(length=63), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("request_id", "row", "number"),
     )
-    op.create_index("monitor_outcomes_answer", "monitor_outcomes", ["request_id", "row"], unique=False)
     op.create_table(
         "monitor_progress",
         sa.Column("name", sa.String(length=16), nullable=False),
