@@ -48,7 +48,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 def minutes_of(world: World, rng: np.random.Generator) -> list[Minute]:
     own = 1.0
     if world.noise:
-        own = float(np.exp(rng.normal(0.0, world.noise, world.replicas)).mean())
+        mean = math.exp(world.noise**2 / 2)  # that of the baseline's many machines
+        own = float(np.exp(rng.normal(0.0, world.noise, world.replicas)).mean()) / mean
     found = []
     for minute in range(MINUTES):
         weight = world.weights[minute * len(world.weights) // MINUTES]

@@ -11,6 +11,7 @@ import msgspec
 from taut.core.canonical import digest_bytes
 from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
+from taut.serving.gateway.artifacts import read_artifact
 from taut.serving.gateway.restraints import Restraints
 from taut.serving.gateway.rounding import rounding_of
 from taut.serving.gateway.scorer import Scorer
@@ -32,6 +33,7 @@ from taut.serving.snapshot import (
     ServingSnapshot,
     StandIn,
 )
+from taut.serving.trials import Split, Trials
 from taut.serving.workers import Fleet, Lane, LaneSettings, Order, WorkerModel
 from taut.trust.identity.principals import Principal
 from taut.trust.identity.verifier import TokenVerifier
@@ -49,7 +51,8 @@ class Endpoint:
     way: None where only the live version answers, in this process. plain: whether nobody else is asked now. short_rows: how
     many rows may be scored without waiting, -1 where the model is not in memory or in workers. prompt: whether nothing but
     the live version's workers is waited for. residents: who loads
-    models; None where all are in memory. meter, turn: replaced by the gateway's own when it begins to serve this.
+    models; None where all are in memory. canary: the same endpoint as a version answers it that is being released, and
+    split: who is drawn to it. called: under what the version is metered. meter, turn: replaced by the gateway's own when it begins to serve this.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class Endpoint:
         self.resource: Final = f"endpoint:{config.name}"
         self.signature: Final = signature
         key = model_key(live, config)
+        self.split: Split | None = None
+        self.canary: Endpoint | None = None
+        self.called = live.version
         self.live: Final = Scorer(live, models[key])
         self.resident: Final = self.live.resident
         self.residents: Final = residents
@@ -138,6 +144,28 @@ class Endpoint:
                     dues.append((limit.kind, key))
         return Account(tuple(takes), tuple(dues))
 
+    def divide(self, canary: Endpoint) -> None:
+        """Let another version answer a part of the callers from now on."""
+        told = self.config.canary
+        assert told is not None
+        self.canary = canary
+        if canary.called == self.called:
+            canary.called += " (canary)"  # tried against itself
+        self.split = Split(told.salt, told.weight, (canary, _kinds(canary)), (self, _kinds(self)))
+
+    def begin_trial(self, trials: Trials) -> None:
+        """Count what becomes of both versions, where two answer; after each has its meter."""
+        told, canary, split = self.config.canary, self.canary, self.split
+        if told is not None and canary is not None and split is not None:
+            canary.turn = self.turn
+            split.trial = trials.of(told.model.release, told.stage)
+            split.trial.count_by(canary.meter, self.meter, by_model=self.config.cache is not None)
+
+    @property
+    def both(self) -> tuple[Endpoint, ...]:
+        """Return the endpoint as each version answers it."""
+        return (self,) if self.canary is None else (self, self.canary)
+
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """Return the workers of every version that may answer."""
@@ -192,14 +220,18 @@ class Stock(NamedTuple):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where an inference path leads. kind: `v1` for instances, `v2` for tensors."""
+    """Where an inference path leads. kind: `v1` for instances, `v2` for tensors. pinned: whether it names the version."""
 
     endpoint: Endpoint
     kind: str
+    pinned: bool = False
 
 
 class Active:
-    """Everything that requests of one epoch work with. Never changed; replaced whole, and freed with its last request."""
+    """Everything that requests of one epoch work with. Never changed; replaced whole, and freed with its last request.
+
+    answering: the endpoints, one twice where two versions answer. on_trial: releases under way.
+    """
 
     def __init__(
         self,
@@ -223,10 +255,19 @@ class Active:
             config.name: Endpoint(config, snapshot, models, residents, personal=personal)
             for config in snapshot.endpoints
         }
+        for config in snapshot.endpoints:
+            tried = config.with_canary_live()
+            if tried is not None:
+                canary = Endpoint(tried, snapshot, models, residents, personal=personal)
+                self.endpoints[config.name].divide(canary)
+        self.answering: Final = [one for endpoint in self.endpoints.values() for one in endpoint.both]
+        self.on_trial: Final = {
+            one.canary.model.release for one in snapshot.endpoints if one.canary is not None
+        }
         self.routes: Final = dict(_routes(self.endpoints))
         self.stale_us: Final = snapshot.issued_at_us + int(snapshot.max_age_s * 1e6)
         self._asking: Final[dict[str, list[Endpoint]]] = {}
-        for endpoint in self.endpoints.values():
+        for endpoint in self.answering:
             for scorer in endpoint.scorers:
                 self._asking.setdefault(scorer.key, []).append(endpoint)
 
@@ -241,9 +282,13 @@ def _routes(endpoints: Mapping[str, Endpoint]) -> list[tuple[str, Route]]:
         found += [
             (f"/v1/predict/{name}", Route(endpoint, "v1")),
             (f"/v2/models/{name}/infer", Route(endpoint, "v2")),
-            (f"/v2/models/{name}/versions/{endpoint.number}/infer", Route(endpoint, "v2")),
+            (f"/v2/models/{name}/versions/{endpoint.number}/infer", Route(endpoint, "v2", pinned=True)),
         ]
     return found
+
+
+def _kinds(endpoint: Endpoint) -> dict[str, Route]:
+    return {kind: Route(endpoint, kind) for kind in ("v1", "v2")}
 
 
 def compile_snapshot(
@@ -284,6 +329,9 @@ def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, Endpo
     """Yield every model that a snapshot names, by what it is placed, and whether it is live."""
     for config in snapshot.endpoints:
         yield config.live, config, True
+        tried = config.with_canary_live()
+        if tried is not None:
+            yield tried.live, tried, True
         for one in config.fallbacks:
             if isinstance(one, PreviousVersion | OtherModel) and not unfit(one, config.live.signature):
                 yield one.model, _placing(config, one), False
@@ -402,28 +450,3 @@ def _place(
         ),
         timeout_s=_OPEN_TIMEOUT_S,
     )
-
-
-def check_artifacts(served: ServedModel, home: Path) -> int:
-    """Return the bytes of all artifacts of a version. Raises Corrupt when they are not those that were signed."""
-    data = read_artifact(served, home)
-    if served.nodes:
-        checked_plan(served, data)
-    return len(data) + sum(len(read_artifact(node, home)) for node in served.nodes.values())
-
-
-def read_artifact(served: ServedModel, home: Path) -> bytes:
-    """Return the artifact's bytes. Raises Corrupt when they are not those that were signed."""
-    path = home / served.path
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise Corrupt(
-            f"{served.version}: {path} cannot be read ({error.strerror}): restore the artifact"
-        ) from error
-    found = digest_bytes(data)
-    if found != served.artifact:
-        raise Corrupt(
-            f"{served.version}: {path} has digest {found}, signed was {served.artifact}: restore the artifact"
-        )
-    return data

@@ -42,6 +42,7 @@ from taut.serving.meters import MeterReading
 from taut.serving.predictions import LIVE, TAKEN, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Tracer
+from taut.serving.trials import Split, Trials, unit_of
 from taut.trust.quota import Account, Quota
 
 _HIGH_PRIORITY: Final = 5
@@ -89,6 +90,7 @@ class Gateway:
         self._in_flight = 0
         self.streams: Final = Streams()
         self.callers: Final = Callers()
+        self.trials: Final = Trials()
         self._turns: Final = Turns()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
@@ -108,9 +110,12 @@ class Gateway:
         self.callers.sweep()  # while no guard keeps a tally
         guard = Guard(active, self.callers)
         for endpoint in active.endpoints.values():
-            endpoint.settle()  # a model may have come or gone since it was compiled
-            endpoint.meter = self.outcomes.meters.of(endpoint.name, endpoint.config.live.version)
             endpoint.turn = Turn(self._turns)
+            for one in endpoint.both:
+                one.settle()  # a model may have come or gone since it was compiled
+                one.meter = self.outcomes.meters.of(one.name, one.called)
+            endpoint.begin_trial(self.trials)
+        self.trials.keep(active.on_trial)
         self.outcomes.meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
         self._log.seal_to(active.snapshot.log_key)
@@ -189,6 +194,7 @@ class Gateway:
             if self._tracer is not None:
                 ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
             self._spend(ticket, grant.account)
+        endpoint = endpoint if endpoint.split is None else self._drawn(ticket, endpoint.split, caller)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
         ticket.guard_ns = guarded_ns - ticket.begun_ns
@@ -247,6 +253,17 @@ class Gateway:
         if account.dues:
             ticket.account = account
 
+    def _drawn(self, ticket: Ticket, split: Split, caller: Caller) -> Endpoint:
+        """Return the endpoint with the version that the caller is drawn to while a release is under way, or asks for by name."""
+        assert ticket.session is not None
+        if ticket.route.pinned:
+            return ticket.route.endpoint
+        unit = unit_of(ticket.session.principal.id, caller.subject)
+        arm = ticket.arm = split.arms.get(unit) or split.draw(unit)
+        ticket.route = arm.routes[ticket.route.kind]
+        endpoint: Endpoint = arm.endpoint
+        return endpoint
+
     def _decode(self, ticket: Ticket, endpoint: Endpoint, body: bytes) -> Batch:
         if ticket.route.kind == "v1":
             rows = endpoint.rows.decode(body)
@@ -290,6 +307,8 @@ class Gateway:
         self.outcomes.answers += 1
         if made is not None:
             made.count(endpoint.meter)
+            if ticket.arm is not None and made.fallback:
+                ticket.arm.fail("stood_in", ticket.now_us)
             if made.age_ns >= 0:
                 ticket.model_ns = 0  # the cache's time is none of the model's
         said = f"taut-request-id: {ticket.request_id}\r\ntaut-guard-us: {ticket.guard_ns // 1000}\r\n"

@@ -34,6 +34,7 @@ from taut.serving.snapshot import (
     open_snapshot,
 )
 from taut.serving.tasks import end_task
+from taut.serving.trials import encode_trials
 from taut.serving.workers import Fleet
 from taut.trust.quota import decode_lease
 
@@ -233,6 +234,7 @@ class GatewayNode:
             callers=self._gateway.callers.reading(),
             claim=msgspec.Raw(msgspec.json.encode(claim)),
             meters=encode_reading(meters),
+            trials=encode_trials(self._gateway.trials.reading()),
         )
 
     def _lend(self, data: bytes) -> bool:

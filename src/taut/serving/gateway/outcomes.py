@@ -19,6 +19,7 @@ from taut.trust.quota import Account, Kind, Quota, QuotaSpent
 LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
 
+_OURS: Final = 500  # from here on a status says that not the caller failed
 _HUNG_UP: Final = 499  # the status that proxies log for a caller who did not wait
 
 
@@ -138,6 +139,8 @@ class Outcomes:
         if ticket.account is not None and ticket.scored_ns:  # a model began, whatever became of it
             self._charge(ticket, ticket.account, self._counter_ns() - ticket.scored_ns)
         ticket.route.endpoint.meter.refusals.add(status, code)
+        if ticket.arm is not None and status >= _OURS:
+            ticket.arm.fail(code, ticket.now_us)
         if ticket.trace is not None:
             self._trace(ticket, ticket.trace, status, code)
 

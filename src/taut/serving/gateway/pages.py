@@ -78,9 +78,7 @@ def _open_page(visit: Visit) -> Page:
     why = visit.reasons()
     active = visit.active
     weak = (
-        []
-        if active is None
-        else [said for one in active.endpoints.values() for said in visit.scoring.degraded(one)]
+        [] if active is None else [said for one in active.answering for said in visit.scoring.degraded(one)]
     )
     if why:
         return Page({"ready": False, "reasons": why}, 503)
@@ -161,7 +159,7 @@ def not_ready(
 
 def lane_reasons(active: Active | None) -> list[str]:
     """Return which live versions have workers, and none that is ready."""
-    endpoints = () if active is None else active.endpoints.values()
+    endpoints = () if active is None else active.answering
     lanes = [(endpoint, lane) for endpoint in endpoints for lane in endpoint.resident.required_lanes]
     return [
         f"endpoint {endpoint.name!r}: no worker of {lane.name} is ready"
@@ -172,7 +170,7 @@ def lane_reasons(active: Active | None) -> list[str]:
 
 def _store_reasons(active: Active, online: OnlineReader | None) -> list[str]:
     """Read once from the feature store, as a request would; one over the network is watched by the probe, away from the loop."""
-    for endpoint in active.endpoints.values():
+    for endpoint in active.answering:
         for lookup in endpoint.lookups:
             if online is None:
                 return [f"endpoint {endpoint.name!r} needs online features, and there is no store"]

@@ -16,7 +16,7 @@ def read_gateway(
     traces: TraceReading | None,
 ) -> MeterReading:
     """Return what was counted since the gateway began. up_s: since then, by a clock that cannot jump."""
-    endpoints = () if active is None else active.endpoints.values()
+    endpoints = () if active is None else active.answering
     return MeterReading(
         layout=LAYOUT,
         started_us=started_us,

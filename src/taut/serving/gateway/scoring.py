@@ -64,7 +64,7 @@ class Scoring:
         """Give a compiled snapshot's endpoints the caches and breakers that still hold, and forget the others."""
         caches: dict[str, ResultCache] = {}
         watched: set[str] = set()
-        for endpoint in active.endpoints.values():
+        for endpoint in active.answering:
             way = endpoint.way
             if way is None:
                 continue

@@ -12,6 +12,7 @@ from taut.serving.gateway.compiled import Active, Route
 from taut.serving.gateway.guard import Caller, Session
 from taut.serving.graphs import NodeWork
 from taut.serving.tracing import Trace
+from taut.serving.trials import Arm
 from taut.trust.quota import Account
 
 
@@ -22,6 +23,7 @@ class Ticket(msgspec.Struct, gc=False):
     worker, before that. model_ns: how long the model took, 0 where the cache answered. guard_ns: spent on guarding, the record included.
     trace: under which it is recorded; None for most. nodes: what those of a graph did; None where a model answers.
     account: what it costs is charged to; None where nothing is. part: whether it is a later part of a request that is counted.
+    arm: of a release under way, to which the caller was drawn.
     """
 
     request_id: str
@@ -48,6 +50,7 @@ class Ticket(msgspec.Struct, gc=False):
     nodes: NodeWork | None = None
     account: Account | None = None
     part: bool = False
+    arm: Arm | None = None
 
 
 class World(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ def warm(active: Active | None) -> Warmed:
     Those of workers and those that are loaded with their first request are warmed where and when they are loaded.
     """
     failed, slow, models = [], [], 0
-    for endpoint in () if active is None else active.endpoints.values():
+    for endpoint in () if active is None else active.answering:
         model = endpoint.resident.model
         if models == _MODELS_MAX or not isinstance(model, LoadedModel):
             continue

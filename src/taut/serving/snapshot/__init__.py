@@ -3,6 +3,7 @@
 from taut.serving.snapshot.model import (
     Audit,
     CacheConfig,
+    CanaryConfig,
     DefaultAnswer,
     EndpointConfig,
     GatewaySettings,
@@ -28,6 +29,7 @@ __all__ = [
     "Audit",
     "Beat",
     "CacheConfig",
+    "CanaryConfig",
     "DefaultAnswer",
     "EndpointConfig",
     "GatewaySettings",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
+from msgspec import structs
 
 from taut.core.errors import Corrupt
 from taut.core.schema import ModelSignature
@@ -91,6 +92,19 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shared: bool = True
 
 
+class CanaryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A version that answers a part of an endpoint's callers, beside the live one.
+
+    weight: that part, 0 < weight < 1. salt: by which callers are drawn; another draws them anew. stage: grows with each change
+    of the weight; what is counted belongs to one stage.
+    """
+
+    model: ServedModel
+    weight: float
+    salt: str
+    stage: int
+
+
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One endpoint.
 
@@ -105,7 +119,7 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. model_time: of each principal, in milliseconds that models take for him. price: of an answer.
     max_age_s: a tighter bound than the snapshot's on how long this endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
-    them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now.
+    them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now. canary: a release under way, None mostly.
     """
 
     name: str
@@ -130,12 +144,17 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     round_scores: int | None = None
     round_suspects: int | None = None
     suspects: tuple[str, ...] = ()
+    canary: CanaryConfig | None = None
+
+    def with_canary_live(self) -> EndpointConfig | None:
+        """Return the endpoint as the canary serves it; None where there is none."""
+        return None if self.canary is None else structs.replace(self, live=self.canary.model, canary=None)
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
-        """Return the live version and those that may stand in for it."""
+        """Return the live version, those that may stand in for it, and the one that is tried beside it."""
         others = (one.model for one in self.fallbacks if isinstance(one, PreviousVersion | OtherModel))
-        return (self.live, *others)
+        return (self.live, *others, *(() if self.canary is None else (self.canary.model,)))
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

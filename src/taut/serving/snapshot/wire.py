@@ -47,7 +47,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     callers: principal -> endpoint -> requests; who did not ask for a while is absent, and begins at nothing again.
     claim: on quotas, as `taut.trust.quota` encodes it; null of one that takes no leases.
     meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
-    its figures and not the connection.
+    its figures and not the connection. trials: what it counted of releases under way, as `taut.serving.trials` encodes it.
     """
 
     gateway: str
@@ -60,6 +60,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     callers: dict[str, dict[str, int]] = {}
     claim: msgspec.Raw = msgspec.Raw(b"null")
     meters: msgspec.Raw = msgspec.Raw(b"null")
+    trials: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True, tag="word"):

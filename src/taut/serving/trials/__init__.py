@@ -1,0 +1,18 @@
+"""Two versions of one endpoint under the same requests: who is answered by which, and what is counted of each."""
+
+from taut.serving.trials.reading import TrialReading, decode_trials, encode_trials
+from taut.serving.trials.sketch import Sketch
+from taut.serving.trials.split import Arm, Split, Trial, Trials, place_of, unit_of
+
+__all__ = [
+    "Arm",
+    "Sketch",
+    "Split",
+    "Trial",
+    "TrialReading",
+    "Trials",
+    "decode_trials",
+    "encode_trials",
+    "place_of",
+    "unit_of",
+]

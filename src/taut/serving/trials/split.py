@@ -1,0 +1,165 @@
+"""Who is answered by which version: by his place on a circle that the release's salt draws anew."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+from taut.serving.meters import EndpointMeter, HistogramReading
+from taut.serving.trials.reading import TrialReading
+from taut.serving.trials.sketch import Sketch
+
+_KNOWN_MOST: Final = 65_536
+_SEEN_MOST: Final = 512
+_FAILED_MOST: Final = 256
+_MINUTES_MOST: Final = 3
+_MINUTE_US: Final = 60_000_000
+_FATAL: Final = frozenset({"bad_answer", "internal"})
+"""Codes of answers that a version gave and that may not be given, or of a failure of ours while it answered."""
+_PLACES: Final = 2**64
+
+
+def unit_of(principal: str, subject: str) -> str:
+    """Return what is drawn to an arm and counted once: whoever the request is about, where it says so, else who asks."""
+    return f"{principal}\n{subject}" if subject else principal
+
+
+def place_of(salt: str, unit: str) -> tuple[int, int]:
+    """Return a unit's place on the circle, 0 to 2⁶⁴ − 1, and its mark in samples, 48 bits: independent of one another."""
+    digest = hashlib.blake2b(unit.encode(), key=salt.encode()[:64], digest_size=14).digest()
+    return int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
+
+
+class Trial:
+    """What a gateway counts of one stage of a release. One event loop owns it.
+
+    It is kept over epochs of the same stage, so that a snapshot which says nothing new of it interrupts nothing.
+    """
+
+    def __init__(self, release: str, stage: int) -> None:
+        self.release: Final = release
+        self.stage: Final = stage
+        self._seen: Final = Sketch(_SEEN_MOST)
+        self._failed: Final[dict[int, Sketch]] = {}
+        self._fatal: Final = [0, 0]
+        self._meters: tuple[EndpointMeter, EndpointMeter] | None = None
+        self._before: list[HistogramReading] = []
+        self._last: list[HistogramReading] = []
+        self._by_model = False
+
+    def count_by(self, canary: EndpointMeter, baseline: EndpointMeter, *, by_model: bool) -> None:
+        """Tell answers and times by the meters of both versions from now on.
+
+        by_model: compare how long the models took, without answers of a cache: the canary's is the colder one.
+        """
+        if self._meters != (canary, baseline):
+            self._meters, self._by_model = (canary, baseline), by_model
+            self._before = self._times()
+
+    def end(self) -> None:
+        """Count no more answers: what comes now is of another stage, or of none."""
+        if self._meters is not None:
+            self._last, self._meters = self._times(), None
+
+    def see(self, mark: int, canary: bool) -> None:
+        self._seen.add(mark, canary)
+
+    def fail(self, mark: int, canary: bool, code: str, now_us: int) -> None:
+        """Count a failed request: its unit once a minute, and where no answer could be given the request itself."""
+        if code in _FATAL:
+            self._fatal[not canary] += 1
+        minute = now_us // _MINUTE_US
+        sketch = self._failed.get(minute)
+        if sketch is None:
+            sketch = self._failed[minute] = Sketch(_FAILED_MOST)
+            while len(self._failed) > _MINUTES_MOST:
+                del self._failed[min(self._failed)]
+        sketch.add(mark, canary)
+
+    def reading(self) -> TrialReading:
+        last = self._last if self._meters is None else self._times()
+        times = [
+            tuple(now - then for now, then in zip(one.counts, before.counts, strict=True))
+            for one, before in zip(last, self._before, strict=True)
+        ] or [(), ()]
+        return TrialReading(
+            release=self.release,
+            stage=self.stage,
+            seen=self._seen.arms(),
+            failed={minute: sketch.arms() for minute, sketch in self._failed.items()},
+            fatal=(self._fatal[0], self._fatal[1]),
+            answers=(sum(times[0]), sum(times[1])),
+            times=(times[0], times[1]),
+        )
+
+    def _times(self) -> list[HistogramReading]:
+        assert self._meters is not None
+        return [(one.model if self._by_model else one.total).reading() for one in self._meters]
+
+
+class Arm:
+    """Where one unit belongs. mark: of it in samples. endpoint, routes: of its version, as the gateway compiled it."""
+
+    __slots__ = ("canary", "endpoint", "mark", "routes", "trial")
+
+    def __init__(self, canary: bool, mark: int, endpoint: Any, routes: Any, trial: Trial) -> None:
+        self.canary: Final = canary
+        self.mark: Final = mark
+        self.endpoint: Final = endpoint
+        self.routes: Final = routes
+        self.trial: Final = trial
+
+    def fail(self, code: str, now_us: int) -> None:
+        self.trial.fail(self.mark, self.canary, code, now_us)
+
+
+class Split:
+    """Which of two versions answers a unit: the canary those whose place is below its weight.
+
+    A weight that grows takes units over and gives none back. arms: those that asked lately; a unit is drawn again, to the
+    same arm, once it was forgotten. canary, baseline: (endpoint, routes) of each. trial: set by the gateway before it serves.
+    """
+
+    def __init__(self, salt: str, weight: float, canary: tuple[Any, Any], baseline: tuple[Any, Any]) -> None:
+        self.arms: Final[dict[str, Arm]] = {}
+        self._salt: Final = salt
+        self._below: Final = int(weight * _PLACES)
+        self._versions: Final = (baseline, canary)
+        self.trial = Trial("", 0)
+
+    def draw(self, unit: str) -> Arm:
+        """Return the arm of a unit that is not known yet."""
+        place, mark = place_of(self._salt, unit)
+        canary = place < self._below
+        if len(self.arms) >= _KNOWN_MOST:
+            self.arms.clear()
+        arm = self.arms[unit] = Arm(canary, mark, *self._versions[canary], self.trial)
+        self.trial.see(mark, canary)
+        return arm
+
+
+class Trials:
+    """What a gateway counts of the releases that are under way, and of the stage before: its last words may not be heard yet."""
+
+    def __init__(self) -> None:
+        self._now: dict[str, Trial] = {}
+        self._before: dict[str, Trial] = {}
+
+    def of(self, release: str, stage: int) -> Trial:
+        """Return where a stage is counted, begun now where it is a new one."""
+        known = self._now.get(release)
+        if known is not None and known.stage == stage:
+            return known
+        if known is not None:
+            known.end()
+            self._before[release] = known
+        trial = self._now[release] = Trial(release, stage)
+        return trial
+
+    def keep(self, releases: set[str]) -> None:
+        """Forget releases that are not under way any more."""
+        self._now = {name: trial for name, trial in self._now.items() if name in releases}
+        self._before = {name: trial for name, trial in self._before.items() if name in releases}
+
+    def reading(self) -> tuple[TrialReading, ...]:
+        return tuple(trial.reading() for trial in (*self._before.values(), *self._now.values()))
