@@ -15,6 +15,7 @@ from taut.ports.records import transact
 from taut.serving.predictions import Sealer as SegmentSealer
 from taut.serving.predictions import SegmentSeal
 from taut.trust.ledger import Entry
+from taut.workflows.canary import look as look_at_canaries
 from taut.workflows.decisions import tell_decisions
 from taut.workflows.publish import what_changes
 from taut.workflows.rotation import finish
@@ -27,6 +28,7 @@ _TICK_S: Final = 0.1
 _ADMIT_S: Final = 0.2
 _SCALE_S: Final = 1.0
 _SEQUENCE_S: Final = 0.5
+_CANARY_S: Final = 1.0
 _LOOK_S: Final = 2.0
 _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
@@ -56,6 +58,7 @@ class Housekeeper:
             ("keep the fleet admitted", _ADMIT_S, self._admit),
             ("scale the fleet", _SCALE_S, self._scale),
             ("publish what changed", _TICK_S, self._publish_changes),
+            ("judge canaries", _CANARY_S, self._judge),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
             ("look for alarms", _LOOK_S, self._look),
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
@@ -114,6 +117,10 @@ class Housekeeper:
             one.machine for one in there
         ):
             platform.publish()
+
+    def _judge(self) -> None:
+        if self._platform.publisher is not None:
+            look_at_canaries(self._platform, self._platform.publisher.gateways())
 
     def _look(self) -> None:
         self._platform.alarms.look()

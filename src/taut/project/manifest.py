@@ -179,9 +179,14 @@ class GraphSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """every: how long a step lasts at least. least: answers of the canary that it needs. most: see `taut.Canary`."""
+
     kind: Literal["direct", "canary"] = "direct"
     steps: tuple[float, ...] = ()
     guardrails: tuple[str, ...] = ()
+    every: str = "10m"
+    least: int = 100
+    most: float | None = None
 
 
 class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

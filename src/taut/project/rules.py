@@ -161,9 +161,19 @@ def Direct() -> StrategySpec:  # noqa: N802 - a value's name
 
 @worded("Canary")
 def Canary(  # noqa: N802 - a value's name
-    *, steps: Sequence[float] = (0.01, 0.05, 0.25, 0.5), guardrails: Sequence[Guardrail] = ()
+    *,
+    steps: Sequence[float] = (0.01, 0.05, 0.25, 0.5),
+    guardrails: Sequence[Guardrail] = (),
+    every: str = "10m",
+    least: int = 100,
+    most: float | None = None,
 ) -> StrategySpec:
-    """A growing part of the traffic; each step is judged by the guardrails, which are fixed before the start."""
+    """A growing part of the callers, each of whom stays with his version; judged by guardrails that are fixed before the start.
+
+    guardrails: errors and latency without any. every: how long a step lasts at least. least: answers that the canary must
+    have given in it. most: only a canary whose error rate is surely below this many times the live version's takes over
+    without a person.
+    """
     shares = words.instances(
         steps, (int, float), "Canary: steps", "write parts of the traffic, (0.01, 0.1, 0.5)"
     )
@@ -178,6 +188,9 @@ def Canary(  # noqa: N802 - a value's name
         kind="canary",
         steps=tuple(float(share) for share in shares),
         guardrails=tuple(rail.name for rail in rails),
+        every=words.duration(every, "Canary: every"),
+        least=words.whole(least, "Canary: least", low=1, high=1_000_000_000),
+        most=words.optional_number(most, "Canary: most", low=1.0, high=_HUGE),
     )
 
 

@@ -8,12 +8,13 @@ from taut.core.errors import Corrupt, Denied
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
 from taut.core.units import parse_duration, parse_size
-from taut.lifecycle.release import Route
+from taut.lifecycle.release import Route, Share
 from taut.ports.records import transact
 from taut.project.declared import endpoint_of, judged_of
 from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, Manifest, QuotaSpec
 from taut.serving.snapshot import (
     CacheConfig,
+    CanaryConfig,
     DefaultAnswer,
     EndpointConfig,
     GatewayState,
@@ -48,11 +49,12 @@ _AMOUNTS: dict[str, tuple[Kind, float, float]] = {
 def what_changes(rooms: Rooms) -> tuple[object, ...]:
     """Return a value that differs as soon as gateways have something new to learn; cheap, and asked often."""
     with rooms.records.read() as tx:
-        routes = rooms.releases.routes(tx)
+        routes, tried = rooms.releases.routes(tx), rooms.releases.canaries.shares(tx)
     return (
         rooms.identity.version(),
         rooms.plans.current_id(),
         routes,
+        tried,
         rooms.alarms.contained(),
         rooms.watches.suspects(),
     )
@@ -79,9 +81,12 @@ def compose(
     manifest = rooms.plans.current() or Manifest()
     declared = {spec.name for spec in manifest.endpoints}
     with rooms.records.read() as tx:
-        routes = rooms.releases.routes(tx)
+        routes, tried = rooms.releases.routes(tx), rooms.releases.canaries.shares(tx)
+    shares = {share.endpoint: share for share in tried}
     live = {route.endpoint: route for route in routes if route.endpoint in declared}
-    endpoints = tuple(_endpoint(rooms, manifest, route, live) for route in live.values())
+    endpoints = tuple(
+        _endpoint(rooms, manifest, route, live, shares.get(route.endpoint)) for route in live.values()
+    )
     return ServingSnapshot(
         epoch=transact(rooms.records, lambda tx: rooms.releases.raise_epoch(tx, above=above)),
         issued_at_us=to_us(rooms.clock.now()),
@@ -120,7 +125,9 @@ def outcome(epoch: int, states: Sequence[GatewayState]) -> Published:
     )
 
 
-def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str, Route]) -> EndpointConfig:
+def _endpoint(
+    rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str, Route], tried: Share | None
+) -> EndpointConfig:
     spec = endpoint_of(manifest, route.endpoint)
     judged = judged_of(manifest, spec.model)
     return EndpointConfig(
@@ -146,8 +153,18 @@ def _endpoint(rooms: Rooms, manifest: Manifest, route: Route, live: Mapping[str,
         price=_price(spec),
         round_scores=spec.round_scores,
         round_suspects=spec.round_suspects,
+        canary=None if tried is None else _canary(rooms, tried),
         suspects=() if spec.round_suspects is None else _suspects(rooms, route.endpoint),
     )
+
+
+def _canary(rooms: Rooms, tried: Share) -> CanaryConfig | None:
+    """Return the canary; None where its artifact is not what was signed: that must not keep what is live from being served."""
+    try:
+        model = _model(rooms, tried.version, tried.release)
+    except (Corrupt, Denied):
+        return None
+    return CanaryConfig(model=model, weight=tried.weight, salt=tried.release, stage=tried.stage)
 
 
 def _suspects(rooms: Rooms, endpoint: str) -> tuple[str, ...]:

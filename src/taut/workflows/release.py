@@ -12,6 +12,7 @@ from taut.core.evidence import Check, Evidence, Outcome, run_checks
 from taut.core.refs import Kind, Ref, VersionRef
 from taut.core.schema import ModelSignature
 from taut.lifecycle.release import ReleaseInfo
+from taut.lifecycle.release.canary import CanaryPlan, declared_plan
 from taut.ports.records import Tx, transact
 from taut.ports.stories import Story
 from taut.project.declared import endpoint_of, features_of, judged_of
@@ -21,7 +22,7 @@ from taut.workflows.rooms import Published, Rooms
 if TYPE_CHECKING:
     from taut.lifecycle.features import Materialisation, OnlineState
 
-STRATEGIES = ("direct",)
+STRATEGIES = ("direct", "canary")
 
 
 class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: EndpointSpec
     version: str
     approvals: list[str]
+    canary: CanaryPlan | None = None
 
 
 def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResult:
@@ -64,7 +66,7 @@ def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResul
     story.progress(f"releasing {version} to {endpoint.name}", 0.1)
     id_ = story.commit("start", lambda tx: _start(rooms, tx, version, request, asked.approvals))
     try:
-        return _carry_out(rooms, story, endpoint, version, id_, request)
+        return _carry_out(rooms, story, asked, version, id_, request)
     except TautError as error:
         why = f"{error.code}: {error}"  # a release that went live before stays live: abort ends only what is under way
         story.commit("give up", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
@@ -78,13 +80,19 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
         raise InvalidInput(f"strategy {request.strategy!r} is not built yet: use {', '.join(STRATEGIES)}")
     if version.name != endpoint.model:
         raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {version.name}")
+    canary = None
+    if request.strategy == "canary":
+        plan = declared_plan(endpoint)
+        with rooms.records.read() as tx:  # where nothing is live, there is nothing to compare with
+            canary = plan if any(one.endpoint == endpoint.name for one in rooms.releases.routes(tx)) else None
     words = [word.id for word in rooms.registry.show(version).approvals if word.approved]
-    return _Asked(endpoint=endpoint, version=str(version), approvals=words)
+    return _Asked(endpoint=endpoint, version=str(version), approvals=words, canary=canary)
 
 
 def _carry_out(
-    rooms: Rooms, story: Story, endpoint: EndpointSpec, version: VersionRef, id_: str, request: ReleaseRequest
+    rooms: Rooms, story: Story, asked: _Asked, version: VersionRef, id_: str, request: ReleaseRequest
 ) -> ReleaseResult:
+    endpoint = asked.endpoint
     story.step("features online", lambda: put_online(rooms, version, request.actor))
     story.progress("judging the release", 0.4)
     evidence = msgspec.convert(
@@ -96,7 +104,9 @@ def _carry_out(
         why = "; ".join(judged["reasons"])
         story.commit("abort", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
         return _result(rooms, id_, judged)
-    story.commit("promote", lambda tx: _promote(rooms, tx, id_, request.actor))
+    if asked.canary is not None:
+        return _try(rooms, story, asked.canary, id_, request, judged)
+    story.commit("promote", lambda tx: make_live(rooms, tx, id_, request.actor))
     story.progress("pushing to the gateways", 0.7)
     try:
         pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
@@ -111,6 +121,27 @@ def _carry_out(
         story.step("push again", lambda: msgspec.to_builtins(rooms.publish()))
         judged = {"decision": "reject", "reasons": [why]}
     return _result(rooms, id_, judged, pushed)
+
+
+def _try(
+    rooms: Rooms, story: Story, plan: CanaryPlan, id_: str, request: ReleaseRequest, judged: dict[str, Any]
+) -> ReleaseResult:
+    """Give the first step of a canary its callers; from there on `taut.workflows.canary` judges it."""
+    story.commit("begin", lambda tx: _begin(rooms, tx, id_, plan, request.actor))
+    story.progress(f"pushing a canary of {plan.steps[0]:.1%} to the gateways", 0.7)
+    pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
+    if pushed.refused:
+        why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
+        why = f"refused by a gateway: {why}"
+        story.commit("undo", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
+        story.step("push again", lambda: msgspec.to_builtins(rooms.publish()))
+        judged = {"decision": "reject", "reasons": [why]}
+    return _result(rooms, id_, judged, pushed)
+
+
+def _begin(rooms: Rooms, tx: Tx, id_: str, plan: CanaryPlan, actor: str) -> int:
+    rooms.releases.canaries.begin(tx, id_, plan, actor=actor)
+    return rooms.releases.raise_epoch(tx)
 
 
 def roll_back(
@@ -199,7 +230,8 @@ def _judge(rooms: Rooms, tx: Tx, evidence: Evidence, actor: str) -> dict[str, An
     return {"decision": str(verdict.decision), "reasons": list(verdict.reasons)}
 
 
-def _promote(rooms: Rooms, tx: Tx, id_: str, actor: str) -> int:
+def make_live(rooms: Rooms, tx: Tx, id_: str, actor: str) -> int:
+    """Let a started release answer everybody, and the registry know; return the new epoch."""
     before = _answering(rooms, tx)
     epoch = rooms.releases.promote(tx, id_, actor=actor)
     _note_live(rooms, tx, before, actor, f"release {id_}")
@@ -347,7 +379,10 @@ def _strategy(rooms: Rooms, strategy: str) -> Check:
 
 def _result(rooms: Rooms, id_: str, judged: dict[str, Any], pushed: Published | None = None) -> ReleaseResult:
     info = rooms.releases.show(id_)
+    with rooms.records.read() as tx:
+        canary = rooms.releases.canaries.find(tx, id_)
     return ReleaseResult(
+        step=None if canary is None else canary.state.step, guardrails=() if canary is None else canary.plan.guardrails,
         release=info.release, endpoint=info.endpoint, version=info.version, strategy=info.strategy,
         state=str(info.state), verdict=judged["decision"], reasons=tuple(judged["reasons"]), weight=info.weight,
         epoch=0 if pushed is None else pushed.epoch, gateways=0 if pushed is None else len(pushed.applied),

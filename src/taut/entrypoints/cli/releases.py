@@ -9,9 +9,15 @@ import typer
 from taut.entrypoints.cli.nouns import Verbs, add_noun
 from taut.entrypoints.cli.session import session
 
+Release = Annotated[str, typer.Argument(help="The id of a release that is under way, or its endpoint.")]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+
 
 def register(app: typer.Typer) -> None:
-    verbs: Verbs = {"start": start, "status": status, "abort": abort, "history": history, "live": live}
+    verbs: Verbs = {
+        "start": start, "status": status, "pause": pause, "resume": resume, "promote": promote, "abort": abort,
+        "history": history, "live": live,
+    }  # fmt: skip
     add_noun(app, "release", "Which version answers, and how it came there.", verbs)
     app.command("rollback")(rollback)
 
@@ -21,7 +27,7 @@ def start(
     endpoint: str,
     version: Annotated[str, typer.Argument(help="model@number, or the bare number.")],
     strategy: Annotated[
-        str | None, typer.Option(help="direct; without it, what the project declares.")
+        str | None, typer.Option(help="direct or canary; without it, what the project declares.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
 ) -> None:
@@ -44,10 +50,31 @@ def status(
     session(context).show_only("release.status", {"endpoint": endpoint}, views.release)
 
 
+def pause(context: typer.Context, release: Release, reason: Reason = "") -> None:
+    """Let a canary grow no further until it is resumed; it is judged all the same."""
+    from taut.entrypoints import views
+
+    session(context).act("release.pause", {"release": release, "reason": reason}, views.release)
+
+
+def resume(context: typer.Context, release: Release, reason: Reason = "") -> None:
+    """Let a canary go on that is paused or held; what holds it now can still end it."""
+    from taut.entrypoints import views
+
+    session(context).act("release.resume", {"release": release, "reason": reason}, views.release)
+
+
+def promote(context: typer.Context, release: Release, reason: Reason = "") -> None:
+    """Let a canary take over at once, whatever its step."""
+    from taut.entrypoints import views
+
+    session(context).act("release.promote", {"release": release, "reason": reason}, views.release)
+
+
 def abort(
     context: typer.Context,
-    release: Annotated[str, typer.Argument(help="The id of a release that is under way.")],
-    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+    release: Release,
+    reason: Reason = "",
 ) -> None:
     """End a release that is under way; what was live stays live."""
     from taut.entrypoints import views

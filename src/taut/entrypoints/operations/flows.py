@@ -216,11 +216,14 @@ def _abort(platform: Platform, caller: Caller, request: ReleaseAbort, _progress:
     from taut.ports.records import transact
 
     actor, reason = caller.principal.id, request.reason
-    transact(
-        platform.records,
-        lambda tx: platform.releases.abort(tx, request.release, actor=actor, reason=reason),
-    )
-    return dict(to_json(platform.releases.show(request.release)))
+    release = request.release
+    if not release.startswith("rel_"):
+        release = platform.releases.status(release).release
+    transact(platform.records, lambda tx: platform.releases.abort(tx, release, actor=actor, reason=reason))
+    info = platform.releases.show(release)
+    if info.strategy == "canary":
+        platform.publish()
+    return dict(to_json(info))
 
 
 def _approve(platform: Platform, caller: Caller, request: ModelDecision, _progress: Progress) -> Json:

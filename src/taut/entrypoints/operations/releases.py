@@ -15,6 +15,7 @@ from taut.entrypoints.operations.operation import (
     Request,
     to_json,
 )
+from taut.ports.records import transact
 
 
 class ReleaseOf(Request, frozen=True):
@@ -38,7 +39,55 @@ def _status(platform: Platform, _caller: Caller, request: ReleaseOf, _progress: 
         info = platform.releases.show(request.release)
     else:
         info = platform.releases.status(request.endpoint)
-    return {**to_json(info), **_verdict(platform, info.release)}
+    return {**to_json(info), **_verdict(platform, info.release), **_canary(platform, info.release)}
+
+
+def _canary(platform: Platform, release: str) -> Json:
+    """How a canary stands: its step, what its guardrails say, why it waits. Nothing of a release that is none."""
+    from taut.lifecycle.release.canary import explain
+
+    with platform.records.read() as tx:
+        found = platform.releases.canaries.find(tx, release)
+    if found is None:
+        return {}
+    state = found.state
+    return {
+        "step": state.step, "steps": list(found.plan.steps), "guardrails": to_json(explain(found.plan, state.tallies)),
+        "waits": state.held or state.paused or state.waits, "held": bool(state.held), "paused": bool(state.paused),
+    }  # fmt: skip
+
+
+class ReleaseWord(Request, frozen=True):
+    """A word on a canary that is under way. release: its id, or its endpoint's name."""
+
+    release: str
+    reason: str = ""
+
+
+def _release_of(platform: Platform, word: str) -> str:
+    return word if word.startswith("rel_") else platform.releases.status(word).release
+
+
+def _pause(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
+    canaries, release = platform.releases.canaries, _release_of(platform, request.release)
+    who, why = caller.principal.id, request.reason
+    transact(platform.records, lambda tx: canaries.pause(tx, release, actor=who, reason=why))
+    return _status(platform, caller, ReleaseOf(release=release), _progress)
+
+
+def _resume(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
+    canaries, release = platform.releases.canaries, _release_of(platform, request.release)
+    who, why = caller.principal.id, request.reason
+    transact(platform.records, lambda tx: canaries.resume(tx, release, actor=who, reason=why))
+    return _status(platform, caller, ReleaseOf(release=release), _progress)
+
+
+def _promote(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
+    from taut.workflows.canary import promote
+
+    release = _release_of(platform, request.release)
+    promote(platform, release, actor=caller.principal.id, reason=request.reason)
+    return _status(platform, caller, ReleaseOf(release=release), _progress)
 
 
 def _verdict(platform: Platform, release: str) -> Json:
@@ -75,11 +124,18 @@ def _live(platform: Platform, _caller: Caller, _request: Nothing, _progress: Pro
     return {"epoch": epoch, "live": live}
 
 
+def _word(request: Any) -> str:
+    return f"release:{request.release}"
+
+
 def _endpoint(request: Any) -> str:
     return f"endpoint:{request.endpoint or 'any'}"
 
 
 OPERATIONS: Final = (
+    Operation(name="release.pause", action="release.pause", request=ReleaseWord, handle=_pause, resource=_word, summary="Let a canary grow no further until it is resumed"),
+    Operation(name="release.resume", action="release.resume", request=ReleaseWord, handle=_resume, resource=_word, fresh=True, summary="Let a canary go on that is paused or held"),
+    Operation(name="release.promote", action="release.promote", request=ReleaseWord, handle=_promote, resource=_word, fresh=True, summary="Let a canary take over at once"),
     Operation(name="release.status", action="release.read", request=ReleaseOf, handle=_status, resource=_endpoint, reads=True, summary="Show the release under way, or the live one"),
     Operation(name="release.history", action="release.read", request=ReleaseHistory, handle=_history, resource=_endpoint, reads=True, summary="List an endpoint's releases"),
     Operation(name="release.live", action="release.read", request=Nothing, handle=_live, resource=lambda _request: "endpoint:any", reads=True, summary="Show what answers now"),

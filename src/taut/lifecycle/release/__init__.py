@@ -1,6 +1,7 @@
 """Which version answers for which endpoint, since when, by whose word, and what it replaced."""
 
+from taut.lifecycle.release.canaries import Canaries, Canary, Share
 from taut.lifecycle.release.releases import ReleaseInfo, Releases, ReleaseState, Route
 from taut.lifecycle.release.tables import metadata
 
-__all__ = ["ReleaseInfo", "ReleaseState", "Releases", "Route", "metadata"]
+__all__ = ["Canaries", "Canary", "ReleaseInfo", "ReleaseState", "Releases", "Route", "Share", "metadata"]

@@ -14,6 +14,7 @@ from taut.core.errors import Conflict, NotFound
 from taut.core.evidence import Evidence, Gate, Verdict
 from taut.core.refs import Kind, Ref, VersionRef
 from taut.core.times import from_us, to_us
+from taut.lifecycle.release.canaries import Canaries, Canary
 from taut.lifecycle.release.tables import epochs, releases, routes
 from taut.ports.records import Records, Tx
 from taut.ports.world import Clock, Ids
@@ -70,6 +71,7 @@ class Releases:
         self._records = records
         self._ledger = ledger
         self._lineage = lineage
+        self.canaries = Canaries(ledger=ledger, clock=clock)
         self._clock = clock
         self._ids = ids
 
@@ -135,11 +137,16 @@ class Releases:
         return self.raise_epoch(tx)
 
     def abort(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
-        """End a release that is under way; what was live stays live. An ended release stays as it is."""
+        """End a release that is under way; what was live stays live. An ended release stays as it is.
+
+        Where it is a canary, gateways learn of it with the new epoch.
+        """
         row = self._row(tx, release)
         if row.state != ReleaseState.STARTED:
             return
         self._end(tx, release, ReleaseState.ABORTED)
+        if self.canaries.find(tx, release) is not None:
+            self.raise_epoch(tx)
         body = {"endpoint": row.endpoint, "version": row.version, "reason": reason}
         self._leaf(tx, "release.aborted", release, actor, body)
 
@@ -208,13 +215,15 @@ class Releases:
             row = self._in_state(tx, endpoint, ReleaseState.STARTED) or self._in_state(
                 tx, endpoint, ReleaseState.LIVE
             )
-        if row is None:
-            raise NotFound(f"endpoint {endpoint} was never released: `taut release start {endpoint} VERSION`")
-        return self._info(row)
+            if row is None:
+                raise NotFound(
+                    f"endpoint {endpoint} was never released: `taut release start {endpoint} VERSION`"
+                )
+            return self._info(row, self.canaries.find(tx, row.id))
 
     def show(self, release: str) -> ReleaseInfo:
         with self._records.read() as tx:
-            return self._info(self._row(tx, release))
+            return self._info(self._row(tx, release), self.canaries.find(tx, release))
 
     def history(self, endpoint: str, *, limit: int = 100) -> tuple[ReleaseInfo, ...]:
         """Return an endpoint's releases, the newest first."""
@@ -297,10 +306,12 @@ class Releases:
     def _now_us(self) -> int:
         return to_us(self._clock.now())
 
-    def _info(self, row: ReleaseRow) -> ReleaseInfo:
-        live = row.state == ReleaseState.LIVE
+    def _info(self, row: ReleaseRow, canary: Canary | None = None) -> ReleaseInfo:
+        weight = 1.0 if row.state == ReleaseState.LIVE else 0.0
+        if canary is not None and row.state == ReleaseState.STARTED:
+            weight = canary.state.weight
         return ReleaseInfo(
             release=row.id, endpoint=row.endpoint, version=row.version, strategy=row.strategy, actor=row.actor,
-            state=ReleaseState(row.state), weight=1.0 if live else 0.0, replaces=row.replaces, reason=row.reason,
+            state=ReleaseState(row.state), weight=weight, replaces=row.replaces, reason=row.reason,
             started_at=from_us(row.started_us), ended_at=None if row.ended_us is None else from_us(row.ended_us),
         )  # fmt: skip

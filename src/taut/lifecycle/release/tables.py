@@ -28,6 +28,17 @@ routes = Table(
     Column("release", String(64), nullable=False),
 )
 
+# One row a canary: what it is judged by, never changed, and where it stands, written anew with each step and whatever is counted.
+canaries = Table(
+    "release_canaries",
+    metadata,
+    Column("release", String(64), primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("findings", Text, nullable=False),
+    Column("turn", Integer, nullable=False),  # raised with each writing: who read an older row writes nothing
+)
+
 # One row: the epoch of the last serving snapshot, raised in the transaction that changes what is served.
 epochs = Table(
     "release_epochs",

@@ -151,15 +151,16 @@ class Endpoint:
         self.canary = canary
         if canary.called == self.called:
             canary.called += " (canary)"  # tried against itself
-        self.split = Split(told.salt, told.weight, (canary, _kinds(canary)), (self, _kinds(self)))
+        versions = [(one, {kind: Route(one, kind) for kind in ("v1", "v2")}) for one in (canary, self)]
+        self.split = Split(told.salt, told.weight, *versions)
 
     def begin_trial(self, trials: Trials) -> None:
         """Count what becomes of both versions, where two answer; after each has its meter."""
-        told, canary, split = self.config.canary, self.canary, self.split
-        if told is not None and canary is not None and split is not None:
-            canary.turn = self.turn
-            split.trial = trials.of(told.model.release, told.stage)
-            split.trial.count_by(canary.meter, self.meter, by_model=self.config.cache is not None)
+        if self.config.canary is None or self.canary is None or self.split is None:
+            return
+        self.canary.turn = self.turn
+        self.split.trial = trial = trials.of(self.config.canary.model.release, self.config.canary.stage)
+        trial.count_by(self.canary.meter, self.meter, by_model=self.config.cache is not None)
 
     @property
     def both(self) -> tuple[Endpoint, ...]:
@@ -285,10 +286,6 @@ def _routes(endpoints: Mapping[str, Endpoint]) -> list[tuple[str, Route]]:
             (f"/v2/models/{name}/versions/{endpoint.number}/infer", Route(endpoint, "v2", pinned=True)),
         ]
     return found
-
-
-def _kinds(endpoint: Endpoint) -> dict[str, Route]:
-    return {kind: Route(endpoint, kind) for kind in ("v1", "v2")}
 
 
 def compile_snapshot(

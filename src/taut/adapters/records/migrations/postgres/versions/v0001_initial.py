@@ -519,6 +519,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("run", "variant"),
     )
     op.create_table(
+        "release_canaries",
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("plan", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("findings", sa.Text(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("release"),
+    )
+    op.create_table(
         "release_epochs",
         sa.Column("name", sa.String(length=16), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),

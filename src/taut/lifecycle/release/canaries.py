@@ -1,0 +1,160 @@
+"""Canaries as rows: begun with their plan in the ledger, moved by one transaction a step, ended with their release."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Row, insert, select, update
+
+from taut.core.errors import Conflict
+from taut.core.refs import Kind, Ref, VersionRef
+from taut.core.times import to_us
+from taut.lifecycle.release.canary import CanaryPlan, CanaryState, Finding, Move, begun, checked_plan, resumed
+from taut.lifecycle.release.tables import canaries, releases
+from taut.ports.records import Tx
+from taut.ports.world import Clock
+from taut.trust.ledger import Entry, Ledger
+
+_PLAN: Final = msgspec.json.Decoder(CanaryPlan)
+_STATE: Final = msgspec.json.Decoder(CanaryState)
+_FINDINGS: Final = msgspec.json.Decoder(tuple[Finding, ...])
+_UNDER_WAY: Final = "started"
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """A canary as it stands. turn: of its row."""
+
+    release: str
+    endpoint: str
+    version: VersionRef
+    plan: CanaryPlan
+    state: CanaryState
+    findings: tuple[Finding, ...]
+    turn: int
+
+
+class Share(NamedTuple):
+    """What gateways must know of a canary: a value that differs as soon as they have something to learn."""
+
+    release: str
+    endpoint: str
+    version: VersionRef
+    weight: float
+    stage: int
+
+
+class Canaries:
+    """The canaries of the release room.
+
+    Guarantees: a plan is in the ledger before the first request; what was counted and the step that follows from it commit
+    together, so that a crash at any moment leaves one or the other; a row that somebody else moved meanwhile is left as it is.
+    """
+
+    def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
+        self._ledger: Final = ledger
+        self._clock: Final = clock
+
+    def begin(self, tx: Tx, release: str, plan: CanaryPlan, *, actor: str) -> CanaryState:
+        """Begin with the first step of a release that was started. The caller raises the epoch.
+
+        Raises InvalidInput for a plan that cannot be judged.
+        """
+        state = begun(checked_plan(plan), to_us(self._clock.now()))
+        tx.execute(
+            insert(canaries).values(
+                release=release, plan=_text(plan), state=_text(state), findings="[]", turn=0
+            )
+        )
+        self._leaf(tx, "release.canary.begun", release, actor, {"plan": _text(plan)})
+        return state
+
+    def under_way(self, tx: Tx) -> tuple[Canary, ...]:
+        """Return those whose release is neither promoted nor ended, by endpoint."""
+        return tuple(_canary(row) for row in tx.execute(_rows().where(releases.c.state == _UNDER_WAY)))
+
+    def shares(self, tx: Tx) -> tuple[Share, ...]:
+        return tuple(
+            Share(one.release, one.endpoint, one.version, one.state.weight, one.state.step)
+            for one in self.under_way(tx)
+        )
+
+    def find(self, tx: Tx, release: str) -> Canary | None:
+        """Return a canary, of a release that ended too; None for a release that is none."""
+        row = tx.execute(_rows().where(releases.c.id == release)).one_or_none()
+        return None if row is None else _canary(row)
+
+    def keep(self, tx: Tx, before: Canary, move: Move) -> bool:
+        """Write what a look found; return whether it was written: not where somebody moved the canary meanwhile.
+
+        A step or a hold leaves a leaf in the ledger; the end of a canary leaves its release's.
+        """
+        written = self._write(tx, before, move.state, move.findings)
+        if written and move.kind != "stay":
+            body = {
+                "move": move.kind,
+                "reason": move.reason,
+                "weight": f"{move.state.weight:g}",
+                "evidence": _text(move.findings),
+            }
+            self._leaf(tx, "release.canary.judged", before.release, "control", body)
+        return written
+
+    def pause(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
+        """Let a canary keep its weight until it is resumed; it is judged all the same. Raises Conflict where none is under way."""
+        one = self._open(tx, release)
+        self._write(tx, one, msgspec.structs.replace(one.state, paused=reason or "paused"), one.findings)
+        self._leaf(tx, "release.canary.paused", release, actor, {"reason": reason})
+
+    def resume(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
+        """Let a canary go on that was paused or is held; what holds it now holds it no more, and can still end it."""
+        one = self._open(tx, release)
+        state = resumed(one.plan, one.state)
+        self._write(tx, one, state, one.findings)
+        body = {
+            "reason": reason,
+            "was": one.state.held or one.state.paused,
+            "waived": ", ".join(state.waived),
+        }
+        self._leaf(tx, "release.canary.resumed", release, actor, body)
+
+    def _open(self, tx: Tx, release: str) -> Canary:
+        row = tx.execute(
+            _rows().where(releases.c.id == release, releases.c.state == _UNDER_WAY)
+        ).one_or_none()
+        if row is None:
+            raise Conflict(
+                f"release {release} is no canary that is under way: `taut release status` says what is"
+            )
+        return _canary(row)
+
+    def _write(self, tx: Tx, before: Canary, state: CanaryState, findings: tuple[Finding, ...]) -> bool:
+        written = tx.execute(
+            update(canaries)
+            .where(canaries.c.release == before.release, canaries.c.turn == before.turn)
+            .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
+        ).rowcount
+        return bool(written)
+
+    def _leaf(self, tx: Tx, kind: str, release: str, actor: str, body: dict[str, str]) -> None:
+        subject = str(Ref(Kind.RELEASE, release))
+        self._ledger.append(tx, Entry(kind=kind, subject=subject, actor=actor, body=dict(body)))
+
+
+def _rows() -> Any:
+    return (
+        select(releases.c.endpoint, releases.c.version, canaries)
+        .join(releases, releases.c.id == canaries.c.release)
+        .order_by(releases.c.endpoint)
+    )
+
+
+def _canary(row: Row[Any]) -> Canary:
+    return Canary(
+        release=row.release, endpoint=row.endpoint, version=VersionRef.parse(row.version), turn=row.turn,
+        plan=_PLAN.decode(row.plan), state=_STATE.decode(row.state), findings=_FINDINGS.decode(row.findings),
+    )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,143 @@
+"""What gateways told of a canary, put together: exactly once, whatever is told twice, late or by a process that died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import structs
+
+Pair = tuple[int, int]
+"""Of the canary, of the baseline."""
+Marks = tuple[tuple[int, ...], tuple[int, ...]]
+
+_SEEN_MOST: Final = 512
+_FAILED_MOST: Final = 256
+_MINUTES: Final = 3
+_PRIOR_LEAST: Final = 500
+_SHARES: Final = (0.5, 0.1, 0.05, 0.01)
+"""Of the baseline's answers beyond the reference times."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What one gateway process counted of one stage since it began there; see `taut.serving.trials.TrialReading`."""
+
+    process: str
+    stage: int
+    seen: Marks = ((), ())
+    failed: Mapping[int, Marks] = {}
+    fatal: Pair = (0, 0)
+    answers: Pair = (0, 0)
+    times: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+
+
+class Heard(msgspec.Struct, frozen=True, array_like=True):
+    """How far a process had counted when it was heard last."""
+
+    fatal: Pair = (0, 0)
+    answers: Pair = (0, 0)
+    times: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one stage.
+
+    units: distinct ones that were drawn to each arm, of a sample whose marks are `sample`. failed: units that failed, each
+    once a minute; `counted`: the marks that were, of the last minutes. slow: answers beyond each reference time. prior: the
+    baseline's answers by time, before there were any. heard: by process.
+    """
+
+    weight: float
+    units: Pair = (0, 0)
+    failed: Pair = (0, 0)
+    fatal: Pair = (0, 0)
+    answers: Pair = (0, 0)
+    slow: tuple[Pair, ...] = ((0, 0),) * len(_SHARES)
+    prior: tuple[int, ...] = ()
+    sample: tuple[int, ...] = ()
+    counted: dict[int, tuple[int, ...]] = {}
+    heard: dict[str, Heard] = {}
+
+    def closed(self) -> Tally:
+        """Return the stage with what it counted alone: nobody will tell more of it."""
+        return structs.replace(self, sample=(), counted={}, heard={})
+
+
+def add_reports(tally: Tally, reports: Sequence[Report], *, reference: Sequence[int], minute: int) -> Tally:
+    """Take what processes told of a stage; the same again adds nothing.
+
+    reference: buckets of times beyond which an answer is slow; empty until `reference_of` finds them, and none is counted by
+    then. minute: by control's clock; failures of minutes that are not near it are not counted, whatever a gateway's clock says.
+    """
+    units, sample = _fresh(tally.sample, (one.seen for one in reports), most=_SEEN_MOST)
+    counted = {at: marks for at, marks in tally.counted.items() if at > minute - _MINUTES}
+    failed = tally.failed
+    for at in sorted({at for one in reports for at in one.failed if minute - _MINUTES < at <= minute + 1}):
+        told = (one.failed[at] for one in reports if at in one.failed)
+        new, counted[at] = _fresh(counted.get(at, ()), told, most=_FAILED_MOST)
+        failed = _plus(failed, new)
+    found = structs.replace(
+        tally, units=_plus(tally.units, units), sample=sample, failed=failed, counted=counted, heard=dict(tally.heard)
+    )  # fmt: skip
+    for report in reports:
+        found = _add_counters(found, report, reference)
+    return found
+
+
+def _add_counters(tally: Tally, report: Report, reference: Sequence[int]) -> Tally:
+    before = tally.heard.get(report.process, Heard())
+    canary, baseline = (_since(now, then) for now, then in zip(report.times, before.times, strict=True))
+    slow, prior = tally.slow, tally.prior
+    if reference:
+        slow = tuple(
+            _plus(so_far, (sum(canary[bucket + 1 :]), sum(baseline[bucket + 1 :])))
+            for so_far, bucket in zip(slow, reference, strict=True)
+        )
+    elif baseline:
+        prior = tuple(map(sum, zip(prior, baseline, strict=True))) if prior else baseline
+    tally.heard[report.process] = Heard(report.fatal, report.answers, report.times)
+    return structs.replace(
+        tally, slow=slow, prior=prior,
+        fatal=_plus(tally.fatal, _minus(report.fatal, before.fatal)),
+        answers=_plus(tally.answers, _minus(report.answers, before.answers)),
+    )  # fmt: skip
+
+
+def reference_of(prior: Sequence[int]) -> tuple[int, ...]:
+    """Return the buckets that end nearest to the baseline's median and its 90, 95 and 99%; empty while too few are known."""
+    total = sum(prior)
+    if total < _PRIOR_LEAST:
+        return ()
+    beyond, left = [], total
+    for count in prior:
+        left -= count
+        beyond.append(left / total)
+    edges = [
+        at for at, share in enumerate(beyond) if share > 0.0
+    ]  # beyond the others there is nothing to be seen
+    return tuple(min(edges, key=lambda at: abs(beyond[at] - share)) for share in _SHARES) if edges else ()
+
+
+def _fresh(known: Sequence[int], told: Iterable[Marks], *, most: int) -> tuple[Pair, tuple[int, ...]]:
+    """Return how many units of each arm came into the sample just now, and the sample: the `most` smallest marks."""
+    arms: dict[int, bool] = {}
+    for canary, baseline in told:
+        arms |= dict.fromkeys(baseline, False)
+        arms |= dict.fromkeys(canary, True)
+    before = set(known)
+    sample = sorted(before | arms.keys())[:most]
+    new = [arms[mark] for mark in sample if mark not in before]
+    return (sum(new), len(new) - sum(new)), tuple(sample)
+
+
+def _since(now: tuple[int, ...], then: tuple[int, ...]) -> tuple[int, ...]:
+    return now if not then else tuple(a - b for a, b in zip(now, then, strict=True))
+
+
+def _plus(one: Pair, other: Pair) -> Pair:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _minus(one: Pair, other: Pair) -> Pair:
+    return one[0] - other[0], one[1] - other[1]

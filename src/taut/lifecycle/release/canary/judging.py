@@ -1,0 +1,199 @@
+"""What the counts say of each guardrail: at once whether it holds or ends a canary, and when asked, why, in numbers and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
+
+import msgspec
+from msgspec import structs
+
+from taut.lifecycle.release.canary.counts import Pair, Tally
+from taut.lifecycle.release.canary.plan import CanaryPlan
+from taut.lifecycle.release.guardrails import (
+    Stage,
+    latency_log_e,
+    ratio_bounds,
+    two_sided_log_e,
+)
+from taut.lifecycle.release.guardrails.label import log_mean_exp
+
+_FATAL_ALPHA: Final = 0.01
+_SPLIT_ALPHA: Final = 0.01
+_FEW_UNITS: Final = 3
+"""Who are fewer may be the ones who always fail: what they show holds a canary, and does not end it."""
+
+Decision = Literal["admit", "hold", "reject"]
+Lanes = Sequence[Sequence[Stage]]
+"""What a guardrail counts, by stage: as one process, or as several whose mean is taken."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one guardrail says. canary, baseline: what is counted against each arm. evidence: for harm beyond what is borne,
+    against `bar`. low, high: between them the ratio of the rates lies surely; None where it is not bounded, or nobody asked.
+    says: the same in words, where somebody asked.
+    """
+
+    guardrail: str
+    decision: Decision
+    canary: int
+    baseline: int
+    evidence: float
+    bar: float
+    low: float | None = None
+    high: float | None = None
+    says: str = ""
+
+
+class _Rail(msgspec.Struct, frozen=True, kw_only=True):
+    """A guardrail of the label process. end_at: the ratio beyond which it ends the canary."""
+
+    name: str
+    lanes: Lanes
+    bar: float
+    hold_at: float
+    end_at: float
+    restarts: int
+
+    def evidence(self, ratio: float, lanes: Lanes | None = None) -> float:
+        return _exp(latency_log_e(lanes or self.lanes, ratio=ratio, restarts=self.restarts))
+
+
+def judge(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
+    """Judge a canary by all that was counted of its stages, in order: each declared guardrail, and two that every one has.
+
+    `fatal`: answers that may not be given, request by request. `split`: whether callers fell to the arms as the weight says;
+    where they did not, no other finding means anything, and none ends the canary. Where an arm has fewer than three callers,
+    only `fatal` ends it.
+    """
+    split = _split(tallies)
+    broken = split.decision != "admit"
+    few = min(sum(tally.units[arm] for tally in tallies) for arm in (0, 1)) < _FEW_UNITS
+    found = [split]
+    for rail in _rails(plan, tallies):
+        one = _judged(rail)
+        if one.decision == "reject" and (broken or (few and rail.name != "fatal")):
+            one = structs.replace(one, decision="hold")
+        found.append(one)
+    return tuple(found)
+
+
+def explain(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
+    """Judge, and say of each finding how sure it is and what would have changed it; some milliseconds of work."""
+    rails = {rail.name: rail for rail in _rails(plan, tallies)}
+    return tuple(
+        _split_explained(one, tallies) if one.guardrail == "split" else _explained(one, rails[one.guardrail])
+        for one in judge(plan, tallies)
+    )
+
+
+def error_ratio_at_most(plan: CanaryPlan, tallies: Sequence[Tally]) -> float:
+    """Return what the ratio of the error rates is surely not above, by the plan's alpha; inf where it is not bounded."""
+    stages = [Stage(tally.weight, *tally.failed) for tally in tallies]
+    return ratio_bounds(stages, alpha=plan.alpha)[1]
+
+
+def _rails(plan: CanaryPlan, tallies: Sequence[Tally]) -> list[_Rail]:
+    def lane(count: Callable[[Tally], Pair]) -> list[Stage]:
+        return [Stage(tally.weight, *count(tally)) for tally in tallies]
+
+    def slow(at: int) -> list[Stage]:
+        return lane(lambda tally: tally.slow[at])
+
+    lanes: dict[str, Callable[[], Lanes]] = {
+        "errors": lambda: (lane(lambda tally: tally.failed),),
+        "latency": lambda: [slow(at) for at in range(len(tallies[0].slow))],
+    }
+    restarts = len(plan.steps)
+    fatal = _Rail(
+        name="fatal", lanes=(lane(lambda tally: tally.fatal),), bar=1 / _FATAL_ALPHA, hold_at=plan.hold,
+        end_at=plan.hold, restarts=restarts,
+    )  # fmt: skip
+    return [fatal] + [
+        _Rail(
+            name=name, lanes=lanes[name](), bar=plan.bar, hold_at=plan.hold, end_at=plan.roll_back, restarts=restarts
+        )
+        for name in plan.guardrails
+    ]  # fmt: skip
+
+
+def _judged(rail: _Rail) -> Finding:
+    held, ended = rail.evidence(rail.hold_at), rail.evidence(rail.end_at)
+    decision: Decision = "reject" if ended >= rail.bar else "hold" if held >= rail.bar else "admit"
+    canary, baseline = _sum((stage.canary, stage.baseline) for stage in rail.lanes[-1])
+    return Finding(
+        guardrail=rail.name, decision=decision, canary=canary, baseline=baseline, bar=rail.bar,
+        evidence=ended if decision == "reject" else held,
+    )  # fmt: skip
+
+
+def _split(tallies: Sequence[Tally]) -> Finding:
+    """Each stage by itself: whoever was drawn in one is drawn alike in the next. The mean of them is evidence too."""
+    each = [two_sided_log_e((Stage(tally.weight, *tally.units),)) for tally in tallies]
+    evidence = _exp(log_mean_exp(each))
+    canary, baseline = _sum(tally.units for tally in tallies)
+    return Finding(
+        guardrail="split", decision="hold" if evidence >= 1 / _SPLIT_ALPHA else "admit", canary=canary,
+        baseline=baseline, evidence=evidence, bar=1 / _SPLIT_ALPHA,
+    )  # fmt: skip
+
+
+def _split_explained(finding: Finding, tallies: Sequence[Tally]) -> Finding:
+    weights = ", ".join(f"{tally.weight:.1%}" for tally in tallies)
+    says = f"{finding.canary} of {finding.canary + finding.baseline} sampled callers fell to the canary, weights {weights}"
+    if finding.decision != "admit":
+        says += ": that is no chance, so nothing else that was counted can be believed"
+    return structs.replace(finding, says=says)
+
+
+_WHAT: Final = {
+    "fatal": "answers that may not be given",
+    "errors": "callers who failed, each once a minute,",
+    "latency": "answers slower than the live version's slowest hundredth",
+}
+
+
+def _explained(finding: Finding, rail: _Rail) -> Finding:
+    stages = rail.lanes[-1]
+    known = finding.canary + finding.baseline
+    low, high = ratio_bounds(stages, alpha=1 / rail.bar) if known else (0.0, math.inf)
+    says = f"{finding.canary} {_WHAT[rail.name]} on the canary, {finding.baseline} on the live version"
+    says += f": its rate is {_range(low, high)} times the other's" if known else ""
+    if finding.decision != "admit" and len(rail.lanes) == 1:
+        ratio = rail.end_at if rail.evidence(rail.end_at) >= rail.bar else rail.hold_at
+        fewer = _fewer(stages, lambda of: rail.evidence(ratio, (of,)) < rail.bar)
+        says += f"; with {fewer} fewer it would not {'end' if finding.decision == 'reject' else 'hold'}"
+    return structs.replace(finding, low=low or None, high=None if math.isinf(high) else high, says=says)
+
+
+def _fewer(stages: Sequence[Stage], enough: Callable[[Sequence[Stage]], bool]) -> int:
+    """Return how many fewer events on the canary would have changed the verdict, taken from the newest first."""
+    low, high = 0, sum(stage.canary for stage in stages)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(_without(stages, middle)) else (middle + 1, high)
+    return low
+
+
+def _without(stages: Sequence[Stage], count: int) -> list[Stage]:
+    found = list(stages)
+    for at in range(len(found) - 1, -1, -1):
+        taken = min(count, found[at].canary)
+        found[at], count = found[at].plus(-taken, 0), count - taken
+    return found
+
+
+def _range(low: float, high: float) -> str:
+    return f"at least {low:.2g}" if math.isinf(high) else f"{low:.2g} to {high:.2g}"
+
+
+def _exp(log: float) -> float:
+    return math.exp(min(log, 700.0))
+
+
+def _sum(pairs: Iterable[Pair]) -> Pair:
+    canary = baseline = 0
+    for one, other in pairs:
+        canary, baseline = canary + one, baseline + other
+    return canary, baseline

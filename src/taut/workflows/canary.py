@@ -1,0 +1,87 @@
+"""A canary's way from control's side: what gateways counted is taken, judged and kept, and traffic moved by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taut.core.errors import Conflict, Corrupt
+from taut.lifecycle.release import Canary
+from taut.lifecycle.release.canary import Move, Report, advance
+from taut.ports.records import Tx, transact
+from taut.serving.snapshot import GatewayState
+from taut.serving.trials import decode_trials
+from taut.workflows.release import make_live
+from taut.workflows.rooms import Rooms
+
+
+def look(rooms: Rooms, gateways: Sequence[GatewayState]) -> tuple[Move, ...]:
+    """Judge every canary by what gateways counted, and push where traffic moves; return what was done.
+
+    One transaction a look, of the rows where something changed; what was read before somebody moved a canary is dropped.
+    """
+    with rooms.records.read() as tx:
+        under_way = rooms.releases.canaries.under_way(tx)
+    now_us = int(rooms.clock.now().timestamp() * 1e6)
+    moves = [
+        (one, advance(one.plan, one.state, reports(one.release, gateways), now_us=now_us))
+        for one in under_way
+    ]
+    changed = [(one, move) for one, move in moves if (move.state, move.findings) != (one.state, one.findings)]
+    if not changed:
+        return ()
+    done = transact(rooms.records, lambda tx: [move for one, move in changed if _keep(rooms, tx, one, move)])
+    if any(move.kind in ("grow", "promote", "roll_back") for move in done):
+        rooms.publish()
+    return tuple(done)
+
+
+def reports(release: str, gateways: Sequence[GatewayState]) -> list[Report]:
+    """Return what gateways told of a release; of one that tells what cannot be read, nothing."""
+    found = []
+    for state in gateways:
+        if state.beat is None:
+            continue
+        try:
+            readings = decode_trials(state.beat.trials)
+        except Corrupt:
+            continue  # another layout than control knows: it costs the gateway's counts, and not the release
+        found += [
+            Report(
+                process=f"{state.gateway}#{state.pid}", stage=one.stage, seen=one.seen, failed=one.failed,
+                fatal=one.fatal, answers=one.answers, times=one.times,
+            )
+            for one in readings
+            if one.release == release
+        ]  # fmt: skip
+    return found
+
+
+def promote(rooms: Rooms, release: str, *, actor: str, reason: str) -> None:
+    """Let a canary take over at once, whatever its step. Raises Conflict where none is under way."""
+
+    def do(tx: Tx) -> None:
+        found = rooms.releases.canaries.find(tx, release)
+        if found is None:
+            raise Conflict(f"release {release} is no canary: `taut release status` says what is under way")
+        move = Move(
+            kind="promote", state=found.state, findings=found.findings, reason=reason or "a person says so"
+        )
+        rooms.releases.canaries.keep(tx, found, move)
+        make_live(rooms, tx, release, actor)
+
+    transact(rooms.records, do)
+    rooms.publish()
+
+
+def _keep(rooms: Rooms, tx: Tx, canary: Canary, move: Move) -> bool:
+    """Write what was found and what follows from it, in one transaction."""
+    if not rooms.releases.canaries.keep(tx, canary, move):
+        return False
+    match move.kind:
+        case "grow":
+            rooms.releases.raise_epoch(tx)
+        case "promote":
+            make_live(rooms, tx, canary.release, "control")
+        case "roll_back":
+            rooms.releases.abort(tx, canary.release, actor="control", reason=f"rolled back: {move.reason}")
+    return True

@@ -1,0 +1,168 @@
+"""A canary under traffic: the gateways' own counters, control's own rows, and callers who come and go by a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from taut.adapters.keys.file import FileKeys
+from taut.core.refs import VersionRef
+from taut.lifecycle.release import Releases, metadata
+from taut.lifecycle.release.canary import CanaryPlan
+from taut.serving.meters import EndpointMeter
+from taut.serving.snapshot import Beat, GatewayState
+from taut.serving.trials import Split, Trials, encode_trials
+from taut.testing.records import memory_records
+from taut.testing.world import ManualClock, SeededRandom, SequenceIds
+from taut.trust.ledger import Ledger
+from taut.trust.ledger import metadata as ledger_tables
+from taut.trust.lineage import Lineage
+from taut.trust.lineage import metadata as lineage_tables
+from taut.workflows import canary
+
+PLAN = CanaryPlan(steps=(0.1, 0.5), every_s=300.0, least=50, guardrails=("errors", "latency"))
+
+
+class Killed(BaseException):
+    """Control is gone, at this edge."""
+
+
+class Gateway:
+    """What a gateway does of a canary: it draws callers, counts, and tells."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.pid = name, 1
+        self._trials = Trials()
+        self._meters = (EndpointMeter(), EndpointMeter())
+        self.split: Split | None = None
+        self._serving: tuple[str, int] | None = None
+
+    def follow(self, share: tuple[str, float, int] | None) -> None:
+        """Serve what the newest snapshot says."""
+        if share is None:
+            self.split, self._serving = None, None
+            self._trials.keep(set())
+        elif self._serving != (share[0], share[2]):
+            release, weight, stage = share
+            self.split = Split(release, weight, (True, None), (False, None))
+            self.split.trial = self._trials.of(release, stage)
+            self.split.trial.count_by(*self._meters, by_model=False)
+            self._serving = (release, stage)
+
+    def answer(
+        self, unit: str, now_us: int, fails: Callable[[bool], bool], took_ns: Callable[[bool], int]
+    ) -> None:
+        if self.split is None:
+            return
+        arm = self.split.arms.get(unit) or self.split.draw(unit)
+        if fails(arm.canary):
+            arm.fail("unavailable", now_us)
+        else:
+            took = took_ns(arm.canary)
+            self._meters[not arm.canary].answered(0, took, took)
+
+    def state(self) -> GatewayState:
+        beat = Beat(gateway=self.name, epoch=1, ready=True, answers=0, refusals=0, trials=encode_trials(self._trials.reading()))  # fmt: skip
+        return GatewayState(gateway=self.name, pid=self.pid, serving=1, beat=beat)
+
+
+class World:
+    """Control with its rows, two gateways and some callers. kill_at: the edge at which control dies, once."""
+
+    def __init__(self, folder: Path, *, plan: CanaryPlan = PLAN, kill_at: int = 0) -> None:
+        self.records = memory_records(metadata, ledger_tables, lineage_tables)
+        self.clock, self.ids = ManualClock(), SequenceIds()
+        self._keys = FileKeys(folder, random=SeededRandom())
+        self.gateways = [Gateway("gateway-0"), Gateway("gateway-1")]
+        self.edges, self._kill_at = 0, kill_at
+        self._published: tuple[str, float, int] | None = None
+        self.weights: list[float] = []
+        self.restart()
+        first = self._start(1, "direct")
+        with self.records.begin() as tx:
+            self.releases.promote(tx, first, actor="ann")
+        self.release = self._start(2, "canary")
+        with self.records.begin() as tx:
+            self.releases.canaries.begin(tx, self.release, plan, actor="ann")
+        self.publish()
+
+    def restart(self) -> None:
+        """Start control anew, with nothing but its rows."""
+        self.ledger = Ledger(self.records, self._keys, self.clock, self.ids, origin="test")
+        self.releases = Releases(
+            records=self.records,
+            ledger=self.ledger,
+            lineage=Lineage(self.clock),
+            clock=self.clock,
+            ids=self.ids,
+        )
+        registry = SimpleNamespace(mark_answering=lambda *_args, **_more: self.edge())
+        self.rooms: Any = SimpleNamespace(
+            records=self.records,
+            releases=self.releases,
+            clock=self.clock,
+            publish=self.publish,
+            registry=registry,
+        )
+
+    def _start(self, number: int, strategy: str) -> str:
+        with self.records.begin() as tx:
+            return self.releases.start(
+                tx, endpoint="delay", version=VersionRef("delay", number), strategy=strategy, actor="ann", reason="",
+            )  # fmt: skip
+
+    def publish(self) -> None:
+        self.edge()
+        with self.records.read() as tx:
+            shares = self.releases.canaries.shares(tx)
+        self._published = (shares[0].release, shares[0].weight, shares[0].stage) if shares else None
+        if self._published is not None and self._published[1] not in self.weights:
+            self.weights.append(self._published[1])
+        for gateway in self.gateways:
+            gateway.follow(self._published)
+
+    def edge(self) -> None:
+        """Die here, if this is the edge."""
+        self.edges += 1
+        if self.edges == self._kill_at:
+            raise Killed
+
+    def tick(self) -> None:
+        """Let control look once; where it dies, the next one looks and publishes, as it does at its start."""
+        try:
+            self.edge()
+            canary.look(self.rooms, [gateway.state() for gateway in self.gateways])
+            self.edge()
+        except Killed:
+            self.restart()
+            self.publish()
+
+    def run(
+        self, *, minutes: int, errors: float = 0.005, times: float = 1.0, slower: float = 1.0, callers: int = 500,
+        asks: int = 200, seed: int = 3,
+    ) -> str:  # fmt: skip
+        """Let callers ask and control look each minute until the canary is over; return how it ended."""
+        choose = random.Random(seed)
+        for _ in range(minutes):
+            now_us = int(self.clock.now().timestamp() * 1e6)
+            for _ in range(asks):
+                self.gateways[choose.randrange(2)].answer(
+                    f"u{choose.randrange(callers)}", now_us,
+                    lambda own: choose.random() < errors * (times if own else 1.0),
+                    lambda own: int(choose.lognormvariate(15.0, 0.5) * (slower if own else 1.0)),
+                )  # fmt: skip
+            self.clock.advance(60)
+            self.tick()
+            if self.state() != "started":
+                break
+        return self.state()
+
+    def state(self) -> str:
+        return str(self.releases.show(self.release).state)
+
+    def history(self) -> list[str]:
+        leaves = self.ledger.show(subject=f"release:{self.release}", limit=50)
+        return [str(leaf.body.get("move") or leaf.kind) for leaf in reversed(leaves)]
