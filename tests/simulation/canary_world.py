@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,11 +72,19 @@ class Gateway:
 class World:
     """Control with its rows, two gateways and some callers. kill_at: the edge at which control dies, once."""
 
-    def __init__(self, folder: Path, *, plan: CanaryPlan = PLAN, kill_at: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        plan: CanaryPlan = PLAN,
+        kill_at: int = 0,
+        clock: ManualClock | None = None,
+        gateways: Sequence[Any] = (),
+    ) -> None:
         self.records = memory_records(metadata, ledger_tables, lineage_tables)
-        self.clock, self.ids = ManualClock(), SequenceIds()
+        self.clock, self.ids = clock or ManualClock(), SequenceIds()
         self._keys = FileKeys(folder, random=SeededRandom())
-        self.gateways = [Gateway("gateway-0"), Gateway("gateway-1")]
+        self.gateways: Sequence[Any] = gateways or [Gateway("gateway-0"), Gateway("gateway-1")]
         self.edges, self._kill_at = 0, kill_at
         self._published: tuple[str, float, int] | None = None
         self.weights: list[float] = []
