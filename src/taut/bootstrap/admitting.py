@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -35,6 +36,8 @@ Failed = Callable[[str, BaseException], None]
 class House(Protocol):
     """What admission needs of an installation: rooms, how many gateways run here, and where else."""
 
+    gateways: int
+
     @property
     def home(self) -> Path: ...
     @property
@@ -52,8 +55,6 @@ class House(Protocol):
     @property
     def identity(self) -> Identity: ...
     @property
-    def gateways(self) -> int: ...
-    @property
     def machines(self) -> tuple[Machine, ...]: ...
     @property
     def publisher(self) -> Publisher | None: ...
@@ -69,6 +70,7 @@ class Admitting:
         self._house: Final = house
         self._failed: Final = failed
         self._said = ""
+        self._counting: Final = threading.Lock()
         self._least: Final = highest_floor(house.home / "serving")
         self._began_s: Final = house.clock.monotonic_s()
         store = AdmissionStore(
@@ -110,8 +112,22 @@ class Admitting:
         """Revoke a replica's name, key or SVID for ever, and tell everybody."""
         self._tell(self.reception.revoke(identity))
 
+    def have(self, gateways: int, *, reason: str, actor: str) -> None:
+        """Have as many gateways on this machine, said on the scale log. What could not be said changes nothing."""
+        with self._counting:  # else whoever says on the way what was told would say it first, in his own name
+            before, self._house.gateways = self._house.gateways, gateways
+            try:
+                self._expect(reason=reason, actor=actor)
+            except BaseException:
+                self._house.gateways = before
+                raise
+
     def expect(self, *, reason: str, actor: str) -> None:
         """Say on the scale log how many gateways there shall be, where that is news."""
+        with self._counting:
+            self._expect(reason=reason, actor=actor)
+
+    def _expect(self, *, reason: str, actor: str) -> None:
         n = self._house.gateways + sum(machine.gateways for machine in self._house.machines)
         target = self.reception.store.state.targets.get(POOL)
         early = self._house.clock.monotonic_s() - self._began_s < _RETURN_S

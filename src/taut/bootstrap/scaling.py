@@ -136,9 +136,8 @@ class Scaling:
     def _have(self, n: int, *, reason: str, actor: str, pinned: bool) -> None:
         """Say it on the log first; then have the supervisor act on it. What fails leaves the number as it was."""
         house, before = self._house, self._house.gateways
-        house.gateways = n
+        self._admitting.have(n, reason=reason[:200], actor=actor)
         try:
-            self._admitting.expect(reason=reason[:200], actor=actor)
             self._wanted.write(n, pinned=pinned)
         except BaseException:
             house.gateways = before  # else nobody would ask the supervisor again

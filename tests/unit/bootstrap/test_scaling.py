@@ -56,10 +56,11 @@ class Control:
 
     # admission, as scaling knows it
 
-    def expect(self, *, reason: str, actor: str) -> None:
-        self.intents.append((self.gateways, reason, actor))
+    def have(self, gateways: int, *, reason: str, actor: str) -> None:
         if self.broken:
             raise Unavailable("the database is away")
+        self.gateways = gateways
+        self.intents.append((gateways, reason, actor))
 
     @property
     def reception(self) -> Any:

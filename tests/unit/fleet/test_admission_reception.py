@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -278,3 +279,19 @@ def test_noise_changes_nothing_on_either_side(hall: Hall) -> None:
         process.seat.take(encode(Answered(data=b"{}")))
     process.beat()
     assert process.serves
+
+
+def test_what_many_say_at_once_is_said_once(hall: Hall) -> None:
+    before, gate = len(hall.log.read(after=0)), threading.Barrier(8)
+
+    def say() -> None:
+        gate.wait()
+        hall.reception.expect(7, reason="load", actor="autoscaler")
+
+    threads = [threading.Thread(target=say) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [event.n for event in hall.log.read(after=0)[before:]] == [7]

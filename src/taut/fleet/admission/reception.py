@@ -50,18 +50,20 @@ class Reception:
             str, tuple[int, int]
         ] = {}  # replica -> incarnation, process; of those that joined here
         self._lock: Final = threading.Lock()
+        self._saying: Final = threading.Lock()
         self._told = self._mark()
         store.follow(log)
 
     def expect(self, n: int, *, reason: str, actor: str) -> None:
         """Say on the scale log how many there shall be, where that is news; then take what is on it."""
-        target = self.store.state.targets.get(self._pool)
-        if target is None or target.n != n:
-            transact(
-                self._records,
-                lambda tx: self._log.append(tx, pool=self._pool, n=n, reason=reason, actor=actor),
-            )
-        self.store.follow(self._log)
+        with self._saying:  # else two who say the same would both find it to be news
+            target = self.store.state.targets.get(self._pool)
+            if target is None or target.n != n:
+                transact(
+                    self._records,
+                    lambda tx: self._log.append(tx, pool=self._pool, n=n, reason=reason, actor=actor),
+                )
+            self.store.follow(self._log)
 
     def only(self, replicas: Collection[str], *, of: Callable[[str], bool]) -> None:
         """Take those of a parent's replicas for ended that it has no place for: it ended them before it began anew."""
