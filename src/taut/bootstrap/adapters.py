@@ -108,10 +108,10 @@ def open_outside(config: Config) -> tuple[Web, Mail]:
     return HttpxWeb(tls), SmtpMail(tls)
 
 
-def open_jobs(config: Config) -> Jobs:
+def open_jobs(config: Config, *, yields: Callable[[], bool]) -> Jobs:
     from taut.adapters.jobs.process import ProcessJobs
 
-    return ProcessJobs(config.work / "jobs", require=tuple(config.sandbox.split()))
+    return ProcessJobs(config.work / "jobs", require=tuple(config.sandbox.split()), yields=yields)
 
 
 @contextmanager

@@ -132,7 +132,9 @@ class Platform:
 
     @cached_property
     def jobs(self) -> Jobs:
-        return adapters.open_jobs(self.config)
+        return adapters.open_jobs(
+            self.config, yields=lambda: self.scaling is not None and self.scaling.strained
+        )
 
     @cached_property
     def _online(self) -> tuple[OnlineReader, OnlineWriter]:

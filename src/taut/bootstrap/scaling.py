@@ -133,6 +133,12 @@ class Scaling:
             maximum=None if scaler is None else scaler.rule.maximum,
         )  # fmt: skip
 
+    @property
+    def strained(self) -> bool:
+        """Whether gateways have more to do than they should, so that jobs on this machine stand back."""
+        decision = self._decision
+        return decision is not None and decision.strained
+
     def _have(self, n: int, *, reason: str, actor: str, pinned: bool) -> None:
         """Say it on the log first; then have the supervisor act on it. What fails leaves the number as it was."""
         house, before = self._house, self._house.gateways

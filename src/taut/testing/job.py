@@ -31,6 +31,19 @@ def echo(arguments: Json, inputs: dict[str, Path], output: Path, context: JobCon
     return {"arguments": arguments, "seed": context.seed, "hash": hash("taut")}
 
 
+def ticks(arguments: Json, inputs: dict[str, Path], output: Path, context: JobContext) -> Json:
+    """Count in a file of the output, in a process of its own, until a file of the inputs is there to say that it is enough."""
+    if os.fork() == 0:
+        number = 0
+        while not (inputs["told"] / "enough").exists():
+            number += 1
+            (output / "ticks").write_text(str(number))
+            time.sleep(0.01)
+        os._exit(0)
+    os.wait()
+    return {"ticks": int((output / "ticks").read_text())}
+
+
 def raises(arguments: Json, inputs: dict[str, Path], output: Path, context: JobContext) -> Json:
     if arguments.get("kind") == "taut":
         raise InvalidInput("column 'carier' is unknown: did you mean 'carrier'?")

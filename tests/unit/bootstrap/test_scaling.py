@@ -118,6 +118,20 @@ def test_load_becomes_an_intent_on_the_log_and_then_a_number_for_the_supervisor(
     assert control.scaling.outlook().why.startswith(reason)
 
 
+def test_jobs_stand_back_while_more_is_needed_than_there_is(control: Control) -> None:
+    control.run(10, busy=0.1)
+    assert not control.scaling.strained
+    control.run(5, busy=0.8)
+    assert control.scaling.strained
+    control.run(30, busy=0.1)
+    assert not control.scaling.strained
+
+    control.manifest = Manifest()
+    control.plan = "plan-2"
+    control.run(10, busy=1.0)
+    assert not control.scaling.strained  # nobody said what gateways should be able to do
+
+
 def test_without_a_declaration_nothing_is_done(control: Control) -> None:
     control.manifest = Manifest()
     control.run(20, busy=1.0)

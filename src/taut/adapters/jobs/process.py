@@ -19,6 +19,7 @@ import msgspec
 from taut.adapters.durable import as_unavailable, own_folder, sweep_folders
 from taut.adapters.jobs.bytecode import make_bytecode
 from taut.adapters.jobs.running import MAX_TASKS, Running, Started
+from taut.adapters.jobs.yielding import Yields, never
 from taut.core.errors import InvalidInput, Unavailable
 from taut.ports.jobs import JobResult, Progress, Task
 
@@ -47,6 +48,7 @@ class ProcessJobs:
     environment: variables that every job gets, such as a path to
     accelerator libraries; nothing else of this process's environment is passed. readable: further files and folders
     that jobs may read. require: names of isolation (`netns`, `landlock`, `seccomp` …) without which nothing is run.
+    yields: whether jobs stand still for now, since requests go first.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class ProcessJobs:
         readable: Sequence[Path] = (),
         require: Sequence[str] = (),
         python: str = sys.executable,
+        yields: Yields = never,
     ) -> None:
+        self._yields = yields
         self._folder = folder
         self._environment = dict(environment or {})
         self._readable = tuple(str(path) for path in readable)
@@ -76,7 +80,8 @@ class ProcessJobs:
             sweep_folders(self._folder, prefix=_SCRATCH)
             scratch, held = own_folder(self._folder, prefix=_SCRATCH)
         try:
-            return Running(self._start(task, output, scratch), task, output, scratch, progress).to_end()
+            started = self._start(task, output, scratch)
+            return Running(started, task, output, scratch, progress, yields=self._yields).to_end()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
             os.close(held)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from taut.adapters.jobs.watch import Use, foreign_entries, look, size_of
+from taut.adapters.jobs.yielding import Yielding, Yields, never
 from taut.core.errors import InvalidInput, Unavailable
 from taut.ports.jobs import JobEnd, JobResult, Progress, Task
 
@@ -57,8 +58,16 @@ class Running:
     """One job while it runs: its events, its log, its limits."""
 
     def __init__(
-        self, started: Started, task: Task, output: Path, scratch: Path, progress: Progress | None
+        self,
+        started: Started,
+        task: Task,
+        output: Path,
+        scratch: Path,
+        progress: Progress | None,
+        *,
+        yields: Yields = never,
     ) -> None:
+        self._yielding: Final = Yielding(yields)
         self._process, self._events, self._order = started.process, started.events, started.order
         self._task, self._output, self._scratch, self._progress = task, output, scratch, progress
         self._said: dict[str, Any] = {}
@@ -163,13 +172,15 @@ class Running:
         use: Use = look(self._process.pid, exact_above_bytes=limits.memory_bytes)
         self._seen = use.pids
         self._peak = max(self._peak, use.memory_bytes)
+        now_s = self._began + seconds
+        self._yielding.look(use.pids[1:], now_s)
         if use.memory_bytes > limits.memory_bytes:
             self._stop(JobEnd.OUT_OF_MEMORY, _memory(use.memory_bytes, limits.memory_bytes))
         elif use.tasks > MAX_TASKS:
             self._stop(
                 JobEnd.KILLED, f"it started {use.tasks} processes and threads, {MAX_TASKS} are allowed"
             )
-        elif seconds > limits.timeout_s:
+        elif seconds - self._yielding.paused_s(now_s) > limits.timeout_s:
             wanted = f"ran longer than its {limits.timeout_s:g} s and was stopped"
             self._stop(JobEnd.TIMED_OUT, f"the job {wanted}: give it more time (timeout=…), or less to do")
 
@@ -230,6 +241,7 @@ class Running:
             error_code=str(said.get("code", "")) if end is JobEnd.RAISED else "",
             log=self._log.decode("utf-8", "replace"),
             seconds=time.monotonic() - self._began,
+            usage={"paused_s": round(self._yielding.paused_s(time.monotonic()), 3)},
             cpu_seconds=cpu_seconds,
             peak_memory_bytes=self._peak,
             isolation=(*held, "clean-environment", "watched"),

@@ -57,6 +57,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return self.n != self.before
 
     @property
+    def strained(self) -> bool:
+        """Whether more is needed than there is, now or in a burst that has not passed."""
+        return self.mode == "panic" or self.computed > self.before
+
+    @property
     def why(self) -> str:
         """Return the reason in words, for the scale log and for people."""
         if self.mode in _MODES:
