@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from taut.trust.deliveries import Deliveries, Outcome
     from taut.trust.findings import Finding, Hear
     from taut.trust.ledger import Ledger
-    from taut.workflows.alarms import Sentry
+    from taut.workflows.alarms import CostSentry, Sentry
     from taut.workflows.alarms.telling import Teller
     from taut.workflows.rights import Rights
+
+_FORGOTTEN: Final = timedelta(hours=1)
 
 
 class House(Protocol):
@@ -62,6 +65,7 @@ class Alarms:
 
     def __init__(self, house: House) -> None:
         self._house: Final = house
+        self._costly = False
 
     @cached_property
     def containments(self) -> Containments:
@@ -87,6 +91,12 @@ class Alarms:
         window_s = parse_duration(house.config.watch_window).total_seconds()
         return Sentry(clock=house.clock, window_s=window_s, hours=Hours(house.records))
 
+    @cached_property
+    def costs(self) -> CostSentry:
+        from taut.workflows.alarms import CostSentry
+
+        return CostSentry(clock=self._house.clock)
+
     def contained(self) -> tuple[Contained, ...]:
         """Return who is held back now, as gateways are told."""
         return self.containments.contained()
@@ -99,6 +109,7 @@ class Alarms:
 
     def look(self) -> None:
         """Tell what the scale log says, take what gateways counted, and open, renew and end findings by it once a window is over."""
+        from taut.trust.costs import KINDS as COSTS
         from taut.workflows.alarms import KINDS, scaled
 
         house = self._house
@@ -110,17 +121,28 @@ class Alarms:
         if house.publisher is None:
             return
         incident = house.policy.glass.holding() is not None
-        seen = self.sentry.look(house.publisher.gateways(), incident=incident)
+        states = house.publisher.gateways()
+        costly = self.costs.look(states)
+        if costly or self._costly:
+            house.watches.findings.observe(COSTS, costly)
+            self._costly = bool(costly)
+        seen = self.sentry.look(states, incident=incident)
         if seen is not None:
             house.watches.findings.observe(KINDS, seen)
+            house.watches.findings.lapse(
+                COSTS, unseen_for=_FORGOTTEN
+            )  # that a run of control before left open
 
     def dismiss(self, id: str, *, actor: str, why: str) -> Finding:
         """Say that what was found is right: whose share it was begins anew, and what he asks now will be usual."""
+        from taut.trust.costs import KINDS as COSTS
         from taut.workflows.alarms import SHARE
 
         found = self._house.watches.findings.dismiss(id, why, actor=actor)
         if found.kind == SHARE and found.principal:
             self.sentry.watch.accept(found.principal)
+        if found.kind in COSTS:
+            self.costs.watch.accept(found.principal)
         return found
 
     def hearing(self) -> Hear:

@@ -66,6 +66,20 @@ def test_requests_are_counted_by_caller_and_endpoint_over_epochs(gateway: Gatewa
     assert "eve" not in gateway.callers.reading()
 
 
+def test_what_models_took_is_counted_beside_the_requests_and_refusals_cost_nothing(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    install(gateway, plane)
+    assert [ask(gateway, plane.token())[0] for _ in range(3)] == [200] * 3
+    assert ask(gateway, plane.token("eve", roles=("auditor",), jti="t3"))[0] == 403
+
+    costs = gateway.callers.costs()
+    assert list(costs) == ["ana"]
+    scored, micros = costs["ana"]["delay"]
+    assert scored == 3
+    assert micros > 0
+
+
 def test_callers_beyond_the_bound_are_one_caller() -> None:
     callers = Callers(most=2)
     for name in ("a", "b", "c", "d", "a"):

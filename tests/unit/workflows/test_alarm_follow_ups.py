@@ -30,6 +30,7 @@ from taut.project.archive import write_archive
 from taut.project.manifest import ContainSpec, Manifest, ReceiverSpec
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock, SeededRandom, SequenceIds
+from taut.trust.costs import KINDS as COSTS
 from taut.trust.deliveries import Delivery, Outcome
 from taut.trust.findings import Finding, Sighting
 from taut.workflows.alarms.policy import orders, told
@@ -98,6 +99,26 @@ def test_a_finding_tells_contains_and_lets_go_in_its_own_transaction(platform: P
         "containment.begun",
         "containment.lifted",
     }
+
+
+def test_a_breaker_closes_by_itself_where_other_containments_wait_for_their_time(platform: Platform) -> None:
+    breaker = ContainSpec(name="breaker", on="cost", action="throttle", per_s=1.0)
+    apply(platform, msgspec.structs.replace(PROJECT, containments=(*PROJECT.containments, breaker)))
+    findings, contained = platform.watches.findings, platform.alarms.contained
+    costly = Sighting(
+        kind="cost.amplification", principal="app", resource="endpoint:delay", score=20.0, severity="critical"
+    )
+    findings.observe(COSTS, [costly])
+    findings.observe(["share"], [CROWDS])
+    assert sorted(one.per_s for one in contained()) == [1.0]  # one throttle at a time: the second prolongs it
+
+    findings.observe(["share"], [])
+    assert [one.per_s for one in contained()] == [1.0]
+    (over,) = findings.list(state="open")
+    findings.observe(COSTS, [])
+    assert contained() == ()
+    [leaf] = platform.ledger.show(kind="containment.lifted")
+    assert leaf.body["why"] == f"alert {over.id} was lapsed: not seen any more"
 
 
 def test_the_last_administrator_is_not_contained_by_any_policy_and_that_is_said(platform: Platform) -> None:

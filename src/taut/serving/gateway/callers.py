@@ -12,10 +12,13 @@ OTHERS: Final = "?"
 
 
 class Tally(msgspec.Struct, gc=False):
-    """How often one caller asked one endpoint since the gateway began. swept: what that was at the last sweep."""
+    """How often one caller asked one endpoint since the gateway began. swept: what that was at the last sweep. scored: for how
+    many a model worked, and model_ns how long."""
 
     asked: int = 0
     swept: int = 0
+    scored: int = 0
+    model_ns: int = 0
 
 
 class Callers:
@@ -51,4 +54,12 @@ class Callers:
         found: dict[str, dict[str, int]] = {}
         for (endpoint, principal), tally in self._tallies.items():
             found.setdefault(principal, {})[endpoint] = tally.asked
+        return found
+
+    def costs(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Return principal -> endpoint -> (requests for which a model worked, microseconds that it took), as `reading` does."""
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+        for (endpoint, principal), tally in self._tallies.items():
+            if tally.scored:
+                found.setdefault(principal, {})[endpoint] = (tally.scored, tally.model_ns // 1000)
         return found

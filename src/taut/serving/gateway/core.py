@@ -25,7 +25,7 @@ from taut.serving.gateway.compiled import Active, Endpoint
 from taut.serving.gateway.events import Done, Streams
 from taut.serving.gateway.features import NONE, look_up_now
 from taut.serving.gateway.feedback import FEEDBACK, Feedback
-from taut.serving.gateway.guard import Caller, Guard, check_fresh, json_bytes, stream_rows
+from taut.serving.gateway.guard import Caller, Grant, Guard, check_fresh, json_bytes, stream_rows
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.made import Made
@@ -43,7 +43,7 @@ from taut.serving.predictions import LIVE, TAKEN, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Tracer
 from taut.serving.trials import Split, Trials, unit_of
-from taut.trust.quota import Account, Quota
+from taut.trust.quota import Quota
 
 _HIGH_PRIORITY: Final = 5
 _RESERVED: Final = 0.8  # of the slots; the rest is for priorities from 5 up
@@ -193,7 +193,7 @@ class Gateway:
             caller = ticket.caller = guard.plain
             if self._tracer is not None:
                 ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
-            self._spend(ticket, grant.account)
+            self._spend(ticket, grant)
         endpoint = endpoint if endpoint.split is None else self._drawn(ticket, endpoint.split, caller)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
@@ -247,8 +247,9 @@ class Gateway:
         ticket.json_bytes = json_bytes(headers, body, ticket.route.kind)
         return caller, body
 
-    def _spend(self, ticket: Ticket, account: Account) -> None:
+    def _spend(self, ticket: Ticket, grant: Grant) -> None:
         """Count a request against its caller's quotas at every level. Raises Exhausted."""
+        ticket.tally, account = grant.tally, grant.account
         self.quota.draw(account, self.monotonic_s())
         if account.dues:
             ticket.account = account

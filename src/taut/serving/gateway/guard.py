@@ -117,8 +117,8 @@ class Guard:
         self._sessions[authorization] = session
         return session
 
-    def authorise(self, session: Session, endpoint: Endpoint, now_us: int) -> Account:
-        """Return what his requests count against when policy allows `predict` on the endpoint. Raises Denied with the reasons.
+    def authorise(self, session: Session, endpoint: Endpoint, now_us: int) -> Grant:
+        """Return what a caller is granted when policy allows `predict` on the endpoint. Raises Denied with the reasons.
 
         A decision is remembered to the end of its hour, the finest time that a policy can look at.
         """
@@ -126,7 +126,7 @@ class Guard:
         if grant is None or now_us >= grant.until_us:
             grant = self._grant(session, endpoint, now_us)
         grant.tally.asked += 1
-        return grant.account
+        return grant
 
     def _grant(self, session: Session, endpoint: Endpoint, now_us: int) -> Grant:
         """Decide anew. Of whoever is contained nothing is remembered, and what he is refused counts as asked."""

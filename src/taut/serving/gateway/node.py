@@ -232,6 +232,7 @@ class GatewayNode:
             reasons=reasons,
             endpoints=self._gateway.endpoint_reasons(),
             callers=self._gateway.callers.reading(),
+            costs=self._gateway.callers.costs(),
             claim=msgspec.Raw(msgspec.json.encode(claim)),
             meters=encode_reading(meters),
             trials=encode_trials(self._gateway.trials.reading()),

@@ -52,8 +52,12 @@ class Outcomes:
 
     def counted(self, ticket: Ticket, reply: Reply) -> Reply:
         """Count an answer, trace it where it is traced, and return it."""
+        model_ns, tally = ticket.model_ns, ticket.tally
+        if model_ns and tally is not None:
+            tally.scored += 1
+            tally.model_ns += model_ns
         if ticket.account is not None:
-            self._charge(ticket, ticket.account, ticket.model_ns)
+            self._charge(ticket, ticket.account, model_ns)
         total_ns = self._counter_ns() - ticket.started_ns
         ticket.route.endpoint.meter.answered(ticket.guard_ns, ticket.model_ns, total_ns)
         if ticket.trace is not None:
@@ -136,8 +140,12 @@ class Outcomes:
         self._quota.settle(account, costs, self._monotonic_s())
 
     def _count_refusal(self, ticket: Ticket, status: int, code: str) -> None:
-        if ticket.account is not None and ticket.scored_ns:  # a model began, whatever became of it
-            self._charge(ticket, ticket.account, self._counter_ns() - ticket.scored_ns)
+        if ticket.scored_ns and ticket.tally is not None:  # a model began, whatever became of it
+            took_ns = self._counter_ns() - ticket.scored_ns
+            ticket.tally.scored += 1
+            ticket.tally.model_ns += took_ns
+            if ticket.account is not None:
+                self._charge(ticket, ticket.account, took_ns)
         ticket.route.endpoint.meter.refusals.add(status, code)
         if ticket.arm is not None and status >= _OURS:
             ticket.arm.fail(code, ticket.now_us)

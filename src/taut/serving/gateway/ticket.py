@@ -8,6 +8,7 @@ import msgspec
 
 from taut.core.errors import DeadlineExceeded
 from taut.ports.world import Random
+from taut.serving.gateway.callers import Tally
 from taut.serving.gateway.compiled import Active, Route
 from taut.serving.gateway.guard import Caller, Session
 from taut.serving.graphs import NodeWork
@@ -22,7 +23,7 @@ class Ticket(msgspec.Struct, gc=False):
     begun_ns: when its turn came, as a rule at once. guarded_ns, looked_ns, scored_ns: when the guard was passed, features were asked for, the model began. waited_ns: for a
     worker, before that. model_ns: how long the model took, 0 where the cache answered. guard_ns: spent on guarding, the record included.
     trace: under which it is recorded; None for most. nodes: what those of a graph did; None where a model answers.
-    account: what it costs is charged to; None where nothing is. part: whether it is a later part of a request that is counted.
+    tally: where it is counted, what the model took included. account: what it costs is charged to; None where nothing is. part: whether it is a later part of a request that is counted.
     arm: of a release under way, to which the caller was drawn.
     """
 
@@ -48,6 +49,7 @@ class Ticket(msgspec.Struct, gc=False):
     json_bytes: int | None = None
     recorded: bool = False
     nodes: NodeWork | None = None
+    tally: Tally | None = None
     account: Account | None = None
     part: bool = False
     arm: Arm | None = None

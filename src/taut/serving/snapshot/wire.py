@@ -45,6 +45,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
 
     reasons: why it is not ready. endpoints: why single endpoints are not, of one that may be ready itself.
     callers: principal -> endpoint -> requests; who did not ask for a while is absent, and begins at nothing again.
+    costs: principal -> endpoint -> (requests for which a model worked, microseconds that it took), likewise.
     claim: on quotas, as `taut.trust.quota` encodes it; null of one that takes no leases.
     meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
     its figures and not the connection. trials: what it counted of releases under way, as `taut.serving.trials` encodes it.
@@ -58,6 +59,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     reasons: tuple[str, ...] = ()
     endpoints: dict[str, tuple[str, ...]] = {}
     callers: dict[str, dict[str, int]] = {}
+    costs: dict[str, dict[str, tuple[int, int]]] = {}
     claim: msgspec.Raw = msgspec.Raw(b"null")
     meters: msgspec.Raw = msgspec.Raw(b"null")
     trials: msgspec.Raw = msgspec.Raw(b"null")

@@ -12,6 +12,7 @@ from taut.ports.records import Tx
 from taut.ports.stories import Stories
 from taut.project.manifest import ContainSpec, Manifest, ReceiverSpec
 from taut.trust.containment import Containments, Order
+from taut.trust.costs import KINDS as COSTS
 from taut.trust.deliveries import Deliveries
 from taut.trust.findings import Change, Finding, at_least
 
@@ -29,8 +30,9 @@ class FollowUps:
 
     def __call__(self, tx: Tx, finding: Finding, change: Change) -> None:
         """Say who is told, who is contained, and whom it lets go; what policy may not contain is a leaf."""
-        if finding.state == "dismissed":
-            why = f"alert {finding.id} was dismissed: {finding.reason}"[:500]
+        over = finding.state == "lapsed" and finding.kind in COSTS  # a breaker closes by itself
+        if finding.state == "dismissed" or over:
+            why = f"alert {finding.id} was {finding.state}: {finding.reason}"[:500]
             self._containments.lift_because(tx, finding.id, actor=str(finding.ended_by), why=why)
         manifest = self._plans.current_in(tx)
         if manifest is None:
