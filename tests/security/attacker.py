@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 BODY = b'{"instances":[{"x0":1.0,"x1":0.5,"x2":-0.25}]}'
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -34,7 +34,7 @@ class Heard(NamedTuple):
         return found
 
 
-def connect(port: int, timeout_s: float = 10.0) -> socket.socket:
+def connect(port: int, timeout_s: float = 60.0) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
 
 

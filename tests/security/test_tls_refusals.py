@@ -147,7 +147,7 @@ def test_a_connection_ends_with_its_clients_authority_or_with_his_certificate(
 def test_a_client_whose_certificate_ends_is_let_go_by_the_sweeper(tmp_path: Path, files: TlsFiles) -> None:
     async def run() -> tuple[bytes, bytes]:
         async with serving(tmp_path, LiveTls(files, now=lambda: NOW)) as (_, port):
-            soon = (datetime.now(UTC) - NOW).total_seconds() + 2.5
+            soon = (datetime.now(UTC) - NOW).total_seconds() + 5
             context = shown(tmp_path, days=soon / 86_400)
 
             def talk() -> tuple[bytes, bytes]:

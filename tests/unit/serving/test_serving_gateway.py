@@ -339,13 +339,13 @@ def test_power_safe_answers_wait_for_the_disk_and_off_leaves_no_record(
 
 
 def test_a_quota_is_for_each_principal_and_says_when_to_come_back(gateway: Gateway, plane: DataPlane) -> None:
-    install(gateway, plane, plane.endpoint(quota=Limit(rate_per_s=0.5, burst=2)))
+    install(gateway, plane, plane.endpoint(quota=Limit(rate_per_s=0.01, burst=2)))
 
     mine = [ask(gateway, "/v1/predict/delay", {"instances": [INSTANCE]}, plane.token()) for _ in range(3)]
     other, _, _ = ask(gateway, "/v1/predict/delay", {"instances": [INSTANCE]}, plane.token("ben", jti="t2"))
 
     assert [status for status, _, _ in mine] == [200, 200, 429]
-    assert int(mine[2][1]["retry-after"]) in (1, 2)
+    assert 10 <= int(mine[2][1]["retry-after"]) <= 100
     assert mine[2][2]["error"]["code"] == "exhausted"
     assert other == 200
 

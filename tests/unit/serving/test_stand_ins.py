@@ -615,9 +615,9 @@ def test_the_live_version_leaves_time_for_its_stand_in(gateway: Gateway, plane: 
     )
     install(gateway, plane, config, fleet=Fleet(delay_2=lane))
 
-    ask(gateway, BODY, plane.token(), taut_deadline_ms="1000")
+    ask(gateway, BODY, plane.token(), taut_deadline_ms="60000")
 
-    assert lane.deadlines_s[0] == pytest.approx(0.9, abs=0.05)
+    assert 30 < lane.deadlines_s[0] <= 54.001  # a tenth is kept
 
 
 def test_nobody_waits_for_workers_that_are_all_gone_when_something_stands_in(
