@@ -63,7 +63,7 @@ def test_where_a_start_takes_a_minute_each_doubling_takes_one_and_no_more_is_ask
 
 
 def test_a_ramp_is_followed_without_a_step_back() -> None:
-    ours, _ = pair(ramp(100, 2000, 600), 2, 1200)
+    ours = world(ramp(100, 2000, 600), 2).run(800)
 
     assert ours.short_s <= 10
     assert ours.reversals == 0
@@ -71,7 +71,7 @@ def test_a_ramp_is_followed_without_a_step_back() -> None:
 
 
 def test_bursts_that_come_again_within_the_cooldown_find_what_the_first_one_brought() -> None:
-    ours, plain = pair(bursts(100, 1500, 240, 60), 2, 1800)
+    ours, plain = pair(bursts(100, 1500, 240, 60), 2, 1000)
 
     first = world(bursts(100, 1500, 240, 60), 2).run(239)
     assert ours.short_s == first.short_s <= 35  # nothing after the first
@@ -79,18 +79,17 @@ def test_bursts_that_come_again_within_the_cooldown_find_what_the_first_one_brou
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("spread", [0.2, 0.5])
-def test_noise_changes_next_to_nothing(seed: int, spread: float) -> None:
-    ours = world(noise(1000, spread, seed), 15).run(1200)
+def test_noise_changes_next_to_nothing(seed: int) -> None:
+    ours = world(noise(1000, 0.5, seed), 15).run(1200)
 
     assert len(ours.changes) <= 4
     assert ours.short_s <= 60
     assert 13 <= ours.n <= 20
 
 
-@pytest.mark.parametrize("every_s", [30, 400, 1000])
+@pytest.mark.parametrize("every_s", [30, 400])
 def test_a_load_that_swings_makes_no_more_turns_than_there_are_cooldowns(every_s: float) -> None:
-    seconds = 3600
+    seconds = 2400
     ours = world(lambda at_s: 1000 + 900 * sin(2 * pi * at_s / every_s), 15).run(seconds, tick_s=2.0)
 
     downs = [at_s for at_s, one in ours.changes if one.n < one.before]
@@ -144,12 +143,12 @@ def test_where_nothing_is_told_nothing_changes_and_it_goes_on_afterwards() -> No
     assert ours.n >= 14
 
 
-@pytest.mark.parametrize("lie", [nan, inf, -inf, -1.0, 1e300])
+@pytest.mark.parametrize("lie", [nan, inf, -1.0, 1e300])
 def test_what_cannot_be_changes_nothing(lie: float) -> None:
     def false(_: float, loads: tuple[Load, ...]) -> tuple[Load, ...]:
         return (Load(cpu=lie, concurrency=lie), *loads[1:])
 
-    ours = world(lambda _: 700.0, 10, tell=false).run(900)
+    ours = world(lambda _: 700.0, 10, tell=false).run(400)
 
     assert {one.n for _, one in ours.decisions} == {10}
     assert any("cannot be" in said for said in ours.decisions[-1][1].told)
@@ -157,7 +156,7 @@ def test_what_cannot_be_changes_nothing(lie: float) -> None:
 
 def test_a_control_that_dies_between_intent_and_capacity_begins_anew_and_gets_there() -> None:
     """Whatever was decided and not done is decided again, by a core that remembers nothing."""
-    for died_s in (63, 66, 70, 77, 84):
+    for died_s in (63, 70, 77):
         ours = world(step(60, 100, 1000), 2)
         ours.run(died_s)
         ours.run(1, obey=False)  # said, not done

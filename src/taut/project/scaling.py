@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final
 
 from taut.core.errors import InvalidInput
@@ -14,6 +15,7 @@ from taut.project.words import worded
 
 POOLS: Final = ("gateway",)
 REPLICAS_MAX: Final = 64
+LONGEST: Final = timedelta(hours=2)
 _CPU: Final = 0.7
 
 
@@ -79,3 +81,5 @@ def autoscale_faults(spec: AutoscaleSpec) -> Iterator[str]:
         value = getattr(spec, word)
         if value is not None and not parse_duration(value):
             yield f"{word} is {value!r}: give more than nothing"
+        elif value is not None and parse_duration(value) > LONGEST:
+            yield f"{word} is {value!r}: give at most two hours"

@@ -244,6 +244,7 @@ def test_whatever_is_told_the_number_stays_within_bounds_and_goes_down_only_in_s
         ({"cpu": nan}, "finite and above 0"),
         ({"cpu": -0.5}, "finite and above 0"),
         ({"panic_s": 90.0}, "panic_s"),
+        ({"cooldown_s": 86_400.0}, "at most 7200"),
         ({"up": 1.0}, "above 1"),
         ({"minimum": 0}, "idle_s"),
     ],

@@ -40,6 +40,7 @@ def test_an_autoscaler_is_part_of_the_project_and_aims_at_processors_where_nothi
         ('taut.Autoscale("gateway", maximum=65)', "maximum is 65"),
         ('taut.Autoscale("gateway", maximum=4, cpu=0)', "cpu is 0"),
         ('taut.Autoscale("gateway", maximum=4, window="0s")', "window is '0s'"),
+        ('taut.Autoscale("gateway", maximum=4, cooldown="1d")', "at most two hours"),
         ('taut.Autoscale("gateway", maximum=4)\ntaut.Autoscale("gateway", maximum=5)', "gateway"),
     ],
 )

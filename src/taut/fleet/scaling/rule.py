@@ -13,6 +13,7 @@ ADDITIVE: Final = ("concurrency", "cpu", "gpu")
 """Signals that add up over replicas, so that what they say of the number needed does not depend on how many there are."""
 
 REPLICAS_MAX: Final = 10_000
+LONGEST_S: Final = 7200.0
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +65,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InvalidInput(
                 f"{said}what is aimed at, and durations, must be finite and above 0: mend the rule"
             )
+        if max(self.stable_s, self.cooldown_s) > LONGEST_S:
+            raise InvalidInput(f"{said}stable_s and cooldown_s are at most {LONGEST_S:g}: mend the rule")
         if self.panic_s > self.stable_s or not (isfinite(self.lead_s) and 0 <= self.lead_s <= 3600):
             raise InvalidInput(f"{said}panic_s is at most stable_s, and lead_s 0 to 3600: mend the rule")
         if min(self.panic_ratio, self.up, self.down) <= 1 or not 0 <= self.tolerance < 0.5:
