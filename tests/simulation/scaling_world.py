@@ -84,7 +84,7 @@ class World:
         return done / able if able else 0.0
 
     def _look(self, busy: float) -> Look:
-        loads = tuple(Load(cpu=busy, concurrency=busy) for _ in range(self.ready))
+        loads = (Load(cpu=busy),) * self.ready
         return Look(
             at_s=self.at_s, wall_s=self.began_s + self.at_s, ready=self.ready,
             loads=self.tell(self.at_s, loads), waiting=0 if self.ready else int(self.backlog),

@@ -61,22 +61,27 @@ def tally(look: Look) -> Tally:
     """Add up a look. What is no number from 0 to a thousand million was not told: a lie must not become a load."""
     lies: list[str] = []
 
-    def honest(name: str, value: float | None) -> float | None:
-        if value is None or 0 <= value <= _MOST:
-            return value
-        lies.append(f"{name} {value:g}")
-        return None
+    def honest(name: str, values: list[float]) -> list[float]:
+        found = [value for value in values if 0 <= value <= _MOST]
+        if len(found) < len(values):
+            lies.extend(f"{name} {value:g}" for value in values if not 0 <= value <= _MOST)
+        return found
 
     sums: dict[str, tuple[float, int]] = {}
     for name in ADDITIVE:
-        values = (honest(name, getattr(load, name)) for load in look.loads)
-        told = [value for value in values if value is not None]
+        told = honest(name, [value for load in look.loads if (value := getattr(load, name)) is not None])
         if told:
             sums[name] = (sum(told), max(0, look.ready - len(told)))
-    wait_ms, latency = honest("wait_ms", look.wait_ms), honest("latency", look.latency)
+    wait_ms = honest("wait_ms", [] if look.wait_ms is None else [look.wait_ms])
+    latency = honest("latency", [] if look.latency is None else [look.latency])
     silent = max(0, look.ready - len(look.loads))
     said = [f"{silent} of {look.ready} tell nothing"] if silent else []
     said += [f"what cannot be was told: {', '.join(lies[:_LIES_SHOWN])}"] if lies else []
     return Tally(
-        at_s=look.at_s, ready=look.ready, sums=sums, wait_ms=wait_ms, latency=latency, told=tuple(said)
+        at_s=look.at_s,
+        ready=look.ready,
+        sums=sums,
+        wait_ms=next(iter(wait_ms), None),
+        latency=next(iter(latency), None),
+        told=tuple(said),
     )
