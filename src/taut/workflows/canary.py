@@ -48,7 +48,7 @@ def reports(release: str, gateways: Sequence[GatewayState]) -> list[Report]:
         found += [
             Report(
                 process=f"{state.gateway}#{state.pid}", stage=one.stage, seen=one.seen, failed=one.failed,
-                fatal=one.fatal, answers=one.answers, times=one.times,
+                fatal=one.fatal, answers=one.answers, times=one.times, scored=one.scored,
             )
             for one in readings
             if one.release == release

@@ -130,6 +130,7 @@ def _endpoint(
 ) -> EndpointConfig:
     spec = endpoint_of(manifest, route.endpoint)
     judged = judged_of(manifest, spec.model)
+    canary = None if tried is None else _canary(rooms, tried)
     return EndpointConfig(
         name=route.endpoint,
         live=_model(rooms, route.version, route.release),
@@ -153,7 +154,8 @@ def _endpoint(
         price=_price(spec),
         round_scores=spec.round_scores,
         round_suspects=spec.round_suspects,
-        canary=None if tried is None else _canary(rooms, tried),
+        canary=canary,
+        share=0.0 if canary is None else 1.0 - canary.weight,
         suspects=() if spec.round_suspects is None else _suspects(rooms, route.endpoint),
     )
 

@@ -83,6 +83,10 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
     canary = None
     if request.strategy == "canary":
         plan = declared_plan(endpoint)
+        if "prediction_drift" in plan.guardrails and rooms.registry.signature(version).output == "value":
+            raise InvalidInput(
+                f"guardrail prediction_drift compares probabilities, and {version} gives values: leave it out of {endpoint.name}"
+            )
         with rooms.records.read() as tx:  # where nothing is live, there is nothing to compare with
             canary = plan if any(one.endpoint == endpoint.name for one in rooms.releases.routes(tx)) else None
     words = [word.id for word in rooms.registry.show(version).approvals if word.approved]

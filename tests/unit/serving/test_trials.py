@@ -72,6 +72,7 @@ def test_a_part_of_the_callers_is_answered_by_the_canary_and_each_always_by_the_
     assert [len(one) for one in reading.seen] == [sum(canaries(20)), 20 - sum(canaries(20))]
     assert reading.answers == (2 * sum(canaries(20)), 40 - 2 * sum(canaries(20)))
     assert reading.failed == {}
+    assert [len({mark // 16 for mark in one}) for one in reading.scored] == [len(one) for one in reading.seen]
     assert decode_trials(encode_trials([reading])) == (reading,)
     install(gateway, plane)  # another epoch of the same stage
     assert gateway.trials.reading() == (reading,)

@@ -117,6 +117,7 @@ class Endpoint:
                 version=live.version,
                 release=live.release,
                 epoch=snapshot.epoch,
+                share=config.share,
                 columns=tuple(column.name for column in signature.request),
                 lookups=tuple(
                     Lookup(lookup.feature_set, _columns(live, lookup.feature_set))

@@ -259,7 +259,9 @@ class Gateway:
         assert ticket.session is not None
         if ticket.route.pinned:
             return ticket.route.endpoint
-        unit = unit_of(ticket.session.principal.id, caller.subject)
+        unit = ticket.session.principal.id
+        if caller.subject:
+            unit = unit_of(unit, caller.subject)
         arm = ticket.arm = split.arms.get(unit) or split.draw(unit)
         ticket.route = arm.routes[ticket.route.kind]
         endpoint: Endpoint = arm.endpoint
@@ -306,6 +308,8 @@ class Gateway:
             outputs = endpoint.rounding.rounded(outputs, session.principal.id)
         ticket.guard_ns += counter() - start_ns
         self.outcomes.answers += 1
+        if ticket.arm is not None and not ticket.arm.scored:
+            ticket.arm.score(outputs)
         if made is not None:
             made.count(endpoint.meter)
             if ticket.arm is not None and made.fallback:

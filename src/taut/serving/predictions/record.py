@@ -42,7 +42,8 @@ class Lookup(msgspec.Struct, frozen=True, array_like=True):
 class RecordHead(msgspec.Struct, frozen=True, array_like=True):
     """What all records of one endpoint at one epoch share; encoded once and copied into each record.
 
-    columns: the request columns, in the order of a row's values.
+    columns: the request columns, in the order of a row's values. share: the part of the callers that this version answered
+    while another was tried beside it, 0 where none was: an answer's weight.
     """
 
     endpoint: str
@@ -51,6 +52,7 @@ class RecordHead(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     columns: tuple[str, ...]
     lookups: tuple[Lookup, ...] = ()
+    share: float = 0.0
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -119,7 +119,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. model_time: of each principal, in milliseconds that models take for him. price: of an answer.
     max_age_s: a tighter bound than the snapshot's on how long this endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
-    them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now. canary: a release under way, None mostly.
+    them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now. canary: a release under way, None mostly; share: the part of
+    the callers that this version answers then, else 0.
     """
 
     name: str
@@ -145,10 +146,15 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     round_suspects: int | None = None
     suspects: tuple[str, ...] = ()
     canary: CanaryConfig | None = None
+    share: float = 0.0
 
     def with_canary_live(self) -> EndpointConfig | None:
         """Return the endpoint as the canary serves it; None where there is none."""
-        return None if self.canary is None else structs.replace(self, live=self.canary.model, canary=None)
+        return (
+            None
+            if self.canary is None
+            else structs.replace(self, live=self.canary.model, canary=None, share=self.canary.weight)
+        )
 
     @property
     def models(self) -> tuple[ServedModel, ...]:

@@ -18,7 +18,8 @@ class TrialReading(msgspec.Struct, frozen=True, kw_only=True):
 
     release, stage: which. Of pairs the first is the canary's. seen: a sample of the units. failed: minute since the epoch -> a
     sample of the units that failed in it. fatal: requests for which a version gave no answer that may be given. answers:
-    requests answered. times: answers by the buckets of `taut.serving.meters.TIME_NS`.
+    requests answered. times: answers by the buckets of `taut.serving.meters.TIME_NS`. scored: a sample of units with what was first
+    predicted for each: its mark times 16, and the bin of the prediction.
     """
 
     release: str
@@ -28,6 +29,7 @@ class TrialReading(msgspec.Struct, frozen=True, kw_only=True):
     fatal: tuple[int, int] = (0, 0)
     answers: tuple[int, int] = (0, 0)
     times: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    scored: Marks = ((), ())
 
 
 _DECODER: Final = msgspec.json.Decoder(tuple[TrialReading, ...])

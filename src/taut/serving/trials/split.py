@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 from taut.serving.meters import EndpointMeter, HistogramReading
+from taut.serving.runtime import Outputs
 from taut.serving.trials.reading import TrialReading
 from taut.serving.trials.sketch import Sketch
 
 _KNOWN_MOST: Final = 65_536
 _SEEN_MOST: Final = 512
 _FAILED_MOST: Final = 256
+_SCORED_MOST: Final = 2048
 _MINUTES_MOST: Final = 3
 _MINUTE_US: Final = 60_000_000
 _FATAL: Final = frozenset({"bad_answer", "internal"})
 """Codes of answers that a version gave and that may not be given, or of a failure of ours while it answered."""
 _PLACES: Final = 2**64
+BINS: Final = 16
 
 
 def unit_of(principal: str, subject: str) -> str:
@@ -30,6 +34,13 @@ def place_of(salt: str, unit: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
 
 
+def bin_of(probabilities: Sequence[float]) -> int:
+    """Return the bin of a prediction, below `BINS`: a tenth of the second class's probability, or of more classes the likeliest."""
+    if len(probabilities) == 2:
+        return min(int(probabilities[1] * 10), 9)
+    return min(max(range(len(probabilities)), key=probabilities.__getitem__), BINS - 1)
+
+
 class Trial:
     """What a gateway counts of one stage of a release. One event loop owns it.
 
@@ -41,6 +52,7 @@ class Trial:
         self.stage: Final = stage
         self._seen: Final = Sketch(_SEEN_MOST)
         self._failed: Final[dict[int, Sketch]] = {}
+        self._scored: Final = Sketch(_SCORED_MOST)
         self._fatal: Final = [0, 0]
         self._meters: tuple[EndpointMeter, EndpointMeter] | None = None
         self._before: list[HistogramReading] = []
@@ -76,6 +88,11 @@ class Trial:
                 del self._failed[min(self._failed)]
         sketch.add(mark, canary)
 
+    def score(self, mark: int, canary: bool, outputs: Outputs) -> None:
+        """Count what was predicted for a unit; of several predictions control takes one."""
+        if outputs.probabilities:
+            self._scored.add(mark * BINS + bin_of(outputs.probabilities[0]), canary)
+
     def reading(self) -> TrialReading:
         last = self._last if self._meters is None else self._times()
         times = [
@@ -90,6 +107,7 @@ class Trial:
             fatal=(self._fatal[0], self._fatal[1]),
             answers=(sum(times[0]), sum(times[1])),
             times=(times[0], times[1]),
+            scored=self._scored.arms(),
         )
 
     def _times(self) -> list[HistogramReading]:
@@ -100,7 +118,7 @@ class Trial:
 class Arm:
     """Where one unit belongs. mark: of it in samples. endpoint, routes: of its version, as the gateway compiled it."""
 
-    __slots__ = ("canary", "endpoint", "mark", "routes", "trial")
+    __slots__ = ("canary", "endpoint", "mark", "routes", "scored", "trial")
 
     def __init__(self, canary: bool, mark: int, endpoint: Any, routes: Any, trial: Trial) -> None:
         self.canary: Final = canary
@@ -108,6 +126,12 @@ class Arm:
         self.endpoint: Final = endpoint
         self.routes: Final = routes
         self.trial: Final = trial
+        self.scored = False
+
+    def score(self, outputs: Outputs) -> None:
+        """Count the first prediction that the unit gets."""
+        self.scored = True
+        self.trial.score(self.mark, self.canary, outputs)
 
     def fail(self, code: str, now_us: int) -> None:
         self.trial.fail(self.mark, self.canary, code, now_us)

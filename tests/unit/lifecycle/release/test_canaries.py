@@ -139,6 +139,27 @@ def test_a_verdict_says_what_was_seen_how_sure_and_what_would_have_changed_it() 
     assert judge(PLAN, [tally(failed=(40 - fewer + 1, 60))])[2].decision == "reject"
 
 
+def test_versions_that_predict_otherwise_are_held_by_how_far_they_are_apart_at_least() -> None:
+    plan = structs.replace(PLAN, steps=(0.5,), guardrails=("prediction_drift",))
+
+    def told(canary_bin: int) -> Move:
+        marks = tuple(at * 16 + canary_bin for at in range(200)), tuple(at * 16 + 2 for at in range(200, 400))
+        seen = tuple(range(200)), tuple(range(200, 400))
+        first = (marks[0][:20], marks[1][:20])
+        state = at(1, report(seen=seen, answers=(200, 200), scored=first), plan=plan).state
+        assert at(1, report(seen=seen, answers=(200, 200), scored=first), plan=plan, state=state).state.tallies == state.tallies  # fmt: skip
+        return at(1.1, report(seen=seen, answers=(200, 200), scored=marks), plan=plan, state=state)
+
+    same, other = told(2), told(9)
+    assert same.kind == "promote"
+    assert other.kind == "hold"
+    assert "lie at least 0.6" in other.reason
+    twice = report("g#2", seen=((1,), ()), scored=((1 * 16 + 3,), ()), answers=(1, 0))
+    assert (
+        at(1.2, twice, plan=plan, state=other.state).state.tallies[0].scores == other.state.tallies[0].scores
+    )
+
+
 def test_what_a_person_waives_holds_no_more_and_can_still_end_it() -> None:
     seen: Any = {"seen": ((1, 2, 3), (4, 5, 6)), "answers": (90, 900)}
     held = at(2, report(failed={2: (tuple(range(10)), tuple(range(20, 40)))}, **seen))

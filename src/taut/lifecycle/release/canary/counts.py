@@ -8,14 +8,19 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from taut.lifecycle.release.guardrails import BinState, add_bins, empty_bins
+
 Pair = tuple[int, int]
 """Of the canary, of the baseline."""
 Marks = tuple[tuple[int, ...], tuple[int, ...]]
 
 _SEEN_MOST: Final = 512
 _FAILED_MOST: Final = 256
+_SCORED_MOST: Final = 2048
 _MINUTES: Final = 3
 _PRIOR_LEAST: Final = 500
+BINS: Final = 16
+"""Of predictions; as many as `taut.serving.trials` has."""
 _SHARES: Final = (0.5, 0.1, 0.05, 0.01)
 """Of the baseline's answers beyond the reference times."""
 
@@ -30,6 +35,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fatal: Pair = (0, 0)
     answers: Pair = (0, 0)
     times: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    scored: Marks = ((), ())
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):
@@ -45,7 +51,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
     units: distinct ones that were drawn to each arm, of a sample whose marks are `sample`. failed: units that failed, each
     once a minute; `counted`: the marks that were, of the last minutes. slow: answers beyond each reference time. prior: the
-    baseline's answers by time, before there were any. heard: by process.
+    baseline's answers by time, before there were any. heard: by process. scores: first predictions by bin, of the units `scored`.
     """
 
     weight: float
@@ -58,10 +64,12 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     sample: tuple[int, ...] = ()
     counted: dict[int, tuple[int, ...]] = {}
     heard: dict[str, Heard] = {}
+    scores: BinState = empty_bins(BINS)
+    scored: tuple[int, ...] = ()
 
     def closed(self) -> Tally:
         """Return the stage with what it counted alone: nobody will tell more of it."""
-        return structs.replace(self, sample=(), counted={}, heard={})
+        return structs.replace(self, sample=(), counted={}, heard={}, scored=())
 
 
 def add_reports(tally: Tally, reports: Sequence[Report], *, reference: Sequence[int], minute: int) -> Tally:
@@ -77,8 +85,11 @@ def add_reports(tally: Tally, reports: Sequence[Report], *, reference: Sequence[
         told = (one.failed[at] for one in reports if at in one.failed)
         new, counted[at] = _fresh(counted.get(at, ()), told, most=_FAILED_MOST)
         failed = _plus(failed, new)
+    scored, bins = _fresh_scores(tally.scored, reports)
+    scores = add_bins(tally.scores, *bins, weight=tally.weight) if scored != tally.scored else tally.scores
     found = structs.replace(
-        tally, units=_plus(tally.units, units), sample=sample, failed=failed, counted=counted, heard=dict(tally.heard)
+        tally, units=_plus(tally.units, units), sample=sample, failed=failed, counted=counted,
+        heard=dict(tally.heard), scores=scores, scored=scored
     )  # fmt: skip
     for report in reports:
         found = _add_counters(found, report, reference)
@@ -129,6 +140,21 @@ def _fresh(known: Sequence[int], told: Iterable[Marks], *, most: int) -> tuple[P
     sample = sorted(before | arms.keys())[:most]
     new = [arms[mark] for mark in sample if mark not in before]
     return (sum(new), len(new) - sum(new)), tuple(sample)
+
+
+def _fresh_scores(
+    known: Sequence[int], reports: Sequence[Report]
+) -> tuple[tuple[int, ...], tuple[list[int], list[int]]]:
+    """Return the sample of units whose prediction is counted, and the bins of those that came into it just now, by arm."""
+    told = {mark // BINS: (arm, mark % BINS) for one in reports for arm in (0, 1) for mark in one.scored[arm]}
+    before = set(known)
+    sample = sorted(before | told.keys())[:_SCORED_MOST]
+    bins: tuple[list[int], list[int]] = ([0] * BINS, [0] * BINS)
+    for mark in sample:
+        if mark not in before:
+            arm, at = told[mark]
+            bins[arm][at] += 1
+    return tuple(sample), bins
 
 
 def _since(now: tuple[int, ...], then: tuple[int, ...]) -> tuple[int, ...]:

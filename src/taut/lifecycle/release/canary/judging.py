@@ -13,6 +13,7 @@ from taut.lifecycle.release.canary.counts import Pair, Tally
 from taut.lifecycle.release.canary.plan import CanaryPlan
 from taut.lifecycle.release.guardrails import (
     Stage,
+    distance_at_least,
     latency_log_e,
     ratio_bounds,
     two_sided_log_e,
@@ -63,6 +64,8 @@ class _Rail(msgspec.Struct, frozen=True, kw_only=True):
 def judge(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
     """Judge a canary by all that was counted of its stages, in order: each declared guardrail, and two that every one has.
 
+    `prediction_drift` never ends it: that a version predicts otherwise may be why it was made.
+
     `fatal`: answers that may not be given, request by request. `split`: whether callers fell to the arms as the weight says;
     where they did not, no other finding means anything, and none ends the canary. Where an arm has fewer than three callers,
     only `fatal` ends it.
@@ -71,6 +74,8 @@ def judge(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
     broken = split.decision != "admit"
     few = min(sum(tally.units[arm] for tally in tallies) for arm in (0, 1)) < _FEW_UNITS
     found = [split]
+    if "prediction_drift" in plan.guardrails:
+        found.append(_drift(plan, tallies))
     for rail in _rails(plan, tallies):
         one = _judged(rail)
         if one.decision == "reject" and (broken or (few and rail.name != "fatal")):
@@ -83,7 +88,7 @@ def explain(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
     """Judge, and say of each finding how sure it is and what would have changed it; some milliseconds of work."""
     rails = {rail.name: rail for rail in _rails(plan, tallies)}
     return tuple(
-        _split_explained(one, tallies) if one.guardrail == "split" else _explained(one, rails[one.guardrail])
+        _explained(one, rails[one.guardrail]) if one.guardrail in rails else _told(plan, one, tallies)
         for one in judge(plan, tallies)
     )
 
@@ -115,6 +120,7 @@ def _rails(plan: CanaryPlan, tallies: Sequence[Tally]) -> list[_Rail]:
             name=name, lanes=lanes[name](), bar=plan.bar, hold_at=plan.hold, end_at=plan.roll_back, restarts=restarts
         )
         for name in plan.guardrails
+        if name in lanes
     ]  # fmt: skip
 
 
@@ -139,7 +145,27 @@ def _split(tallies: Sequence[Tally]) -> Finding:
     )  # fmt: skip
 
 
-def _split_explained(finding: Finding, tallies: Sequence[Tally]) -> Finding:
+def _drift(plan: CanaryPlan, tallies: Sequence[Tally]) -> Finding:
+    """Each stage by itself, as of the split. It holds where the difference is sure, and surely larger than is borne."""
+    logs = [tally.scores.log_e for tally in tallies] + [0.0] * (len(plan.steps) - len(tallies))
+    evidence = _exp(log_mean_exp(logs))
+    differs = evidence >= plan.bar and _distance(plan, tallies) > plan.drift
+    canary, baseline = _sum((sum(one.scores.canary), sum(one.scores.baseline)) for one in tallies)
+    return Finding(
+        guardrail="prediction_drift", decision="hold" if differs else "admit", canary=canary, baseline=baseline,
+        evidence=evidence, bar=plan.bar,
+    )  # fmt: skip
+
+
+def _distance(plan: CanaryPlan, tallies: Sequence[Tally]) -> float:
+    alpha = 1 / plan.bar / len(plan.steps)
+    return max(distance_at_least(tally.scores, alpha=alpha) for tally in tallies)
+
+
+def _told(plan: CanaryPlan, finding: Finding, tallies: Sequence[Tally]) -> Finding:
+    if finding.guardrail == "prediction_drift":
+        said = f"first predictions of {finding.canary} and {finding.baseline} callers lie at least {_distance(plan, tallies):.2f} apart"
+        return structs.replace(finding, says=f"{said}, {plan.drift:g} is borne")
     weights = ", ".join(f"{tally.weight:.1%}" for tally in tallies)
     says = f"{finding.canary} of {finding.canary + finding.baseline} sampled callers fell to the canary, weights {weights}"
     if finding.decision != "admit":

@@ -10,7 +10,7 @@ from taut.core.errors import InvalidInput
 from taut.core.units import parse_duration
 from taut.project.manifest import EndpointSpec
 
-GUARDRAILS: Final = ("errors", "latency")
+GUARDRAILS: Final = ("errors", "latency", "prediction_drift")
 """What gateways count of both arms, and so what a release can be judged by."""
 
 
@@ -21,7 +21,8 @@ class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     least: answers of the canary that a step needs at least. guardrails: by their names, each once. alpha: how likely a healthy
     canary is rolled back by any of them at most. hold, roll_back: the ratio to the live version's rate up to which a guardrail
     lets the canary grow, and beyond which it ends it. most: where set, only a canary whose error rate is surely below this
-    many times the live one's is promoted without a person.
+    many times the live one's is promoted without a person. drift: how far apart the versions' predictions may be
+    (Kolmogorov distance) before `prediction_drift` holds the canary.
     """
 
     steps: tuple[float, ...]
@@ -32,6 +33,7 @@ class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     hold: float = 1.0
     roll_back: float = 1.2
     most: float | None = None
+    drift: float = 0.05
 
     @property
     def bar(self) -> float:
@@ -53,7 +55,7 @@ def declared_plan(endpoint: EndpointSpec) -> CanaryPlan:
             steps=tuple(step for step in told.steps if step < 1.0) or _STEPS,
             every_s=parse_duration(told.every).total_seconds(),
             least=told.least,
-            guardrails=told.guardrails or GUARDRAILS,
+            guardrails=told.guardrails or ("errors", "latency"),
             roll_back=_ALONE if alone else 1.2,
             most=told.most,
         )
