@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import heappush, heapreplace
 from typing import Final
 
 
@@ -14,12 +15,12 @@ class Sketch:
     Source: Bar-Yossef et al. 2002 (k minimum values).
     """
 
-    __slots__ = ("_highest", "_most", "marks")
+    __slots__ = ("_heap", "_most", "marks")
 
     def __init__(self, most: int) -> None:
         self._most: Final = most
         self.marks: Final[dict[int, bool]] = {}
-        self._highest = -1
+        self._heap: Final[list[int]] = []  # of the marks below zero: the highest mark comes first
 
     def add(self, mark: int, canary: bool) -> bool:
         """Take a unit; return whether it came into the sample just now."""
@@ -27,10 +28,9 @@ class Sketch:
         if mark in marks:
             return False
         if len(marks) < self._most:
-            self._highest = max(self._highest, mark)
-        elif mark < self._highest:
-            del marks[self._highest]
-            self._highest = max(max(marks), mark)
+            heappush(self._heap, -mark)
+        elif mark < -self._heap[0]:
+            del marks[-heapreplace(self._heap, -mark)]
         else:
             return False
         marks[mark] = canary
