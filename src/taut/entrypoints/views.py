@@ -138,7 +138,9 @@ def releases(result: Json) -> None:
     )
 
 
-_RELEASE = ("release", "endpoint", "version", "strategy", "state", "weight", "started_at", "actor", "reason")
+_RELEASE = (
+    "release", "endpoint", "version", "strategy", "state", "weight", "waits", "started_at", "actor", "reason",
+)  # fmt: skip
 
 
 def release(result: Json) -> None:
@@ -146,6 +148,13 @@ def release(result: Json) -> None:
     known = {key: result[key] for key in _RELEASE if result.get(key) not in (None, "")}
     fields({key: _cell(key, value) for key, value in known.items()})
     gate(result)
+    judged = [one for one in result.get("guardrails", ()) if isinstance(one, dict)]
+    if judged:
+        rows = [
+            [one["guardrail"], one["decision"], f"{one['evidence']:.3g}", f"{one['bar']:g}", one["says"]]
+            for one in judged
+        ]
+        render.table(["guardrail", "says", "evidence", "acts at", "because"], rows, empty="")
     if "gateways" in result and result.get("state") == "live":
         told = result["gateways"]
         render.line(
