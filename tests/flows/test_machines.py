@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,31 @@ def test_kill_9_of_each_process_of_both_sides_loses_no_record(first: Up, second:
     assert not list((second.installation.home / "log" / "predictions").glob("*.closed"))
 
 
+def test_a_machine_takes_over_other_authorities_and_serves_nothing_once_it_is_revoked_until_it_joins_anew(
+    first: Up, second: Up, token: str
+) -> None:
+    shop, bundle = first.installation, second.installation.home / "svid" / "bundle.json"
+    shop("keys", "rotate", "svid")
+    until(lambda: len(json.loads(bundle.read_bytes())["keys"]) == 2, said=second.said)
+    until(lambda: ask(second, token).status_code == 200)
+
+    shop("machine", "revoke", "m2")
+    until(lambda: _answers_nothing(second, token), said=second.said)
+    assert [(row["machine"], row["state"]) for row in shop("machine", "list")["machines"]] == [
+        ("m2", "revoked")
+    ]
+    second.close()
+    refused = second.installation.refused(
+        "up", "--join", first.control, "--port", "2", exit_code=4, code="unauthenticated"
+    )
+    assert "taut machine invite" in refused
+
+    second.installation.environ["TAUT_TOKEN"] = shop("machine", "invite", "m2")["invitation"]
+    second.start()
+    until(lambda: ask(second, token).status_code == 200, said=second.said)
+    assert [row["state"] for row in shop("machine", "list")["machines"]] == ["live"]
+
+
 @pytest.mark.crash
 def test_without_control_a_machine_serves_on_starts_again_and_hands_over_afterwards(
     first: Up, second: Up, token: str
@@ -145,6 +171,13 @@ def test_a_home_is_either_an_installation_or_a_machine_of_one(first: Up, second:
     assert own
     assert "--url" in second.installation.refused("status", exit_code=5, code="conflict")
     assert "--url" in second.installation.refused("up", exit_code=5, code="conflict")
+
+
+def _answers_nothing(up: Up, token: str) -> bool:
+    try:
+        return ask(up, token).status_code == 503
+    except httpx.TransportError:
+        return True
 
 
 def _again(up: Up, name: str, pid: int) -> bool:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from taut.bootstrap.replicas import PROBING, artifacts_digest, highest_floor
 from taut.core.errors import TautError
-from taut.fleet.admission import AdmissionStore, Bundle, Letters, Pool, Reception, Terms, is_local
+from taut.fleet.admission import (
+    Admission,
+    AdmissionStore,
+    Bundle,
+    Letters,
+    Pool,
+    Reception,
+    Step,
+    Terms,
+    is_local,
+)
 from taut.fleet.log import ScaleLog
 from taut.ports.keys import Keys
 from taut.ports.records import Records
@@ -122,6 +133,14 @@ class Admitting:
                 self._house.gateways = before
                 raise
 
+    def expel(self, machine: str) -> None:
+        """Trust the gateways that a machine has now no more; those of one that joins anew are others."""
+        store = self.reception.store
+        for member in tuple(store.state.members.values()):
+            if member.lives and member.replica.endswith(f"@{machine}"):
+                store.step(partial(_expel, member.replica))
+        self._tell(self.reception.tick())
+
     def expect(self, *, reason: str, actor: str) -> None:
         """Say on the scale log how many gateways there shall be, where that is news."""
         with self._counting:
@@ -154,6 +173,10 @@ class Admitting:
             )
             for who, principal in PROBING.items()
         }  # fmt: skip
+
+
+def _expel(replica: str, state: Admission, _now_s: float) -> Step:
+    return state.quarantine(replica, "its machine was revoked")
 
 
 def _gateways() -> Pool:

@@ -53,8 +53,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         `oidc/client-secret`.
     oidc_name: the claim that names a person who comes for the first time.
     oidc_roles: roles by claims, `CLAIM:VALUE=ROLE` with spaces between; without any, administrators link accounts and give roles.
-    tls_ca: PEM file of the authority of other machines' data planes, and beside the system's of whom alerts are sent to; without it, the system's. client_cert, client_key: what to
-        show there. (The command line takes the same variables for `--url`.)
+    tls_ca: PEM file of an authority beside the system's, of whom alerts are sent to. (The command line takes the same variable for
+        `--url`.)
     advisories: a mirror of known vulnerabilities, a folder or a zip of OSV records of PyPI; with it the model gate audits the
         packages of each run, and rejects where it could not. advisories_max_age: how old it may be, such as `7d`.
     s3_*: how to reach an object store other than AWS; without keys, the machine's own role decides.
@@ -85,8 +85,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     oidc_name: str = "preferred_username"
     oidc_roles: str = ""
     tls_ca: str = ""
-    client_cert: str = ""
-    client_key: str = ""
     advisories: str = ""
     advisories_max_age: str = "7d"
     s3_endpoint: str = ""

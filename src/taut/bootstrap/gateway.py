@@ -20,7 +20,6 @@ from taut.core.evidence import Scalar
 from taut.ports.online import OnlineRow, Stretch
 from taut.ports.world import Random
 from taut.serving.tracing import Exporter, Send, Tracer
-from taut.trust.tls import ClientFiles
 
 _TRACES: Final = "/v1/traces"
 _TIMEOUT_S: Final = 10.0
@@ -95,34 +94,24 @@ class Peering(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway needs to ask those of other machines. machine: the name of this one, empty for the first.
 
     first_at: the host by which the first machine is reached. features_here: whether online features can be had here.
-    tls: what other machines are verified by.
     """
 
     machine: str
     first_at: str
     features_here: bool
-    tls: ClientFiles
 
 
 def peering(config: Config) -> Peering:
     """Return how gateways of this home ask those of other machines."""
     joined = read_joined(config.home)
     if joined is None:
-        files = (config.tls_ca, config.client_cert, config.client_key)
-        return Peering(machine="", first_at="", features_here=True, tls=_client_files(*files))
-    files = (joined.tls_ca, joined.client_cert, joined.client_key)
+        return Peering(machine="", first_at="", features_here=True)
     host = str(urlsplit(joined.control).hostname)
     return Peering(
         machine=joined.machine,
         first_at=host,
         features_here=has_shared_features(config),
-        tls=_client_files(*files),
     )
-
-
-def _client_files(ca: str, cert: str, key: str) -> ClientFiles:
-    paths = [Path(name).expanduser() if name else None for name in (ca, cert, key)]
-    return ClientFiles(ca=paths[0], cert=paths[1], key=paths[2])
 
 
 def system_random() -> Random:

@@ -18,6 +18,7 @@ from taut.entrypoints.children import alive
 from taut.entrypoints.listening import TlsPaths
 from taut.entrypoints.logs import Log
 from taut.serving.tasks import end_task
+from taut.trust.svid.here import PartsHere
 from taut.trust.tls import WARN_DAYS, LiveTls, TlsFiles, read_material
 
 LOOK_S: Final = 1.0
@@ -47,9 +48,9 @@ def check(paths: TlsPaths) -> None:
     read_material(files_of(paths), now=_now())
 
 
-def open_tls(paths: TlsPaths | None) -> LiveTls | None:
-    """Read the files for a server. Raises NotFound, Denied, InvalidInput."""
-    return None if paths is None else LiveTls(files_of(paths), now=_now)
+def open_tls(paths: TlsPaths | None, parts: PartsHere | None = None) -> LiveTls | None:
+    """Read the files for a server. parts: that are served there, too. Raises NotFound, Denied, InvalidInput."""
+    return None if paths is None else LiveTls(files_of(paths), now=_now, parts=parts)
 
 
 @asynccontextmanager
@@ -88,6 +89,7 @@ class _Keeper:
         self._wake: Final = asyncio.Event()
         self._warned_s = 0.0
         self._unwritten = False
+        self._trouble = ""
         self._started: Final = alive(os.getpid())
 
     def hurry(self) -> None:
@@ -97,6 +99,7 @@ class _Keeper:
         self._write()
         while True:
             self._warn()
+            await self._look_at_parts()
             hurried = False
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_S)
@@ -125,6 +128,17 @@ class _Keeper:
         elif seen == "mended":
             self._log.info("certificate files are sound again", serial=facts.serial)
         self._write()
+
+    async def _look_at_parts(self) -> None:
+        """Have connections between parts judged as identities change; what keeps it is said once."""
+        parts = self._live.parts
+        if parts is None:
+            return
+        if await asyncio.to_thread(parts.look):
+            self._on_renewed()
+        if parts.trouble and parts.trouble != self._trouble:
+            self._log.warning("the former identity is shown to other machines", why=parts.trouble)
+        self._trouble = parts.trouble
 
     def _warn(self) -> None:
         facts = self._live.material.facts

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ from taut.bootstrap.replicas import FloorFile, artifacts_digest
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
-from taut.entrypoints.listening import allow_descriptors
+from taut.entrypoints.listening import allow_descriptors, require_secure
 from taut.entrypoints.logs import Log, install
 from taut.ports.world import Random
 from taut.serving.gateway import FeatureProbe, Gateway, GatewayNode, GatewayServer, World, connections_within
@@ -37,8 +38,11 @@ from taut.serving.peers import Hopping
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
+from taut.serving.upstream import Secured
 from taut.serving.workers import Fleet
-from taut.trust.tls import client_context
+from taut.trust.identity import VerifierData
+from taut.trust.svid.held import HeldFiles
+from taut.trust.svid.here import PartsHere
 
 _DRAIN_S: Final = 25.0
 _BATCH_THREADS: Final = 2
@@ -83,7 +87,6 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     listeners = [_inherited(fd) for fd in (arguments.fd, arguments.inner_fd) if fd >= 0]
-    live = open_tls(paths_of(arguments))
     devices = machine_devices(config)
     random = system_random()
     with (
@@ -111,7 +114,10 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
             ),
             tracer=tracer,
         )
-        peers = _peers(gateway, config, random, said)
+        parts = _parts(gateway, home)
+        live = open_tls(paths_of(arguments), parts)
+        _require_secure(listeners, tls=live is not None)
+        peers = _peers(gateway, config, parts, random, said)
         applicant = (
             None
             if arguments.alone
@@ -222,16 +228,38 @@ async def _run_until(
         applicant.close()
 
 
-def _peers(gateway: Gateway, config: Config, random: Random, said: Log) -> Hopping:
+def _require_secure(listeners: Sequence[socket.socket], *, tls: bool) -> None:
+    """Raise InvalidInput for a socket that others reach and that would speak plain HTTP, whoever bound it."""
+    for listener in listeners:
+        if listener.family != socket.AF_UNIX:
+            require_secure(str(listener.getsockname()[0]), tls=tls, plane="this gateway")
+
+
+def _parts(gateway: Gateway, home: Path) -> PartsHere:
+    """Return the identity of this home, which control or the link keeps, judging others by the snapshot that is served."""
+
+    def data() -> VerifierData | None:
+        return None if gateway.active is None else gateway.active.snapshot.identity
+
+    found = PartsHere(HeldFiles(home), now=lambda: datetime.now(UTC), data=data)
+    found.look()
+    return found
+
+
+def _peers(gateway: Gateway, config: Config, parts: PartsHere, random: Random, said: Log) -> Hopping:
     """Put before the gateway what knows those of other machines; alone, it is in nobody's way."""
     found = peering(config)
 
     def left_alone(peer: str, why: str) -> None:
         said.warning("another machine does not answer as it should", machine=peer, why=why)
 
+    def secured(peer: str) -> Secured:
+        context, name = parts.client_for(peer)
+        return Secured(context, name, parts.peer_until_s)
+
     return Hopping(
         gateway, machine=found.machine, first_at=found.first_at, features_here=found.features_here, random=random,
-        tls=lambda: client_context(found.tls), now_us=_now_us, say=left_alone,
+        tls=secured, now_us=_now_us, say=left_alone,
     )  # fmt: skip
 
 

@@ -18,10 +18,11 @@ from typing import Final
 
 from taut.bootstrap.gateway import system_random
 from taut.bootstrap.joined import Joined, read_joined
-from taut.core.errors import NotFound, TautError
+from taut.core.errors import NotFound, TautError, Unauthenticated
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.logs import Log, install
 from taut.entrypoints.membership import Membership
+from taut.fleet.admission.words import Refused, encode
 from taut.serving.machines import FOLLOW_S, Link, Member, carry
 from taut.serving.snapshot import Heard, Publisher, SnapshotStore, TrustFile
 
@@ -100,6 +101,14 @@ def _carrier(membership: Membership, say: Callable[[str, BaseException | None], 
         nonlocal trouble
         try:
             told = carry(membership.call, gateway, data)
+        except (
+            Unauthenticated
+        ) as error:  # this machine is none any more: its gateways must not go on by grace
+            told = [(gateway, encode(Refused(message=error.message, over=True)))]
+            if trouble != error.message:
+                say(f"control refuses this machine, and {gateway} serves no more", error)
+            trouble = error.message
+            return told
         except TautError as error:
             if trouble != error.message:
                 trouble = error.message

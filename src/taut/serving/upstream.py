@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
@@ -33,11 +35,12 @@ class _Lost(Exception):
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; `ask` again only after the last answer."""
+    """One connection; `ask` again only after the last answer. until_s: until when its other end may be asked, in seconds since 1970."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
+        self.until_s = math.inf
         self._reset()
 
     def _reset(self) -> None:
@@ -105,10 +108,19 @@ class _Connection(asyncio.Protocol):
             )
 
 
+class Secured(NamedTuple):
+    """How gateways are verified where they speak TLS. server_name: that TLS asks for. until_s: says of a connection until when
+    its other end may be asked, in seconds since 1970; 0.0 for not at all."""
+
+    context: ssl.SSLContext
+    server_name: str
+    until_s: Callable[[ssl.SSLObject], float]
+
+
 class Upstream:
     """Asks the gateways of one home.
 
-    host, port: where they listen. tls: how they are verified where they speak TLS there. path: the Unix socket where they listen instead; gateways that speak TLS have one,
+    host, port: where they listen. tls: how they are verified where they speak TLS there; asked for each new connection. path: the Unix socket where they listen instead; gateways that speak TLS have one,
     which nobody but the owner reaches. connections: at most so many at once; who comes later waits.
     """
 
@@ -119,7 +131,7 @@ class Upstream:
         *,
         connections: int,
         path: Path | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], Secured] | None = None,
     ) -> None:
         self._tls: Final = tls
         self._host: Final = host
@@ -150,6 +162,10 @@ class Upstream:
                 return await self._ask(request)
         except TimeoutError:
             raise DeadlineExceeded("no gateway answered in time: allow more time or send less") from None
+        except ssl.SSLError as error:
+            raise Unavailable(
+                f"who answers is not who was asked for ({error.reason or 'no TLS'}): look at `taut machine list`"
+            ) from error
         except (_Lost, OSError) as error:
             raise Unavailable(
                 "the gateway that was asked is gone or does not listen: ask again shortly"
@@ -165,11 +181,26 @@ class Upstream:
                     raise
         loop = asyncio.get_running_loop()
         if self._path is None:
-            _, fresh = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+            fresh = await self._connect(loop)
         else:
             with socket_address(self._path) as address:
                 _, fresh = await loop.create_unix_connection(_Connection, address)
         return await self._on(fresh, request)
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        """Connect, and be sure of who is there. Raises Unavailable where it may not be asked."""
+        if self._tls is None:
+            _, plain = await loop.create_connection(_Connection, self._host, self._port)
+            return plain
+        secured = self._tls()
+        transport, fresh = await loop.create_connection(
+            _Connection, self._host, self._port, ssl=secured.context, server_hostname=secured.server_name
+        )
+        fresh.until_s = secured.until_s(transport.get_extra_info("ssl_object"))
+        if fresh.until_s <= time.time():
+            fresh.close()
+            raise Unavailable("the machine that was asked shows an identity that is over or was revoked")
+        return fresh
 
     async def _on(self, connection: _Connection, request: bytes) -> Answer:
         answer = await connection.ask(request)
@@ -181,7 +212,7 @@ class Upstream:
         oldest_s = asyncio.get_running_loop().time() - _IDLE_S
         while self._idle:
             connection, since_s = self._idle.pop()
-            if not connection.closed and since_s > oldest_s:
+            if not connection.closed and since_s > oldest_s and connection.until_s > time.time():
                 return connection
             connection.close()
         return None

@@ -57,6 +57,8 @@ def _list(platform: Platform, _caller: Caller, _request: Nothing, _progress: Pro
 
 def _revoke(platform: Platform, caller: Caller, request: MachineName, _progress: Progress) -> Json:
     platform.parts.machines.revoke(request.machine, actor=caller.principal.id)
+    if platform.admitting is not None:
+        platform.admitting.expel(request.machine)
     return {"machine": request.machine, "state": "revoked"}
 
 

@@ -73,7 +73,7 @@ class GatewayServer:
         """Accept connections."""
         self._config.load()
         loop = asyncio.get_running_loop()
-        peer_until_s = self._tls.peer_until_s if self._tls is not None and self._tls.mutual else None
+        peer_until_s = self._tls.peer_until_s if self._tls is not None and self._tls.judges else None
 
         def protocol() -> GatewayProtocol:
             app_state: dict[str, Any] = {}

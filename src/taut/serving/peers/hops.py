@@ -6,9 +6,9 @@ from its share of the quota, and writes the record; what it answers is passed on
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ from taut.serving.gateway.guard import Guard
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.replies import JSON, Headers, Pending, Reply
 from taut.serving.peers.balance import HERE_NEVER, Balance, Choice, Load
-from taut.serving.upstream import Answer, Upstream
+from taut.serving.upstream import Answer, Secured, Upstream
 
 HOP: Final = b"taut-hop"
 LOAD: Final = "taut-load"
@@ -38,8 +38,15 @@ _TOO_MANY: Final = 429
 _ELSEWHERE: Final = frozenset({401, 404, 429, 503, 504})
 """Answers of a peer that this machine's own may be better than: it is behind or ahead by an epoch, or busy."""
 
-HopTls = Callable[[], ssl.SSLContext]
-"""Makes what peers are verified by; raises a TautError for files that cannot be used."""
+HopTls = Callable[[str], Secured]
+"""Returns by what a machine is verified, empty for the first; raises a TautError where this one has no identity."""
+
+
+class _Address(NamedTuple):
+    """Where a machine is, and since when its identity must have been issued: who was revoked is connected to anew."""
+
+    url: str
+    since_s: float
 
 
 class _Hop(NamedTuple):
@@ -56,7 +63,7 @@ class Hopping:
     """Answers as its gateway does, or has a peer answer. One event loop owns it.
 
     machine: the name of this one; the first has none. features_here: whether online features can be had here. first_at: the host of the first machine, where it listens on every
-    address; its own announcement cannot say it. tls: for peers that speak it. say: hears when a peer is left alone, and why.
+    address; its own announcement cannot say it. tls: by what those that speak it are verified. say: hears when a peer is left alone, and why.
 
     Guarantees: only requests of callers whom this machine's snapshot admits leave it; each makes one hop at most; where a peer
     fails, turns away or is slow, the request is answered here if it can be.
@@ -83,7 +90,7 @@ class Hopping:
         self._now_us: Final = now_us
         self._say: Final = say
         self.balance: Final = Balance(random)
-        self._ways: dict[str, tuple[str, Upstream]] = {}
+        self._ways: dict[str, tuple[_Address, Upstream]] = {}
         self._active: Active | None = None
         self._guard: Guard | None = None
 
@@ -159,44 +166,42 @@ class Hopping:
     def _adopt(self, active: Active | None) -> None:
         """Take over who is there now."""
         self._active, self._guard = active, None if active is None else Guard(active)
-        found = {} if active is None else self._urls(active)
-        for name, (url, way) in tuple(self._ways.items()):
-            if found.get(name) != url:
+        found = {} if active is None else self._addresses(active)
+        for name, (address, way) in tuple(self._ways.items()):
+            if found.get(name) != address:
                 way.close()
                 del self._ways[name]
-        for name, url in found.items():
+        for name, address in found.items():
             if name not in self._ways:
-                parts = urlsplit(url)
-                tls = None
                 try:
-                    tls = self._tls() if parts.scheme == "https" else None
+                    self._ways[name] = address, self._way(name, address.url)
                 except TautError as error:
                     self._say(name or "the first machine", error.message)
-                    continue
-                self._ways[name] = (
-                    url,
-                    Upstream(str(parts.hostname), int(parts.port or 0), connections=_CONNECTIONS, tls=tls),
-                )
         self.balance.keep(set(self._ways))
 
-    def _way(self, url: str) -> Upstream:
-        """Return the way to a data plane. Raises InvalidInput for one on which bearers would go in clear."""
+    def _way(self, name: str, url: str) -> Upstream:
+        """Return the way to a machine. Raises InvalidInput for one on which bearers would go in clear."""
         parts = urlsplit(url)
         host, port = str(parts.hostname), parts.port
         if port is None or (parts.scheme != "https" and host not in LOOPBACK):
             raise InvalidInput(f"{url} is asked nothing: bearers would cross the network in clear")
-        tls = self._tls() if parts.scheme == "https" else None
+        tls = partial(self._tls, name) if parts.scheme == "https" else None
         return Upstream(host, port, connections=_CONNECTIONS, tls=tls)
 
-    def _urls(self, active: Active) -> Mapping[str, str]:
-        """Return the data planes of the other machines by their names."""
+    def _addresses(self, active: Active) -> Mapping[str, _Address]:
+        """Return where the other machines are, by their names; not those that are disabled."""
         snapshot = active.snapshot
-        found = {one.name: one.url for one in snapshot.machines if one.name != self._machine}
+        known = snapshot.identity
+        urls = {
+            one.name: one.url
+            for one in snapshot.machines
+            if one.name != self._machine and one.name not in known.disabled
+        }
         if self._machine and snapshot.url:
             parts = urlsplit(snapshot.url)
             host = self._first_at if parts.hostname in ("0.0.0.0", "::") else str(parts.hostname)  # noqa: S104 - to be replaced
-            found[""] = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}"
-        return found
+            urls[""] = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}"
+        return {name: _Address(url, known.tokens_from_s.get(name, 0.0)) for name, url in urls.items()}
 
     # the way there
 

@@ -3,7 +3,15 @@
 from typing import TYPE_CHECKING
 
 from taut.trust.svid.bundle import Bundle
-from taut.trust.svid.ids import FIRST, MAY_SPEAK_TO, Kind, SpiffeId, check_machine_name, is_part_host
+from taut.trust.svid.ids import (
+    FIRST,
+    MAY_SPEAK_TO,
+    Kind,
+    SpiffeId,
+    check_machine_name,
+    is_part_host,
+    may_speak_to,
+)
 from taut.trust.svid.mint import LIFE, make_request
 from taut.trust.svid.read import Svid, read_svid, require_kind, verify_chain
 
@@ -27,6 +35,7 @@ __all__ = [
     "check_machine_name",
     "is_part_host",
     "make_request",
+    "may_speak_to",
     "metadata",
     "read_svid",
     "require_kind",

@@ -19,8 +19,12 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_.\-]{0,62}")
 _HOST_HEX: Final = 40
 _HOST_END: Final = ".svid"
 
-MAY_SPEAK_TO: Final[dict[Kind, tuple[Kind, ...]]] = {"machine": ("control", "machine"), "control": ()}
-"""Whom each kind may open a connection to; what is not here is refused."""
+MAY_SPEAK_TO: Final[dict[Kind, tuple[Kind, ...]]] = {
+    "machine": ("control", "machine"),
+    "control": ("machine",),
+}
+"""Whom each kind may open a connection to; what is not here is refused. `control` is the whole first machine, its gateways
+included."""
 
 
 class SpiffeId(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -59,6 +63,11 @@ class SpiffeId(msgspec.Struct, frozen=True, kw_only=True, order=True):
             )
         kind: Kind = "control" if parts[1] == "control" else "machine"
         return cls(domain=parts[0], kind=kind, name=parts[2])
+
+
+def may_speak_to(kind: Kind) -> tuple[Kind, ...]:
+    """Return the kinds that may open a connection to one of `kind`."""
+    return tuple(one for one, others in MAY_SPEAK_TO.items() if kind in others)
 
 
 def is_part_host(name: str | None) -> bool:

@@ -18,7 +18,7 @@ from taut.ports.records import Records, Tx, transact
 from taut.ports.world import Clock, Random
 from taut.trust.identity import Identity, Principal
 from taut.trust.ledger import Entry, Ledger
-from taut.trust.svid.ids import SpiffeId, check_machine_name
+from taut.trust.svid.ids import SpiffeId, check_machine_name, may_speak_to
 from taut.trust.svid.issuer import Issuer, whole_second
 from taut.trust.svid.mint import key_of_request, spki
 from taut.trust.svid.proof import proves
@@ -196,7 +196,7 @@ class Machines:
 
     def accept(self, shown: Svid) -> Principal:
         """Return as whom a machine acts that showed `shown` over TLS. Raises Unauthenticated where it may not any more."""
-        require_kind(shown.id, self.issuer.domain, "machine")
+        require_kind(shown.id, self.issuer.domain, *may_speak_to("control"))
         shown.require_time(self._clock.now())
         machine = shown.id.name
         row = self._row(machine)

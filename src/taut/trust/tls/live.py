@@ -7,10 +7,11 @@ no session cache, since a resumed session would outlive the authority that was r
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from taut.core.errors import Conflict, InvalidInput, TautError
 from taut.trust.tls.files import TlsFiles
@@ -24,14 +25,25 @@ it lasts; or, after a refusal, what is served already."""
 _ALPN: Final = ("http/1.1",)
 
 
+class Parts(Protocol):
+    """The platform's own parts at the same listener: known by the server name that they ask for; see `taut.trust.svid`."""
+
+    trouble: str
+
+    def look(self) -> bool: ...
+    def server_for(self, name: str | None) -> ssl.SSLContext | None: ...
+    def owns(self, context: ssl.SSLContext) -> bool: ...
+    def peer_until_s(self, connection: ssl.SSLObject) -> float: ...
+
+
 class LiveTls:
     """One server's TLS. Not thread-safe but for `context`: one caller looks at a time.
 
     generation: grows by one with each state that is served. refusal: why the files as they lie there are not served.
     """
 
-    def __init__(self, files: TlsFiles, *, now: Callable[[], datetime]) -> None:
-        """Read the files. Raises NotFound, Denied, InvalidInput as `read_material` does."""
+    def __init__(self, files: TlsFiles, *, now: Callable[[], datetime], parts: Parts | None = None) -> None:
+        """Read the files. parts: served beside the public; then everybody is asked for a certificate, and may go without. Raises NotFound, Denied, InvalidInput as `read_material` does."""
         self.files: Final = files
         self._now: Final = now
         self.material = read_material(files, now=now())
@@ -39,7 +51,12 @@ class LiveTls:
         self.generation = 1
         self.refusal = ""
         self._doubt = ""
+        self.parts: Final = parts
         self.context: Final = _bare(mutual=self.mutual)
+        if parts is not None and not self.mutual:
+            self.context.verify_mode = (
+                ssl.CERT_OPTIONAL
+            )  # OpenSSL takes it from here, whichever context is chosen
         self.context.sni_callback = self._choose
 
     @property
@@ -71,8 +88,13 @@ class LiveTls:
     def peer_until_s(self, connection: ssl.SSLObject) -> float:
         """Return until when the client of a connection may speak, in seconds since 1970; 0.0 where it may not any more.
 
-        A connection whose handshake was of a former state is judged by the present one. For servers with `mutual`.
+        A connection whose handshake was of a former state is judged by the present one. Endless for the public
+        where it needs no certificate.
         """
+        if self.parts is not None and self.parts.owns(connection.context):
+            return self.parts.peer_until_s(connection)
+        if not self.mutual:
+            return math.inf
         peer = peer_of(connection)
         if peer is None:
             return 0.0
@@ -89,8 +111,14 @@ class LiveTls:
         self.refusal = why
         return "refused"
 
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._serving
+    @property
+    def judges(self) -> bool:
+        """Whether there are clients that `peer_until_s` may refuse."""
+        return self.mutual or self.parts is not None
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        part = None if self.parts is None else self.parts.server_for(name)
+        connection.context = self._serving if part is None else part
 
 
 def _bare(*, mutual: bool) -> ssl.SSLContext:
