@@ -104,32 +104,32 @@ def test_every_request_is_answered_and_counted_by_its_status() -> None:
     assert "said" not in told["answers"]["200"]
 
 
-def test_a_stall_of_a_second_shows_in_the_percentiles_with_many_connections_and_with_one() -> None:
+def test_a_stall_of_half_a_second_shows_in_the_percentiles_with_many_connections_and_with_one() -> None:
     """Planted coordinated omission: a client that waits for answers would see one slow request of 300."""
 
     class Stalling:
-        """Answers at once, but for one second in which it answers nobody."""
+        """Answers at once, but for half a second in which it answers nobody."""
 
         def __init__(self) -> None:
             self.until = 0.0
 
         async def __call__(self, number: int) -> bytes:
             if number == 100:
-                self.until = time.perf_counter() + 1.0
+                self.until = time.perf_counter() + 0.5
             await asyncio.sleep(max(0.0, self.until - time.perf_counter()))
             return OK
 
     for connections in (512, 1):
-        found = drive(Stalling(), rate=150, count=300, connections=connections)
+        found = drive(Stalling(), rate=300, count=300, connections=connections)
 
-        # a second at 150 a second: half of the requests were due in it, and waited half a second on average
+        # half a second at 300 a second: half of the requests were due in it, and waited a quarter on average
         assert found.answered == 300
-        assert found.latency.max >= 900_000
-        assert found.latency.percentile(90) >= 600_000
-        assert found.latency.percentile(1) <= 500_000  # nor is everything counted as stalled
+        assert found.latency.max >= 450_000
+        assert found.latency.percentile(90) >= 300_000
+        assert found.latency.percentile(1) <= 250_000  # nor is everything counted as stalled
         assert found.held_back == 0 if connections == 512 else found.held_back >= 100
-        told = report(found, endpoint="late", url="x", schedule={}, schedule_s=2.0)
-        assert told["latency_ms"]["p99"] >= 900
+        told = report(found, endpoint="late", url="x", schedule={}, schedule_s=1.0)
+        assert told["latency_ms"]["p99"] >= 450
         assert (
             "waited for a free connection" in told["generator"]["said"]
             if connections == 1
