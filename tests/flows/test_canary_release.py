@@ -19,7 +19,7 @@ def declare(made: Installation, strategy: str) -> None:
 
 def ask(up: Up, bearer: str, count: int = 60) -> set[str]:
     """Ask for many subjects; return the releases that answered."""
-    with httpx.Client(headers={"authorization": f"Bearer {bearer}"}, timeout=20.0) as client:
+    with httpx.Client(headers={"authorization": f"Bearer {bearer}"}, timeout=60.0) as client:
         answers = [
             client.post(
                 f"{up.data}/v1/predict/late",
@@ -53,7 +53,7 @@ def test_a_version_tried_against_itself_is_paused_resumed_and_takes_over(release
             asked.update(ask(up, bearer))
             return str(released("release", "status", begun["release"])["state"]) == "live"
 
-        until(over, within_s=60.0, said=up.said)
+        until(over, within_s=90.0, said=up.said)
         until(lambda: ask(up, bearer, 5) == {begun["release"]}, said=up.said)
         kinds = [
             leaf["kind"]

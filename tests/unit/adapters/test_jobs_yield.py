@@ -27,7 +27,7 @@ ProcessJobs(folder / "jobs", yields=(folder / "output/ticks").exists).run(task, 
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 90
     while not condition():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
@@ -64,7 +64,7 @@ def test_a_job_stands_still_whole_and_goes_on_where_it_was(tmp_path: Path) -> No
     assert set(states(keeper)) == {"T"}
     assert ticks.read_text() == stood
     first.clear()
-    thread.join(timeout=60)
+    thread.join(timeout=90)
 
     assert ended[0].end is JobEnd.DONE
     assert ended[0].value["ticks"] >= int(stood or 0)
