@@ -12,10 +12,12 @@ import pytest
 
 from taut.serving.snapshot import Publisher
 from taut.testing.serving import DataPlane, GatewayProcess
-from taut.trust.quota import WHOLE, Limit
+from taut.trust.quota import WHOLE, Allowance, Limit, budget
 
 BODY = json.dumps({"instances": [{"x0": 1.0, "x1": 0.5, "x2": -0.25}]}).encode()
 LIMIT = Limit(rate_per_s=5.0, burst=12.0)
+PLENTY = budget(100_000.0, 86_400.0, kind="requests", level="all callers together")
+DAY = Allowance(name="day", limits=(PLENTY,))
 
 pytestmark = pytest.mark.xdist_group("quota-over-gateways")
 
@@ -34,7 +36,7 @@ def shares(publisher: Publisher) -> list[int]:
 
 @pytest.fixture
 def two(plane: DataPlane) -> Iterator[tuple[Publisher, list[GatewayProcess]]]:
-    plane.issue(plane.endpoint(quota=LIMIT), gateways=2)
+    plane.issue(plane.endpoint(quota=LIMIT), gateways=2, allowances=(DAY,))
     with ExitStack() as stack:
         publisher = stack.enter_context(Publisher(plane.store, plane.home / "run" / "stream.sock"))
         gateways = [
@@ -44,6 +46,12 @@ def two(plane: DataPlane) -> Iterator[tuple[Publisher, list[GatewayProcess]]]:
             gateway.start()
         until(lambda: shares(publisher) == [WHOLE // 2] * 2)
         yield publisher, gateways
+
+
+def spent(publisher: Publisher) -> list[float]:
+    """Return what control has booked of budgets."""
+    assert publisher.lender is not None
+    return [state.spent for state, _ in publisher.lender.budgets()]
 
 
 def asked(
@@ -84,6 +92,8 @@ def test_a_caller_of_two_gateways_gets_his_quota_once_and_a_killed_one_leaves_it
     assert error["code"] == "exhausted"
     assert "the quota of 5 a second on 'delay' is used up" in error["message"]
     assert int(refused[-1].headers["retry-after"]) >= 1
+
+    until(lambda: spent(publisher) == [answers])  # what was refused cost nothing
 
     gateways[1].kill()
     gateways[1].start()

@@ -34,11 +34,11 @@ def offer(world: World, per_s: float, for_s: float) -> float:
 def test_a_budget_is_spent_to_the_end_and_comes_back_as_it_leaves_the_window() -> None:
     world = started(2)
 
-    offer(world, 40.0, 120.0)
+    offer(world, 25.0, 120.0)
     spent = world.total[KEY]
     assert 0.98 * LIMIT.burst <= spent <= LIMIT.burst + 3.0
-    assert offer(world, 40.0, 60.0) <= 0.05
-    offer(world, 40.0, 360.0)
+    assert offer(world, 20.0, 60.0) <= 0.05
+    offer(world, 20.0, 360.0)
     assert world.worst[KEY] <= LIMIT.burst + 3.0
     assert world.total[KEY] >= 1.9 * LIMIT.burst
 
@@ -64,7 +64,7 @@ DEBT = 6 * 1.5
 """What requests that were under way cost beyond what was left, at as many gateways as there are at most."""
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_whatever_goes_wrong_no_window_sees_more_than_the_budget(seed: int) -> None:
     world = rough(seed=seed)
 
@@ -117,6 +117,6 @@ def test_without_control_a_tenth_more_is_spent_at_most_however_long_it_is_away()
     world = started(2)
     offer(world, 40.0, 60.0)
     world.leases = None
-    offer(world, 40.0, 120.0)
+    offer(world, 25.0, 120.0)
 
     assert LIMIT.burst * 0.95 <= world.worst[KEY] <= LIMIT.burst * 1.1 + 2 * DEBT

@@ -80,7 +80,7 @@ class CountsTheFirstLevelAlone(Quota):
 
     def draw(self, account: Account, now_s: float) -> None:
         super().draw(account, now_s)
-        for _, bucket in account.buckets[1:]:
+        for bucket in account.buckets[1:]:
             bucket.tokens += 1.0
 
 
@@ -96,7 +96,7 @@ class GivesEachCallerHisOwn(Quota):
 
     def _open(self, account: Account, now_s: float) -> None:
         super()._open(account, now_s)
-        account.buckets = tuple((key, copy(bucket)) for key, bucket in account.buckets)
+        account.buckets = tuple(copy(bucket) for bucket in account.buckets)
 
 
 @pytest.mark.parametrize("counter", [CountsTheFirstLevelAlone, NeverGivesUpALease, GivesEachCallerHisOwn])

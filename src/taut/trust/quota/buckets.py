@@ -102,15 +102,17 @@ class Quota:
             self._lapse()
         if account.turn != self._turn:
             self._open(account, now_s)
-        for _, bucket in account.buckets:
-            if now_s > bucket.then_s:
-                tokens = bucket.tokens + (now_s - bucket.then_s) * bucket.rate
-                bucket.tokens = tokens if tokens < bucket.burst else bucket.burst
+        for bucket in account.buckets:
+            tokens, then_s = bucket.tokens, bucket.then_s
+            if now_s > then_s:
+                tokens += (now_s - then_s) * bucket.rate
+                if tokens > bucket.burst:
+                    tokens = bucket.burst
                 bucket.then_s = now_s
             bucket.asked += 1.0
-            if bucket.tokens < 1.0:
+            bucket.tokens = tokens - 1.0
+            if tokens < 1.0:
                 raise self._undone(account, bucket)
-            bucket.tokens -= 1.0
         if account.owed:
             self._check_owed(account, now_s)
 
@@ -273,23 +275,24 @@ class Quota:
         account.turn = self._turn
         taken = [(key, self._settled(key, self._buckets.get(key), now_s)) for key in account.takes]
         owed = [(kind, key, self._settled(key, self._buckets.get(key), now_s)) for kind, key in account.dues]
-        account.buckets = tuple((key, bucket) for key, bucket in taken if bucket is not None)
+        account.keys = tuple(key for key, bucket in taken if bucket is not None)
+        account.buckets = tuple(bucket for _, bucket in taken if bucket is not None)
         account.owed = tuple((kind, key, bucket) for kind, key, bucket in owed if bucket is not None)
 
     def _check_owed(self, account: Account, now_s: float) -> None:
         for _, key, bucket in account.owed:
             bucket.fill(now_s)
             if bucket.tokens <= 0:
-                for _, given in account.buckets:
+                for given in account.buckets:
                     given.tokens += 1.0
                 raise self._refusal(key, min(1.0, self._limits[key[0]].burst), bucket)
 
     def _undone(self, account: Account, short: Bucket) -> TautError:
-        """Give back what levels before `short` gave, and return why that one refuses."""
-        for key, bucket in account.buckets:
+        """Give back what levels up to `short` gave, and return why that one refuses."""
+        for key, bucket in zip(account.keys, account.buckets, strict=True):
+            bucket.tokens += 1.0
             if bucket is short:
                 return self._refusal(key, 1.0, bucket)
-            bucket.tokens += 1.0
         raise AssertionError("a level that refuses is one of the account's")
 
     def _part(self, key: Key, limit: Limit) -> tuple[float, float]:

@@ -49,16 +49,15 @@ class Crowd:
 @pytest.fixture(scope="module")
 def settled() -> Crowd:
     crowd = Crowd()
-    for _ in range(400):
+    for _ in range(200):
         assert crowd.second() == set()
     return crowd
 
 
 def test_honest_callers_some_of_them_heavy_raise_no_alarm(settled: Crowd) -> None:
-    assert settled.values > 10_000
-    for seed in (2, 3):
-        crowd = Crowd(seed)
-        assert set().union(*(crowd.second() for _ in range(150))) == set()
+    assert settled.values > 5_000
+    crowd = Crowd(2)
+    assert set().union(*(crowd.second() for _ in range(100))) == set()
 
 
 @pytest.mark.parametrize(("times", "within"), [(20.0, 60), (50.0, 40)])
@@ -120,4 +119,4 @@ class ForgetsDeviations(CostWatch):
 def test_the_search_finds_a_watch_that_accuses_the_honest() -> None:
     crowd = Crowd(4)
     crowd.watch = ForgetsDeviations()
-    assert set().union(*(crowd.second() for _ in range(150)))
+    assert set().union(*(crowd.second() for _ in range(60)))
