@@ -310,3 +310,37 @@ def test_control_takes_no_segment_that_it_could_not_seal(tmp_path: Path) -> None
             data=data,
         )  # fmt: skip
     assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_the_tail_of_a_segment_is_what_comes_after_whatever_was_sealed_meanwhile(
+    tmp_path: Path, sealed: bool
+) -> None:
+    payloads = [record(seed) for seed in range(60)]
+    with closing(open_log(tmp_path, segment_bytes=1 << 16)) as log:
+        if sealed:
+            log.seal_to(KEYS.public)
+        reader, seen = PredictionReader(tmp_path, KEYS), 0
+        for at, payload in enumerate(payloads):
+            log.append(payload)
+            if at % 7 == 0:
+                log.turn(older_than_s=1e9)  # seals what is on the stage
+            if at % 5 == 0:
+                (segment,) = reader.segments()
+                tail = reader.tail(segment, seen)
+                assert tail == payloads[seen : at + 1]
+                seen += len(tail)
+        (segment,) = reader.segments()
+        for after in range(61):
+            assert reader.tail(segment, after) == payloads[after:]
+
+
+def test_many_records_are_found_at_once_and_unknown_ids_cost_nothing(tmp_path: Path) -> None:
+    payloads = written(tmp_path, 200)
+    reader = PredictionReader(tmp_path, KEYS)
+    ids = [payload[2:32].decode() for payload in payloads]
+    unknown = RequestIds(SeededRandom(99)).next(10**15)
+    found = reader.find_all({ids[3], ids[150], unknown, "no id"})
+    assert found.keys() == {ids[3], ids[150]}
+    assert found[ids[150]].time_us == 150
+    assert reader.find_all(set()) == {}

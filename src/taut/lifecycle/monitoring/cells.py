@@ -21,6 +21,7 @@ UNSEEN: Final = CELLS - 3
 INNER: Final = 32
 _HEADS: Final = 30
 _LEAST: Final = 5
+_ENOUGH: Final = 100_000  # rows from which cuts are taken
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +65,11 @@ class Cells(msgspec.Struct, frozen=True, kw_only=True):
     def _words(self, values: Sequence[Any] | npt.NDArray[Any]) -> Codes:
         known: dict[str | None, int] = {word: at for at, word in enumerate(self.words)}
         known[None] = MISSING
-        return np.fromiter((known.get(_word(value), UNSEEN) for value in values), np.int16, len(values))
+        codes = [
+            known.get(value, UNSEEN) if type(value) is str or value is None else known.get(str(value), UNSEEN)
+            for value in values
+        ]
+        return np.array(codes, np.int16)
 
     def label(self, code: int) -> str:
         """Return a cell in words, for people."""
@@ -83,7 +88,7 @@ class Cells(msgspec.Struct, frozen=True, kw_only=True):
 _SPECIAL: Final = {MISSING: "null", NONFINITE: "not finite", UNSEEN: "rare or unseen"}
 
 
-def cells_of(name: str, kind: Kind, values: Sequence[Any]) -> Cells:
+def cells_of(name: str, kind: Kind, values: Sequence[Any] | npt.NDArray[Any]) -> Cells:
     """Return the cells that a sample suggests: 32 of about the same number of rows, or one for each of 30 words."""
     if kind == "word":
         found: dict[str, int] = {}
@@ -94,11 +99,15 @@ def cells_of(name: str, kind: Kind, values: Sequence[Any]) -> Cells:
             (word for word in found if found[word] >= _LEAST), key=lambda word: (-found[word], word)
         )
         return Cells(name=name, kind=kind, words=tuple(heads[:_HEADS]))
-    numbers = np.array([_number(value) for value in values if value is not None], dtype=np.float64)
+    if isinstance(values, np.ndarray):
+        numbers = values.astype(np.float64)
+    else:
+        numbers = np.array([float(value) for value in values if value is not None], dtype=np.float64)
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers):
         return Cells(name=name, kind=kind)
     low, high = float(numbers.min()), float(numbers.max())
+    numbers = numbers[:: -(-len(numbers) // _ENOUGH)]
     cuts = np.unique(np.quantile(numbers, np.arange(1, INNER) / INNER, method="inverted_cdf"))
     return Cells(name=name, kind=kind, cuts=tuple(cuts[cuts < high].tolist()), low=low, high=high)
 
@@ -112,7 +121,3 @@ def tally(codes: Codes) -> Counts:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _word(value: Any) -> str | None:
-    return None if value is None else str(value)

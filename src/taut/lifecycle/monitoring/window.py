@@ -207,11 +207,10 @@ def spread_of(
     size = np.bincount(of).astype(float)
     found = np.ones(len(cells))
     for at, said in enumerate(names):
-        inside = events[at, : len(said)].T[codes[:, at]]
-        share = inside.mean(axis=0)
+        counts = np.bincount(of * CELLS + codes[:, at], minlength=len(size) * CELLS).reshape(-1, CELLS)
+        sums = counts @ events[at, : len(said)].T
+        share = sums.sum(axis=0) / len(codes)
         usual = share * (1 - share) * len(codes)
-        sums = np.zeros((len(size), len(said)))
-        np.add.at(sums, of, inside)
         whole = ((sums - size[:, None] * share) ** 2).sum(axis=0)
         known = usual > 1
         if known.any():
