@@ -227,6 +227,34 @@ def test_code_is_asked_and_answers_in_raw_tensors(live: Up, bearer: str, face: A
     assert "raised RuntimeError in scoring.py" in str(refused.value.message())
 
 
+def test_each_worker_is_on_record_as_admitted_and_each_answer_says_which_computed_it(
+    live: Up, bearer: str, running: Installation
+) -> None:
+    workers = running("fleet", "status")["replicas"][0]["workers"]
+    assert {one["worker"] for one in workers} == {"late@1"}
+    assert {one["stage"] for one in workers} == {"admitted"}
+    answered = ask(live, bearer)
+    assert answered.status_code == 200
+    found = running("why", answered.headers["taut-request-id"])
+    incarnations = {f"late@1#{one['incarnation']}" for one in workers}
+    assert found["worker"] in incarnations
+
+    revoked = workers[0]
+    running("fleet", "revoke", revoked["svid"])
+
+    def replaced() -> bool:
+        now = running("fleet", "status")["replicas"][0]["workers"]
+        return len(now) == len(workers) and revoked["svid"] not in {one["svid"] for one in now}
+
+    until(replaced)
+    assert ask(live, bearer).status_code == 200
+    judged = running("fleet", "verify")
+    assert (judged["verdict"], judged["unguarded"]) == ("admit", 0), judged
+    assert judged["guarded"] > 0
+    kinds = [leaf["kind"] for leaf in running("ledger", "show", "--subject", revoked["svid"])["leaves"]]
+    assert set(kinds) >= {"fleet.admitted", "fleet.quarantined"}
+
+
 def test_code_that_raises_exits_or_hangs_costs_its_own_request_only(live: Up, bearer: str) -> None:
     raised, ended = ask(live, bearer, distance_km=401), ask(live, bearer, distance_km=402)
 

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from taut.bootstrap.replicas import PROBING, artifacts_digest, highest_floor
+from taut.bootstrap.artifacts import artifacts_digest
+from taut.bootstrap.replicas import PROBING, highest_floor
 from taut.core.errors import TautError
 from taut.fleet.admission import (
     Admission,

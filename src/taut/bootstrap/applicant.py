@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from taut.adapters.world import SystemClock
 from taut.bootstrap.grace import NOTHING, GraceFile
 from taut.bootstrap.replicas import PROBING, FloorFile
+from taut.bootstrap.wards import Wards
 from taut.core.errors import Conflict, TautError
 from taut.core.evidence import Check, Outcome
 from taut.fleet.admission import Bundle, ReplicaView, Seat
@@ -37,7 +38,8 @@ class Applicant:
     """Holds one gateway's seat at admission, and keeps its leave true. One event loop owns it; a `Talk` and a `Switch`.
 
     log: of the gateway's records, which say by what leave each was served. inner: answers as the gateway does; it is what is probed, and what `door` lets requests through to. said: hears what happens.
-    ended: called once when this process can be admitted no more, so that another must take its place.
+    ended: called once when this process can be admitted no more, so that another must take its place. workers: makes what admits this
+    gateway's workers, of its seat and of what says words to admission.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Applicant:
         log: PredictionLog,
         said: Log,
         ended: Callable[[], None],
+        workers: Callable[[Seat, Callable[[Iterable[bytes]], None]], Wards],
     ) -> None:
         self._gateway: Final = gateway
         self._inner: Final = inner
@@ -61,6 +64,8 @@ class Applicant:
         self._seat: Final = Seat(
             artifacts=artifacts, enforces=self._enforces, clock=SystemClock(), floor=floor.read(), keep_floor=floor.keep
         )  # fmt: skip
+        self.wards: Final = workers(self._seat, self._speak)
+        self._leaves = False
         self.door: Final = Admitted(inner, gateway, monotonic_ns=time.monotonic_ns, lapsed=self._lapsed)
         self.admitted: Final = asyncio.Event()
         self._news: Final = asyncio.Event()
@@ -92,12 +97,14 @@ class Applicant:
             self._said.warning(
                 "control does not answer: going on by what is left of grace", risks=sorted(left)
             )
-            self.door.leave = Leave(grace_until_ns=left, why=self._seat.why)
+            self._allow(Leave(grace_until_ns=left, why=self._seat.why))
         return bool(left)
 
     def close(self) -> None:
-        """Keep what the next process may go on by."""
+        """Keep what the next process may go on by, and say that this one drains: what it has it finishes by its last lease."""
         self._keep_grace()
+        self._speak(self._seat.leaving())
+        self._leaves = True
 
     # a Talk
 
@@ -107,6 +114,7 @@ class Applicant:
 
     def opened(self, say: Say) -> None:
         self._say = say
+        self.wards.reconnected()
         self.due()
 
     def due(self) -> None:
@@ -169,11 +177,11 @@ class Applicant:
         own = self._seat.view
         if own is not None and own.lease is not None and self._is_committed(own):
             return  # what is held is about to be installed: until then what was there is within its own lease
-        if self._seat.unanswered:
-            return  # what `resume` left holds until control says a word
+        if self._seat.unanswered or self._leaves:
+            return  # what `resume` left holds until control says a word, and the last lease of who drains to its end
         if self._left is not NOTHING and not self._goes_on(own):
             self._left = NOTHING
-        self.door.leave = self._leave(own)
+        self._allow(self._leave(own))
         if self._grace.is_due():
             asyncio.get_running_loop().run_in_executor(None, self._keep_grace)
         if self.door.leave.until_ns > time.monotonic_ns() and not self.admitted.is_set():
@@ -193,6 +201,10 @@ class Applicant:
         return held is not None and any(
             _is_of(held, one) and one.epoch <= own.floor for one in self._seat.bundles
         )
+
+    def _allow(self, leave: Leave) -> None:
+        self.door.leave = leave
+        self.wards.settle(leave)
 
     def _goes_on(self, own: ReplicaView | None) -> bool:
         """Tell whether what `resume` left may be used while this process joins: until it has a lease of its own, is refused, a

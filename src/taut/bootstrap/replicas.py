@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
-import taut
 from taut.serving.snapshot.store import write_atomically
 from taut.trust.identity.principals import Principal
 
@@ -15,17 +13,6 @@ PROBING: Final = {
     "stranger": Principal(id="probe-stranger", kind="service", roles=()),
 }
 """Who a replica is probed as."""
-_PARTS: Final = ("core", "ports", "project", "trust", "fleet", "serving")
-
-
-def artifacts_digest() -> str:
-    """Return the digest of the source that a replica runs: every file of the floors that serve."""
-    root, digest = Path(taut.__file__).parent, hashlib.sha256()
-    for part in _PARTS:
-        for path in sorted((root / part).rglob("*.py")):
-            data = path.read_bytes()
-            digest.update(f"{path.relative_to(root).as_posix()} {len(data)}\n".encode() + data)
-    return "sha256:" + digest.hexdigest()
 
 
 class FloorFile:

@@ -10,10 +10,13 @@ from taut.entrypoints import render
 
 
 def replicas(result: dict[str, Any]) -> None:
-    rows = [
-        (one["replica"], one["incarnation"], one["stage"], ", ".join(map(str, one["epochs"])), one["reason"])
-        for one in result["replicas"]
-    ]
+    rows = []
+    for one in result["replicas"]:
+        epochs = ", ".join(map(str, one["epochs"]))
+        rows.append((one["replica"], one["incarnation"], one["stage"], epochs, one["reason"]))
+        rows += [
+            (f"  {it['worker']}", it["incarnation"], it["stage"], "", it["reason"]) for it in one["workers"]
+        ]
     render.table(("replica", "incarnation", "stage", "epochs", "why"), rows, empty="no replicas yet")
     for pool in result["scaling"]:
         bounds = f" of {pool['minimum']} to {pool['maximum']}" if pool["automatic"] else ""

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,15 +23,18 @@ import uvloop
 
 from taut import __version__
 from taut.bootstrap.applicant import Applicant
+from taut.bootstrap.artifacts import artifacts_digest, build_digest
 from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import machine_devices, open_online_reader, open_tracer, peering, system_random
 from taut.bootstrap.grace import GraceFile
-from taut.bootstrap.replicas import FloorFile, artifacts_digest
+from taut.bootstrap.replicas import FloorFile
+from taut.bootstrap.wards import Wards
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
 from taut.entrypoints.listening import allow_descriptors, require_secure
 from taut.entrypoints.logs import Log, install
+from taut.fleet.admission import Seat
 from taut.ports.world import Random
 from taut.serving.gateway import FeatureProbe, Gateway, GatewayNode, GatewayServer, World, connections_within
 from taut.serving.peers import Hopping
@@ -39,7 +42,7 @@ from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
 from taut.serving.upstream import Secured
-from taut.serving.workers import Fleet
+from taut.serving.workers import Fleet, Unwarded
 from taut.trust.identity import VerifierData
 from taut.trust.svid.held import HeldFiles
 from taut.trust.svid.here import PartsHere
@@ -118,14 +121,24 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         live = open_tls(paths_of(arguments), parts)
         _require_secure(listeners, tls=live is not None)
         peers = _peers(gateway, config, parts, random, said)
+        source = await loop.run_in_executor(None, artifacts_digest)
+        build = build_digest(source)
         applicant = (
             None
             if arguments.alone
-            else await _applicant(gateway, peers, log, home, arguments.name, said, stop)
-        )
+            else _applicant(
+                gateway, peers, log, home, arguments.name, said, stop, source=source,
+                workers=lambda seat, speak: Wards(
+                    arguments.name, seat=seat, speak=speak, build=build, random=random
+                ),
+            )
+        )  # fmt: skip
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
-        fleet = Fleet(start_zygote, tell=lambda what, why: said.info(what, why=why))
+        fleet = Fleet(
+            start_zygote, tell=lambda what, why: said.info(what, why=why),
+            warden=applicant.wards.ward if applicant is not None else lambda *_: Unwarded(build),
+        )  # fmt: skip
         node = GatewayNode(
             gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet,
             model_memory_bytes=config.model_memory_bytes, devices=devices, probe=FeatureProbe(online), now_us=_now_us,
@@ -160,7 +173,7 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         return finished
 
 
-async def _applicant(
+def _applicant(
     gateway: Gateway,
     peers: Hopping,
     log: PredictionLog,
@@ -168,15 +181,25 @@ async def _applicant(
     name: str,
     said: Log,
     stop: asyncio.Event,
+    *,
+    source: str,
+    workers: Callable[[Seat, Callable[[Iterable[bytes]], None]], Wards],
 ) -> Applicant:
-    """Return what has this gateway admitted. stop: set when this process can be admitted no more."""
-    artifacts = await asyncio.get_running_loop().run_in_executor(None, artifacts_digest)
+    """Return what has this gateway admitted. stop: set when this process can be admitted no more. source: digest of what it runs."""
     floor, grace = (
         FloorFile(home / "serving" / f"{name}.floor"),
         GraceFile(home / "serving" / f"{name}.grace"),
     )
     return Applicant(
-        gateway, peers, artifacts=artifacts, floor=floor, grace=grace, log=log, said=said, ended=stop.set
+        gateway,
+        peers,
+        artifacts=source,
+        floor=floor,
+        grace=grace,
+        log=log,
+        said=said,
+        ended=stop.set,
+        workers=workers,
     )
 
 

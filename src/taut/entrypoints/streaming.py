@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from taut import __version__
 from taut.bootstrap.adapters import open_bus
+from taut.bootstrap.artifacts import artifacts_digest, build_digest
 from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import open_online_reader, system_random
 from taut.core.errors import Corrupt, NotFound, TautError
@@ -29,7 +30,7 @@ from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.stream import Counts, Scoring, StreamPlan, StreamProcessor
 from taut.serving.tasks import end_task
-from taut.serving.workers import Fleet
+from taut.serving.workers import Fleet, Unwarded
 
 _BATCH_THREADS: Final = 2
 _TURN_S: Final = 60.0
@@ -146,7 +147,8 @@ async def _gateway(config: Config) -> AsyncIterator[Gateway]:
         )  # fmt: skip
         trust = TrustFile(home / "serving" / "trust.json")
         store = SnapshotStore(home / "serving", trust)
-        fleet = Fleet(start_zygote)
+        build = build_digest(artifacts_digest())
+        fleet = Fleet(start_zygote, warden=lambda *_: Unwarded(build))
         stack.push_async_callback(fleet.close)
         node = GatewayNode(
             gateway, home=home, name=name, store=store, trust=trust, random=random, fleet=fleet,

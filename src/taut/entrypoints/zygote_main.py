@@ -8,6 +8,7 @@ import socket
 import sys
 from typing import Final
 
+from taut.bootstrap.artifacts import artifacts_digest, build_digest
 from taut.bootstrap.sandbox import Rules, confine, enter_namespaces
 from taut.serving.placement import OrtHost
 from taut.serving.workers.worker import Order
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="the gateway's end of the door, inherited")
     arguments = parser.parse_args()
     door = socket.socket(fileno=arguments.fd)
+    build = build_digest(artifacts_digest())
     entered = enter_namespaces(processes=False)  # once for all: workers inherit them
 
     def confine_worker(order: Order) -> None:
@@ -35,7 +37,7 @@ def main() -> int:
         confine(rules, entered=entered)
 
     gc.freeze()  # what is imported now is shared with every worker for as long as nobody writes to it
-    run(door, confine_worker, OrtHost())
+    run(door, confine_worker, OrtHost(), build=build)
     return 0
 
 

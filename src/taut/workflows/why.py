@@ -58,6 +58,7 @@ def _asked(record: PredictionRecord) -> dict[str, Any]:
         "instances": record.requests(), "labels": list(record.answer.labels),
         "probabilities": [list(row) for row in record.answer.probabilities], "values": list(record.answer.values),
         **({"nodes": list(record.nodes)} if record.nodes else {}),
+        **({"worker": record.worker} if record.worker else {}),
     }  # fmt: skip
 
 

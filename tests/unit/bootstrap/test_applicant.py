@@ -3,122 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from seats import FORBID, Fleet, Seated, open_fleet, run, settled
 
-from taut.adapters.world import SystemClock, SystemIds, SystemRandom
+from taut.adapters.world import SystemRandom
 from taut.bootstrap.applicant import Applicant
 from taut.bootstrap.grace import GraceFile
 from taut.bootstrap.replicas import FloorFile, highest_floor
 from taut.core.errors import Conflict
-from taut.fleet.admission import AdmissionStore, Bundle, Pool, Reception, Stage, Terms
-from taut.fleet.admission import metadata as admission_tables
-from taut.fleet.log import ScaleLog
-from taut.fleet.log import metadata as log_tables
+from taut.fleet.admission import Stage
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
-from taut.serving.snapshot import ServingSnapshot
-from taut.testing.records import memory_records
 from taut.testing.serving import DataPlane, open_gateway
-from taut.trust.ledger import Ledger
-from taut.trust.ledger import metadata as ledger_tables
-
-PATH = "/v1/predict/delay"
-FORBID = 'forbid(principal == Principal::"nobody", action, resource);'
-
-
-class Said:
-    """What a gateway said of itself."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def info(self, event: str, **_fields: Any) -> None:
-        self.events.append(event)
-
-    def warning(self, event: str, **_fields: Any) -> None:
-        self.events.append(event)
-
-
-class Fleet:
-    """Admission, and gateways that are connected to it without sockets."""
-
-    def __init__(self, plane: DataPlane, home: Path, records: Any) -> None:
-        self.ended: set[int] = set()
-        self.plane, self.home, keys, clock = plane, home, plane.keys, SystemClock()
-        ledger = Ledger(records, keys, clock, SystemIds(), origin="test")
-        pool = Pool(name="gateway", artifacts="sha256:a", quota=0, follows=True)
-        self.store = AdmissionStore(
-            records=records, ledger=ledger, keys=keys, clock=clock, random=SystemRandom(),
-            terms=Terms(pools=(pool,), ttl_s=600.0, patience_s=600.0, prepare_s=900.0), bundle=Bundle(epoch=0, policy=""),
-        )  # fmt: skip
-        log = ScaleLog(records=records, ledger=ledger, keys=keys, clock=clock, ids=SystemIds())
-        self.reception = Reception(
-            self.store, pool="gateway", records=records, log=log, runs=lambda pid: pid not in self.ended, credentials=self.credentials,
-            trusted=lambda: keys.public_keys(purpose="admission"),
-        )  # fmt: skip
-        self.reception.expect(2, reason="test", actor="test")
-        self.connected: dict[str, Applicant] = {}
-
-    def credentials(self) -> dict[str, str]:
-        return {
-            "insider": self.plane.token("probe-insider", jti="t2"),
-            "stranger": self.plane.token("probe-stranger", roles=(), jti="t3"),
-        }
-
-    def connect(self, name: str, applicant: Applicant, pid: int) -> None:
-        self.connected[name] = applicant
-        loop = asyncio.get_running_loop()
-
-        def say(data: bytes) -> None:
-            loop.call_soon(lambda: self.tell(self.reception.hear(name, pid, data)))
-
-        applicant.opened(say)
-
-    def tell(self, letters: list[tuple[str, bytes]]) -> None:
-        for name, data in letters:
-            if name in self.connected:
-                self.connected[name].heard(data)
-
-    def stage(self, name: str = "gateway-0") -> Stage:
-        return self.store.state.members[name].stage
-
-
-class Seated:
-    """A gateway with an endpoint, and its applicant."""
-
-    def __init__(
-        self, fleet: Fleet, gateway: Gateway, name: str = "gateway-0", inner: Any = None,
-        of: type[Applicant] = Applicant,
-    ) -> None:  # fmt: skip
-        self.fleet, self.gateway, self.name, self.said = fleet, gateway, name, Said()
-        self.over = asyncio.Event()
-        serving = fleet.home / "serving"
-        self.applicant = of(
-            gateway, inner or gateway, artifacts="sha256:a", floor=FloorFile(serving / f"{name}.floor"), log=gateway._log,
-            grace=GraceFile(serving / f"{name}.grace"), said=self.said, ended=self.over.set,
-        )  # fmt: skip
-
-    def install(self, snapshot: ServingSnapshot) -> None:
-        self.gateway.install(compile_snapshot(snapshot, home=self.fleet.plane.home, before=None))
-        self.applicant.installed()
-
-    def status(self) -> int:
-        found = self.applicant.door.answer("POST", PATH, [], b"{}")
-        assert isinstance(found, Reply)
-        return found.status
-
-
-@contextmanager
-def open_fleet(plane: DataPlane) -> Iterator[Fleet]:
-    records = memory_records(ledger_tables, log_tables, admission_tables)
-    try:
-        yield Fleet(plane, plane.home, records)
-    finally:
-        records.close()
 
 
 @pytest.fixture
@@ -131,19 +30,6 @@ def fleet(plane: DataPlane) -> Iterator[Fleet]:
 def gateway(plane: DataPlane) -> Iterator[Gateway]:
     with open_gateway(plane.home, SystemRandom()) as made:
         yield made
-
-
-def run(story: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(90.0):
-            await story()
-
-    asyncio.run(bounded())
-
-
-async def _settled(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0)
 
 
 def test_a_gateway_is_refused_until_it_is_admitted_and_joins_by_its_real_port(
@@ -184,7 +70,7 @@ def test_a_policy_takes_effect_when_it_is_committed_and_not_before(
             fleet.tell(fleet.reception.offer(after.epoch, after.policy_digest))
 
             held = asyncio.create_task(first.applicant.ready(after))
-            await _settled(lambda: after.epoch in fleet.store.state.members["gateway-0"].proved)
+            await settled(lambda: after.epoch in fleet.store.state.members["gateway-0"].proved)
             for _ in range(20):
                 await asyncio.sleep(0)
             assert not held.done()
@@ -227,7 +113,7 @@ def test_a_policy_that_is_withdrawn_is_never_enforced(
                 await one.applicant.admitted.wait()
             fleet.tell(fleet.reception.offer(after.epoch, after.policy_digest))
             held = asyncio.create_task(first.applicant.ready(after))
-            await _settled(lambda: after.epoch in fleet.store.state.members["gateway-0"].proved)
+            await settled(lambda: after.epoch in fleet.store.state.members["gateway-0"].proved)
 
             fleet.tell(fleet.reception.offer(after.epoch + 1, before.policy_digest))
 
@@ -343,7 +229,7 @@ def test_grace_ends_where_control_revoked_whose_it_was_and_nothing_is_left_to_th
         watch = Watch(second)
 
         fleet.connect("gateway-0", second.applicant, 2)
-        await _settled(lambda: 503 in watch.statuses)
+        await settled(lambda: 503 in watch.statuses)
 
         third = Seated(fleet, gateway)
         assert not third.applicant.resume()
@@ -372,7 +258,7 @@ def test_grace_never_lets_a_policy_be_served_that_control_says_is_over(
         watch = Watch(second)
 
         fleet.connect("gateway-0", second.applicant, 2)
-        await _settled(lambda: second.applicant._seat.bundles != ())
+        await settled(lambda: second.applicant._seat.bundles != ())
 
         own = second.applicant._seat.view
         assert own is not None

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(context: typer.Context) -> None:
-    """Show each replica: its incarnation, how far it has come, and why it is not admitted."""
+    """Show each replica, with its workers under it: its incarnation, how far it has come, and why it is not admitted."""
     from taut.entrypoints.fleet_view import replicas
 
     session(context).act("fleet.status", {}, replicas)

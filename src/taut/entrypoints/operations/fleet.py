@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _POOL: Final = "gateway"
 _LEAVES_MAX: Final = 10_000
 _OK: Final = 200
-_KINDS: Final = ("fleet.admitted", "fleet.committed", "fleet.quarantined", "fleet.gone")
+_KINDS: Final = ("fleet.admitted", "fleet.committed", "fleet.quarantined", "fleet.draining", "fleet.gone")
 
 
 class FleetScale(Request, frozen=True):
@@ -56,6 +56,13 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
             "replica": one.replica, "pool": one.pool, "incarnation": one.incarnation, "stage": str(one.stage),
             "epochs": list(one.proved), "scale_id": one.scale_id, "reason": one.reason,
             "silent_s": round(now_s - one.heard_s, 1),
+            "workers": [
+                {
+                    "worker": worker.name, "incarnation": worker.incarnation, "stage": str(worker.stage), "svid": svid,
+                    "artifact": worker.artifact, "reason": worker.reason,
+                }
+                for svid, worker in sorted(state.workers.get(one.replica, {}).items())
+            ],
         }
         for one in sorted(state.members.values(), key=lambda one: one.replica)
     ]  # fmt: skip
@@ -113,6 +120,7 @@ def _revoke(platform: Platform, _caller: Caller, request: FleetRevoke, _progress
     admitting = _admitting(platform)
     state = admitting.reception.store.state
     known = {name for one in state.members.values() for name in (one.replica, one.key, one.svid)}
+    known |= {svid for workers in state.workers.values() for svid in workers}
     if request.identity not in known or not request.identity:
         raise Conflict(f"no replica is {request.identity[:80]!r}: see `taut fleet status`")
     admitting.revoke(request.identity)
@@ -145,7 +153,7 @@ def _answers(platform: Platform) -> Iterator[Answered]:
             if record.status == _OK:
                 yield Answered(
                     replica=segment.writer, incarnation=mark.incarnation, degraded=mark.degraded, epoch=record.head.epoch,
-                    at_us=record.time_us,
+                    at_us=record.time_us, worker=record.worker,
                 )  # fmt: skip
 
 

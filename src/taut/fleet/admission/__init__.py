@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from taut.fleet.admission.core import Admission, Step
+from taut.fleet.admission.delegates import faults_of
 from taut.fleet.admission.epochs import Epochs
 from taut.fleet.admission.gateway import GatewayView, Pin
 from taut.fleet.admission.holder import Holder
@@ -14,10 +15,14 @@ from taut.fleet.admission.messages import (
     Bundle,
     Event,
     Invitation,
+    Leaving,
     Loaded,
     Shown,
     Ticket,
+    Vouched,
+    Worker,
     proof_of,
+    worker_svid,
 )
 from taut.fleet.admission.replica import Lease, ReplicaView, Served
 from taut.fleet.admission.seat import Seat
@@ -44,6 +49,7 @@ __all__ = [
     "Holder",
     "Invitation",
     "Lease",
+    "Leaving",
     "Letters",
     "Loaded",
     "Member",
@@ -61,12 +67,16 @@ __all__ = [
     "Step",
     "Terms",
     "Ticket",
+    "Vouched",
+    "Worker",
+    "faults_of",
     "is_local",
     "metadata",
     "open_answer",
     "open_message",
     "proof_of",
     "sign_answer",
+    "worker_svid",
 ]
 
 _CONTROL = {

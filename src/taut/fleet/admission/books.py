@@ -10,7 +10,7 @@ from taut.core.errors import Conflict, Denied, NotFound
 from taut.fleet.admission.epochs import Epochs
 from taut.fleet.admission.holds import Hold, Holds, in_force, reserved, with_hold
 from taut.fleet.admission.members import NEVER, Member
-from taut.fleet.admission.messages import Loaded, Ticket, proof_of
+from taut.fleet.admission.messages import Loaded, Ticket, Worker, proof_of
 from taut.fleet.admission.terms import Stage, Terms
 
 _replace: Final = msgspec.structs.replace
@@ -29,6 +29,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     scale_seq: place of the newest scale event that was taken. revoked: names, keys and SVIDs, only ever more.
     learning_until_s: after a restart leases are out of which nobody knows how long they last; until then nothing may be
     concluded from who was not heard. past: the highest incarnation of those that were forgotten; none is used again.
+    workers: gateway -> SVID -> who it vouched for, as long as both live.
     """
 
     terms: Terms
@@ -40,6 +41,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     holds: Holds = ()
     learning_until_s: float = NEVER
     past: int = 0
+    workers: dict[str, dict[str, Worker]] = {}
 
     def roster(self, *, now_s: float) -> tuple[Ticket, ...]:
         """Return the tickets that are in force, with what is left of each. A gateway needs no more to choose."""

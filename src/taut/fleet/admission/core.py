@@ -15,6 +15,7 @@ from taut.core.canonical import digest_bytes
 from taut.core.errors import Conflict, Denied
 from taut.core.evidence import Check, Evidence, Gate, Outcome, Scalar
 from taut.fleet.admission.books import Books, Target
+from taut.fleet.admission.delegates import Workers, admitted, ended_with, heeded, without
 from taut.fleet.admission.holds import counted_anew, in_force, released
 from taut.fleet.admission.members import ATTEST_GATE, NEVER, PROBE_GATE, WARM_GATE, Member
 from taut.fleet.admission.messages import (
@@ -24,7 +25,9 @@ from taut.fleet.admission.messages import (
     Bundle,
     Event,
     Invitation,
+    Leaving,
     Shown,
+    Vouched,
 )
 from taut.fleet.admission.terms import Stage
 from taut.fleet.log.event import ScaleEvent
@@ -91,9 +94,9 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
         invitation = Invitation(
             replica=replica, pool=pool, incarnation=member.incarnation, token=token, nonce=nonce
         )
-        return Step(
-            state=self._with(member), events=(_event("fleet.provisioned", member),), invitation=invitation
-        )
+        events = ended_with(self.workers.get(replica, {}), replica, "its gateway was started anew")
+        state = _replace(self, workers=_less(self.workers, replica))._with(member)
+        return Step(state=state, events=(*events, _event("fleet.provisioned", member)), invitation=invitation)
 
     def gone(self, replica: str, incarnation: int) -> Step:
         """A process has surely ended: its parent saw it. Its quota is free at once."""
@@ -155,6 +158,32 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
         judge = self.warmed if message.step == "warmed" else self.probed
         return judge(message.replica, message.incarnation, message.checks)
 
+    def heeded(self, message: Vouched | Leaving, *, now_s: float) -> Step:
+        """Take what an admitted replica says of itself or of its workers, and answer its newest beat once more.
+
+        Who drains gets no lease any more, and what its workers showed is judged. Raises Conflict for a word that comes again, and
+        where it has no part in anything now; Denied as `shown` does.
+        """
+        member = self._of(message.replica, message.incarnation)
+        if member.key != message.key or not member.key:
+            raise Denied(f"{message.replica} speaks with another key than it joined with: refuse it")
+        if member.stage not in (Stage.ADMITTED, Stage.DRAINING):
+            raise Conflict(f"{message.replica} is {member.stage}, not admitted: nobody waits for its word")
+        if isinstance(message, Leaving):
+            if member.stage is Stage.DRAINING:
+                return Step(state=self)
+            step = self._moved(_replace(member, since_s=now_s), Stage.DRAINING)
+        else:
+            if message.number <= member.vouched:
+                raise Conflict(
+                    f"word {message.number} of {message.replica} about workers comes again: drop it"
+                )
+            known, events = heeded(self.workers.get(member.replica, {}), message, revoked=self.revoked)
+            state = _replace(self, workers={**self.workers, member.replica: known})
+            step = Step(state=state._with(_replace(member, vouched=message.number)), events=events)
+        answered = step.state.answer(member.replica, now_s=now_s)
+        return _replace(answered, events=step.events + answered.events)
+
     def hear(self, beat: Beat, *, now_s: float) -> Step:
         """Take a beat and answer it; who has shown everything is admitted by this. A repeated or overtaken one is Conflict."""
         member = self._of(beat.replica, beat.incarnation)
@@ -204,6 +233,7 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
             drain_s=self.terms.drain_s if member.stage is Stage.DRAINING else None,
             roster=state.roster(now_s=now_s) if pool.follows and ticket is not None else (),
             learning=now_s < self.learning_until_s,
+            workers=() if ticket is None else admitted(self.workers.get(replica, {}).items()),
         )
         return Step(state=state._with(member), answer=answer)
 
@@ -251,6 +281,11 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if member.lives and identity in (member.replica, member.key, member.svid):
                 step = state.quarantine(member.replica, "revoked")
                 state, events = step.state, [*events, *step.events]
+        for gateway, known in state.workers.items():
+            if identity in known:
+                left, ends = without(known, identity, gateway)
+                state = _replace(state, workers={**state.workers, gateway: left})
+                events += ends
         return Step(state=state, events=tuple(events))
 
     def quarantine(self, replica: str, reason: str) -> Step:
@@ -296,6 +331,7 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
             self.scale_seq,
             self.revoked,
             self.past,
+            self.workers,
         )
 
     # -- inside
@@ -366,7 +402,20 @@ class Admission(Books, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _moved(self, member: Member, stage: Stage) -> Step:
         member = _replace(member, stage=stage)
-        return Step(state=self._with(member), events=(_event(f"fleet.{stage}", member),))
+        events: tuple[Event, ...] = (_event(f"fleet.{stage}", member),)
+        state = self
+        if not member.lives:
+            events += ended_with(
+                self.workers.get(member.replica, {}), member.replica, f"its gateway is {stage}"
+            )
+            state = _replace(self, workers=_less(self.workers, member.replica))
+        return Step(state=state._with(member), events=events)
+
+
+def _less(workers: dict[str, Workers], gateway: str) -> dict[str, Workers]:
+    return (
+        {name: known for name, known in workers.items() if name != gateway} if gateway in workers else workers
+    )
 
 
 def _event(kind: str, member: Member) -> Event:

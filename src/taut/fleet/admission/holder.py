@@ -12,7 +12,16 @@ import msgspec
 
 from taut.core.evidence import Check
 from taut.fleet.admission.gateway import GatewayView, Pin
-from taut.fleet.admission.messages import Answer, Bundle, Invitation, Shown, Ticket
+from taut.fleet.admission.messages import (
+    Answer,
+    Bundle,
+    Invitation,
+    Leaving,
+    Shown,
+    Ticket,
+    Vouched,
+    Worker,
+)
 from taut.fleet.admission.replica import ReplicaView, Served
 from taut.fleet.admission.terms import Risk, Terms
 from taut.fleet.admission.wire import ReplicaKey, open_answer
@@ -45,6 +54,7 @@ class Holder:
         self._trusted: Final = tuple(trusted)
         self._clock: Final = clock
         self._keep_floor: Final = keep_floor
+        self._vouched = 0
         own = ReplicaView(
             terms=terms,
             invitation=invitation,
@@ -76,6 +86,23 @@ class Holder:
             replica=mine.replica, incarnation=mine.incarnation, key=self._key.thumbprint, step=step, checks=checks
         )  # fmt: skip
         return self._key.sign(message)
+
+    def vouched(self, workers: tuple[Worker, ...]) -> bytes:
+        """Return what became of this gateway's workers, for admission to judge and to put on record."""
+        mine = self._view.own.invitation
+        self._vouched += 1
+        message = Vouched(
+            replica=mine.replica, incarnation=mine.incarnation, key=self._key.thumbprint, number=self._vouched,
+            workers=workers,
+        )  # fmt: skip
+        return self._key.sign(message)
+
+    def leaving(self) -> bytes:
+        """Return that this replica drains."""
+        mine = self._view.own.invitation
+        return self._key.sign(
+            Leaving(replica=mine.replica, incarnation=mine.incarnation, key=self._key.thumbprint)
+        )
 
     def hear(self, data: bytes) -> Answer:
         """Take an answer of admission, and return it. Raises Corrupt, Denied or Conflict for what is none, or none for now; see

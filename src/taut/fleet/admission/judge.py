@@ -8,10 +8,11 @@ from typing import Final
 
 import msgspec
 
-from taut.fleet.admission.messages import svid_of
+from taut.fleet.admission.messages import svid_of, worker_svid
 
-_ENDS: Final = ("fleet.quarantined", "fleet.gone")
+_ENDS: Final = ("fleet.quarantined", "fleet.gone", "fleet.draining")
 _FAULTS_MAX: Final = 20
+_UNRECORDED: Final = "~"  # behind a worker that its gateway let go on by grace, without admission
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,13 +25,14 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An answer that a replica recorded. incarnation: of it, 0 for none. degraded: by grace. epoch: under which it was served.
-    at_us: when the request was taken up, by the replica's clock."""
+    at_us: when the request was taken up, by the replica's clock. worker: by which workers it was computed, as the record says."""
 
     replica: str
     incarnation: int
     degraded: bool
     epoch: int
     at_us: int
+    worker: str = ""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +76,12 @@ class Judge:
         guarded = by_grace = unguarded = last_old_us = last_ended_us = 0
         faults: list[str] = []
         for one in answers:
-            if one.degraded:
+            if one.degraded or _UNRECORDED in one.worker:
                 by_grace += 1
                 continue
             last_old_us = max(last_old_us, self._old_us(one))
             last_ended_us = max(last_ended_us, self._ended_us(one))
-            fault = self._fault(one)
+            fault = self._fault(one) or self._worker_fault(one)
             if not fault:
                 guarded += 1
                 continue
@@ -104,6 +106,20 @@ class Judge:
             return f"it had ended {(one.at_us - ended_us) / 1e6:.3f} s before"
         floor = self._floor(one.at_us - self._ttl_us)
         return f"epoch {floor} had been committed for longer than a lease" if one.epoch < floor else ""
+
+    def _worker_fault(self, one: Answered) -> str:
+        """A request may be taken up while its worker is still to come, so that only the worker's end is held against its time."""
+        for named in filter(None, one.worker.split(",")):
+            worker, _, number = named.rpartition("#")
+            svid = (
+                worker_svid(one.replica, one.incarnation, worker, int(number)) if number.isdigit() else named
+            )
+            if svid not in self._admitted:
+                return f"its worker {named} was never admitted"
+            ended_us = self._ended.get(svid)
+            if ended_us is not None and one.at_us > ended_us + self._ttl_us:
+                return f"its worker {named} had ended {(one.at_us - ended_us) / 1e6:.3f} s before"
+        return ""
 
     def _ended_us(self, one: Answered) -> int:
         ended_us = self._ended.get(svid_of(self._pool, one.replica, one.incarnation))

@@ -24,7 +24,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     token: digest of its join token, empty once used. nonce: what its proofs are made with. proved: the epochs among the
     committed and the prepared one that it showed to have loaded. beat: the newest that was answered. heard_s: when.
-    granted_s: when its last ticket was given. reason: why it is in quarantine.
+    granted_s: when its last ticket was given. reason: why it is in quarantine. vouched: its newest word about workers.
     """
 
     replica: str
@@ -43,6 +43,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     granted_s: float = NEVER
     quota: int = 0
     reason: str = ""
+    vouched: int = 0
 
     @property
     def svid(self) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from taut.core.canonical import canonical_json, digest_json
 from taut.core.evidence import Check, Scalar
-from taut.fleet.admission.terms import Grace
+from taut.fleet.admission.terms import Grace, Stage
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +78,44 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     checks: tuple[Check, ...]
 
 
-Message = Attest | Beat | Shown
+class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a gateway says of a worker that it forked, and what of that is in admission's books.
+
+    name: of the model, as the gateway calls it. incarnation: which of the gateway's workers; no number is used again. artifact:
+    digest of the model that it was given. checks: of all its steps; admission judges them. stage: admitted, draining, gone or
+    quarantined.
+    """
+
+    name: str
+    incarnation: int
+    artifact: str
+    stage: Stage = Stage.ADMITTED
+    checks: tuple[Check, ...] = ()
+    reason: str = ""
+
+
+class Vouched(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A gateway says what became of its own workers. Nobody but it can reach them, so nobody else could say so.
+
+    number: grows with each of an incarnation's, so that none comes twice.
+    """
+
+    replica: str
+    incarnation: int
+    key: str
+    number: int
+    workers: tuple[Worker, ...]
+
+
+class Leaving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A replica says that it drains: it finishes what it has, and wants no lease any more."""
+
+    replica: str
+    incarnation: int
+    key: str
+
+
+Message = Attest | Beat | Shown | Vouched | Leaving
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +148,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ticket: None where the lease is not renewed: the replica stops. drain_s: what it has to finish in, where it must go.
     roster: for a replica that chooses among others, all that may be used; who is not in it may not.
     learning: admission has just restarted, so that the roster may lack some: what was listed lives on to its own end.
+    workers: SVIDs of those for whom this replica vouched and who are on record as admitted; who is not may be given no rows.
     """
 
     replica: str
@@ -125,6 +163,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     drain_s: float | None = None
     roster: tuple[Ticket, ...] = ()
     learning: bool = False
+    workers: tuple[str, ...] = ()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,3 +185,8 @@ def proof_of(bundle: Bundle, *, nonce: str) -> bytes:
 def svid_of(pool: str, replica: str, incarnation: int) -> str:
     """Return the SPIFFE id of an incarnation."""
     return f"spiffe://taut/{pool}/{replica}/{incarnation}"
+
+
+def worker_svid(gateway: str, incarnation: int, worker: str, number: int) -> str:
+    """Return the SPIFFE id of a worker: its gateway's incarnation is part of it, since it cannot outlive that."""
+    return svid_of("worker", f"{gateway}/{incarnation}/{worker}", number)

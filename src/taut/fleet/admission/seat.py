@@ -8,7 +8,7 @@ from typing import Final, Literal
 from taut.core.errors import Conflict
 from taut.core.evidence import Check
 from taut.fleet.admission.holder import Holder
-from taut.fleet.admission.messages import Bundle
+from taut.fleet.admission.messages import Bundle, Worker
 from taut.fleet.admission.replica import ReplicaView
 from taut.fleet.admission.words import Answered, Join, Refused, Said, Welcome, decode_down, encode
 from taut.ports.world import Clock
@@ -21,6 +21,7 @@ class Seat:
     floor, keep_floor: as for a Holder. why: in words, why there is no lease; empty while there is one. over: why this
     incarnation is known no more, so that only another process can be admitted; empty while it is. credentials: bearers to be
     probed with. unanswered: nothing came yet. refused: admission's newest word was that it does not let this process in.
+    workers: SVIDs of this gateway's workers that are on record as admitted, by the newest answer.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Seat:
         self._holder: Holder | None = None
         self._bundles: tuple[Bundle, ...] = ()
         self.credentials: dict[str, str] = {}
+        self.workers: frozenset[str] = frozenset()
         self.why = "control has not answered yet"
         self.over = ""
         self.unanswered = True
@@ -73,6 +75,15 @@ class Seat:
         """Return what warming or probing found."""
         assert self._holder is not None, "only who was invited warms"
         return encode(Said(data=self._holder.shown(step, checks)))
+
+    def vouched(self, workers: tuple[Worker, ...]) -> bytes:
+        """Return what became of workers."""
+        assert self._holder is not None, "only who was invited has workers that could be admitted"
+        return encode(Said(data=self._holder.vouched(workers)))
+
+    def leaving(self) -> list[bytes]:
+        """Return that this replica drains; nothing where admission does not know it."""
+        return [] if self._holder is None else [encode(Said(data=self._holder.leaving()))]
 
     def take(self, data: bytes) -> list[bytes]:
         """Take what came and return what is to be said at once. Raises Corrupt or Denied for what admission did not say."""
@@ -119,7 +130,7 @@ class Seat:
             answer = holder.hear(data)
         except Conflict:
             return []  # a newer one overtook it
-        self._bundles = answer.bundles
+        self._bundles, self.workers = answer.bundles, frozenset(answer.workers)
         if not answer.bundles:
             self.refused = True
             self.over = "admission trusts this incarnation no more: it was quarantined or revoked"

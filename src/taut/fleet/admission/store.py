@@ -15,7 +15,7 @@ from taut.core.evidence import Scalar
 from taut.core.times import to_us
 from taut.fleet.admission.core import Admission, Step
 from taut.fleet.admission.epochs import Epochs
-from taut.fleet.admission.messages import Attest, Bundle, Event, Invitation, Shown
+from taut.fleet.admission.messages import Attest, Bundle, Event, Invitation, Leaving, Shown, Vouched
 from taut.fleet.admission.tables import alerts, state
 from taut.fleet.admission.terms import Terms
 from taut.fleet.admission.wire import open_message, sign_answer
@@ -105,12 +105,15 @@ class AdmissionStore:
         if isinstance(message, Shown):
             self.step(lambda it, _: it.shown(message))
             return b""
-        step = self.step(lambda it, now_s: it.hear(message, now_s=now_s))
-        return b"" if step.answer is None else sign_answer(self._keys, step.answer).to_json()
+        if isinstance(message, Vouched | Leaving):
+            return self._signed(self.step(lambda it, now_s: it.heeded(message, now_s=now_s)))
+        return self._signed(self.step(lambda it, now_s: it.hear(message, now_s=now_s)))
 
     def push(self, replica: str) -> bytes:
         """Return the answer to a replica's newest beat as it would be now, signed: so nobody waits for his next beat."""
-        step = self.step(lambda it, now_s: it.answer(replica, now_s=now_s))
+        return self._signed(self.step(lambda it, now_s: it.answer(replica, now_s=now_s)))
+
+    def _signed(self, step: Step) -> bytes:
         return b"" if step.answer is None else sign_answer(self._keys, step.answer).to_json()
 
     def provision(self, replica: str, pool: str) -> Invitation:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from taut.core.errors import Corrupt, Denied
-from taut.fleet.admission.messages import Answer, Attest, Beat, Message, Shown
+from taut.fleet.admission.messages import Answer, Attest, Beat, Leaving, Message, Shown, Vouched
 from taut.ports.keys import Keys, PublicKey
 from taut.trust.signing import SignedStatement, sign_statement, verify_statement
 
@@ -27,7 +27,7 @@ MESSAGE_BYTES_MAX: Final = 64 * 1024
 _DOMAIN: Final = b"taut/replica\n"
 _HASH: Final = ec.ECDSA(hashes.SHA256())
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
-    kind.__name__: msgspec.json.Decoder(kind) for kind in (Attest, Beat, Shown)
+    kind.__name__: msgspec.json.Decoder(kind) for kind in (Attest, Beat, Shown, Vouched, Leaving)
 }
 
 

@@ -155,7 +155,9 @@ class Models:
             observe=endpoint.meter.queue.observe,
             watch=lambda node: Watched(scorer.node_breakers.get(node), ticket, self._counter_ns),
         )  # fmt: skip
-        return work.done(await run.outcome(scorer.feed(batch, features), batch.count), model.versions)
+        outputs = work.done(await run.outcome(scorer.feed(batch, features), batch.count), model.versions)
+        ticket.worker = ",".join(work.workers)
+        return outputs
 
     def _work(self, ticket: Ticket, endpoint: Endpoint) -> NodeWork:
         work = NodeWork(endpoint.meter, self._counter_ns)
@@ -199,6 +201,7 @@ class Models:
             ticket.waited_ns += waited_ns
             ticket.scored_ns += waited_ns
         endpoint.meter.queue.observe(waited_ns)
+        ticket.worker = wait.worker
         model = scorer.model
         assert not isinstance(model, GraphModel), "its nodes are asked instead"
         return model.check(tensor, batch.count)

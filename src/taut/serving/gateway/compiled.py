@@ -435,7 +435,12 @@ def _place(
         of + model_key(served, config),
         served.version,
         data,
-        Order(signature=served.signature, memory_bytes=settings.worker_memory_bytes, wish=wish),
+        Order(
+            signature=served.signature,
+            memory_bytes=settings.worker_memory_bytes,
+            wish=wish,
+            artifact=served.artifact,
+        ),
         LaneSettings(
             workers=config.workers,
             spares=config.spares,
@@ -445,6 +450,7 @@ def _place(
             memory_bytes=settings.worker_memory_bytes,
             cpus=settings.worker_cpus,
             device_pause_s=settings.device_pause_s,
+            risk=config.risk,
         ),
         timeout_s=_OPEN_TIMEOUT_S,
     )

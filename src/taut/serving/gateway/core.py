@@ -296,7 +296,7 @@ class Gateway:
         if made is None:
             served, lines, origin = endpoint.live.served, endpoint.head, LIVE
         else:
-            served, lines, origin = made.served, made.head, made.origin
+            served, lines, origin = made.served, made.head, made.origin(ticket.worker)
         if endpoint.config.audit != "off":
             self._append(
                 encode_record(

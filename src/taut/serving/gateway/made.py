@@ -27,10 +27,11 @@ class Made(msgspec.Struct, gc=False):
     age_ns: int = -1
     nodes: tuple[str, ...] = ()
 
-    @property
-    def origin(self) -> Origin:
-        """Return what the prediction log is told."""
+    def origin(self, worker: str) -> Origin:
+        """Return what the prediction log is told. worker: that computed it."""
         age_us = 0 if self.age_ns < 0 else max(1, self.age_ns // 1000)
+        if worker and self.age_ns < 0:
+            return (self.fallback, age_us, self.nodes, worker)
         return (self.fallback, age_us, self.nodes) if self.nodes else (self.fallback, age_us)
 
     def count(self, meter: EndpointMeter) -> None:

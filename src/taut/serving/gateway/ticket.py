@@ -25,6 +25,7 @@ class Ticket(msgspec.Struct, gc=False):
     trace: under which it is recorded; None for most. nodes: what those of a graph did; None where a model answers.
     tally: where it is counted, what the model took included. account: what it costs is charged to; None where nothing is. part: whether it is a later part of a request that is counted.
     arm: of a release under way, to which the caller was drawn.
+    worker: by which the model's answer was computed, for the record.
     """
 
     request_id: str
@@ -53,6 +54,7 @@ class Ticket(msgspec.Struct, gc=False):
     account: Account | None = None
     part: bool = False
     arm: Arm | None = None
+    worker: str = ""
 
 
 class World(msgspec.Struct, frozen=True):

@@ -112,4 +112,6 @@ class GraphRun:
         tensor = await model.lane.run(
             ask.feed, ask.rows, within_s=within_s, priority=self._priority, caller=self._caller, wait=wait
         )
+        if wait.worker:
+            self._work.workers.append(wait.worker)
         return model.check(tensor, ask.rows)

@@ -11,9 +11,10 @@ from taut.serving.runtime.graph import Said
 
 
 class NodeWork:
-    """One request's nodes. marks: (node, begin, end) by the gateway's counter. answered, without: of the last outcome."""
+    """One request's nodes. marks: (node, begin, end) by the gateway's counter. answered, without: of the last outcome.
+    workers: that answered for them."""
 
-    __slots__ = ("_counter_ns", "_meter", "answered", "marks", "without")
+    __slots__ = ("_counter_ns", "_meter", "answered", "marks", "without", "workers")
 
     def __init__(self, meter: EndpointMeter, counter_ns: Callable[[], int]) -> None:
         self._meter = meter
@@ -21,6 +22,7 @@ class NodeWork:
         self.marks: list[tuple[str, int, int]] = []
         self.answered: tuple[str, ...] = ()
         self.without: tuple[str, ...] = ()
+        self.workers: list[str] = []
 
     def begin(self) -> int:
         return self._counter_ns()

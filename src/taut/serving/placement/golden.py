@@ -42,12 +42,21 @@ class Golden:
         """
         if self.feed is None or self.answers is None:
             return "the CPU answers no row that both could be compared by"
-        found = model.raw(self.feed)
-        if found.shape != self.answers.shape:
-            return f"it answers shape {found.shape}, the CPU {self.answers.shape}"
-        if np.allclose(found, self.answers, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True):
-            return ""
-        return f"it answers otherwise than the CPU, by {_worst(found, self.answers):.3g} at most"
+        return far_apart(model.raw(self.feed), self.answers, other="the CPU")
+
+
+def far_apart(found: npt.NDArray[Any], wanted: npt.NDArray[Any], *, other: str = "those before it") -> str:
+    """Return how answers differ from those that they are held against, of `other`; nothing within the tolerance."""
+    if found.shape != wanted.shape:
+        return f"it answers shape {found.shape}, {other} {wanted.shape}"
+    if np.allclose(found, wanted, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True):
+        return ""
+    return f"it answers otherwise than {other}, by {_worst(found, wanted):.3g} at most"
+
+
+def golden_rows(signature: ModelSignature, count: int = ROWS) -> list[list[Value]]:
+    """Return the first rows that every process makes alike of a signature; the first of them is of plain values."""
+    return _rows(signature)[:count]
 
 
 def _worst(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:

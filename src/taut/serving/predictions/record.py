@@ -19,7 +19,7 @@ WITHOUT: Final = "without="
 TAKEN: Final = 202
 """The status of a record that holds no answer but outcomes of earlier ones, with OUTCOMES for columns."""
 OUTCOMES: Final = ("request_id", "row", "label", "entity", "at")
-Origin = tuple[str, int] | tuple[str, int, tuple[str, ...]]
+Origin = tuple[str, int] | tuple[str, int, tuple[str, ...]] | tuple[str, int, tuple[str, ...], str]
 LIVE: Final[Origin] = ("", 0)
 """The origin of an answer that the live version computed for this very request."""
 
@@ -72,6 +72,8 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fallback: what answered in the live version's place: another version, `cached` or `default`. age_us: how long ago an
     answer from the cache was computed, at least 1; 0 for one that was computed for this request. nodes: of a graph, those
     that answered, each as `NODE=MODEL@NUMBER`; a fallback of `without=NODE,…` names those that it was answered without.
+    worker: by which workers the answer was computed, each as `MODEL@NUMBER#INCARNATION`, of a graph several with commas between, with `~`
+    behind one that was not on record as admitted, since its gateway went on by grace; empty where the gateway computed it.
     """
 
     request_id: str
@@ -88,6 +90,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fallback: str = ""
     age_us: int = 0
     nodes: tuple[str, ...] = ()
+    worker: str = ""
 
     @property
     def version(self) -> str:
@@ -134,7 +137,7 @@ def encode_record(
 ) -> bytes:
     """Return the bytes of a PredictionRecord, without building one: this runs on every request.
 
-    answer: an Answer, or a Struct that encodes as one (the runtime's Outputs). origin: fallback and age_us, and of a graph nodes.
+    answer: an Answer, or a Struct that encodes as one (the runtime's Outputs). origin: fallback and age_us, of a graph nodes, and of workers which.
     """
     assert len(request_id) == ID_BYTES
     return _encode(

@@ -10,16 +10,20 @@ from typing import Final
 
 import msgspec
 
-from taut.core.errors import InvalidInput, Unavailable
+from taut.core.errors import Corrupt, InvalidInput, Unavailable
+from taut.core.evidence import Check
 from taut.serving.workers import wire
+from taut.serving.workers.exam import Exam, Examiner
+from taut.serving.workers.leave import Charge, Unwarded, Ward
 from taut.serving.workers.member import Member
 from taut.serving.workers.queue import Item
 from taut.serving.workers.rota import Rota
 from taut.serving.workers.settings import LaneSettings
 from taut.serving.workers.worker import Loaded
 
-Hire = Callable[[bool], Awaitable[tuple[socket.socket, int]]]
-"""Starts one more worker of the lane's model, which may use an accelerator or may not, and returns the gateway's end of its socket, and its process."""
+Hire = Callable[[bool, Charge], Awaitable[tuple[socket.socket, int]]]
+"""Starts one more worker of the lane's model, which may use an accelerator or may not, and is charged so; returns the gateway's end of
+its socket, and its process."""
 
 _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 10.0
@@ -34,18 +38,22 @@ class Crew(ABC):
     """Keeps as many workers of one model as there should be. One event loop owns it. What they work on is the lane's.
 
     loaded: what the first worker said that had loaded the model. lost: workers that ended without being told to. held_s:
-    for how long workers stood still that took more of the processors than they may. rota: where they run.
+    for how long workers stood still that took more of the processors than they may. rota: where they run. ward: who admits them;
+    examiner: what they show before; None for whoever has loaded the model.
     """
 
     def __init__(
-        self, name: str, hire: Hire, settings: LaneSettings, *, answer_width: int, rota: Rota | None
-    ) -> None:
+        self, name: str, hire: Hire, settings: LaneSettings, *, answer_width: int, rota: Rota | None,
+        ward: Ward | None, examiner: Examiner | None,
+    ) -> None:  # fmt: skip
         self.name: Final = name
         self.loaded: Loaded | None = None
         self.lost = 0
         self.held_s = 0.0
         self.rota: Final = rota or Rota()
         self._members: Final = self.rota.members
+        self._ward: Final = ward or Unwarded()
+        self._examiner: Final = examiner
         self._hire: Final = hire
         self._settings: Final = settings
         self._answer_width: Final = answer_width
@@ -139,14 +147,18 @@ class Crew(ABC):
     def _heard(self, member: Member, frame: wire.Frame) -> None:
         if member.ready:
             self.heard(member, frame)
+        elif member.exam is not None:
+            self._examined(member, member.exam, frame)
+        elif member.showed:
+            member.end("said what nobody asked for")
         elif frame.kind == wire.LOADED:
-            self._welcome(member, frame)
+            self._loaded(member, frame)
         elif frame.kind == wire.FAILED:
             self._cannot_load(member, said(frame))
         else:
             member.end("said what nobody asked for")
 
-    def _welcome(self, member: Member, frame: wire.Frame) -> None:
+    def _loaded(self, member: Member, frame: wire.Frame) -> None:
         try:
             loaded = msgspec.json.decode(frame.body, type=Loaded)
         except msgspec.DecodeError as error:  # a builder's code may speak here too
@@ -155,15 +167,46 @@ class Crew(ABC):
         if self.loaded is None:
             self.loaded = loaded
             self.begins(loaded)
-        member.welcome()
         member.placement = loaded.placement
         member.cost = loaded.cost if self.rota.wanted else None
+
+        def done(checks: tuple[Check, ...]) -> None:
+            member.exam, member.showed = None, True
+            self._ward.showed(
+                member.charge.incarnation, checks, lambda name: self._granted(member, name), lambda why: self._refused(member, why),
+            )  # fmt: skip
+            if not self._first.done() and not member.gone:
+                self._first.set_result(None)
+
+        if self._examiner is None:
+            done(())
+        else:
+            exam = self._examiner.begin(member, loaded, member.charge, self._ward, done)
+            if not member.gone:
+                member.exam = exam
+
+    def _examined(self, member: Member, exam: Exam, frame: wire.Frame) -> None:
+        try:
+            if frame.kind == wire.MOVED:
+                body = self.rota.moved(member, frame.body, self._loop.time())
+                frame = wire.Frame(wire.DONE, frame.rows, body)
+            exam.heard(frame)
+        except Corrupt as error:
+            member.end(str(error))
+
+    def _refused(self, member: Member, why: str) -> None:
+        member.end(f"is not admitted: {why}")
+
+    def _granted(self, member: Member, name: str) -> None:
+        """Let a worker be given rows from now on, and record its answers by this name."""
+        member.name = name
+        if member.ready or member.gone:
+            return
+        member.welcome()
         self._pause_s = _FIRST_PAUSE_S
         member.allow(self._settings.cpus * self.rota.threads(member))
         self.rota.welcome(member, self._loop.time())
         self.staffed()
-        if not self._first.done():
-            self._first.set_result(None)
 
     def _cannot_load(self, member: Member, said: str) -> None:
         if not self._first.done():
@@ -174,6 +217,7 @@ class Crew(ABC):
     def _gone(self, member: Member, why: str) -> None:
         self._members.remove(member)
         batch, member.batch = member.batch, []
+        self._ward.ended(member.charge.incarnation, why)
         if not (member.leaving or self._retired):
             self.rota.gone(member, why, self._loop.time())
         if not self._first.done() and not member.accelerated:
@@ -199,7 +243,7 @@ class Crew(ABC):
         for member in tuple(self._members):
             self.held_s += member.govern(now_s)
             load_s = self._settings.device_load_s if member.accelerated else _LOAD_S
-            if not member.ready and now_s > member.born_s + load_s:
+            if not member.showed and now_s > member.born_s + load_s:
                 member.end(f"did not load the model within {load_s:g} s")
             elif most and member.memory_bytes() > most + _MEMORY_SLACK:
                 member.end(f"took more than {most / 2**20:,.0f} MiB of memory")
@@ -225,7 +269,8 @@ class Crew(ABC):
             await asyncio.sleep(pause_s)
             try:
                 accelerated = self.rota.accelerated(self._loop.time())
-                sock, pid = await self._hire(accelerated)
+                charge = self._ward.charge()
+                sock, pid = await self._hire(accelerated, charge)
             except (OSError, Unavailable) as error:
                 pause_s = min(_LAST_PAUSE_S, 2 * max(pause_s, _FIRST_PAUSE_S))
                 if pause_s == _LAST_PAUSE_S and not self._first.done():
@@ -242,6 +287,7 @@ class Crew(ABC):
                     on_gone=self._gone,
                     cpus=self._settings.cpus * self.rota.threads(None),
                     accelerated=accelerated and self.rota.wanted,
+                    charge=charge,
                 )
             )
             return

@@ -12,17 +12,23 @@ from typing import Final
 
 import msgspec
 
+from taut.core.canonical import digest_bytes
 from taut.core.errors import InvalidInput, Unavailable
 from taut.core.schema import ModelSignature
 from taut.serving.runtime import ModelForm, code_tensors
 from taut.serving.workers import wire, zygote
+from taut.serving.workers.exam import Examiner
 from taut.serving.workers.lane import Lane
+from taut.serving.workers.leave import Charge, Unwarded, Ward
 from taut.serving.workers.rota import Rota, Tell
 from taut.serving.workers.settings import LaneSettings
 from taut.serving.workers.worker import Order
 
 StartZygote = Callable[[int], subprocess.Popen[bytes]]
 """Starts the zygote's process with one inherited descriptor, its end of the door."""
+
+Warden = Callable[[str, str, str], Ward]
+"""Returns who admits the workers of a model: of its name, its artifact's digest and its endpoint's class of risk."""
 
 _FORK_TIMEOUT_S: Final = 30.0
 
@@ -51,10 +57,17 @@ class Fleet:
     """Workers of one gateway. `open` may be called from another thread than the loop's; the rest not.
 
     The zygote is started with the first model that needs workers, and again when it died; workers that it has forked
-    live on without it. tell: of models that change their device.
+    live on without it. tell: of models that change their device. warden: who admits the workers of a model.
     """
 
-    def __init__(self, start_zygote: StartZygote, *, tell: Tell = lambda _what, _why: None) -> None:
+    def __init__(
+        self,
+        start_zygote: StartZygote,
+        *,
+        tell: Tell = lambda _what, _why: None,
+        warden: Warden = lambda _name, _artifact, _risk: Unwarded(),
+    ) -> None:
+        self._warden: Final = warden
         self._start_zygote: Final = start_zygote
         self._tell: Final = tell
         self._loop: Final = asyncio.get_running_loop()
@@ -87,8 +100,11 @@ class Fleet:
         if known is not None:
             return known
 
-        async def hire(accelerated: bool) -> tuple[socket.socket, int]:
-            return await self._fork(model, order if accelerated else order.on_cpu())
+        artifact = order.artifact or digest_bytes(model)
+
+        async def hire(accelerated: bool, charge: Charge) -> tuple[socket.socket, int]:
+            placed = order if accelerated else order.on_cpu()
+            return await self._fork(model, msgspec.structs.replace(placed, charge=charge))
 
         width = len(order.signature.inputs) if order.signature.tensor == "matrix" else None
         rota = Rota(
@@ -103,6 +119,8 @@ class Fleet:
             matrix_width=width,
             answer_width=len(order.signature.classes) or 1,
             rota=rota,
+            ward=self._warden(name, artifact, settings.risk),
+            examiner=Examiner(order.signature, artifact=artifact, width=width, hang_s=settings.hang_s),
         )
         try:
             loaded = await lane.start()

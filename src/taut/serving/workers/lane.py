@@ -8,11 +8,13 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from taut.core.errors import Corrupt, DeadlineExceeded, Unavailable
-from taut.serving.errors import BadAnswer, Shed, WorkerLost
+from taut.serving.errors import BadAnswer, NotAdmitted, Shed, WorkerLost
 from taut.serving.meters import BATCH_ROWS, Histogram
 from taut.serving.runtime import Cost, Feed
 from taut.serving.workers import wire
 from taut.serving.workers.crew import Crew, Hire, said
+from taut.serving.workers.exam import Examiner
+from taut.serving.workers.leave import Ward
 from taut.serving.workers.member import Member
 from taut.serving.workers.queue import Item, Line, Pace, Wait
 from taut.serving.workers.rota import Rota
@@ -44,8 +46,12 @@ class Lane(Crew):
         matrix_width: int | None,
         answer_width: int = wire.WIDTH_MAX,
         rota: Rota | None = None,
+        ward: Ward | None = None,
+        examiner: Examiner | None = None,
     ) -> None:
-        super().__init__(name, hire, settings, answer_width=answer_width, rota=rota)
+        super().__init__(
+            name, hire, settings, answer_width=answer_width, rota=rota, ward=ward, examiner=examiner
+        )
         self.sizes: Final = Histogram(BATCH_ROWS)
         self.shed = 0
         self._width: Final = matrix_width
@@ -106,6 +112,8 @@ class Lane(Crew):
     async def retire(self) -> None:
         """Finish what is under way, then let the workers go."""
         self._retired = True
+        for member in self._members:
+            self._ward.drains(member.charge.incarnation)
         while len(self._line) or any(member.batch for member in self._members):
             await asyncio.sleep(0.01)
         self.close()
@@ -151,12 +159,18 @@ class Lane(Crew):
 
     def _give(self, member: Member, batch: list[Item], now_s: float) -> None:
         assert self._layout is not None
+        leave = self._ward.leave
+        if now_s >= leave.until_s:
+            for item in batch:
+                _fail(item, _without_leave(self.name))
+            return
         rows = batch[0].rows if len(batch) == 1 else sum(item.rows for item in batch)
         member.allowed_s = max(self._settings.hang_s, _HANGS * self._line.plan.seconds(rows))
         for item in batch:
             if item.wait is not None:
                 item.wait.seconds = now_s - item.since_s
-        member.give(batch, rows, self._layout.buffers([item.feed for item in batch]), now_s)
+        stamp = member.stamp if leave is member.under else member.stamped(leave)
+        member.give(batch, rows, self._layout.buffers([item.feed for item in batch], stamp), now_s)
         self.sizes.observe(rows)  # the worker is at it meanwhile
 
     # what workers say
@@ -173,6 +187,9 @@ class Lane(Crew):
     def heard(self, member: Member, frame: wire.Frame) -> None:
         if frame.kind in (wire.DONE, wire.FAILED, wire.MOVED) and member.batch:
             self._answered(member, frame)
+        elif frame.kind == wire.LAPSED and member.batch:
+            batch, member.batch = member.batch, []
+            self.dropped(batch, f"refused a batch that {said(frame)}")
         else:
             member.end("said what nobody asked for")
         self._dispatch()
@@ -201,12 +218,12 @@ class Lane(Crew):
         batch = self._done(member)
         if len(batch) == 1:
             if not batch[0].answer.done():
-                batch[0].answer.set_result(tensor)
+                _settle(batch[0], tensor, member.name)
         else:
             at = 0
             for item in batch:
                 if not item.answer.done():
-                    item.answer.set_result(tensor[at : at + item.rows])
+                    _settle(item, tensor[at : at + item.rows], member.name)
                 at += item.rows
         self._look_for_slow(member)
 
@@ -271,6 +288,12 @@ class Lane(Crew):
         _fail(item, _too_late())
 
 
+def _settle(item: Item, tensor: npt.NDArray[Any], worker: str) -> None:
+    if item.wait is not None:
+        item.wait.worker = worker
+    item.answer.set_result(tensor)
+
+
 def _fail(item: Item, error: Exception) -> None:
     if not item.answer.done():
         item.answer.set_exception(error)
@@ -280,6 +303,12 @@ def _full(name: str, clear_s: float) -> Shed:
     """Return why a request is turned away. clear_s: until the line is empty."""
     return Shed(
         f"{name} has more to do than it can: send less, or try again", retry_after_s=max(1.0, clear_s)
+    )
+
+
+def _without_leave(name: str) -> NotAdmitted:
+    return NotAdmitted(
+        f"workers of {name} may be given nothing now: their gateway's lease is over, try again shortly"
     )
 
 

@@ -8,15 +8,19 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taut.core.errors import Corrupt
 from taut.serving.placement import Placement
 from taut.serving.runtime import Cost
 from taut.serving.workers import wire
+from taut.serving.workers.leave import ALWAYS, Charge, Leave
 from taut.serving.workers.polling import Poll
 from taut.serving.workers.queue import Item
 from taut.serving.workers.share import Credit, processor_seconds
+
+if TYPE_CHECKING:
+    from taut.serving.workers.exam import Exam
 
 OnFrame = Callable[["Member", wire.Frame], None]
 OnGone = Callable[["Member", str], None]
@@ -31,13 +35,15 @@ _POLL_NS: Final = 200_000  # what a model may take that is run on the loop itsel
 _LOOKS_S: Final = 0.0004  # for which a worker looks for the next batch before it sleeps, and a little
 _OWN_MEMORY: Final = (b"\nRssAnon:", b"\nRssShmem:")
 _STATUS_BYTES: Final = 16384
+UNCHARGED: Final = Charge()
 _TOLD_BYTES: Final = 2**20  # of what it says once it is loaded: its inputs by name
 
 
 class Member:
     """One worker of a lane; it works on at most one batch at a time.
 
-    ready: it has loaded its model; born_s: since when it is to do so. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
+    ready: it has loaded its model, showed what it must and may be given rows; born_s: since when it is to load it. charge: what it
+    was born with. name: by what its answers are recorded. exam: while it is examined; showed: it was. stamp: what a batch begins with that is given `under` a leave. batch: what it works on now, since `sent_s` and for no longer than `allowed_s`.
     answer_width: values of an answer's row at most: what says more is cut off unread.
     ratio: how long its batches take against what the fit says, smoothed. cpus: processors that it may keep busy, 0 for any.
     accelerated: whether it may use an accelerator; placement, cost: what it said of where its model runs. leaving: it takes
@@ -54,8 +60,15 @@ class Member:
         on_gone: OnGone,
         cpus: float = 0.0,
         accelerated: bool = False,
+        charge: Charge = UNCHARGED,
     ) -> None:
         sock.setblocking(False)
+        self.charge: Final = charge
+        self.name = ""
+        self.exam: Exam | None = None
+        self.showed = False
+        self.under = ALWAYS
+        self.stamp = ALWAYS.stamp(charge.incarnation)
         self.pid: Final = pid
         self.ready = False
         self.gone = False
@@ -135,6 +148,19 @@ class Member:
         self._reader.most = wire.answer_bytes(rows, self._answer_width)
         try:
             wire.send(self._sock, wire.RUN, rows, buffers)
+        except OSError as error:
+            self.end(f"did not take a batch ({error.strerror or error})")
+
+    def stamped(self, leave: Leave) -> bytes:
+        """Return what a batch begins with that is given under another leave than the one before."""
+        self.under, self.stamp = leave, leave.stamp(self.charge.incarnation)
+        return self.stamp
+
+    def ask(self, stamp: bytes, rows: int, buffers: Sequence[Any]) -> None:
+        """Send rows that are nobody's. When the worker is gone, `on_gone` is told."""
+        self._reader.most = wire.answer_bytes(rows, self._answer_width)
+        try:
+            wire.send(self._sock, wire.RUN, rows, [stamp, *buffers])
         except OSError as error:
             self.end(f"did not take a batch ({error.strerror or error})")
 

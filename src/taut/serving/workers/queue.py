@@ -29,9 +29,10 @@ _RELAXED: Final = 0.8
 
 
 class Wait(msgspec.Struct, gc=False, eq=False):
-    """How long a request waited for a worker; the last time where it was tried again."""
+    """How long a request waited for a worker, the last time where it was tried again; and by what its answer's worker is recorded."""
 
     seconds: float = 0.0
+    worker: str = ""
 
 
 class Item(msgspec.Struct, eq=False):

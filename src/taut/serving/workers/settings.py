@@ -15,7 +15,7 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     it to the limit that the worker itself was given. device_pause_s: how long an accelerator that failed is left alone, the
     first time; device_load_s: how long a worker may take to load the model there, so short that another can still load it on
     the CPU before whoever waits gives up. cpus: processors that a worker may keep busy with all of its threads, for each thread that its model was given; 0
-    for any. One that takes more stands still until it has paid for it.
+    for any. One that takes more stands still until it has paid for it. risk: of its endpoint, by which its workers may go on by grace.
     """
 
     workers: int = 1
@@ -27,6 +27,7 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
     device_pause_s: float = 5.0
     device_load_s: float = 30.0
     cpus: float = 0.0
+    risk: str = "high"
 
     def plan(self, cost: Cost) -> Plan:
         """Return what a model of this cost allows."""

@@ -30,9 +30,10 @@ WIDTH_MAX: Final = 10_000
 _MAGIC: Final = b"tw1\n"
 _IN_FILE: Final = 1
 
-LOAD, LOADED, RUN, DONE, FAILED, MOVED = range(1, 7)
+LOAD, LOADED, RUN, DONE, FAILED, MOVED, LAPSED = range(1, 8)
 """Kinds of frames: the gateway sends LOAD (a file with the model) and RUN, the worker LOADED, DONE and FAILED; MOVED is DONE
-behind a word on where the model runs from now on."""
+behind a word on where the model runs from now on, LAPSED refuses a batch that came without leave. The body of RUN begins with its
+leave."""
 
 TensorForms = dict[str, tuple[str, int]]
 """Input name -> (tensor type as ONNX names it, rank)."""
@@ -173,9 +174,9 @@ class Layout:
             (name, _DTYPES.get(kind), width if rank == 2 else 1, rank) for name, (kind, rank) in forms.items()
         ]  # of strings, which have no bytes of a fixed length, None
 
-    def buffers(self, feeds: Sequence[dict[str, npt.NDArray[Any]]]) -> list[Any]:
-        """Return the buffers of a batch: the rows of all feeds, one after the other, tensor by tensor."""
-        found: list[Any] = []
+    def buffers(self, feeds: Sequence[dict[str, npt.NDArray[Any]]], stamp: bytes = b"") -> list[Any]:
+        """Return the buffers of a batch: its leave, then the rows of all feeds, one after the other, tensor by tensor."""
+        found: list[Any] = [stamp] if stamp else []
         for name, dtype, _, _ in self._forms:
             if dtype is None:
                 values = [value for feed in feeds for value in feed[name].reshape(-1).tolist()]
@@ -185,10 +186,9 @@ class Layout:
                 found += [_bytes_of(feed[name]) for feed in feeds]
         return found
 
-    def feed(self, body: bytes, rows: int) -> dict[str, npt.NDArray[Any]]:
-        """Return the tensors of a RUN frame. Raises ValueError or TypeError where it is too short for them."""
+    def feed(self, body: bytes, rows: int, *, at: int = 0) -> dict[str, npt.NDArray[Any]]:
+        """Return the tensors of a RUN frame. at: where they begin in its body. Raises ValueError or TypeError where it is too short for them."""
         found: dict[str, npt.NDArray[Any]] = {}
-        at = 0
         for name, dtype, width, rank in self._forms:
             shape = (rows, width) if rank == 2 else (rows,)
             if dtype is None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from taut.core.canonical import digest_bytes
 from taut.core.errors import TautError
 from taut.core.schema import ModelSignature
 from taut.serving.errors import BadAnswer
@@ -14,18 +15,22 @@ from taut.serving.placement import Host, PlacedModel, Placement, Wish, place
 from taut.serving.runtime import Cost, LoadedModel
 from taut.serving.runtime.code import load_apart
 from taut.serving.workers import wire
+from taut.serving.workers.leave import STAMP, Attestation, Charge, Kept, attest
 from taut.serving.workers.polling import Poll
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is to do: the model comes as a file, this beside it.
 
-    memory_bytes: beyond this the process ends. wish: on which devices it may run; code runs on the CPU.
+    memory_bytes: beyond this the process ends. wish: on which devices it may run; code runs on the CPU. artifact: digest of the model,
+    which it finds out for itself. charge: who it is.
     """
 
     signature: ModelSignature
     memory_bytes: int
     wish: Wish = Wish()
+    artifact: str = ""
+    charge: Charge = Charge()
 
     def on_cpu(self) -> Order:
         """Return the same without accelerators."""
@@ -36,41 +41,49 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says once it can serve.
 
     inputs: name -> (tensor type, rank). private_bytes: memory that it shares with no other process, 0 where the system
-    does not say. placement: None for code.
+    does not say. placement: None for code. attested: what it says that it is.
     """
 
     inputs: dict[str, tuple[str, int]]
     cost: Cost | None
     private_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**44)]  # a builder's code may be in the process
     placement: Placement | None = None
+    attested: Attestation = Attestation()
 
 
 _FAILURE_LENGTH: Final = 500
 _POLL_NS: Final = 300_000  # about what a caller who asks again at once takes for it, on a busy machine
 
 
-def serve(sock: socket.socket, model: bytes, order: Order, host: Host) -> None:
+def serve(sock: socket.socket, model: bytes, order: Order, host: Host, *, build: str = "") -> None:
     """Load the model where it runs best, say so, then answer batches until the gateway closes the socket.
 
-    A model that cannot be loaded, or fails on a batch, is told as FAILED with the reason; whatever else happens ends
-    the process, and the gateway sees the socket close.
+    A model that cannot be loaded, or fails on a batch, is told as FAILED with the reason, a batch without leave as LAPSED; whatever
+    else happens ends the process, and the gateway sees the socket close. build: digest of what this process runs.
     """
+    said = attest(order.charge, artifact=digest_bytes(model), build=build)
     try:
         loaded, placement = _load(model, order, host)
     except TautError as error:
         wire.send(sock, wire.FAILED, 0, [_said(error)])
         return
     layout = wire.Layout(loaded.tensors, matrix_width=loaded.width if loaded.row_major else None)
-    told = Loaded(inputs=loaded.tensors, cost=loaded.cost, private_bytes=private_bytes(), placement=placement)
+    told = Loaded(
+        inputs=loaded.tensors, cost=loaded.cost, private_bytes=private_bytes(), placement=placement, attested=said
+    )  # fmt: skip
     wire.send(sock, wire.LOADED, 0, [msgspec.json.encode(told)])
-    reader, poll = wire.Reader(sock), Poll(_POLL_NS)
+    reader, poll, kept = wire.Reader(sock), Poll(_POLL_NS), Kept(order.charge.incarnation)
     while True:
         try:
             frame = _next_frame(reader, poll)
         except EOFError:
             return
+        refusal = kept.refusal(frame.body)
+        if refusal:
+            wire.send(sock, wire.LAPSED, frame.rows, [refusal.encode()])
+            continue
         try:
-            tensor = loaded.raw(layout.feed(frame.body, frame.rows))
+            tensor = loaded.raw(layout.feed(frame.body, frame.rows, at=STAMP.size))
             buffers: list[Any] = wire.output_buffers(tensor)
         except (BadAnswer, ValueError) as error:
             wire.send(sock, wire.FAILED, frame.rows, [_said(error)])

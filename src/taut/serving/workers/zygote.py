@@ -33,11 +33,11 @@ Confine = Callable[[Order], object]
 """Confines the process that calls it, before it looks at a model."""
 
 
-def run(door: socket.socket, confine: Confine, host: Host) -> None:
+def run(door: socket.socket, confine: Confine, host: Host, *, build: str = "") -> None:
     """Fork workers as they are asked for until the gateway closes the door; then end those that are left.
 
     host: on which workers load models; nothing is opened on it before they do. A worker sees for itself that its gateway is
-    gone, unless its model hangs.
+    gone, unless its model hangs. build: digest of what this process runs.
     """
     living: set[int] = set()
     signal.signal(signal.SIGCHLD, lambda _number, _frame: _reap(living))
@@ -55,7 +55,7 @@ def run(door: socket.socket, confine: Confine, host: Host) -> None:
         pid = os.fork()
         if pid == 0:
             model_bytes, order_bytes = REQUEST.unpack(data)
-            _become_worker(door, descriptors, (model_bytes, order_bytes), confine, host)
+            _become_worker(door, descriptors, (model_bytes, order_bytes), confine, host, build)
         living.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -63,7 +63,12 @@ def run(door: socket.socket, confine: Confine, host: Host) -> None:
 
 
 def _become_worker(
-    door: socket.socket, descriptors: list[int], sizes: tuple[int, int], confine: Confine, host: Host
+    door: socket.socket,
+    descriptors: list[int],
+    sizes: tuple[int, int],
+    confine: Confine,
+    host: Host,
+    build: str,
 ) -> None:
     """Serve as a worker and end the process; never returns."""
     code = 1
@@ -80,7 +85,7 @@ def _become_worker(
         confine(order)
         if order.signature.form == "code":
             _be_quiet()
-        serve(sock, model, order, host)
+        serve(sock, model, order, host, build=build)
         code = 0
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the gateway ended
