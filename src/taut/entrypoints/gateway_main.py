@@ -42,7 +42,7 @@ from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
 from taut.serving.snapshot.wire import socket_address
 from taut.serving.upstream import Secured
-from taut.serving.workers import Fleet, Unwarded
+from taut.serving.workers import Fleet, Unwarded, Warden
 from taut.trust.identity import VerifierData
 from taut.trust.svid.held import HeldFiles
 from taut.trust.svid.here import PartsHere
@@ -122,23 +122,15 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         _require_secure(listeners, tls=live is not None)
         peers = _peers(gateway, config, parts, random, said)
         source = await loop.run_in_executor(None, artifacts_digest)
-        build = build_digest(source)
         applicant = (
             None
             if arguments.alone
             else _applicant(
-                gateway, peers, log, home, arguments.name, said, stop, source=source,
-                workers=lambda seat, speak: Wards(
-                    arguments.name, seat=seat, speak=speak, build=build, random=random
-                ),
+                gateway, peers, log, home, arguments.name, said, stop, source=source, random=random
             )
-        )  # fmt: skip
-        trust = TrustFile(home / "serving" / "trust.json")
+        )
+        trust, fleet = TrustFile(home / "serving" / "trust.json"), _fleet(applicant, source, said)
         store = SnapshotStore(home / "serving", trust)
-        fleet = Fleet(
-            start_zygote, tell=lambda what, why: said.info(what, why=why),
-            warden=applicant.wards.ward if applicant is not None else lambda *_: Unwarded(build),
-        )  # fmt: skip
         node = GatewayNode(
             gateway, home=home, name=arguments.name, store=store, trust=trust, random=random, fleet=fleet,
             model_memory_bytes=config.model_memory_bytes, devices=devices, probe=FeatureProbe(online), now_us=_now_us,
@@ -183,24 +175,30 @@ def _applicant(
     stop: asyncio.Event,
     *,
     source: str,
-    workers: Callable[[Seat, Callable[[Iterable[bytes]], None]], Wards],
+    random: Random,
 ) -> Applicant:
     """Return what has this gateway admitted. stop: set when this process can be admitted no more. source: digest of what it runs."""
     floor, grace = (
         FloorFile(home / "serving" / f"{name}.floor"),
         GraceFile(home / "serving" / f"{name}.grace"),
     )
+
+    def workers(seat: Seat, speak: Callable[[Iterable[bytes]], None]) -> Wards:
+        return Wards(name, seat=seat, speak=speak, build=build_digest(source), random=random)
+
     return Applicant(
-        gateway,
-        peers,
-        artifacts=source,
-        floor=floor,
-        grace=grace,
-        log=log,
-        said=said,
-        ended=stop.set,
-        workers=workers,
-    )
+        gateway, peers, artifacts=source, floor=floor, grace=grace, log=log, said=said, ended=stop.set, workers=workers
+    )  # fmt: skip
+
+
+def _fleet(applicant: Applicant | None, source: str, said: Log) -> Fleet:
+    """Return this gateway's workers, admitted as it is itself; alone, by nobody."""
+    warden: Warden = applicant.wards.ward if applicant is not None else _unwarded(build_digest(source))
+    return Fleet(start_zygote, tell=lambda what, why: said.info(what, why=why), warden=warden)
+
+
+def _unwarded(build: str) -> Warden:
+    return lambda _name, _artifact, _risk: Unwarded(build)
 
 
 async def _leave_the_door(
