@@ -237,7 +237,7 @@ def test_each_worker_is_on_record_as_admitted_and_each_answer_says_which_compute
     assert answered.status_code == 200
     found = running("why", answered.headers["taut-request-id"])
     incarnations = {f"late@1#{one['incarnation']}" for one in workers}
-    assert found["worker"] in incarnations
+    assert found["request"]["worker"] in incarnations
 
     revoked = workers[0]
     running("fleet", "revoke", revoked["svid"])
