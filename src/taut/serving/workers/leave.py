@@ -18,7 +18,8 @@ import msgspec
 
 from taut.core.evidence import Check, Outcome
 
-STAMP: Final = struct.Struct("<IQQ")  # incarnation, epoch, until, in nanoseconds of the monotonic clock
+STAMP: Final = struct.Struct("<I12xQQ")
+"""Incarnation, epoch, until, in nanoseconds of the monotonic clock; of 32 bytes, so that tensors behind it lie aligned."""
 EVER_NS: Final = 2**63 - 1
 
 
