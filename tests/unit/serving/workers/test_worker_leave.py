@@ -16,8 +16,7 @@ from taut.serving.workers.leave import EVER_NS, Kept, Leave
 
 
 def ask(lane: Lane, wait: Wait | None = None, *, within_s: float = 20.0) -> Awaitable[Any]:
-    deadline_s = asyncio.get_running_loop().time() + within_s
-    return lane.run(FEED, 1, deadline_s=deadline_s, priority=5, caller="ada", wait=wait)
+    return lane.run(FEED, 1, within_s=within_s, priority=5, caller="ada", wait=wait)
 
 
 def story(told: Callable[[Bench], Awaitable[None]], *faults: dict[str, Any]) -> None:
