@@ -431,26 +431,14 @@ def _place(
         model = here(data, served.signature)
         if model.cost is None or model.cost.us(1) <= settings.worker_us:
             return model
+    order = Order(
+        signature=served.signature, memory_bytes=settings.worker_memory_bytes, wish=wish, artifact=served.artifact
+    )  # fmt: skip
+    asked = LaneSettings(
+        workers=config.workers, spares=config.spares, latency_s=config.latency_ms / 1e3, profile=config.profile,
+        hang_s=settings.worker_hang_s, memory_bytes=settings.worker_memory_bytes, cpus=settings.worker_cpus,
+        device_pause_s=settings.device_pause_s, risk=config.risk,
+    )  # fmt: skip
     return fleet.open(
-        of + model_key(served, config),
-        served.version,
-        data,
-        Order(
-            signature=served.signature,
-            memory_bytes=settings.worker_memory_bytes,
-            wish=wish,
-            artifact=served.artifact,
-        ),
-        LaneSettings(
-            workers=config.workers,
-            spares=config.spares,
-            latency_s=config.latency_ms / 1e3,
-            profile=config.profile,
-            hang_s=settings.worker_hang_s,
-            memory_bytes=settings.worker_memory_bytes,
-            cpus=settings.worker_cpus,
-            device_pause_s=settings.device_pause_s,
-            risk=config.risk,
-        ),
-        timeout_s=_OPEN_TIMEOUT_S,
+        of + model_key(served, config), served.version, data, order, asked, timeout_s=_OPEN_TIMEOUT_S
     )
