@@ -112,11 +112,9 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
             statuses=DATA_PLANE,
             world=World(_now_us, time.monotonic, time.perf_counter_ns, random, __version__),
             pool=pool,
-            log_failure=lambda request_id, error: said.failure(
-                "request failed", error, request_id=request_id
-            ),
+            log_failure=lambda request_id, error: said.failure("request failed", error, request_id=request_id),
             tracer=tracer,
-        )
+        )  # fmt: skip
         parts = _parts(gateway, home)
         live = open_tls(paths_of(arguments), parts)
         _require_secure(listeners, tls=live is not None)
