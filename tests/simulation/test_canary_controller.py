@@ -47,7 +47,7 @@ def test_without_traffic_it_holds_and_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", [3, 4])
 def test_one_caller_alone_ends_no_canary_and_lets_none_grow_far(tmp_path: Path, seed: int) -> None:
     world = World(tmp_path)
-    assert world.run(minutes=40, callers=1, errors=0.3, times=3.0, seed=seed) == "started"
+    assert world.run(minutes=20, callers=1, errors=0.3, times=3.0, seed=seed) == "started"
 
 
 def test_a_kill_at_any_edge_ends_in_the_same_state_with_the_same_history(tmp_path: Path) -> None:

@@ -89,6 +89,14 @@ def test_what_is_told_twice_or_by_two_gateways_counts_once() -> None:
     assert (later.failed, later.answers) == ((2, 2), (6, 7))
 
 
+def test_a_process_that_counts_from_nothing_again_takes_nothing_back() -> None:
+    times = (3, 0), (5, 2)
+    one = add_reports(Tally(weight=0.1), [report(answers=(3, 7), times=times)], reference=(0,) * 4, minute=1)
+    assert one.slow[0] == (0, 2)
+    anew = add_reports(one, [report(answers=(1, 3), times=((0, 1), (2, 1)))], reference=(0,) * 4, minute=1)
+    assert (anew.answers, anew.slow[0]) == ((4, 10), (1, 3))
+
+
 def test_failures_of_minutes_far_from_controls_are_not_counted() -> None:
     found = add_reports(Tally(weight=0.1), [report(failed={2: ((1,), ()), 90: ((2,), ())})], reference=(), minute=10)  # fmt: skip
     assert found.failed == (0, 0)

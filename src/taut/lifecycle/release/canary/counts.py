@@ -98,6 +98,8 @@ def add_reports(tally: Tally, reports: Sequence[Report], *, reference: Sequence[
 
 def _add_counters(tally: Tally, report: Report, reference: Sequence[int]) -> Tally:
     before = tally.heard.get(report.process, Heard())
+    if _began_anew(report, before):
+        before = Heard()
     canary, baseline = (_since(now, then) for now, then in zip(report.times, before.times, strict=True))
     slow, prior = tally.slow, tally.prior
     if reference:
@@ -113,6 +115,12 @@ def _add_counters(tally: Tally, report: Report, reference: Sequence[int]) -> Tal
         fatal=_plus(tally.fatal, _minus(report.fatal, before.fatal)),
         answers=_plus(tally.answers, _minus(report.answers, before.answers)),
     )  # fmt: skip
+
+
+def _began_anew(report: Report, before: Heard) -> bool:
+    """Tell whether a process counts from nothing again, as after a snapshot without the canary: counters never fall else."""
+    now, then = (*report.fatal, *report.answers), (*before.fatal, *before.answers)
+    return any(a < b for a, b in zip(now, then, strict=True))
 
 
 def reference_of(prior: Sequence[int]) -> tuple[int, ...]:

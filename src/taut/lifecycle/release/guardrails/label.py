@@ -58,11 +58,14 @@ def label_log_e(
     processes: list[float] = []
     for at in range(len(stages) - 1, -1, -1):
         stage = stages[at]
-        steps = _steps(ratio, stage.weight, harm)
-        if not sums:
-            sums = [0.0] * len(steps)
+        ones, others = _steps(ratio, stage.weight, harm)
         canary, baseline = stage.canary, stage.baseline
-        sums = [so_far + canary * one + baseline * other for so_far, (one, other) in zip(sums, steps)]  # noqa: B905 - of one length; this runs for every guardrail of every release each second
+        sums = sums or [0.0] * len(ones)
+        if canary or baseline:  # this runs for every guardrail of every release each second
+            sums = [
+                known + canary * one + baseline * other
+                for known, one, other in zip(sums, ones, others, strict=True)
+            ]
         if at < begun:
             processes.append(log_mean_exp(sums))
     processes += [0.0] * (max(restarts, 1) - begun)
@@ -136,8 +139,8 @@ def theta(ratio: float, weight: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _steps(ratio: float, weight: float, harm: Harm) -> tuple[tuple[float, float], ...]:
-    """Return for each alternative what one bad event adds to ln L, on the canary and on the baseline."""
+def _steps(ratio: float, weight: float, harm: Harm) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return what one bad event adds to ln L of each alternative: on the canary, and on the baseline."""
     if not 0.0 < weight < 1.0:
         raise InvalidInput(f"the canary's weight is {weight}: it must lie between 0 and 1, both excluded")
     if not (ratio > 0.0 and math.isfinite(ratio)):
@@ -145,11 +148,13 @@ def _steps(ratio: float, weight: float, harm: Harm) -> tuple[tuple[float, float]
     null = theta(ratio, weight)
     others = [ratio * by for by in _UP] if harm == "up" else [ratio / by for by in _DOWN]
     found = [theta(other, weight) for other in others]
-    return tuple((math.log(one / null), math.log1p(-one) - math.log1p(-null)) for one in found)
+    ones = tuple(math.log(one / null) for one in found)
+    return ones, tuple(math.log1p(-one) - math.log1p(-null) for one in found)
 
 
 def log_mean_exp(values: Sequence[float]) -> float:
     """Return the logarithm of the mean of exp(values)."""
-    highest = max(values, default=0.0)
-    total = sum([math.exp(value - highest) for value in values]) or 1.0
-    return highest + math.log(total / (len(values) or 1))
+    if not values:
+        return 0.0
+    highest = max(values)
+    return highest + math.log(sum([math.exp(value - highest) for value in values]) / len(values))
