@@ -196,7 +196,7 @@ def test_a_review_sets_rights_beside_their_use(platform: Platform, tmp_path: Pat
     assert list(found["ada"]["could"]["data.list"]) == ["dataset:any"]
     assert (set(found["bob"]["could"]), set(found["bob"]["unused"])) == (
         {"predict", "feedback", "account.self"},
-        {"predict"},
+        {"predict", "feedback"},
     )
     with pytest.raises(Denied):
         do(platform, "policy.review", person("builder"))
@@ -228,7 +228,7 @@ def test_what_was_predicted_counts_in_dry_runs_and_reviews(platform: Platform, t
     )
     assert (changed["before"], changed["after"]) == (True, False)
     assert found["app"]["did"] == {"predict": 3}
-    assert not found["app"]["unused"]
+    assert found["app"]["unused"] == ("feedback",)
 
 
 DAY_US = 86_400_000_000
