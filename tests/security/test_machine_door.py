@@ -46,6 +46,16 @@ PAST = "no platform runs here"
 """What an operation of machines says behind the door, where there are no gateways."""
 
 
+class Told(TlsServer):
+    """Judges open connections when a test says so, and not each second, so that a test knows which answer is the last."""
+
+    told = False
+
+    def judge_peers(self) -> None:
+        if self.told:
+            super().judge_peers()
+
+
 class Control:
     """Control's public port and its door, in a thread. clock: what control goes by; OpenSSL goes by the real one."""
 
@@ -68,7 +78,7 @@ class Control:
             "log_config": None,
             "timeout_graceful_shutdown": 1,
         }
-        self.door = TlsServer(uvicorn.Config(app, http=parts, **more), self.tls)
+        self.door = Told(uvicorn.Config(app, http=parts, **more), self.tls)
         self._servers = {QuietServer(uvicorn.Config(app, http=plain, **more)): public, self.door: door}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
@@ -87,16 +97,22 @@ class Control:
     def judge(self) -> None:
         """Do now what the server does each second."""
         done = threading.Event()
-        self._loop.call_soon_threadsafe(self.door.judge_peers)
-        self._loop.call_soon_threadsafe(done.set)
-        assert done.wait(90)
+
+        def judge() -> None:
+            self.door.told = True
+            self.door.judge_peers()
+            self.door.told = False
+            done.set()
+
+        self._loop.call_soon_threadsafe(judge)
+        assert done.wait(30)
 
     def machine(self, home: Path, name: str = "m2") -> Membership:
         """Let a machine join, as `taut up --join` does."""
         text, _ = self.parts.machines.invite(name, HOUR, actor="ada")
         joined = Joined(control=f"http://127.0.0.1:{self.port}", machine="", instance="0" * 32)
         joined = enter(home, joined, text, now=datetime.now(UTC))
-        return Membership(home, joined, now=lambda: datetime.now(UTC), random=SeededRandom(), silence_s=20.0)
+        return Membership(home, joined, now=lambda: datetime.now(UTC), random=SeededRandom(), silence_s=90.0)
 
     def credential(
         self, folder: Path, *, domain: str = "", kind: str = "machine", at: datetime | None = None
@@ -196,6 +212,7 @@ def test_who_shows_nothing_or_what_others_issued_ends_in_the_handshake(
     control: Control, tmp_path: Path
 ) -> None:
     trusted = control.parts.files.read_bundle()
+    assert {control.tls.context.verify_mode, control.tls.server.verify_mode} == {ssl.CERT_REQUIRED}
     bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     bare.load_verify_locations(cadata=trusted.pem)
     assert refused_in_handshake(control, bare)
@@ -335,7 +352,7 @@ def test_a_machine_keeps_its_identity_as_it_is_due_and_not_before(control: Contr
     now = [datetime.now(UTC)]
     with control.machine(tmp_path / "m2", "m6") as joined:
         machine = Membership(
-            tmp_path / "m2", joined._joined, now=lambda: now[0], random=SeededRandom(), silence_s=20.0
+            tmp_path / "m2", joined._joined, now=lambda: now[0], random=SeededRandom(), silence_s=90.0
         )
         with machine:
             serial = machine.held.svid.serial

@@ -119,7 +119,7 @@ def run(story: Callable[[World], Coroutine[Any, Any, None]], folder: Path) -> No
 
 
 async def live(way: Upstream) -> int:
-    return (await way.ask("GET", "/v2/health/live", timeout_s=20.0)).status
+    return (await way.ask("GET", "/v2/health/live", timeout_s=90.0)).status
 
 
 async def public(port: int, context: ssl.SSLContext, name: str = "localhost") -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taut.core.errors import TautError
+from taut.core.errors import TautError, Unauthenticated
 from taut.trust.svid import Svid, read_svid
 
 
@@ -73,7 +73,10 @@ class PartProtocol(HttpToolsProtocol):
         address, port = self.client or ("", 0)
         client: Any = None
         try:
-            client = Part(address, port, read_svid(transport.get_extra_info("ssl_object").getpeercert(True)))
+            shown = transport.get_extra_info("ssl_object").getpeercert(True)
+            if not shown:
+                raise Unauthenticated("parts show an identity: this connection has none")
+            client = Part(address, port, read_svid(shown))
         except TautError:
             transport.abort()  # below our root and yet nobody: nothing that we issued
         self.client = client
