@@ -1,6 +1,7 @@
 """Evidently's drift of a data set by its defaults, in an environment that has it: prints seconds and version as JSON.
 
 `python -m benchmarks.evidently_drift REFERENCE.parquet CURRENT.parquet`; no part of taut is imported.
+Evidently 0.7.23 needs pandas below 3.
 """
 
 from __future__ import annotations
