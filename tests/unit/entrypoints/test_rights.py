@@ -13,7 +13,8 @@ from test_operations import OWNER_HERE, PROJECT, do, person, request_of
 
 from taut.bootstrap.housekeeping import Housekeeper
 from taut.bootstrap.platform import Platform
-from taut.core.errors import Conflict, Denied, InvalidInput, Unauthenticated
+from taut.core.errors import Conflict, Denied, InvalidInput, NotFound, Unauthenticated
+from taut.core.refs import VersionRef
 from taut.core.times import to_us
 from taut.entrypoints import plan_view, policy_view
 from taut.entrypoints.operations import Caller
@@ -364,3 +365,23 @@ def test_a_policy_folder_that_is_not_plain_text_is_refused(tmp_path: Path) -> No
 def test_the_owner_of_the_files_is_no_emergency_as_long_as_he_is_alone(platform: Platform) -> None:
     assert owner_caller(platform) == OWNER_HERE
     assert not is_emergency(OWNER)
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "promote", "abort"])
+@pytest.mark.parametrize("by_id", [True, False])
+def test_rights_on_an_endpoint_hold_for_its_releases_by_whatever_name(
+    platform: Platform, tmp_path: Path, verb: str, by_id: bool
+) -> None:
+    closed = '@id("hands-off")\nforbid(principal, action, resource == Resource::"endpoint:late")\nunless { principal in Role::"admin" };\n'
+    do(platform, "plan.apply", **with_policies(tmp_path / "p", a=closed))
+    with platform.records.begin() as tx:
+        release = platform.releases.start(
+            tx, endpoint="late", version=VersionRef("late", 1), strategy="direct", actor="ann", reason="test"
+        )
+
+    with pytest.raises(Denied, match="hands-off"):
+        do(platform, f"release.{verb}", person("operator"), release=release if by_id else "late", reason="x")
+    with pytest.raises(Denied, match="hands-off"):
+        do(platform, "release.status", person("operator"), release=release)
+    with pytest.raises((NotFound, Conflict), match="rel_unknown"):
+        do(platform, f"release.{verb}", person("operator"), release="rel_unknown", reason="x")

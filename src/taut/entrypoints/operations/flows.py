@@ -20,6 +20,7 @@ from taut.entrypoints.operations.operation import (
     is_single_user,
     to_json,
 )
+from taut.entrypoints.operations.releases import endpoint_of_word, word_resource
 from taut.project.declared import endpoint_of, features_of, graph_of, model_of
 
 
@@ -307,7 +308,7 @@ OPERATIONS: Final = (
     Operation(name="features.materialize", action="features.materialize", request=FeaturesMaterialize, handle=_materialize, resource=lambda request: f"features:{request.features}", summary="Write a feature set online"),
     Operation(name="release.start", action="release.start", request=ReleaseStart, handle=_release, resource=lambda request: f"endpoint:{request.endpoint}", story=True, fresh=True, summary="Release a version to an endpoint"),
     Operation(name="release.rollback", action="release.rollback", request=ReleaseRollback, handle=_rollback, resource=lambda request: f"endpoint:{request.endpoint}", summary="Return an endpoint to an earlier release"),
-    Operation(name="release.abort", action="release.abort", request=ReleaseAbort, handle=_abort, resource=lambda request: f"release:{request.release}", summary="End a release that is under way"),
+    Operation(name="release.abort", action="release.abort", request=ReleaseAbort, handle=_abort, resource=word_resource, of=endpoint_of_word, summary="End a release that is under way"),
     Operation(name="model.approve", action="model.approve", request=ModelDecision, handle=_approve, resource=lambda request: f"model:{request.version}", facts=_author_facts, fresh=True, summary="Approve a model version"),
     Operation(name="model.reject", action="model.reject", request=ModelDecision, handle=_reject, resource=lambda request: f"model:{request.version}", facts=_author_facts, fresh=True, summary="Reject a model version, for ever"),
     Operation(name="pipeline.start", action="train", request=PipelineStart, handle=_pipeline, resource=lambda request: f"endpoint:{request.endpoint}", fresh=True, summary="Ingest, train, wait for a decision and release, as one durable story"),

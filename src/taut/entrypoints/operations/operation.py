@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -73,7 +74,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Something that the command line, the console and the API can do; the API has nothing else.
 
     name: `noun.verb`, which is its path `/api/v1/noun/verb`. action: the word that policy decides about.
-    resource: the thing that it is decided about, `kind:name`, from the request. facts: further context for policy.
+    resource: the thing that it is decided about, `kind:name`, from the request. of: looks up what the request names by an
+    id only, as a release of an endpoint; where there is no such thing, `resource` stands. facts: further context for policy.
     reads: it changes nothing, so GET may be used. story: it starts a story and waits for its end.
     open: what is sent proves who asks, as in a sign-in, so that policy is not asked. fresh: where several people work,
     a person must have signed in within `FRESH`. part: parts of the platform alone ask for it, by their identity, and for nothing else.
@@ -85,6 +87,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     handle: Handler
     summary: str
     resource: Callable[[Any], str]
+    of: Callable[[Platform, Any], str] | None = None
     facts: Facts = _no_facts
     reads: bool = False
     story: bool = False
@@ -175,7 +178,7 @@ def perform(
         "local": caller.local,
         "now": platform.clock.now(),
     }
-    resource = operation.resource(request)
+    resource = _resource(operation, platform, request)
     try:
         context |= operation.facts(platform, request)
     except TautError:
@@ -194,6 +197,13 @@ def perform(
     if operation.discloses:
         note_access(platform, caller, operation.action, resource, operation=operation.name)
     return result
+
+
+def _resource(operation: Operation, platform: Platform, request: Request) -> str:
+    if operation.of is not None:
+        with contextlib.suppress(NotFound):
+            return operation.of(platform, request)
+    return operation.resource(request)
 
 
 def _require(

@@ -124,8 +124,19 @@ def _live(platform: Platform, _caller: Caller, _request: Nothing, _progress: Pro
     return {"epoch": epoch, "live": live}
 
 
-def _word(request: Any) -> str:
+def word_resource(request: Any) -> str:
     return f"release:{request.release}"
+
+
+def endpoint_of_word(platform: Platform, request: Any) -> str:
+    """The endpoint of a release that is named by its id or by its endpoint: rights are on endpoints."""
+    word = request.release
+    return f"endpoint:{platform.releases.show(word).endpoint if word.startswith('rel_') else word}"
+
+
+def _endpoint_shown(platform: Platform, request: ReleaseOf) -> str:
+    release = request.release or (request.endpoint if request.endpoint.startswith("rel_") else "")
+    return f"endpoint:{platform.releases.show(release).endpoint}" if release else _endpoint(request)
 
 
 def _endpoint(request: Any) -> str:
@@ -133,10 +144,10 @@ def _endpoint(request: Any) -> str:
 
 
 OPERATIONS: Final = (
-    Operation(name="release.pause", action="release.pause", request=ReleaseWord, handle=_pause, resource=_word, summary="Let a canary grow no further until it is resumed"),
-    Operation(name="release.resume", action="release.resume", request=ReleaseWord, handle=_resume, resource=_word, fresh=True, summary="Let a canary go on that is paused or held"),
-    Operation(name="release.promote", action="release.promote", request=ReleaseWord, handle=_promote, resource=_word, fresh=True, summary="Let a canary take over at once"),
-    Operation(name="release.status", action="release.read", request=ReleaseOf, handle=_status, resource=_endpoint, reads=True, summary="Show the release under way, or the live one"),
+    Operation(name="release.pause", action="release.pause", request=ReleaseWord, handle=_pause, resource=word_resource, of=endpoint_of_word, summary="Let a canary grow no further until it is resumed"),
+    Operation(name="release.resume", action="release.resume", request=ReleaseWord, handle=_resume, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary go on that is paused or held"),
+    Operation(name="release.promote", action="release.promote", request=ReleaseWord, handle=_promote, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary take over at once"),
+    Operation(name="release.status", action="release.read", request=ReleaseOf, handle=_status, resource=_endpoint, of=_endpoint_shown, reads=True, summary="Show the release under way, or the live one"),
     Operation(name="release.history", action="release.read", request=ReleaseHistory, handle=_history, resource=_endpoint, reads=True, summary="List an endpoint's releases"),
     Operation(name="release.live", action="release.read", request=Nothing, handle=_live, resource=lambda _request: "endpoint:any", reads=True, summary="Show what answers now"),
 )  # fmt: skip

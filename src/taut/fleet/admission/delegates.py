@@ -1,6 +1,6 @@
 """Workers in admission's books: a gateway vouches for those that it forked, admission judges what it says and keeps record.
 
-A worker has no way to admission but its gateway, and nobody but its gateway a way to it: see decision 0014.
+A worker has no way to admission but its gateway, and nobody but its gateway a way to it: see decision 0016.
 """
 
 from __future__ import annotations
