@@ -89,7 +89,7 @@ def run(report: Report) -> None:
         with gateway(plane.home) as server, Watch(server.pid, plane.home / "log" / "predictions") as watch:
             load = Load(server, bodies, bearer=plane.token(ttl_s=6 * 3600))
             load.until(wanted)
-    tell(report, watch, load)
+    tell(report, watch, load.ends, refused=load.refused, strangers=load.strangers)
 
 
 class Load:
@@ -134,8 +134,9 @@ class Load:
         return asked
 
 
-def tell(report: Report, watch: Watch, load: Load) -> None:
-    ends = load.ends
+def tell(
+    report: Report, watch: Watch, ends: list[tuple[float, int]], *, refused: int, strangers: int
+) -> None:
     began_s, (ended_s, asked) = ends[0][0], ends[-1]
     marks = {mark: _at(watch.readings, ends, mark * asked, asked) for mark in MARKS}
     said = "; ".join(
@@ -145,7 +146,7 @@ def tell(report: Report, watch: Watch, load: Load) -> None:
     drift = max(abs(marks[mark].own / marks[MARKS[0]].own - 1) for mark in MARKS[1:]) * 100
     report.figure(
         f"memory of a gateway over {asked:,} requests: drift of RSS without the log, from a tenth on", [drift], "%",
-        wanted="≤ 5 %", note=f"{load.refused:,} of them refused, {load.strangers:,} of these strangers; {said}",
+        wanted="≤ 5 %", note=f"{refused:,} of them refused, {strangers:,} of these strangers; {said}",
     )  # fmt: skip
     whole = max(abs(marks[mark].rss / marks[MARKS[0]].rss - 1) for mark in MARKS[1:]) * 100
     report.figure(

@@ -133,7 +133,7 @@ def test_while_workers_are_killed_every_request_is_answered_and_says_by_whom(
     steps = (OtherModel(model=simple), DEFAULT)
     plane.issue(EndpointConfig(name="delay", live=live, runtime="worker", fallbacks=steps))
     gateway.start()
-    stop = threading.Event()
+    stop, stood_in = threading.Event(), threading.Event()
 
     def run(_: int) -> list[tuple[int, str, str]]:
         found = []
@@ -141,13 +141,17 @@ def test_while_workers_are_killed_every_request_is_answered_and_says_by_whom(
             while not stop.is_set():
                 answer = client.ask()
                 model = answer.json().get("model_version", "")
+                if model == "simple@1":
+                    stood_in.set()
                 found.append((answer.status_code, model, answer.headers.get("taut-fallback", "")))
         return found
 
     with ThreadPoolExecutor(3) as pool, Client(gateway, plane.token()) as client:
         whole = client.ask()  # killed too early, the live version would not have answered at all
         asked = [pool.submit(run, number) for number in range(3)]
-        for _ in range(5):
+        for killed in range(100):  # at least five times, and until one of them hit a request
+            if killed >= 5 and stood_in.is_set():
+                break
             until(lambda: bool(workers(gateway)), "no worker")
             for worker in workers(gateway):
                 with contextlib.suppress(ProcessLookupError):

@@ -34,7 +34,7 @@ def figures(own: list[float]) -> list[Figure]:
     watch = Watch(0, Path())
     watch.readings += [Reading(float(at), 100.0, 80.0, mib, mib) for at, mib in enumerate(own)]
     report = Report()
-    tell(report, watch, [(0.0, 0), (float(len(own)), 1000)])
+    tell(report, watch, [(0.0, 0), (float(len(own)), 1000)], refused=30, strangers=20)
     return [row for row in report.rows if isinstance(row, Figure)]
 
 

@@ -197,7 +197,8 @@ def test_what_decides_about_models_in_production_asks_for_a_fresh_sign_in() -> N
     found = {operation.name for operation in operation_table() if operation.fresh}
 
     assert found == {
-        "model.approve", "model.reject", "model.alias", "release.start", "pipeline.start", "contain.begin",
+        "model.approve", "model.reject", "model.alias", "release.start", "release.resume",
+        "release.promote", "pipeline.start", "contain.begin",
     }  # fmt: skip
 
 
