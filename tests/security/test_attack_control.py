@@ -213,8 +213,9 @@ OPEN = {
     "session.start", "session.accept", "oidc.begin", "oidc.finish", "passkey.challenge", "passkey.enter",
 }  # fmt: skip
 """What a stranger may ask control, since he signs in by it. Another one is a decision, which changes this list."""
-INVITED = {"machine.enter"}
-"""What asks for an invitation instead of an identity: a machine has none before. Another one is a decision, too."""
+INVITED = {"machine.enter", "machine.renew"}
+"""What a machine proves by an invitation, or by the key that was certified last: it may have no identity that holds. Another
+one is a decision, too."""
 OF_EVERYBODY = OPEN | {
     "session.end", "account.show", "account.password", "user.whoami", "token.exchange", "totp.begin", "totp.confirm",
     "totp.remove", "passkey.begin", "passkey.add", "passkey.remove",
