@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 
 import uvloop
 
+from taut.bootstrap.artifacts import artifacts_digest, build_digest
 from taut.bootstrap.config import Config
 from taut.bootstrap.gateway import open_online_reader, system_random
 from taut.core.errors import TautError
@@ -36,7 +37,7 @@ from taut.serving.gateway.replies import JSON
 from taut.serving.gateway.ticket import Ticket
 from taut.serving.predictions import PredictionLog
 from taut.serving.snapshot import SnapshotStore, TrustFile
-from taut.serving.workers import Fleet
+from taut.serving.workers import Fleet, Unwarded
 from taut.trust.identity.principals import Principal
 
 _DEADLINE_NS: Final = 30_000_000_000
@@ -118,7 +119,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
             world=World(_now_us, time.monotonic, time.perf_counter_ns, random),
         )  # fmt: skip
         trust = TrustFile(home / "serving" / "trust.json")
-        fleet = Fleet(start_zygote)
+        build = build_digest(artifacts_digest())
+        fleet = Fleet(start_zygote, warden=lambda *_: Unwarded(build))
         node = GatewayNode(
             gateway, home=home, name=arguments.name, store=SnapshotStore(home / "serving", trust), trust=trust,
             random=random, fleet=fleet,
