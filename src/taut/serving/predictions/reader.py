@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -163,18 +162,16 @@ def _find(path: Path, key: bytes, keys: SegmentKeys) -> PredictionRecord | None:
 
 
 def _read(path: Path) -> bytes | None:
-    """Return a segment's bytes, or None when it was renamed (by its writer or the sealer) and cannot be found again."""
+    """Return a segment's bytes, or None when it was renamed (by its writer or the sealer) and cannot be found again.
+
+    It is read and not mapped: its writer cuts off what it did not use when it closes it, and to touch a mapped page that is
+    gone ends the process (SIGBUS). A read that is overtaken by the cut returns what is left, which is all that was written.
+    """
     for suffix in (path.suffix, *_SUFFIXES):
         try:
-            with (
-                path.with_suffix(suffix).open("rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            ):
-                return bytes(mapped)
+            return path.with_suffix(suffix).read_bytes()
         except FileNotFoundError:
             continue
-        except ValueError:  # an empty file cannot be mapped
-            return b""
     return None
 
 
