@@ -13,7 +13,7 @@ from taut.entrypoints.doctor_rest import at_rest, volume_of
 
 TABLE = """\
 21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
-22 21 0:5 / /work rw - tmpfs tmpfs rw
+22 21 0:5 / /ram rw - tmpfs tmpfs rw
 23 21 253:0 / /safe rw - ext4 /dev/mapper/safe rw
 24 21 253:1 / /group rw - xfs /dev/mapper/vg-home rw
 25 21 253:2 / /half rw - xfs /dev/mapper/vg-half rw
@@ -45,8 +45,8 @@ def kernel(tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/anywhere", "unknown"), ("/work/x", "memory"), ("/safe", "encrypted"), ("/group/home", "encrypted"),
-        ("/half", "unknown"), ("/with space/x", "encrypted"), ("/worked", "unknown"),
+        ("/anywhere", "unknown"), ("/ram/x", "memory"), ("/safe", "encrypted"), ("/group/home", "encrypted"),
+        ("/half", "unknown"), ("/with space/x", "encrypted"), ("/rammed", "unknown"),
     ],
 )  # fmt: skip
 def test_a_volume_is_called_encrypted_only_where_all_below_it_is(
@@ -61,9 +61,9 @@ def test_where_the_kernel_says_nothing_nothing_is_called_encrypted(tmp_path: Pat
 
 def test_the_doctor_names_what_lies_in_the_clear_and_where(kernel: dict[str, Path]) -> None:
     bare = at_rest(Path("/anywhere"), {}, **kernel)
-    postgres = {"TAUT_RECORDS": "postgresql://db/taut", "TAUT_SCRATCH": "/work"}
+    postgres = {"TAUT_RECORDS": "postgresql://db/taut", "TAUT_SCRATCH": "/ram"}
     half = at_rest(Path("/anywhere"), postgres, **kernel)
-    safe = at_rest(Path("/safe"), {"TAUT_SCRATCH": "/work"}, **kernel)
+    safe = at_rest(Path("/safe"), {"TAUT_SCRATCH": "/ram"}, **kernel)
     disk = at_rest(Path("/safe"), {"TAUT_SCRATCH": "/mnt"}, **kernel)
 
     assert bare.state == "warn"

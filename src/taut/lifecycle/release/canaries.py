@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Row, insert, select, update
 
 from taut.core.errors import Conflict
-from taut.core.refs import Kind, Ref, VersionRef
+from taut.core.refs import VersionRef
 from taut.core.times import to_us
 from taut.lifecycle.release.canary import CanaryPlan, CanaryState, Finding, Move, begun, checked_plan, resumed
 from taut.lifecycle.release.tables import canaries, releases
 from taut.ports.records import Tx
 from taut.ports.world import Clock
-from taut.trust.ledger import Entry, Ledger
 
 _PLAN: Final = msgspec.json.Decoder(CanaryPlan)
 _STATE: Final = msgspec.json.Decoder(CanaryState)
 _FINDINGS: Final = msgspec.json.Decoder(tuple[Finding, ...])
 _UNDER_WAY: Final = "started"
+
+Leaf = Callable[[Tx, str, str, str, dict[str, str]], None]
+"""Appends a leaf about a release to the ledger: of which kind, which release, by whom, and what it says."""
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +54,9 @@ class Canaries:
     together, so that a crash at any moment leaves one or the other; a row that somebody else moved meanwhile is left as it is.
     """
 
-    def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
-        self._ledger: Final = ledger
+    def __init__(self, *, clock: Clock, leaf: Leaf) -> None:
+        """leaf: leaves one of the release room in the ledger."""
+        self._leaf: Final = leaf
         self._clock: Final = clock
 
     def begin(self, tx: Tx, release: str, plan: CanaryPlan, *, actor: str) -> CanaryState:
@@ -135,10 +139,6 @@ class Canaries:
             .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
         ).rowcount
         return bool(written)
-
-    def _leaf(self, tx: Tx, kind: str, release: str, actor: str, body: dict[str, str]) -> None:
-        subject = str(Ref(Kind.RELEASE, release))
-        self._ledger.append(tx, Entry(kind=kind, subject=subject, actor=actor, body=dict(body)))
 
 
 def _rows() -> Any:

@@ -71,7 +71,7 @@ class Releases:
         self._records = records
         self._ledger = ledger
         self._lineage = lineage
-        self.canaries = Canaries(ledger=ledger, clock=clock)
+        self.canaries = Canaries(clock=clock, leaf=self._leaf)
         self._clock = clock
         self._ids = ids
 

@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from taut.core.errors import InvalidInput
 from taut.trust.svid.ids import SpiffeId
+from taut.trust.tls.issue import key_usage
 
 LIFE: Final = timedelta(minutes=15)
 INTERMEDIATE_LIFE: Final = timedelta(hours=24)
@@ -55,7 +56,7 @@ def make_root(domain: str, public_pem: str, sign: Sign, *, now: datetime) -> byt
     builder = _builder(_name(domain, "root"), key.public_key(), now=now, until=now + ROOT_LIFE)
     builder = builder.issuer_name(_name(domain, "root"))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-    builder = builder.add_extension(_usage(signs=True), critical=True)
+    builder = builder.add_extension(key_usage(signs=True), critical=True)
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
@@ -69,7 +70,7 @@ def make_intermediate(domain: str, root_pem: bytes, sign: Sign, *, now: datetime
     builder = _builder(_name(domain, "intermediate"), key.public_key(), now=now, until=until)
     builder = builder.issuer_name(root.subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(signs=True), critical=True)
+    builder = builder.add_extension(key_usage(signs=True), critical=True)
     builder = builder.add_extension(_issued_by(root), critical=False)
     cert = builder.sign(_Elsewhere(public, sign), hashes.SHA256())
     return Intermediate(
@@ -88,7 +89,7 @@ def mint(
     names = [x509.UniformResourceIdentifier(str(who)), x509.DNSName(who.host)]
     builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_usage(signs=False), critical=True)
+    builder = builder.add_extension(key_usage(signs=False), critical=True)
     purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     builder = builder.add_extension(_issued_by(issuer), critical=False)  # verifiers refuse a leaf without
@@ -155,14 +156,6 @@ def _name(domain: str, name: str) -> x509.Name:
 def _issued_by(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
-
-
-def _usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
-        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
-        decipher_only=False,
-    )  # fmt: skip
 
 
 class _Elsewhere(ec.EllipticCurvePrivateKey):

@@ -7,12 +7,12 @@ from datetime import datetime
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from taut.core.errors import InvalidInput, Unauthenticated
 from taut.trust.svid.bundle import Bundle
 from taut.trust.svid.ids import Kind, SpiffeId
 from taut.trust.svid.mint import BACKDATED
+from taut.trust.tls.peers import issues
 
 
 class Svid(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,19 +82,8 @@ def verify_chain(chain: Sequence[bytes], bundle: Bundle, *, now: datetime) -> Sv
     between = [x509.load_der_x509_certificate(der) for der in chain[1:3]]
     leaf = x509.load_der_x509_certificate(chain[0])
     for middle in between:
-        if _issued(middle, leaf, now) and any(_issued(root, middle, now) for root in roots):
+        if issues(middle, leaf, now) and any(issues(root, middle, now) for root in roots):
             return found
     raise Unauthenticated(
         f"{found.id} was issued by none of the authorities that are trusted here: join it anew"
     )
-
-
-def _issued(authority: x509.Certificate, certificate: x509.Certificate, now: datetime) -> bool:
-    if not authority.not_valid_before_utc <= now < authority.not_valid_after_utc:
-        return False
-    try:
-        may = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
-        return False
-    return may

@@ -39,7 +39,7 @@ def create_authority(name: str, *, days: int, now: datetime) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder(name, key, days=days, now=now).issuer_name(_named(name))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(signs=True), critical=True)
+    builder = builder.add_extension(key_usage(signs=True), critical=True)
     return _signed(builder, key, key)
 
 
@@ -78,7 +78,7 @@ def _leaf(
     builder = builder.add_extension(names, critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-    builder = builder.add_extension(_usage(signs=False), critical=True)
+    builder = builder.add_extension(key_usage(signs=False), critical=True)
     issuer = above.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False
@@ -115,7 +115,8 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_NAME_CHARS])])
 
 
-def _usage(*, signs: bool) -> x509.KeyUsage:
+def key_usage(*, signs: bool) -> x509.KeyUsage:
+    """Return what a key is for: to sign certificates and lists of revoked ones, or handshakes."""
     return x509.KeyUsage(
         digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
         key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,

@@ -58,16 +58,17 @@ def is_trusted(peer: PeerFacts | None, material: Material, *, now: datetime) -> 
     between = [x509.load_der_x509_certificate(der) for der in peer.chain[1:]]
     found: x509.Certificate | None = x509.load_der_x509_certificate(peer.chain[0])
     while found is not None:
-        if any(_issues(authority, found, now) for authority in authorities):
+        if any(issues(authority, found, now) for authority in authorities):
             return True
-        above = next((one for one in between if _issues(one, found, now)), None)
+        above = next((one for one in between if issues(one, found, now)), None)
         if above is not None:
             between.remove(above)
         found = above
     return False
 
 
-def _issues(authority: x509.Certificate, certificate: x509.Certificate, now: datetime) -> bool:
+def issues(authority: x509.Certificate, certificate: x509.Certificate, now: datetime) -> bool:
+    """Tell whether an authority that is valid now issued a certificate itself."""
     if not authority.not_valid_before_utc <= now < authority.not_valid_after_utc:
         return False
     try:
