@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from taut.core.canonical import digest_bytes
-from taut.core.errors import Corrupt, InvalidInput, TautError
+from taut.core.errors import Corrupt, InvalidInput
 from taut.core.schema import FeatureLookup, ModelSignature
-from taut.serving.gateway.artifacts import read_artifact
+from taut.serving.gateway.placing import load_all, model_key, placing_of
 from taut.serving.gateway.restraints import Restraints
 from taut.serving.gateway.rounding import rounding_of
 from taut.serving.gateway.scorer import Scorer
-from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way, unfit
+from taut.serving.gateway.standins import MakeScorer, Way, head_lines, needs_way
 from taut.serving.gateway.tensors import TensorDecoder, label_datatype, output_names
 from taut.serving.gateway.turns import Turn, Turns
-from taut.serving.graphs import GraphModel, checked_plan
-from taut.serving.memory import Model, Resident, Residents
+from taut.serving.memory import Resident, Residents
 from taut.serving.meters import EndpointMeter
-from taut.serving.placement import Wish
 from taut.serving.predictions import Lookup, RecordHead, encode_head
-from taut.serving.runtime import LoadedModel, RowDecoder, load
+from taut.serving.runtime import RowDecoder
 from taut.serving.snapshot import (
     EndpointConfig,
-    GatewaySettings,
-    OtherModel,
-    PreviousVersion,
     ServedModel,
     ServingSnapshot,
     StandIn,
 )
 from taut.serving.trials import Split, Trials
-from taut.serving.workers import Fleet, Lane, LaneSettings, Order, WorkerModel
+from taut.serving.workers import Fleet, Lane
 from taut.trust.identity.principals import Principal
 from taut.trust.identity.verifier import TokenVerifier
 from taut.trust.policy import Policy
 from taut.trust.quota import Account, Key
-
-LoadHere = Callable[[bytes, ModelSignature], LoadedModel]
-ONE_CORE: Final = Wish()
-_OPEN_TIMEOUT_S: Final = 60.0
 
 
 class Endpoint:
@@ -195,7 +185,7 @@ class Endpoint:
         """Return what makes a stand-in's scorer."""
 
         def make(stand_in: StandIn, served: ServedModel) -> Scorer:
-            key = model_key(served, _placing(self.config, stand_in))
+            key = model_key(served, placing_of(self.config, stand_in))
             if key not in models or models[key].fault:
                 raise Corrupt(f"{served.version} cannot stand in: its artifact cannot be loaded, restore it")
             return Scorer(served, models[key], face=self.signature)
@@ -314,131 +304,14 @@ def compile_snapshot(
             f"the policy's digest is {policy.digest}, the snapshot says {snapshot.policy_digest}: upgrade the gateway "
             "and control to the same version"
         )
-    models = _load_all(snapshot, home=home, before=before, fleet=fleet) if stock is None else stock.models
+    models = (
+        load_all(snapshot, home=home, before={} if before is None else before.models, fleet=fleet)
+        if stock is None
+        else stock.models
+    )
     residents = None if stock is None else stock.residents
     return Active(snapshot, policy=policy, models=models, residents=residents)
 
 
 def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:
     return snapshot.policies, snapshot.resources
-
-
-def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, EndpointConfig, bool]]:
-    """Yield every model that a snapshot names, by what it is placed, and whether it is live."""
-    for config in snapshot.endpoints:
-        yield config.live, config, True
-        tried = config.with_canary_live()
-        if tried is not None:
-            yield tried.live, tried, True
-        for one in config.fallbacks:
-            if isinstance(one, PreviousVersion | OtherModel) and not unfit(one, config.live.signature):
-                yield one.model, _placing(config, one), False
-
-
-def _load_all(
-    snapshot: ServingSnapshot, *, home: Path, before: Active | None, fleet: Fleet | None
-) -> dict[str, Resident]:
-    models: dict[str, Resident] = {}
-    for served, config, live in named_models(snapshot):
-        key = model_key(served, config)
-        if key in models:
-            continue
-        kept = None if before is None else before.models.get(key)
-        try:
-            models[key] = kept or Resident(
-                key, served.version, model=place(served, config, snapshot.settings, home=home, fleet=fleet)
-            )
-        except TautError:
-            if live:
-                raise  # where it only stands in, its endpoint says that it cannot
-    return models
-
-
-def _placing(config: EndpointConfig, stand_in: StandIn) -> EndpointConfig:
-    """Return by what a stand-in's model is placed: one of another model need not have workers because the live one has."""
-    if isinstance(stand_in, OtherModel) and config.runtime == "worker":
-        return msgspec.structs.replace(config, runtime="auto")
-    return config
-
-
-def model_key(served: ServedModel, config: EndpointConfig) -> str:
-    """Return what tells loaded models apart: the artifact, what was promised of it, and where it is to run."""
-    place = f"{config.runtime} {config.risk} {config.workers} {config.spares} {config.latency_ms} {config.profile} {config.placement}"
-    return f"{served.artifact} {digest_bytes(msgspec.json.encode(served.signature))} {place}"
-
-
-def place(
-    served: ServedModel,
-    config: EndpointConfig,
-    settings: GatewaySettings,
-    *,
-    home: Path,
-    fleet: Fleet | None,
-    here: LoadHere = load,
-    wish: Wish = ONE_CORE,
-) -> Model:
-    """Load a model in this process or in workers, as its endpoint says or as it was measured; of a graph, every node so.
-
-    here: loads in this process. wish: on which devices workers may run it. Raises what `read_artifact` and loading do.
-    """
-    if served.nodes:
-        return _place_graph(served, config, settings, home=home, fleet=fleet, here=here, wish=wish)
-    return _place(served, config, settings, home=home, fleet=fleet, here=here, wish=wish, of="")
-
-
-def _place_graph(
-    served: ServedModel,
-    config: EndpointConfig,
-    settings: GatewaySettings,
-    *,
-    home: Path,
-    fleet: Fleet | None,
-    here: LoadHere,
-    wish: Wish,
-) -> GraphModel:
-    plan = checked_plan(served, read_artifact(served, home))
-    of = f"{model_key(served, config)} "  # its nodes come and go with it, whoever else serves the same versions
-    nodes: dict[str, LoadedModel | WorkerModel] = {}
-    try:
-        for name, node in served.nodes.items():
-            nodes[name] = _place(
-                node, config, settings, home=home, fleet=fleet, here=here, wish=wish, of=f"{of}{name} "
-            )
-        return GraphModel(plan, nodes, inline_us=settings.inline_us)
-    except BaseException:
-        for model in nodes.values():
-            if fleet is not None and isinstance(model, WorkerModel):
-                fleet.let_go(model)
-        raise
-
-
-def _place(
-    served: ServedModel,
-    config: EndpointConfig,
-    settings: GatewaySettings,
-    *,
-    home: Path,
-    fleet: Fleet | None,
-    here: LoadHere,
-    wish: Wish,
-    of: str,
-) -> LoadedModel | WorkerModel:
-    data = read_artifact(served, home)
-    code = served.signature.form == "code"  # never here, whatever the endpoint says: `load` refuses it
-    if fleet is None or (config.runtime == "inline" and not code):
-        return here(data, served.signature)
-    if config.runtime == "auto" and config.risk != "high" and not code and not wish.named:
-        model = here(data, served.signature)
-        if model.cost is None or model.cost.us(1) <= settings.worker_us:
-            return model
-    order = Order(
-        signature=served.signature, memory_bytes=settings.worker_memory_bytes, wish=wish, artifact=served.artifact
-    )  # fmt: skip
-    asked = LaneSettings(
-        workers=config.workers, spares=config.spares, latency_s=config.latency_ms / 1e3, profile=config.profile,
-        hang_s=settings.worker_hang_s, memory_bytes=settings.worker_memory_bytes, cpus=settings.worker_cpus,
-        device_pause_s=settings.device_pause_s, risk=config.risk,
-    )  # fmt: skip
-    return fleet.open(
-        of + model_key(served, config), served.version, data, order, asked, timeout_s=_OPEN_TIMEOUT_S
-    )

@@ -9,7 +9,7 @@ from typing import Final
 from taut.core.devices import Devices
 from taut.core.schema import ModelSignature
 from taut.serving.gateway.artifacts import check_artifacts
-from taut.serving.gateway.compiled import model_key, named_models, place
+from taut.serving.gateway.placing import model_key, named_models, place
 from taut.serving.graphs import GraphModel
 from taut.serving.memory import Heap, Model, Want
 from taut.serving.placement import Wish, wish_for
