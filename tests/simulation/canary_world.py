@@ -14,7 +14,7 @@ from taut.lifecycle.release import Releases, metadata
 from taut.lifecycle.release.canary import CanaryPlan
 from taut.serving.meters import EndpointMeter
 from taut.serving.snapshot import Beat, GatewayState
-from taut.serving.trials import Split, Trials, encode_trials
+from taut.serving.trials import Side, Split, Trials, encode_trials
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock, SeededRandom, SequenceIds
 from taut.trust.ledger import Ledger
@@ -47,9 +47,10 @@ class Gateway:
             self._trials.keep(set())
         elif self._serving != (share[0], share[2]):
             release, weight, stage = share
-            self.split = Split(release, weight, (True, None), (False, None))
-            self.split.trial = self._trials.of(release, stage)
-            self.split.trial.count_by(*self._meters, by_model=False)
+            self.split = Split(release, [Side(0, 1.0 - weight, None, None), Side(1, weight, None, None)])
+            trial = self._trials.of(release, stage)
+            trial.count_by(*self._meters, by_model=False)
+            self.split.count_in([trial])
             self._serving = (release, stage)
 
     def answer(
@@ -58,11 +59,11 @@ class Gateway:
         if self.split is None:
             return
         arm = self.split.arms.get(unit) or self.split.draw(unit)
-        if fails(arm.canary):
+        if fails(not arm.live):
             arm.fail("unavailable", now_us)
         else:
-            took = took_ns(arm.canary)
-            self._meters[not arm.canary].answered(0, took, took)
+            took = took_ns(not arm.live)
+            self._meters[arm.live].answered(0, took, took)
 
     def state(self) -> GatewayState:
         beat = Beat(gateway=self.name, epoch=1, ready=True, answers=0, refusals=0, trials=encode_trials(self._trials.reading()))  # fmt: skip

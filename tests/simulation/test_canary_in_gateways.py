@@ -17,7 +17,7 @@ from msgspec import structs
 from taut.adapters.world import SystemRandom
 from taut.lifecycle.release.canary import CanaryPlan
 from taut.serving.gateway import Reply, compile_snapshot
-from taut.serving.snapshot import Beat, CanaryConfig, GatewayState
+from taut.serving.snapshot import ArmConfig, Beat, GatewayState, TrialConfig
 from taut.serving.trials import encode_trials
 from taut.testing.serving import DataPlane, matrix_model, matrix_signature, open_gateway
 from taut.testing.world import ManualClock
@@ -40,8 +40,8 @@ class RealGateway:
         if share is not None:
             release, part, stage = share
             model = structs.replace(self._tried, release=release)
-            tried = CanaryConfig(model=model, weight=part, salt=release, stage=stage)
-        snapshot = self._plane.snapshot(self._plane.endpoint(canary=tried))
+            tried = TrialConfig(release=release, stage=stage, arms=(ArmConfig(model=model, weight=part),))
+        snapshot = self._plane.snapshot(self._plane.endpoint(trial=tried))
         self._gateway.install(compile_snapshot(snapshot, home=self._plane.home, before=self._gateway.active))
 
     def ask(self, subject: str, instance: dict[str, float]) -> int:

@@ -13,8 +13,8 @@ from taut.ports.records import transact
 from taut.project.declared import endpoint_of, judged_of
 from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, Manifest, QuotaSpec
 from taut.serving.snapshot import (
+    ArmConfig,
     CacheConfig,
-    CanaryConfig,
     DefaultAnswer,
     EndpointConfig,
     GatewayState,
@@ -25,6 +25,7 @@ from taut.serving.snapshot import (
     ServingSnapshot,
     StaleAnswer,
     StandIn,
+    TrialConfig,
 )
 from taut.trust.policy import Policy
 from taut.trust.quota import Allowance, Kind, Limit, Price, budget
@@ -130,8 +131,7 @@ def _endpoint(
 ) -> EndpointConfig:
     spec = endpoint_of(manifest, route.endpoint)
     judged = judged_of(manifest, spec.model)
-    canary = None if tried is None else _canary(rooms, tried)
-    return EndpointConfig(
+    config = EndpointConfig(
         name=route.endpoint,
         live=_model(rooms, route.version, route.release),
         fallbacks=tuple(found for one in spec.fallback for found in _stand_in(rooms, one, route, live)),
@@ -154,19 +154,21 @@ def _endpoint(
         price=_price(spec),
         round_scores=spec.round_scores,
         round_suspects=spec.round_suspects,
-        canary=canary,
-        share=0.0 if canary is None else 1.0 - canary.weight,
         suspects=() if spec.round_suspects is None else _suspects(rooms, route.endpoint),
     )
+    trial = None if tried is None else _trial(rooms, tried)
+    return config if trial is None else config.with_trial(trial)
 
 
-def _canary(rooms: Rooms, tried: Share) -> CanaryConfig | None:
+def _trial(rooms: Rooms, tried: Share) -> TrialConfig | None:
     """Return the canary; None where its artifact is not what was signed: that must not keep what is live from being served."""
     try:
         model = _model(rooms, tried.version, tried.release)
     except (Corrupt, Denied):
         return None
-    return CanaryConfig(model=model, weight=tried.weight, salt=tried.release, stage=tried.stage)
+    return TrialConfig(
+        release=tried.release, stage=tried.stage, arms=(ArmConfig(model=model, weight=tried.weight),)
+    )
 
 
 def _suspects(rooms: Rooms, endpoint: str) -> tuple[str, ...]:

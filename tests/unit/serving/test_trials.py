@@ -14,20 +14,22 @@ import pytest
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Corrupt
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
-from taut.serving.snapshot import CanaryConfig
+from taut.serving.snapshot import ArmConfig, TrialConfig
 from taut.serving.trials import (
+    Side,
     Sketch,
     Trial,
     TrialReading,
     decode_trials,
     encode_trials,
-    place_of,
+    lots_of,
     unit_of,
 )
+from taut.serving.trials.split import first_of
 from taut.testing.serving import DataPlane, matrix_model, matrix_signature, open_gateway
 
 INSTANCE = {"x0": 1.0, "x1": 0.5, "x2": -0.25}
-HALF = 2**63
+SALT = "rel_delay_2"
 
 
 @pytest.fixture
@@ -38,8 +40,9 @@ def gateway(plane: DataPlane) -> Iterator[Gateway]:
 
 def install(gateway: Gateway, plane: DataPlane, *, bias: float = 0.25, stage: int = 0, **how: Any) -> None:
     tried = plane.served(matrix_model(3, bias=bias), matrix_signature(3), version="delay@2")
-    canary = CanaryConfig(model=tried, weight=0.5, salt="salt", stage=stage)
-    snapshot = plane.snapshot(plane.endpoint(canary=canary, **how))
+    trial = TrialConfig(release=SALT, stage=stage, arms=(ArmConfig(model=tried, weight=0.5),))
+    config = plane.endpoint(**how).with_trial(trial)
+    snapshot = plane.snapshot(config)
     gateway.install(compile_snapshot(snapshot, home=plane.home, before=gateway.active))
 
 
@@ -57,7 +60,13 @@ def ask(gateway: Gateway, plane: DataPlane, subject: str, path: str = "/v1/predi
 
 
 def canaries(count: int) -> list[bool]:
-    return [place_of("salt", unit_of("ana", f"s{at}"))[0] < HALF for at in range(count)]
+    return [drawn(SALT, unit_of("ana", f"s{at}"), 0.5, 0.5) == 1 for at in range(count)]
+
+
+def drawn(salt: str, unit: str, *weights: float) -> int:
+    """Return to which slot a unit is drawn; one whose weight is 0 is not there."""
+    sides = [Side(slot, weight, None, None) for slot, weight in enumerate(weights) if weight]
+    return first_of(lots_of(salt, unit)[0], sides).slot
 
 
 def test_a_part_of_the_callers_is_answered_by_the_canary_and_each_always_by_the_same(
@@ -131,16 +140,26 @@ def test_a_new_stage_counts_anew_and_the_last_words_of_the_one_before_are_kept(
 
 
 def test_a_weight_that_grows_takes_nobody_back() -> None:
-    places = [place_of("salt", f"u{at}")[0] / 2**64 for at in range(2_000)]
-    assert {at for at in places if at < 0.05} <= {at for at in places if at < 0.25}
-    assert sum(at < 0.25 for at in places) == pytest.approx(500, abs=80)
-    other = [place_of("another", f"u{at}")[0] / 2**64 for at in range(2_000)]
-    both = sum(one < 0.5 and two < 0.5 for one, two in zip(places, other, strict=True))
+    units = [f"u{at}" for at in range(2_000)]
+    few, some = ({one for one in units if drawn("salt", one, 1 - part, part)} for part in (0.05, 0.25))
+    assert few <= some
+    assert len(some) == pytest.approx(500, abs=80)
+    both = sum(drawn("salt", one, 1, 1) and drawn("another", one, 1, 1) for one in units)
     assert both == pytest.approx(500, abs=80)
 
 
+def test_several_versions_answer_their_weights_and_who_stays_with_his_is_moved_by_nobody() -> None:
+    units = [f"u{at}" for at in range(4_000)]
+    before = [drawn("salt", one, 0.4, 0.3, 0.2, 0.1) for one in units]
+    assert [before.count(slot) / 4_000 for slot in range(4)] == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=0.03)
+    stopped = [drawn("salt", one, 0.5, 0.375, 0.0, 0.125) for one in units]  # the others keep their ratios
+    assert all(one == two for one, two in zip(before, stopped, strict=True) if one != 2)
+    grown = [drawn("salt", one, 0.32, 0.24, 0.36, 0.08) for one in units]
+    assert all(two in (one, 2) for one, two in zip(before, grown, strict=True))
+
+
 def test_samples_of_gateways_put_together_are_the_sample_of_all() -> None:
-    marks = [(place_of("salt", f"u{at}")[1], at % 10 == 0) for at in range(300)]
+    marks = [(lots_of("salt", f"u{at}")[1], at % 10 == 0) for at in range(300)]
     whole, parts, union = Sketch(32), [Sketch(32), Sketch(32)], Sketch(32)
     for at, (mark, canary) in enumerate(marks):
         whole.add(mark, canary)

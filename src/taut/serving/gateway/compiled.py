@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,7 +27,7 @@ from taut.serving.snapshot import (
     ServingSnapshot,
     StandIn,
 )
-from taut.serving.trials import Split, Trials
+from taut.serving.trials import Side, Split, Trials
 from taut.serving.workers import Fleet, Lane
 from taut.trust.identity.principals import Principal
 from taut.trust.identity.verifier import TokenVerifier
@@ -41,8 +41,8 @@ class Endpoint:
     way: None where only the live version answers, in this process. plain: whether nobody else is asked now. short_rows: how
     many rows may be scored without waiting, -1 where the model is not in memory or in workers. prompt: whether nothing but
     the live version's workers is waited for. residents: who loads
-    models; None where all are in memory. canary: the same endpoint as a version answers it that is being released, and
-    split: who is drawn to it. called: under what the version is metered. meter, turn: replaced by the gateway's own when it begins to serve this.
+    models; None where all are in memory. tried: the same endpoint as versions answer it that are tried beside the live one, and
+    split: who is drawn to which. called: under what the version is metered. meter, turn: replaced by the gateway's own when it begins to serve this.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Endpoint:
         self.signature: Final = signature
         key = model_key(live, config)
         self.split: Split | None = None
-        self.canary: Endpoint | None = None
+        self.tried: tuple[Endpoint, ...] = ()
         self.called = live.version
         self.live: Final = Scorer(live, models[key])
         self.resident: Final = self.live.resident
@@ -108,6 +108,8 @@ class Endpoint:
                 release=live.release,
                 epoch=snapshot.epoch,
                 share=config.share,
+                trial=config.tried_in[0],
+                stage=config.tried_in[1],
                 columns=tuple(column.name for column in signature.request),
                 lookups=tuple(
                     Lookup(lookup.feature_set, _columns(live, lookup.feature_set))
@@ -135,28 +137,38 @@ class Endpoint:
                     dues.append((limit.kind, key))
         return Account(tuple(takes), tuple(dues))
 
-    def divide(self, canary: Endpoint) -> None:
-        """Let another version answer a part of the callers from now on."""
-        told = self.config.canary
+    def divide(self, tried: Sequence[Endpoint]) -> None:
+        """Let other versions answer a part of the callers each from now on."""
+        told = self.config.trial
         assert told is not None
-        self.canary = canary
-        if canary.called == self.called:
-            canary.called += " (canary)"  # tried against itself
-        versions = [(one, {kind: Route(one, kind) for kind in ("v1", "v2")}) for one in (canary, self)]
-        self.split = Split(told.salt, told.weight, *versions)
+        self.tried = tuple(tried)
+        for one in tried:
+            if one.called == self.called:
+                one.called += " (canary)"  # tried against itself
+        places = [(0, told.left), *((arm.slot, arm.weight) for arm in told.arms)]
+        sides = [
+            Side(slot, weight, one, {kind: Route(one, kind) for kind in ("v1", "v2")})
+            for (slot, weight), one in zip(places, self.versions, strict=True)
+        ]
+        self.split = Split(told.release, sides)
 
     def begin_trial(self, trials: Trials) -> None:
-        """Count what becomes of both versions, where two answer; after each has its meter."""
-        if self.config.canary is None or self.canary is None or self.split is None:
+        """Count what becomes of each version beside the live one, where several answer; after each has its meter."""
+        told = self.config.trial
+        if told is None or self.split is None:
             return
-        self.canary.turn = self.turn
-        self.split.trial = trial = trials.of(self.config.canary.model.release, self.config.canary.stage)
-        trial.count_by(self.canary.meter, self.meter, by_model=self.config.cache is not None)
+        counted = []
+        for one in self.tried:
+            one.turn = self.turn
+            trial = trials.of(told.release, told.stage, one.config.live.version)
+            trial.count_by(one.meter, self.meter, by_model=self.config.cache is not None)
+            counted.append(trial)
+        self.split.count_in(counted)
 
     @property
-    def both(self) -> tuple[Endpoint, ...]:
-        """Return the endpoint as each version answers it."""
-        return (self,) if self.canary is None else (self, self.canary)
+    def versions(self) -> tuple[Endpoint, ...]:
+        """Return the endpoint as each version answers it, the live one first."""
+        return (self, *self.tried)
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -222,7 +234,7 @@ class Route(msgspec.Struct, frozen=True):
 class Active:
     """Everything that requests of one epoch work with. Never changed; replaced whole, and freed with its last request.
 
-    answering: the endpoints, one twice where two versions answer. on_trial: releases under way.
+    answering: the endpoints, one several times where several versions answer. on_trial: releases under way.
     """
 
     def __init__(
@@ -248,14 +260,13 @@ class Active:
             for config in snapshot.endpoints
         }
         for config in snapshot.endpoints:
-            tried = config.with_canary_live()
-            if tried is not None:
-                canary = Endpoint(tried, snapshot, models, residents, personal=personal)
-                self.endpoints[config.name].divide(canary)
-        self.answering: Final = [one for endpoint in self.endpoints.values() for one in endpoint.both]
-        self.on_trial: Final = {
-            one.canary.model.release for one in snapshot.endpoints if one.canary is not None
-        }
+            tried = [
+                Endpoint(one, snapshot, models, residents, personal=personal) for one in config.as_tried()
+            ]
+            if tried:
+                self.endpoints[config.name].divide(tried)
+        self.answering: Final = [one for endpoint in self.endpoints.values() for one in endpoint.versions]
+        self.on_trial: Final = {one.trial.release for one in snapshot.endpoints if one.trial is not None}
         self.routes: Final = dict(_routes(self.endpoints))
         self.stale_us: Final = snapshot.issued_at_us + int(snapshot.max_age_s * 1e6)
         self._asking: Final[dict[str, list[Endpoint]]] = {}

@@ -111,7 +111,7 @@ class Gateway:
         guard = Guard(active, self.callers)
         for endpoint in active.endpoints.values():
             endpoint.turn = Turn(self._turns)
-            for one in endpoint.both:
+            for one in endpoint.versions:
                 one.settle()  # a model may have come or gone since it was compiled
                 one.meter = self.outcomes.meters.of(one.name, one.called)
             endpoint.begin_trial(self.trials)

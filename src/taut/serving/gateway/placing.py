@@ -37,8 +37,7 @@ def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, Endpo
     """Yield every model that a snapshot names, by what it is placed, and whether it is live."""
     for config in snapshot.endpoints:
         yield config.live, config, True
-        tried = config.with_canary_live()
-        if tried is not None:
+        for tried in config.as_tried():
             yield tried.live, tried, True
         for one in config.fallbacks:
             if isinstance(one, PreviousVersion | OtherModel) and not unfit(one, config.live.signature):

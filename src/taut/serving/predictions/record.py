@@ -43,7 +43,8 @@ class RecordHead(msgspec.Struct, frozen=True, array_like=True):
     """What all records of one endpoint at one epoch share; encoded once and copied into each record.
 
     columns: the request columns, in the order of a row's values. share: the part of the callers that this version answered
-    while another was tried beside it, 0 where none was: an answer's weight.
+    while another was tried beside it, 0 where none was: an answer's weight. trial, stage: the release in which it was tried, and
+    how many times weights had changed by then.
     """
 
     endpoint: str
@@ -53,6 +54,8 @@ class RecordHead(msgspec.Struct, frozen=True, array_like=True):
     columns: tuple[str, ...]
     lookups: tuple[Lookup, ...] = ()
     share: float = 0.0
+    trial: str = ""
+    stage: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):

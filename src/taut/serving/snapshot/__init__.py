@@ -1,9 +1,9 @@
 """Serving snapshots: all that a gateway works from, signed, pushed by control, and kept on disk for when it is dead."""
 
 from taut.serving.snapshot.model import (
+    ArmConfig,
     Audit,
     CacheConfig,
-    CanaryConfig,
     DefaultAnswer,
     EndpointConfig,
     GatewaySettings,
@@ -16,6 +16,7 @@ from taut.serving.snapshot.model import (
     ServingSnapshot,
     StaleAnswer,
     StandIn,
+    TrialConfig,
     open_snapshot,
     sign_snapshot,
 )
@@ -26,10 +27,10 @@ from taut.serving.snapshot.wire import Ack, Beat, Hello
 
 __all__ = [
     "Ack",
+    "ArmConfig",
     "Audit",
     "Beat",
     "CacheConfig",
-    "CanaryConfig",
     "DefaultAnswer",
     "EndpointConfig",
     "GatewaySettings",
@@ -51,6 +52,7 @@ __all__ = [
     "StandIn",
     "Subscriber",
     "Talk",
+    "TrialConfig",
     "TrustFile",
     "open_snapshot",
     "sign_snapshot",

@@ -92,17 +92,29 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shared: bool = True
 
 
-class CanaryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A version that answers a part of an endpoint's callers, beside the live one.
-
-    weight: that part, 0 < weight < 1. salt: by which callers are drawn; another draws them anew. stage: grows with each change
-    of the weight; what is counted belongs to one stage.
-    """
+class ArmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A version that answers a part of an endpoint's callers. weight: that part. slot: 1 to 7, its own as long as the trial lasts."""
 
     model: ServedModel
     weight: float
-    salt: str
+    slot: int = 1
+
+
+class TrialConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Versions that answer parts of an endpoint's callers beside the live one: of a canary one, of an experiment several.
+
+    release: under way, by which callers are drawn: another draws them anew. stage: grows with each change of a weight; what is
+    counted belongs to one stage. arms: their weights are above 0 and sum to less than 1.
+    """
+
+    release: str
     stage: int
+    arms: tuple[ArmConfig, ...]
+
+    @property
+    def left(self) -> float:
+        """Return the weight of the live version."""
+        return 1.0 - sum(arm.weight for arm in self.arms)
 
 
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,8 +131,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     False loads it with its first request, None loads it ahead and evicts it where others need the room more.
     quota: for each principal; None does not limit. model_time: of each principal, in milliseconds that models take for him. price: of an answer.
     max_age_s: a tighter bound than the snapshot's on how long this endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
-    them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now. canary: a release under way, None mostly; share: the part of
-    the callers that this version answers then, else 0.
+    them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now. trial: a release under way, None mostly; share: the part of
+    the callers that this version answers then, else 0; tried_in: that release and its stage.
     """
 
     name: str
@@ -145,22 +157,27 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     round_scores: int | None = None
     round_suspects: int | None = None
     suspects: tuple[str, ...] = ()
-    canary: CanaryConfig | None = None
+    trial: TrialConfig | None = None
     share: float = 0.0
+    tried_in: tuple[str, int] = ("", 0)
 
-    def with_canary_live(self) -> EndpointConfig | None:
-        """Return the endpoint as the canary serves it; None where there is none."""
-        return (
-            None
-            if self.canary is None
-            else structs.replace(self, live=self.canary.model, canary=None, share=self.canary.weight)
-        )
+    @property
+    def arms(self) -> tuple[ArmConfig, ...]:
+        return () if self.trial is None else self.trial.arms
+
+    def as_tried(self) -> tuple[EndpointConfig, ...]:
+        """Return the endpoint as each version serves it that is tried beside the live one."""
+        return tuple(structs.replace(self, live=arm.model, trial=None, share=arm.weight) for arm in self.arms)
+
+    def with_trial(self, trial: TrialConfig) -> EndpointConfig:
+        """Return the endpoint with a trial: what its arms leave is the live version's."""
+        return structs.replace(self, trial=trial, share=trial.left, tried_in=(trial.release, trial.stage))
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
-        """Return the live version, those that may stand in for it, and the one that is tried beside it."""
+        """Return the live version, those that may stand in for it, and those that are tried beside it."""
         others = (one.model for one in self.fallbacks if isinstance(one, PreviousVersion | OtherModel))
-        return (self.live, *others, *(() if self.canary is None else (self.canary.model,)))
+        return (self.live, *others, *(arm.model for arm in self.arms))
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

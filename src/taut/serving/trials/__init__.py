@@ -1,11 +1,12 @@
-"""Two versions of one endpoint under the same requests: who is answered by which, and what is counted of each."""
+"""Several versions of one endpoint under the same requests: who is answered by which, and what is counted of each."""
 
 from taut.serving.trials.reading import TrialReading, decode_trials, encode_trials
 from taut.serving.trials.sketch import Sketch
-from taut.serving.trials.split import Arm, Split, Trial, Trials, place_of, unit_of
+from taut.serving.trials.split import Arm, Side, Split, Trial, Trials, lots_of, unit_of
 
 __all__ = [
     "Arm",
+    "Side",
     "Sketch",
     "Split",
     "Trial",
@@ -13,6 +14,6 @@ __all__ = [
     "Trials",
     "decode_trials",
     "encode_trials",
-    "place_of",
+    "lots_of",
     "unit_of",
 ]

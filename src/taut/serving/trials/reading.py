@@ -16,7 +16,7 @@ Marks = tuple[tuple[int, ...], tuple[int, ...]]
 class TrialReading(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway process counted of one stage of one release.
 
-    release, stage: which. Of pairs the first is the canary's. seen: a sample of the units. failed: minute since the epoch -> a
+    release, stage, version: which. Of pairs the first is the canary's. seen: a sample of the units. failed: minute since the epoch -> a
     sample of the units that failed in it. fatal: requests for which a version gave no answer that may be given. answers:
     requests answered. times: answers by the buckets of `taut.serving.meters.TIME_NS`. scored: a sample of units with what was first
     predicted for each: its mark times 16, and the bin of the prediction.
@@ -24,6 +24,7 @@ class TrialReading(msgspec.Struct, frozen=True, kw_only=True):
 
     release: str
     stage: int
+    version: str = ""
     seen: Marks = ((), ())
     failed: dict[int, Marks] = {}
     fatal: tuple[int, int] = (0, 0)

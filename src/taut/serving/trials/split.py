@@ -1,10 +1,11 @@
-"""Who is answered by which version: by his place on a circle that the release's salt draws anew."""
+"""Who is answered by which version: by lots that the release's salt draws anew."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from math import log
+from typing import Any, Final, NamedTuple
 
 from taut.serving.meters import EndpointMeter, HistogramReading
 from taut.serving.runtime import Outputs
@@ -19,7 +20,9 @@ _MINUTES_MOST: Final = 3
 _MINUTE_US: Final = 60_000_000
 _FATAL: Final = frozenset({"bad_answer", "internal"})
 """Codes of answers that a version gave and that may not be given, or of a failure of ours while it answered."""
-_PLACES: Final = 2**64
+SLOTS: Final = 8
+_LOT_BYTES: Final = 7
+_LOTS: Final = 2.0 ** (8 * _LOT_BYTES)
 BINS: Final = 16
 
 
@@ -28,10 +31,12 @@ def unit_of(principal: str, subject: str) -> str:
     return f"{principal}\n{subject}" if subject else principal
 
 
-def place_of(salt: str, unit: str) -> tuple[int, int]:
-    """Return a unit's place on the circle, 0 to 2⁶⁴ − 1, and its mark in samples, 48 bits: independent of one another."""
-    digest = hashlib.blake2b(unit.encode(), key=salt.encode()[:64], digest_size=14).digest()
-    return int.from_bytes(digest[:8]), int.from_bytes(digest[8:])
+def lots_of(salt: str, unit: str) -> tuple[bytes, int]:
+    """Return a unit's lots, 56 bits for each of eight slots, and its mark in samples, 48 bits: independent of one another."""
+    digest = hashlib.blake2b(
+        unit.encode(), key=salt.encode()[:64], digest_size=SLOTS * _LOT_BYTES + 6
+    ).digest()
+    return digest[:-6], int.from_bytes(digest[-6:])
 
 
 def bin_of(probabilities: Sequence[float]) -> int:
@@ -42,14 +47,15 @@ def bin_of(probabilities: Sequence[float]) -> int:
 
 
 class Trial:
-    """What a gateway counts of one stage of a release. One event loop owns it.
+    """What a gateway counts of one stage of a version that is tried, and of the live one beside it. One event loop owns it.
 
     It is kept over epochs of the same stage, so that a snapshot which says nothing new of it interrupts nothing.
     """
 
-    def __init__(self, release: str, stage: int) -> None:
+    def __init__(self, release: str, stage: int, version: str = "") -> None:
         self.release: Final = release
         self.stage: Final = stage
+        self.version: Final = version
         self._seen: Final = Sketch(_SEEN_MOST)
         self._failed: Final[dict[int, Sketch]] = {}
         self._scored: Final = Sketch(_SCORED_MOST)
@@ -102,6 +108,7 @@ class Trial:
         return TrialReading(
             release=self.release,
             stage=self.stage,
+            version=self.version,
             seen=self._seen.arms(),
             failed={minute: sketch.arms() for minute, sketch in self._failed.items()},
             fatal=(self._fatal[0], self._fatal[1]),
@@ -115,75 +122,108 @@ class Trial:
         return [(one.model if self._by_model else one.total).reading() for one in self._meters]
 
 
+class Side(NamedTuple):
+    """A version that may answer. slot: 0 for the live one. weight: above 0. endpoint, routes: as the gateway compiled it."""
+
+    slot: int
+    weight: float
+    endpoint: Any
+    routes: Any
+
+
 class Arm:
-    """Where one unit belongs. mark: of it in samples. endpoint, routes: of its version, as the gateway compiled it."""
+    """Where one unit belongs. mark: of it in samples. endpoint, routes: of its version. trials: in which it counts, a tried
+    version's in its own, the live one's in each."""
 
-    __slots__ = ("canary", "endpoint", "mark", "routes", "scored", "trial")
+    __slots__ = ("endpoint", "live", "mark", "routes", "scored", "trials")
 
-    def __init__(self, canary: bool, mark: int, endpoint: Any, routes: Any, trial: Trial) -> None:
-        self.canary: Final = canary
+    def __init__(self, side: Side, mark: int, trials: Sequence[Trial]) -> None:
+        self.live: Final = side.slot == 0
         self.mark: Final = mark
-        self.endpoint: Final = endpoint
-        self.routes: Final = routes
-        self.trial: Final = trial
+        self.endpoint: Final = side.endpoint
+        self.routes: Final = side.routes
+        self.trials: Final = trials
         self.scored = False
 
     def score(self, outputs: Outputs) -> None:
         """Count the first prediction that the unit gets."""
         self.scored = True
-        self.trial.score(self.mark, self.canary, outputs)
+        for trial in self.trials:
+            trial.score(self.mark, not self.live, outputs)
 
     def fail(self, code: str, now_us: int) -> None:
-        self.trial.fail(self.mark, self.canary, code, now_us)
+        for trial in self.trials:
+            trial.fail(self.mark, not self.live, code, now_us)
 
 
 class Split:
-    """Which of two versions answers a unit: the canary those whose place is below its weight.
+    """Which of several versions answers a unit: the one whose lot comes first in a race by weight.
 
-    A weight that grows takes units over and gives none back. arms: those that asked lately; a unit is drawn again, to the
-    same arm, once it was forgotten. canary, baseline: (endpoint, routes) of each. trial: set by the gateway before it serves.
+    Each version answers its weight of the units. A weight that grows takes units over and gives none back, and nobody moves
+    between two versions that keep their weights' ratio. arms: those that asked lately; a unit is drawn again, to the same
+    arm, once it was forgotten. sides: the live version's first.
+    Source: Thaler & Ravishankar 1998 (rendezvous hashing), by weights as an exponential race.
     """
 
-    def __init__(self, salt: str, weight: float, canary: tuple[Any, Any], baseline: tuple[Any, Any]) -> None:
+    def __init__(self, salt: str, sides: Sequence[Side]) -> None:
         self.arms: Final[dict[str, Arm]] = {}
         self._salt: Final = salt
-        self._below: Final = int(weight * _PLACES)
-        self._versions: Final = (baseline, canary)
-        self.trial = Trial("", 0)
+        self._sides: Final = tuple(sides)
+        self._trials: dict[int, tuple[Trial, ...]] = {}
+        self.count_in([Trial(salt, 0) for _ in self._sides[1:]])
+
+    def count_in(self, trials: Sequence[Trial]) -> None:
+        """Count each tried version in its trial, in order, from now on. Called by the gateway before it serves."""
+        self._trials = {side.slot: (trial,) for side, trial in zip(self._sides[1:], trials, strict=True)}
+        self._trials[0] = tuple(trials)
 
     def draw(self, unit: str) -> Arm:
         """Return the arm of a unit that is not known yet."""
-        place, mark = place_of(self._salt, unit)
-        canary = place < self._below
+        lots, mark = lots_of(self._salt, unit)
+        side = first_of(lots, self._sides)
         if len(self.arms) >= _KNOWN_MOST:
             self.arms.clear()
-        arm = self.arms[unit] = Arm(canary, mark, *self._versions[canary], self.trial)
-        self.trial.see(mark, canary)
+        trials = self._trials[side.slot]
+        arm = self.arms[unit] = Arm(side, mark, trials)
+        for trial in trials:
+            trial.see(mark, not arm.live)
         return arm
+
+
+def first_of(lots: bytes, sides: Sequence[Side]) -> Side:
+    """Return the side whose lot comes first: −ln(lot) / weight is exponential with the weight for its rate."""
+    best, least = sides[0], float("inf")
+    for side in sides:
+        at = side.slot * _LOT_BYTES
+        comes = -log((int.from_bytes(lots[at : at + _LOT_BYTES]) + 0.5) / _LOTS) / side.weight
+        if comes < least:
+            best, least = side, comes
+    return best
 
 
 class Trials:
     """What a gateway counts of the releases that are under way, and of the stage before: its last words may not be heard yet."""
 
     def __init__(self) -> None:
-        self._now: dict[str, Trial] = {}
-        self._before: dict[str, Trial] = {}
+        self._now: dict[tuple[str, str], Trial] = {}
+        self._before: dict[tuple[str, str], Trial] = {}
 
-    def of(self, release: str, stage: int) -> Trial:
-        """Return where a stage is counted, begun now where it is a new one."""
-        known = self._now.get(release)
+    def of(self, release: str, stage: int, version: str = "") -> Trial:
+        """Return where a stage of a version is counted, begun now where it is a new one."""
+        key = release, version
+        known = self._now.get(key)
         if known is not None and known.stage == stage:
             return known
         if known is not None:
             known.end()
-            self._before[release] = known
-        trial = self._now[release] = Trial(release, stage)
+            self._before[key] = known
+        trial = self._now[key] = Trial(release, stage, version)
         return trial
 
     def keep(self, releases: set[str]) -> None:
         """Forget releases that are not under way any more."""
-        self._now = {name: trial for name, trial in self._now.items() if name in releases}
-        self._before = {name: trial for name, trial in self._before.items() if name in releases}
+        self._now = {key: trial for key, trial in self._now.items() if key[0] in releases}
+        self._before = {key: trial for key, trial in self._before.items() if key[0] in releases}
 
     def reading(self) -> tuple[TrialReading, ...]:
         return tuple(trial.reading() for trial in (*self._before.values(), *self._now.values()))
