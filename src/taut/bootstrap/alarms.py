@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taut.trust.containment import Contained, Containments
     from taut.trust.deliveries import Deliveries, Outcome
     from taut.trust.findings import Finding, Hear
+    from taut.trust.incidents import Incidents
     from taut.trust.ledger import Ledger
     from taut.workflows.alarms import CostSentry, Sentry
     from taut.workflows.alarms.telling import Teller
@@ -80,6 +81,13 @@ class Alarms:
 
         house = self._house
         return Deliveries(house.records, house.ledger, house.clock, house.ids)
+
+    @cached_property
+    def incidents(self) -> Incidents:
+        from taut.trust.incidents import Incidents
+
+        house = self._house
+        return Incidents(house.records, house.ledger, house.clock, house.ids)
 
     @cached_property
     def sentry(self) -> Sentry:
@@ -150,7 +158,7 @@ class Alarms:
         from taut.workflows.alarms.policy import FollowUps
 
         house = self._house
-        return FollowUps(house.plans, house.stories, self.containments, self.deliveries)
+        return FollowUps(house.plans, house.stories, self.containments, self.deliveries, self.incidents)
 
     def attempt(self, delivery: str) -> Outcome:
         """Tell of a delivery once."""

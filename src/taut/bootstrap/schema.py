@@ -26,6 +26,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.trust.deliveries.tables import metadata as deliveries
     from taut.trust.findings.tables import metadata as findings
     from taut.trust.identity.tables import metadata as identity
+    from taut.trust.incidents.tables import metadata as incidents
     from taut.trust.ledger.tables import metadata as ledger
     from taut.trust.lineage.tables import metadata as lineage
     from taut.trust.sealing.tables import metadata as sealing
@@ -43,6 +44,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         findings,
         containment,
         deliveries,
+        incidents,
         shares,
         sealing,
         stories,

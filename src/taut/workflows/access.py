@@ -35,6 +35,8 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "machine.": "fleet.join", "machine.invited": "machine.invite", "machine.revoked": "fleet.revoke", "identity.key.": "key.admin", "secret.": "secret.admin", "break_glass.": "break.glass",
     "finding.dismissed": "alert.dismiss", "containment.begun": "contain.begin",
     "containment.prolonged": "contain.begin", "containment.lifted": "contain.lift",
+    "incident.opened": "incident.open", "incident.noted": "incident.note", "incident.assigned": "incident.assign",
+    "incident.graded": "incident.grade", "incident.mitigated": "incident.mitigate", "incident.resolved": "incident.resolve",
     "keys.rotated": "keys.rotate",
 }  # fmt: skip
 """What somebody did, by the kind of the leaf that it left; a kind that ends with a dot stands for all that begin so."""

@@ -24,9 +24,11 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.ports.tables import Tables
     from taut.ports.world import Clock, Ids
     from taut.serving.predictions import PredictionReader
-    from taut.trust.containment import Contained
+    from taut.trust.containment import Contained, Containments
     from taut.trust.deliveries import Deliveries, Outcome
+    from taut.trust.findings import Findings
     from taut.trust.identity import Identity
+    from taut.trust.incidents import Incidents
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
     from taut.trust.supply import Advisories
@@ -46,6 +48,10 @@ class Alarming(Protocol):
 
     @property
     def deliveries(self) -> Deliveries: ...
+    @property
+    def containments(self) -> Containments: ...
+    @property
+    def incidents(self) -> Incidents: ...
     def attempt(self, delivery: str) -> Outcome:
         """Tell of a delivery once."""
         ...
@@ -67,6 +73,8 @@ class Publish(Protocol):
 class Watching(Protocol):
     """What looks on while others work: who is suspected, and which packages are known to be vulnerable."""
 
+    @property
+    def findings(self) -> Findings: ...
     @property
     def advisories(self) -> Advisories | None:
         """Return the mirrored advisories; None where the operator mirrors none."""

@@ -72,6 +72,13 @@ ACTIONS: Final[dict[str, str]] = {
     "fleet.join": "serve as a further machine: follow what is served, fetch its models, hand records over",
     "alert.read": "see alerts, and who is contained",
     "alert.dismiss": "say that what an alert is about is right, which takes it for usual",
+    "incident.read": "see incidents, their timelines and reports",
+    "incident.open": "open an incident",
+    "incident.note": "write into the timeline of an incident",
+    "incident.assign": "say who answers for an incident",
+    "incident.grade": "say how grave an incident is",
+    "incident.mitigate": "say that an incident hurts no longer",
+    "incident.resolve": "say that an incident is over",
     "contain.begin": "hold a principal back: throttle, ask anew who it is, quarantine, revoke",
     "contain.lift": "end a containment",
     "status.read": "see status, health and metrics",
@@ -91,7 +98,7 @@ DISCLOSING: Final = (
 
 _SEE: Final = (
     "data.list", "run.read", "model.read", "model.verify", "edge.read", "release.read", "plan.read", "policy.read", "keys.read", "fleet.read",
-    "status.read", "alert.read", "explain",
+    "status.read", "alert.read", "incident.read", "explain",
 )  # fmt: skip
 
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
@@ -100,13 +107,13 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
         *_SEE, "security.read", "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
         "release.resume", "release.promote", "release.abort", "release.rollback", "ledger.read", "ledger.verify",
         "ledger.checkpoint", "plan.apply", "fleet.scale", "fleet.revoke", "alert.dismiss",
-        "contain.lift", "predict", "stream.run", "stream.read", "batch.score",
+        "contain.lift", "incident.open", "incident.note", "incident.assign", "incident.grade", "incident.mitigate", "incident.resolve", "predict", "stream.run", "stream.read", "batch.score",
         "batch.read",
     ),
     "builder": (
         *_SEE, "data.ingest", "data.read", "data.repair", "data.rollback", "features.build", "features.materialize",
         "features.read", "train", "run.write", "run.reproduce", "model.optimise", "model.export", "model.import",
-        "plan.apply", "predict", "feedback", "ledger.read", "stream.run", "stream.read", "batch.score", "batch.read",
+        "plan.apply", "predict", "feedback", "ledger.read", "incident.open", "incident.note", "stream.run", "stream.read", "batch.score", "batch.read",
     ),
     "approver": (*_SEE, "model.approve", "model.reject", "features.read", "ledger.read", "ledger.verify"),
     "predictor": ("predict", "feedback"),

@@ -15,21 +15,33 @@ from taut.trust.containment import Containments, Order
 from taut.trust.costs import KINDS as COSTS
 from taut.trust.deliveries import Deliveries
 from taut.trust.findings import Change, Finding, at_least
+from taut.trust.incidents import Incidents
+
+OPENS: Final = "critical"
+"""The severity of alerts that open an incident by themselves."""
 
 
 class FollowUps:
     """Hears of changes of findings, and does what the project says inside their transactions."""
 
     def __init__(
-        self, plans: Plans, stories: Stories, containments: Containments, deliveries: Deliveries
+        self,
+        plans: Plans,
+        stories: Stories,
+        containments: Containments,
+        deliveries: Deliveries,
+        incidents: Incidents,
     ) -> None:
         self._plans: Final = plans
         self._stories: Final = stories
         self._containments: Final = containments
         self._deliveries: Final = deliveries
+        self._incidents: Final = incidents
 
     def __call__(self, tx: Tx, finding: Finding, change: Change) -> None:
-        """Say who is told, who is contained, and whom it lets go; what policy may not contain is a leaf."""
+        """Say who is told, who is contained, and whom it lets go; what policy may not contain is a leaf. A critical alert
+        opens an incident, others join one."""
+        self._incidents.hear(tx, finding, change, opens=finding.severity == OPENS)
         over = finding.state == "lapsed" and finding.kind in COSTS  # a breaker closes by itself
         if finding.state == "dismissed" or over:
             why = f"alert {finding.id} was {finding.state}: {finding.reason}"[:500]

@@ -329,6 +329,38 @@ def upgrade() -> None:
     )
     op.create_index("identity_tokens_principal", "identity_tokens", ["principal"], unique=False)
     op.create_table(
+        "incident_alerts",
+        sa.Column("incident", sa.String(length=64), nullable=False),
+        sa.Column("alert", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=64), nullable=False),
+        sa.Column("resource", sa.String(length=200), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("severity", sa.String(length=16), nullable=False),
+        sa.Column("joined_us", sa.BigInteger(), nullable=False),
+        sa.Column("over", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("incident", "alert"),
+    )
+    op.create_index("incident_alerts_alert", "incident_alerts", ["alert"], unique=False)
+    op.create_table(
+        "incidents",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("severity", sa.String(length=16), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("owner", sa.String(length=63), nullable=False),
+        sa.Column("resource", sa.String(length=200), nullable=False),
+        sa.Column("principal", sa.String(length=63), nullable=False),
+        sa.Column("opened_us", sa.BigInteger(), nullable=False),
+        sa.Column("opened_by", sa.String(length=63), nullable=False),
+        sa.Column("heard_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("ended_by", sa.String(length=63), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("times", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("incidents_status", "incidents", ["status", "opened_us"], unique=False)
+    op.create_table(
         "ledger_checkpoints",
         sa.Column("size", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("root", sa.LargeBinary(length=32), nullable=False),

@@ -1,0 +1,52 @@
+"""How incidents look to people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taut.entrypoints import render
+
+Json = dict[str, Any]
+
+
+def incidents(result: Json) -> None:
+    rows = [
+        (one["id"], one["severity"], one["status"], one["title"], one["owner"] or None, render.second(one["opened_at"]))
+        for one in result["incidents"]
+    ]  # fmt: skip
+    columns = ("incident", "severity", "status", "what", "owner", "since")
+    render.table(columns, rows, empty="no incidents")
+
+
+def brief(result: Json) -> None:
+    render.line(result["title"])
+    names = (
+        "id",
+        "severity",
+        "status",
+        "owner",
+        "resource",
+        "principal",
+        "opened_at",
+        "opened_by",
+        "ended_by",
+        "reason",
+    )
+    render.fields({name: result[name] for name in names if result.get(name)})
+
+
+def incident(result: Json) -> None:
+    brief(result)
+    if result["times"] > 1:
+        render.line(f"it came {result['times']} times")
+    rows = [
+        (a["alert"], a["severity"], a["kind"], a["principal"] or a["resource"], "over" if a["over"] else "open")
+        for a in result["alerts"]
+    ]  # fmt: skip
+    render.table(("alert", "severity", "kind", "about", "state"), rows, empty="no alert belongs to it")
+    moments = [(render.second(m["at"]), m["who"], m["said"]) for m in result["timeline"]]
+    render.table(("when", "who", "what"), moments)
+
+
+def report(result: Json) -> None:
+    render.page(result["markdown"])
