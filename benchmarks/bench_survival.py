@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,10 +69,11 @@ def run(report: Report) -> None:
 class Project:
     """The project of `taut init`, with two versions to release, and the platform that runs it."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, *, way: Sequence[str] = WAY) -> None:
+        """way: the commands that make it ready."""
         self.say("init", str(work / "shop"), cwd=work)
         self.folder: Final = work / "shop"
-        for words in WAY:
+        for words in way:
             self.say(*words.split())
 
     def say(self, *words: str, cwd: Path | None = None) -> dict[str, Any]:
