@@ -318,16 +318,17 @@ class Judge:
 
     def __init__(self, release: str) -> None:
         from taut.lifecycle.release.canary import CanaryPlan, begun
-        from taut.serving.trials import Split, Trial
+        from taut.serving.trials import Side, Split, Trial
 
         self._plan: Final = CanaryPlan(steps=(WEIGHT,), every_s=3600.0, least=1, guardrails=("errors",))
-        self._split: Final = Split(release, WEIGHT, (None, None), (None, None))
-        self._split.trial = self._trial = Trial(release, 0)
+        self._split: Final = Split(release, (Side(0, 1 - WEIGHT, None, None), Side(1, WEIGHT, None, None)))
+        self._trial: Final = Trial(release, 0)
+        self._split.count_in([self._trial])
         self._state = begun(self._plan, 0)
 
     def take(self, unit: str, at_s: float, fails: Callable[[bool], bool]) -> None:
         arm = self._split.draw(unit)
-        if fails(arm.canary):
+        if fails(not arm.live):
             arm.fail("bad_answer", int(at_s * 1e6))
 
     def over(self, now_s: float) -> bool:
