@@ -25,8 +25,9 @@ from taut.core.schema import Column, DType, Schema
 from taut.ports.records import Records
 from taut.ports.tables import TableManifest
 from taut.testing.records import create_tables
+from taut.trust.envelope import metadata
 from taut.trust.pii import scan
-from taut.trust.sealing import Sealer, metadata
+from taut.trust.sealing import Sealer
 from taut.trust.signing import sign_statement, verify_statement
 
 if TYPE_CHECKING:

@@ -27,12 +27,12 @@ from taut.lifecycle.data import Data
 from taut.lifecycle.data import metadata as data_metadata
 from taut.project.manifest import ColumnSpec, ContractSpec, DatasetSpec, SourceSpec
 from taut.testing.records import create_tables
+from taut.trust.envelope import metadata as sealing_metadata
 from taut.trust.ledger import Ledger
 from taut.trust.ledger.tables import metadata as ledger_metadata
 from taut.trust.lineage import Lineage
 from taut.trust.lineage import metadata as lineage_metadata
 from taut.trust.sealing import Sealer
-from taut.trust.sealing import metadata as sealing_metadata
 
 _PART = 500_000
 _PEOPLE = 20_000

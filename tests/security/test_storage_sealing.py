@@ -12,7 +12,8 @@ import pytest
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemClock, SystemRandom
 from taut.ports.records import Records, transact
-from taut.trust.sealing import Sealer, metadata
+from taut.trust.envelope import metadata
+from taut.trust.sealing import Sealer
 
 
 def sealer_on(records: Records, folder: Path) -> Sealer:
@@ -101,7 +102,7 @@ def test_no_file_of_the_installation_holds_a_forgotten_persons_key_or_name(tmp_p
 
     from taut.adapters.records import open_sqlite
     from taut.testing.records import create_tables
-    from taut.trust.sealing.tables import subject_keys
+    from taut.trust.envelope.tables import subject_keys
 
     with closing(open_sqlite(tmp_path / "taut.db")) as records:
         create_tables(records, metadata)

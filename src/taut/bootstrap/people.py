@@ -15,6 +15,7 @@ from taut.ports.web import Web
 from taut.ports.world import Clock, Ids, Random
 
 if TYPE_CHECKING:
+    from taut.trust.envelope import InstallationKeys
     from taut.trust.ledger import Ledger
     from taut.trust.sealing import Sealer
     from taut.trust.signin import Accounts, Ceremonies, Passwords, Sessions
@@ -45,6 +46,8 @@ class House(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def sealer(self) -> Sealer: ...
+    @property
+    def data_keys(self) -> InstallationKeys: ...
 
 
 class People:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from taut.lifecycle.training import Training
     from taut.serving.predictions import PredictionReader
     from taut.serving.snapshot import Machine, Publisher, SnapshotStore
+    from taut.trust.envelope import InstallationKeys
     from taut.trust.identity import Identity
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
@@ -67,12 +68,14 @@ class Platform:
     exposed: whether other machines reach the planes.
     patience_s: how long a story waits for a database that went away before it is left to the next process.
     published: what `what_changes` said of the last snapshot; None before the first. machines: the further ones in it.
+    scratch: folder for files of work under way, training rows among them; emptied by `open_platform`.
     gateways: how many run on this machine. url: of the data plane here, empty where none runs.
     """
 
     def __init__(self, config: Config, stack: ExitStack) -> None:
         self.config: Final = config
         self.home: Final = config.home
+        self.scratch: Final = config.work / _SCRATCH
         self.clock: Clock
         self.ids: Ids
         self.random: Random
@@ -113,7 +116,7 @@ class Platform:
     @cached_property
     def blobs(self) -> Blobs:
         return adapters.open_blobs(
-            self.config, key=lambda: self.sealer.installation.versions("blobs")[0], stack=self._stack
+            self.config, key=lambda: self.data_keys.versions("blobs")[0], stack=self._stack
         )
 
     @cached_property
@@ -177,6 +180,13 @@ class Platform:
 
         glass = BreakGlass(self.records, self.ledger, self.clock, self.ids)
         return Rights(self.plans, glass, held=self.alarms.held)
+
+    @cached_property
+    def data_keys(self) -> InstallationKeys:
+        """Keys of what is written and is of no person."""
+        from taut.trust.envelope import InstallationKeys, Keyring
+
+        return InstallationKeys(self.records, Keyring(self.keys, self.random, self.clock))
 
     @cached_property
     def sealer(self) -> Sealer:
@@ -272,13 +282,8 @@ class Platform:
     def predictions(self) -> PredictionReader:
         from taut.serving.predictions import PredictionReader, SegmentKeys
 
-        keys = SegmentKeys(lambda: self.sealer.installation.versions("predictions"))
+        keys = SegmentKeys(lambda: self.data_keys.versions("predictions"))
         return PredictionReader(self.home / "log" / "predictions", keys)
-
-    @property
-    def scratch(self) -> Path:
-        """Folder for files of work under way, training rows among them; emptied by `open_platform`."""
-        return self.config.work / _SCRATCH
 
     @cached_property
     def environment_lock(self) -> str:

@@ -24,12 +24,12 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.trust.breakglass.tables import metadata as breakglass
     from taut.trust.containment.tables import metadata as containment
     from taut.trust.deliveries.tables import metadata as deliveries
+    from taut.trust.envelope.tables import metadata as sealing
     from taut.trust.findings.tables import metadata as findings
     from taut.trust.identity.tables import metadata as identity
     from taut.trust.incidents.tables import metadata as incidents
     from taut.trust.ledger.tables import metadata as ledger
     from taut.trust.lineage.tables import metadata as lineage
-    from taut.trust.sealing.tables import metadata as sealing
     from taut.trust.shares.tables import metadata as shares
     from taut.trust.signin.tables import metadata as signin
     from taut.trust.svid.tables import metadata as svid

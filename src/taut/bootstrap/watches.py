@@ -60,7 +60,7 @@ class Watches:
             from taut.workflows.monitor import Monitor
 
             house = self._house
-            outcomes = Outcomes(lambda: house.sealer.installation.versions("outcomes"), house.random)
+            outcomes = Outcomes(lambda: house.data_keys.versions("outcomes"), house.random)
             self._monitor = Monitor(rooms, self.findings, Kept(house.records, house.clock), outcomes)
         return self._monitor
 

@@ -6,20 +6,21 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import msgspec
-from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
 
-from taut import __version__
 from taut.core.errors import InvalidInput, NotFound, StepUp, TautError
 from taut.entrypoints import errors
 from taut.entrypoints.answer_headers import AnswerHeaders
 from taut.entrypoints.callers import authenticate, clear_cookie, require_own_page, set_cookie, stranger
 from taut.entrypoints.metrics import make_registry
-from taut.entrypoints.oidc_pages import add_pages
+from taut.entrypoints.oidc_pages import pages
 from taut.entrypoints.openapi import describe
 from taut.entrypoints.operations import OperationTable
 from taut.entrypoints.operations.operation import (
@@ -48,26 +49,18 @@ LogFailure = Callable[[str, BaseException], None]
 """Called with the request id and what failed, for failures that are ours."""
 
 
-def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailure) -> FastAPI:
+def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailure) -> Starlette:
     """Build the control API over one platform.
 
     A caller is the principal of his bearer, or, on the installation's own Unix socket (served with `PeerProtocol`),
     the owner of its files. Every operation is decided by policy before it runs.
     """
-    app = FastAPI(title="taut control plane", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(AnswerHeaders)
-    app.openapi = lambda: describe(table)  # type: ignore[method-assign]  # the documented way to replace the schema
 
-    @app.exception_handler(Exception)
     async def failed(_request: Request, error: Exception) -> Response:
         return _failure(platform, error, log_failure)
 
-    @app.exception_handler(TautError)
-    async def refused(_request: Request, error: TautError) -> Response:
-        return _failure(platform, error, log_failure)
-
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
+    async def unknown(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
         code = "method_not_allowed" if error.status_code == 405 else NotFound.code
         message = f"{request.method} {request.url.path[:200]} is not here: /openapi.json lists what is"
         body = msgspec.json.encode(errors.document(code, message, platform.ids.new("req")))
@@ -75,17 +68,19 @@ def make_app(platform: Platform, table: OperationTable, *, log_failure: LogFailu
             body, status_code=error.status_code, headers=error.headers, media_type="application/json"
         )
 
-    for operation in table:
-        _route(app, platform, table, operation, log_failure)
-    add_pages(app, platform, table)
-    _health(app, platform)
-    _metrics(app, platform)
-    return app
+    return Starlette(
+        routes=[
+            *(_route(platform, table, operation, log_failure) for operation in table),
+            *pages(platform, table),
+            *_health(platform, table),
+            _metrics(platform),
+        ],
+        middleware=[Middleware(AnswerHeaders)],
+        exception_handlers={Exception: failed, TautError: failed, HTTPException: unknown},
+    )
 
 
-def _route(
-    app: FastAPI, platform: Platform, table: OperationTable, operation: Operation, log_failure: LogFailure
-) -> None:
+def _route(platform: Platform, table: OperationTable, operation: Operation, log_failure: LogFailure) -> Route:
     async def endpoint(request: Request) -> Response:
         try:
             return await answer(request)
@@ -111,8 +106,7 @@ def _route(
         result = await run_in_threadpool(perform, table, platform, caller, operation.name, body, _silent)
         return _answer(operation, result)
 
-    methods = ["GET", "POST"] if operation.reads else ["POST"]
-    app.add_api_route(operation.path, endpoint, methods=methods, include_in_schema=False, response_model=None)
+    return Route(operation.path, endpoint, methods=["GET", "POST"] if operation.reads else ["POST"])
 
 
 def _answer(operation: Operation, result: Json) -> Response:
@@ -132,7 +126,7 @@ def _size(amount: int) -> str:
 
 
 async def _body(request: Request, operation: Operation) -> object:
-    if request.method == "GET":
+    if request.method in ("GET", "HEAD"):
         fields = decode(operation, dict(request.query_params), strict=False)
         return msgspec.to_builtins(fields)
     size, most = 0, _STRANGER_BYTES if operation.open else MAX_BODY_BYTES
@@ -151,20 +145,21 @@ async def _body(request: Request, operation: Operation) -> object:
         raise InvalidInput(f"the body is no JSON: {error}") from error
 
 
-def _health(app: FastAPI, platform: Platform) -> None:
+def _health(platform: Platform, table: OperationTable) -> tuple[Route, ...]:
+    """What everybody may ask: how this is, what it can do, whom to believe about its tokens and its parts."""
     published: tuple[bytes, float] | None = None
 
-    @app.get("/livez", include_in_schema=False)
-    async def livez() -> dict[str, bool]:
-        return {"ok": True}
+    async def livez(_request: Request) -> Response:
+        return Response(_OK, media_type="application/json")
 
-    @app.get("/readyz", include_in_schema=False)
-    def readyz() -> dict[str, bool]:
+    def readyz(_request: Request) -> Response:
         platform.records.check()
-        return {"ok": True}
+        return Response(_OK, media_type="application/json")
 
-    @app.get("/.well-known/jwks.json", include_in_schema=False)
-    def jwks() -> Response:
+    def schema(_request: Request) -> Response:
+        return Response(msgspec.json.encode(describe(table)), media_type="application/json")
+
+    def jwks(_request: Request) -> Response:
         """Asked by strangers, so that whoever holds the keys is asked once a minute at most."""
         nonlocal published
         now_s = platform.clock.monotonic_s()
@@ -176,22 +171,28 @@ def _health(app: FastAPI, platform: Platform) -> None:
             headers={"cache-control": "public, max-age=60"},
         )
 
-    @app.get("/.well-known/spiffe/bundle.json", include_in_schema=False)
-    def bundle() -> Response:
+    def bundle(_request: Request) -> Response:
         """Whom to believe about parts of this platform; read from the disk, so that strangers cost little."""
         found = msgspec.json.encode(platform.parts.files.read_bundle().to_json())
         return Response(found, media_type="application/json", headers={"cache-control": "public, max-age=60"})
 
-    @app.get("/", include_in_schema=False)
-    def page() -> HTMLResponse:
+    def page(_request: Request) -> Response:
         return HTMLResponse(status_page(), headers=_PAGE_HEADERS)
 
+    return (
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/openapi.json", schema),
+        Route("/.well-known/jwks.json", jwks),
+        Route("/.well-known/spiffe/bundle.json", bundle),
+        Route("/", page),
+    )
 
-def _metrics(app: FastAPI, platform: Platform) -> None:
+
+def _metrics(platform: Platform) -> Route:
     """Offer the figures: to everybody on this machine; to other machines only with the right to see the status."""
     registry = make_registry(platform)
 
-    @app.get("/metrics", include_in_schema=False)
     def metrics(request: Request) -> Response:
         if platform.exposed:
             caller = authenticate(platform, request)
@@ -199,6 +200,10 @@ def _metrics(app: FastAPI, platform: Platform) -> None:
             platform.policy.require(caller.principal, "status.read", "platform:all", context)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
+    return Route("/metrics", metrics)
+
+
+_OK: Final = b'{"ok":true}'
 
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",

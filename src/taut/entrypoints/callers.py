@@ -6,7 +6,8 @@ import os
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from taut.core.errors import Denied, Unauthenticated
 from taut.entrypoints.operations.operation import NOBODY, Caller, Platform

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from taut.core.errors import Unauthenticated
 from taut.entrypoints.callers import set_cookie, stranger
@@ -18,13 +19,12 @@ _WAY_COOKIE: Final = "__Host-taut-oidc"
 """Ties the answer to the browser that asked. Lax, since it has to come along when the provider sends the browser back."""
 
 
-def add_pages(app: FastAPI, platform: Platform, table: OperationTable) -> None:
-    """Add `/oidc/login` and `/oidc/callback`; both do what the operations `oidc.begin` and `oidc.finish` do."""
+def pages(platform: Platform, table: OperationTable) -> tuple[Route, Route]:
+    """Return `/oidc/login` and `/oidc/callback`; both do what the operations `oidc.begin` and `oidc.finish` do."""
 
     def do(request: Request, name: str, body: dict[str, Any]) -> dict[str, Any]:
         return perform(table, platform, stranger(request), name, {**body, "kind": "console"}, _silent)
 
-    @app.get("/oidc/login", include_in_schema=False)
     def login(request: Request) -> Response:
         uri = f"{platform.config.origin.rstrip('/')}/oidc/callback"
         begun = do(request, "oidc.begin", {"redirect_uri": uri})
@@ -32,7 +32,6 @@ def add_pages(app: FastAPI, platform: Platform, table: OperationTable) -> None:
         _set_way(response, begun["handle"], max_age_s=int(WAY.total_seconds()))
         return response
 
-    @app.get("/oidc/callback", include_in_schema=False)
     def callback(request: Request) -> Response:
         said, handle = request.query_params, request.cookies.get(_WAY_COOKIE)
         if not handle or "code" not in said or "state" not in said:
@@ -45,6 +44,8 @@ def add_pages(app: FastAPI, platform: Platform, table: OperationTable) -> None:
         _set_way(response, "", max_age_s=0)
         set_cookie(response, found["session"], max_age_s=int(LIFE.total_seconds()))
         return response
+
+    return Route("/oidc/login", login), Route("/oidc/callback", callback)
 
 
 _HEADERS: Final = {"cache-control": "no-store", "referrer-policy": "no-referrer"}

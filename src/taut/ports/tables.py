@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
-import polars as pl
 
 from taut.core.schema import Schema
+
+if TYPE_CHECKING:  # a fifth of a second at the start of every process, and some never see a frame
+    import polars as pl
 
 ROW_ID: Final = "_row_id"
 """Name of the column that identifies a row for ever: UInt64, given at the first ingest, never reused."""

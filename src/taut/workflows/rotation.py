@@ -17,6 +17,7 @@ from taut.trust.ledger import Entry, Leaf, Ledger
 
 if TYPE_CHECKING:
     from taut.ports.secrets import Secrets
+    from taut.trust.envelope import InstallationKeys
     from taut.trust.identity import Identity
     from taut.trust.sealing import Sealer
     from taut.workflows.rooms import Publish
@@ -49,6 +50,8 @@ class Holdings(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def sealer(self) -> Sealer: ...
+    @property
+    def data_keys(self) -> InstallationKeys: ...
     @property
     def identity(self) -> Identity: ...
     @property
@@ -84,7 +87,7 @@ def states(rooms: Holdings) -> tuple[KeyState, ...]:
     with rooms.records.read() as tx:
         version, behind = rooms.sealer.tenant.current(tx), rooms.sealer.tenant.behind(tx)
         versions = len(rooms.sealer.tenant.open(tx))
-        logs = rooms.sealer.installation.count(tx, _PREDICTIONS)
+        logs = rooms.data_keys.count(tx, _PREDICTIONS)
     found = [
         _state(rooms, TENANT, versions=versions, current=str(version), first=first, behind=behind),
         _state(rooms, LOG, versions=logs, current=str(logs), first=first),
@@ -106,7 +109,7 @@ def rotate(rooms: Holdings, what: str, *, actor: str, progress: Progress) -> Key
     if what == TENANT:
         current = str(transact(rooms.records, rooms.sealer.tenant.rotate))
     elif what == LOG:
-        current = str(transact(rooms.records, lambda tx: rooms.sealer.installation.renew(tx, _PREDICTIONS)))
+        current = str(transact(rooms.records, lambda tx: rooms.data_keys.renew(tx, _PREDICTIONS)))
     elif what == "token":
         current = rooms.identity.rotate_token_key(actor=actor).key_id
     else:

@@ -74,7 +74,7 @@ def test_every_route_of_the_api_is_an_operation_with_an_action_or_shows_no_data(
     app = make_app(platform, table, log_failure=silent)
 
     assert not undecided_routes(app, table)
-    app.add_api_route("/api/v1/hole", silent)
+    app.add_route("/api/v1/hole", silent)
     assert undecided_routes(app, table) == {"/api/v1/hole"}  # the planted fault
 
 

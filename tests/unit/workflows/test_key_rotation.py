@@ -16,7 +16,7 @@ from taut.core.errors import Denied, InvalidInput
 from taut.entrypoints.doctor_keys import ages
 from taut.ports.records import transact
 from taut.serving.snapshot import SnapshotStore, TrustFile, open_snapshot
-from taut.trust.sealing.tables import data_keys, subject_keys
+from taut.trust.envelope.tables import data_keys, subject_keys
 from taut.workflows.rotation import WHAT, finish, rotate, states
 
 PEOPLE = [f"person-{number}" for number in range(40)]

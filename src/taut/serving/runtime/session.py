@@ -16,7 +16,6 @@ from taut.serving.errors import BadAnswer
 from taut.serving.runtime.encode import ACCEPTED, MATRIX, Feed
 from taut.serving.runtime.loaded import LoadedModel, check_signature
 
-ort: Final = load_onnxruntime()
 _PROBABILITY: Final = ("probability", "probabilities", "output_probability")
 _FLOAT_TENSORS: Final = ("tensor(float)", "tensor(double)")
 
@@ -47,7 +46,7 @@ class OnnxModel(LoadedModel):
 
 def on_one_core(data: bytes) -> Any:
     """Return a session of one thread of the CPU."""
-    return ort.InferenceSession(data, session_options(), providers=["CPUExecutionProvider"])
+    return load_onnxruntime().InferenceSession(data, session_options(), providers=["CPUExecutionProvider"])
 
 
 def load(

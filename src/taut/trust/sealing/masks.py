@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from taut.core.errors import Corrupt, NotFound
 from taut.core.schema import DType
 from taut.ports.records import Tx
-from taut.trust.sealing.keyring import KEY_BYTES, Keyring, mac_text
+from taut.trust.envelope import KEY_BYTES, Keyring, mac_text
 from taut.trust.sealing.plain import as_text, from_plain, to_plain
 
 PSEUDONYM_PREFIX: Final = "tps1."

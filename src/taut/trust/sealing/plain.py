@@ -41,6 +41,15 @@ def as_text(series: pl.Series) -> pl.Series:
             return series.cast(pl.String)
 
 
+def subject_text(series: pl.Series) -> pl.Series:
+    """Return the column that names persons as text. Raises InvalidInput unless it holds text or integers."""
+    if series.dtype in (pl.String, pl.Null) or series.dtype.is_integer():
+        return series.cast(pl.String)
+    raise InvalidInput(
+        f"subject column {series.name!r} is {series.dtype}: people are named by text or integers"
+    )
+
+
 def from_plain(values: Sequence[bytes | None], *, name: str, dtype: DType | None) -> pl.Series:
     """Return what `to_plain` was given.
 

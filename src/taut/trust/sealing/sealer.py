@@ -25,11 +25,9 @@ from taut.ports.keys import Keys
 from taut.ports.records import Records, Tx
 from taut.ports.world import Clock, Random
 from taut.project.manifest import PersonalHandling
-from taut.trust.sealing.installation import InstallationKeys
-from taut.trust.sealing.keyring import KEY_ID_BYTES, Keyring, SubjectKey, subject_text
+from taut.trust.envelope import KEY_ID_BYTES, Keyring, SubjectKey, TenantKeys
 from taut.trust.sealing.masks import Masks, redact_values
-from taut.trust.sealing.plain import from_plain, to_plain
-from taut.trust.sealing.tenant import TenantKeys
+from taut.trust.sealing.plain import from_plain, subject_text, to_plain
 
 SEALED_PREFIX: Final = "tsl1."
 _NONCE_BYTES: Final = 12
@@ -62,7 +60,6 @@ class Sealer(Masks):
         self._records = records
         self._random = random
         self._keyring = Keyring(keys, random, clock)
-        self.installation: Final = InstallationKeys(records, self._keyring)
         super().__init__(self._keyring)
 
     def protect(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import polars as pl
 
 from taut.core.errors import InvalidInput
 from taut.core.refs import VersionRef
@@ -27,6 +26,8 @@ def reference_of(rooms: Rooms, version: VersionRef) -> Reference:
     Times are not watched: they go on by themselves. Raises InvalidInput where there are too few rows, NotFound for a version that no
     run of ours made (a graph).
     """
+    import polars as pl  # here: the watch is looked up at each start, and most starts freeze no reference
+
     candidate = rooms.registry.show(version).candidate
     signature = candidate.signature
     rows = rooms.training.observed(candidate.run, rows=_ROWS)
@@ -50,6 +51,8 @@ def reference_of(rooms: Rooms, version: VersionRef) -> Reference:
 
 def _learned(rooms: Rooms, version: VersionRef) -> Learned:
     """Return what the version said about held-out rows, and whether it was right."""
+    import polars as pl
+
     candidate = rooms.registry.show(version).candidate
     signature = candidate.signature
     said = rooms.training.parity_sample(candidate.run)

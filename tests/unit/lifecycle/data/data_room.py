@@ -19,12 +19,12 @@ from taut.ports.sources import Sources
 from taut.project.manifest import ColumnSpec, ContractSpec, DatasetSpec, SourceSpec
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock, SeededRandom, SequenceIds
+from taut.trust.envelope.tables import metadata as sealing_metadata
 from taut.trust.ledger import Ledger
 from taut.trust.ledger.tables import metadata as ledger_metadata
 from taut.trust.lineage import Lineage
 from taut.trust.lineage.tables import metadata as lineage_metadata
 from taut.trust.sealing import Sealer
-from taut.trust.sealing.tables import metadata as sealing_metadata
 
 METADATAS = (metadata, ledger_metadata, lineage_metadata, sealing_metadata)
 

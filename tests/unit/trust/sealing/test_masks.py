@@ -15,7 +15,8 @@ from taut.core.schema import DType
 from taut.ports.records import Tx
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock
-from taut.trust.sealing import Sealer, metadata
+from taut.trust.envelope import metadata
+from taut.trust.sealing import Sealer
 
 
 @pytest.fixture(scope="module")

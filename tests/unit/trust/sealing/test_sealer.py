@@ -20,10 +20,10 @@ from taut.core.errors import Corrupt, InvalidInput
 from taut.core.schema import DType
 from taut.testing.records import MemoryRecords, memory_records
 from taut.testing.world import ManualClock, SeededRandom
-from taut.trust.sealing import SEALED_PREFIX, Sealer, metadata
-from taut.trust.sealing.keyring import Keyring, SubjectKey
+from taut.trust.envelope import Keyring, SubjectKey, metadata
+from taut.trust.envelope.tables import subject_keys
+from taut.trust.sealing import SEALED_PREFIX, Sealer
 from taut.trust.sealing.sealer import _ciphers
-from taut.trust.sealing.tables import subject_keys
 
 
 class Room(NamedTuple):

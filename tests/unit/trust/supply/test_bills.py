@@ -33,8 +33,8 @@ def test_the_bill_of_taut_is_valid_and_names_every_package_of_the_lock_that_is_i
     assert all(one["externalReferences"][0]["hashes"] for one in found["components"])
     assert {one["name"] for one in found["components"] if "licenses" not in one} <= {"cedarpy"}  # says none
     edges = {one["ref"]: one.get("dependsOn", []) for one in found["dependencies"]}
-    fastapi = next(ref for ref in edges if ref.startswith("pkg:pypi/fastapi@"))
-    assert any(ref.startswith("pkg:pypi/starlette@") for ref in edges[fastapi])
+    starlette = next(ref for ref in edges if ref.startswith("pkg:pypi/starlette@"))
+    assert any(ref.startswith("pkg:pypi/anyio@") for ref in edges[starlette])
     reached, waiting = set(), [found["metadata"]["component"]["bom-ref"]]
     while waiting:
         reached.add(waiting.pop())
@@ -44,7 +44,7 @@ def test_the_bill_of_taut_is_valid_and_names_every_package_of_the_lock_that_is_i
 
 
 def test_a_bill_is_valid_by_the_official_schema_and_one_with_a_fault_is_not() -> None:
-    few = {"fastapi", "starlette", "anyio", "msgspec"}
+    few = {"httpx", "starlette", "anyio", "msgspec"}
     found = bill_of_taut([pin for pin in read_lock(LOCK) if pin.name in few], version="1.2.3")
 
     assert len(found["components"]) == len(few)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from taut.ports.records import Records, Tx, transact
-from taut.trust.sealing.keyring import KEY_BYTES, Keyring
+from taut.trust.envelope.keyring import KEY_BYTES, Keyring
 
 
 class InstallationKeys:

@@ -14,7 +14,7 @@ from taut.core.times import to_us
 from taut.ports.keys import Keys, Purpose
 from taut.ports.records import Tx
 from taut.ports.world import Clock, Random
-from taut.trust.sealing.tables import data_keys, subject_keys
+from taut.trust.envelope.tables import data_keys, subject_keys
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12

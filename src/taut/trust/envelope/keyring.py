@@ -8,16 +8,14 @@ import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-import polars as pl
 from sqlalchemy import delete, insert, select, update
 
-from taut.core.errors import InvalidInput
 from taut.core.times import to_us
 from taut.ports.keys import Keys, Purpose
 from taut.ports.records import Tx
 from taut.ports.world import Clock, Random
-from taut.trust.sealing.tables import data_keys, subject_keys
-from taut.trust.sealing.tenant import TenantKeys, named_context, unwrap_named, unwrap_subject
+from taut.trust.envelope.tables import data_keys, subject_keys
+from taut.trust.envelope.tenant import TenantKeys, named_context, unwrap_named, unwrap_subject
 
 KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 6
@@ -104,15 +102,6 @@ class Keyring:
         row = {"name": name, "purpose": purpose, "wrapped": wrapped, "created_us": to_us(self._clock.now())}
         tx.execute(insert(data_keys), [row])
         return key
-
-
-def subject_text(series: pl.Series) -> pl.Series:
-    """Return the column that names persons as text. Raises InvalidInput unless it holds text or integers."""
-    if series.dtype in (pl.String, pl.Null) or series.dtype.is_integer():
-        return series.cast(pl.String)
-    raise InvalidInput(
-        f"subject column {series.name!r} is {series.dtype}: people are named by text or integers"
-    )
 
 
 def mac_text(key: bytes, message: bytes) -> str:
