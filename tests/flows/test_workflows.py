@@ -12,13 +12,17 @@ import msgspec
 import pytest
 from installation import Installation
 
+import taut
 from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from taut.core.evidence import Outcome
 from taut.core.refs import VersionRef
+from taut.lifecycle.registry.examination import probes_for
+from taut.lifecycle.training import limits_of
 from taut.ports.stories import Story, StoryState
 from taut.trust.identity import OWNER
 from taut.workflows.decisions import decision_signal, tell_decisions
+from taut.workflows.gate import candidate_of, examined_apart, try_apart
 from taut.workflows.release import ReleaseRequest, release, roll_back
 from taut.workflows.rooms import Published
 
@@ -198,3 +202,31 @@ def test_a_version_with_fewer_approvals_than_the_project_asks_for_now_is_refused
 
     assert result.verdict == "reject"
     assert result.reasons == ("approved: too few approved it: train it anew and ask them (saw 1, wanted 2)",)
+
+
+def test_a_model_is_examined_by_the_rules_that_its_builder_declares(platform: Platform) -> None:
+    run = platform.training.get(platform.registry.show(VersionRef("late", 1)).candidate.run)
+    rules = (
+        taut.slices(["carrier", "waiting"], metric="auc", drop=0.5), taut.calibrated(maximum=0.5),
+        taut.robust("auc", drop=0.5), taut.attacked(maximum=1.0), taut.fairness("carrier", maximum=0.0),
+    )  # fmt: skip
+    candidate = candidate_of(platform, run, msgspec.structs.replace(run.spec, gates=rules))
+    holdout = platform.training.holdout(run.id)
+    probes = [probe for rule in rules for probe in probes_for(rule)]
+
+    tried = try_apart(
+        platform, candidate.artifact.digest, candidate.signature, (holdout,), limits=limits_of(run.spec.resources),
+        probes=probes,
+    )  # fmt: skip
+    checks = {check.name: check for check in examined_apart(platform, candidate, holdout, tried)}
+
+    assert list(checks) == [rule.name for rule in rules]
+    assert (
+        checks["fairness equalized_odds by carrier"].outcome is Outcome.FAILED
+    )  # bikes are late far more often
+    rest = {name: check for name, check in checks.items() if not name.startswith("fairness")}
+    assert {check.outcome for check in rest.values()} == {Outcome.PASSED}, rest
+    evidence = platform.registry.show(VersionRef("late", 1)).evidence
+    assert evidence is not None
+    leaned = {name for name in evidence.facts if name.startswith("importance ")}
+    assert leaned == {f"importance {item.column.name}" for item in candidate.signature.inputs}

@@ -178,6 +178,11 @@ def _check_model(
         yield from _column(contract, spec.label_at, "label_at", types=_TIMES)
     for column in spec.request:
         yield from _column(contract, column, "request")
+    for rule in (
+        spec.gates if not spec.features else ()
+    ):  # what feature sets give is known once they are built
+        for column in rule.columns:
+            yield from _column(contract, column, f"gate {rule.kind}")
     for hidden in (spec.label, spec.label_at):
         if hidden is not None and hidden in spec.request:
             yield f"request names {hidden!r}, which nobody knows before the answer: remove it"

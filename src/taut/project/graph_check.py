@@ -13,6 +13,7 @@ from taut.project.manifest import GraphSpec, Manifest, ModelSpec
 from taut.project.words import nearest
 
 _OUTPUTS: Final = ("probability", "label", "value")
+_GATES: Final = ("metric", "no_regression", "parity")
 _RISKS: Final = ("low", "medium", "high")
 
 
@@ -63,6 +64,9 @@ def graph_faults(graph: GraphSpec, models: Mapping[str, ModelSpec]) -> Iterator[
     """Yield what is wrong with a graph of declared models: its shape, its words, what its models are about."""
     if graph.name in models:
         yield "a model has this name: give the graph another"
+    for rule in graph.gates:
+        if rule.kind not in _GATES:
+            yield f"gate {rule.kind} is for models: declare it of its nodes, a graph has {', '.join(_GATES)}"
     own = [node for node in graph.nodes if node.kind == "model"]
     for node in own:
         spec = models.get(node.model)

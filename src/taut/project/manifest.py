@@ -17,6 +17,10 @@ from taut.core.schema import DType
 
 PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
 Severity = Literal["info", "warning", "critical"]
+GateKind = Literal[
+    "metric", "no_regression", "parity", "slices", "fairness", "calibrated", "robust", "attacked",
+]  # fmt: skip
+"""What a rule of the model gate is about."""
 Classification = Literal["public", "internal", "confidential", "restricted"]
 """How far data may go, from the widest to the narrowest."""
 
@@ -123,15 +127,27 @@ class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     metric: `metric` on the holdout must be >= minimum and <= maximum. no_regression: not worse than the live
     version's by more than `tolerance`, both scored on the candidate's holdout. parity: predictions through the real
-    runtime agree with training's within `tolerance`.
+    runtime agree with training's within `tolerance`. The others are those of `taut.project.gates`, each examined in a job.
+    columns: what rows are grouped by. settings: the numbers of a kind, by the names of its arguments.
     """
 
-    kind: Literal["metric", "no_regression", "parity"]
+    kind: GateKind
     metric: str | None = None
     minimum: float | None = None
     maximum: float | None = None
     tolerance: float | None = None
     greater_is_better: bool = True
+    columns: tuple[str, ...] = ()
+    settings: dict[str, float] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of its check, one for each rule of a model."""
+        if self.kind == "metric":
+            bounds = (("minimum", self.minimum), ("maximum", self.maximum))
+            return " ".join([str(self.metric), *(word for word, bound in bounds if bound is not None)])
+        by = f"by {', '.join(self.columns)}" if self.columns else ""
+        return " ".join(word for word in (self.kind, self.metric, by) if word)
 
 
 class ResourcesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

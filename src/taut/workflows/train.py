@@ -122,10 +122,19 @@ def training_data(rooms: Rooms, pinned: Pinned, spec: ModelSpec, made: dict[str,
         for name in spec.features
     ]
     keys = [key for item in joined for key in rooms.features.lookup(item.materialisation.spec, spec.on).keys]
-    wanted = dict.fromkeys(
-        [dataset.event_time, *spec.request, *keys, spec.label, *([spec.label_at] if spec.label_at else [])]
-    )
     snapshot = VersionRef.parse(pinned.snapshots[spec.dataset])
+    there = rooms.data.snapshot(snapshot).schema.names
+    grouped = [name for rule in spec.gates for name in rule.columns if name in there]
+    wanted = dict.fromkeys(
+        [
+            dataset.event_time,
+            *spec.request,
+            *keys,
+            spec.label,
+            *([spec.label_at] if spec.label_at else []),
+            *grouped,
+        ]
+    )
     base = rooms.data.scan(snapshot, row_ids=True).select(ROW_ID, *wanted)
     frame = rooms.features.training_frame(base.collect(), dataset.event_time, joined)
     known = {column.name: column for column in rooms.data.snapshot(snapshot).schema.columns}

@@ -5,12 +5,19 @@ Source of the headings: Mitchell et al., Model Cards for Model Reporting, 2019.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from taut.core.evidence import Outcome
+from taut.lifecycle.registry.gate import IMPORTANCE
 from taut.lifecycle.registry.values import VersionInfo
+
+_LISTED: Final = 20
+_UNEXAMINED: Final = (
+    ("groups of rows", {"slices"}), ("fairness", {"fairness"}), ("calibration", {"calibrated"}), ("noise and absent values", {"robust"}),
+    ("attacks", {"attacked"}),
+)  # fmt: skip
 
 
 def card_json(info: VersionInfo) -> dict[str, Any]:
@@ -42,6 +49,7 @@ def card_json(info: VersionInfo) -> dict[str, Any]:
         "facts": {} if info.evidence is None else dict(info.evidence.facts),
         "approvals": msgspec.to_builtins(info.approvals),
         "environment": candidate.environment,
+        "importance": importance(info),
         "limits": limits(info),
     }  # fmt: skip
 
@@ -70,8 +78,22 @@ def limits(info: VersionInfo) -> list[str]:
         found.append(
             f"Values of {', '.join(words)} that training never saw are answered, but were not tested."
         )
-    found.append("Fairness between groups, robustness to noise and memorisation were not measured.")
+    examined = {rule.kind for rule in candidate.rules}
+    missing = [what for what, kinds in _UNEXAMINED if not examined & kinds]
+    if missing:
+        found.append(f"Nobody declared that it is examined for {', '.join(missing)}: it was not.")
     return found
+
+
+def importance(info: VersionInfo) -> dict[str, float]:
+    """Return by how much the first metric was worse with each input exchanged among rows, the most first."""
+    facts = {} if info.evidence is None else info.evidence.facts
+    found = {
+        name.removeprefix(IMPORTANCE): float(value)
+        for name, value in facts.items()
+        if name.startswith(IMPORTANCE) and isinstance(value, int | float)
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def card_markdown(info: VersionInfo) -> str:
@@ -108,6 +130,7 @@ def card_markdown(info: VersionInfo) -> str:
         "",
         *_metrics(info),
         "",
+        *_importance(info),
         "## Gate",
         "",
         *_gate(info),
@@ -177,6 +200,25 @@ def _metrics(info: VersionInfo) -> list[str]:
         single = f"{_number(one[name])} ({one.get('input')})" if name in one else ""
         lines.append(f"| {name} | {_number(value)} | {_number(constant.get(name))} | {single} |")
     return lines
+
+
+def _importance(info: VersionInfo) -> list[str]:
+    found = list(importance(info).items())
+    if not found:
+        return []
+    more = [f"Of {len(found)} inputs the first {_LISTED}.", ""] if len(found) > _LISTED else []
+    return [
+        "## What it leans on",
+        "",
+        "By how much the metric (AUC, else log loss or RMSE) is worse on held-out rows whose values of one input were exchanged "
+        "among them. Inputs that tell the same stand in for one another: each counts for little then.",
+        "",
+        "| input | worse by |",
+        "|---|---|",
+        *[f"| {name} | {value:.4f} |" for name, value in found[:_LISTED]],
+        "",
+        *more,
+    ]
 
 
 def _number(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -156,7 +156,8 @@ class GateInputs(msgspec.Struct, frozen=True, kw_only=True):
     holdout: held-out rows with label, request columns and features. parity: such rows with what the trained model said
     about each in `p0`, `p1` …, as `Training.parity_sample` gives them. live: the version that answers now. latency_ms: of one
     row, where it was measured; else the gate measures it by asking `score`. audit: looks for known vulnerabilities in the
-    packages of the run, a check named `dependencies`; None where nobody mirrors what is known.
+    packages of the run, a check named `dependencies`; None where nobody mirrors what is known. examined: a check for each rule
+    that an examination decides. shuffled: what the model answered to the rows at `Probe.places` with that input exchanged among them.
     """
 
     score: Score
@@ -165,3 +166,5 @@ class GateInputs(msgspec.Struct, frozen=True, kw_only=True):
     live: VersionRef | None = None
     latency_ms: float | None = None
     audit: Callable[[], Check] | None = None
+    examined: tuple[Check, ...] = ()
+    shuffled: Mapping[str, npt.NDArray[Any]] = {}

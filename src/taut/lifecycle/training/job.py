@@ -71,7 +71,7 @@ def train(
     )
     known = _known_columns(work)
     points: list[MetricPoint] = []
-    hidden = [ROW_ID, *([work.spec.label_at] if work.spec.label_at else [])]
+    hidden = [ROW_ID, *([work.spec.label_at] if work.spec.label_at else []), *_examined_only(work, known)]
     ctx = TrainContext(
         train=serving_form(parts.train.drop(hidden), known),
         test=serving_form(parts.test.drop(hidden), known),
@@ -113,6 +113,13 @@ def _known_columns(work: Work) -> list[Column]:
         )
     features = [column for joined in work.features for column in joined.columns]
     return [*(table[name] for name in work.spec.request), *features]
+
+
+def _examined_only(work: Work, known: Sequence[Column]) -> list[str]:
+    """Return the columns that are there for the gate's groups alone: nothing may be learned from them."""
+    own = {column.name for column in known} | {work.spec.label, work.event_time, work.spec.label_at}
+    there = {column.name for column in work.columns}
+    return sorted({name for rule in work.spec.gates for name in rule.columns if name in there} - own)
 
 
 def _finish(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from taut.core.answers import write_answer
+from taut.core.probes import Probe, answers_to
 from taut.core.schema import ModelSignature
 from taut.ports.jobs import JobContext
 from taut.serving.runtime.code import load_apart
@@ -29,8 +31,9 @@ def trial(
 ) -> dict[str, object]:
     """Load a model and score every row of the given Parquet files, as the gateways will.
 
-    arguments: `signature`. inputs: `model`, and files of rows under any other names. Leaves `NAME.npy` of each: the
-    probabilities `[n, classes]`, or the values `[n]`. Returns the rows, and the milliseconds of one.
+    arguments: `signature`; `probes`, by which rows of `rows-0` are changed and asked about too. inputs: `model`, and files of
+    rows under any other names. Leaves `NAME.npy` of each, and `probe-0.npy` …: the probabilities `[n, classes]`, or the values
+    `[n]`. Returns the rows, and the milliseconds of one.
     Raises what loading and scoring raise; a model that takes too long or too much memory is ended from outside.
     """
     signature = msgspec.convert(arguments["signature"], ModelSignature)
@@ -42,6 +45,11 @@ def trial(
         write_answer(output / f"{name}.npy", np.concatenate(answers) if answers else np.empty(0))
         scored += frame.height
         latency_ms = latency_ms or _latency_ms(loaded, frame.head(1))
+    probes = msgspec.convert(arguments.get("probes", []), tuple[Probe, ...])
+    rows = pl.read_parquet(inputs["rows-0"]) if probes else pl.DataFrame()
+    for at, probe in enumerate(probes):
+        said = answers_to(probe, rows, signature, partial(_answers, loaded), seed=context.seed)
+        write_answer(output / f"probe-{at}.npy", said)
     return {"rows": scored, "latency_ms": latency_ms}
 
 

@@ -1,0 +1,9 @@
+"""What a candidate is examined for beyond its metrics, by rules that its builder declares; computed in a job without his code."""
+
+from __future__ import annotations
+
+from taut.lifecycle.registry.examination.robustness import probes_for, shuffles
+from taut.lifecycle.registry.examination.rules import EXAMINED, examine
+from taut.lifecycle.registry.examination.sight import Sight
+
+__all__ = ["EXAMINED", "Sight", "examine", "probes_for", "shuffles"]
