@@ -30,6 +30,7 @@ _SCALE_S: Final = 1.0
 _SEQUENCE_S: Final = 0.5
 _CANARY_S: Final = 1.0
 _LOOK_S: Final = 2.0
+_OBJECTIVES_S: Final = 5.0
 _SEAL_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
@@ -61,6 +62,7 @@ class Housekeeper:
             ("judge canaries", _CANARY_S, self._judge),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
             ("look for alarms", _LOOK_S, self._look),
+            ("watch objectives", _OBJECTIVES_S, self._watch_objectives),
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
@@ -80,6 +82,7 @@ class Housekeeper:
         self._stop.set()
         self._thread.join(timeout=10.0)
         self._do("keep the fleet admitted", self._admit)
+        self._do("keep what objectives counted", self._keep_objectives)
         self._do("sequence the ledger", self._sequence)
         self._do("sign a checkpoint", self._checkpoint)
 
@@ -124,6 +127,12 @@ class Housekeeper:
 
     def _look(self) -> None:
         self._platform.alarms.look()
+
+    def _keep_objectives(self) -> None:
+        self._platform.watches.objectives(self._platform).close()
+
+    def _watch_objectives(self) -> None:
+        self._platform.watches.standings(self._platform)
 
     def _admit(self) -> None:
         if self._platform.admitting is not None:

@@ -17,6 +17,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.lifecycle.edge.tables import metadata as edge
     from taut.lifecycle.features.tables import metadata as features
     from taut.lifecycle.monitoring.tables import metadata as monitoring
+    from taut.lifecycle.objectives.tables import metadata as objectives
     from taut.lifecycle.plans.tables import metadata as plans
     from taut.lifecycle.registry.tables import metadata as registry
     from taut.lifecycle.release.tables import metadata as release
@@ -58,6 +59,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         batch,
         edge,
         monitoring,
+        objectives,
         scale_log,
         scaling,
         admission,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from taut.bootstrap.people import House
+from taut.bootstrap import people
 
 if TYPE_CHECKING:
+    from taut.lifecycle.objectives import Standing
+    from taut.serving.snapshot import Publisher
     from taut.trust.findings import Findings, Hear
     from taut.trust.notices import Denials
     from taut.trust.supply import Advisories
     from taut.workflows.abuse import Lookout
     from taut.workflows.monitor import Monitor
+    from taut.workflows.objectives import Objectives
     from taut.workflows.rooms import Rooms
+
+
+class House(people.House, Protocol):
+    """What these rooms are made from."""
+
+    @property
+    def publisher(self) -> Publisher | None: ...
 
 
 class Watches:
@@ -27,6 +38,8 @@ class Watches:
         self._house: Final = house
         self._hearing: Final = hearing
         self._monitor: Monitor | None = None
+        self._objectives: Objectives | None = None
+        self._making: Final = threading.Lock()
 
     @cached_property
     def findings(self) -> Findings:
@@ -63,6 +76,24 @@ class Watches:
             outcomes = Outcomes(lambda: house.data_keys.versions("outcomes"), house.random)
             self._monitor = Monitor(rooms, self.findings, Kept(house.records, house.clock), outcomes)
         return self._monitor
+
+    def objectives(self, rooms: Rooms) -> Objectives:
+        """Return what counts the events of objectives; there is one, since two would count everything twice."""
+        from taut.lifecycle.objectives import Kept
+        from taut.workflows.objectives import Objectives
+
+        with self._making:
+            if self._objectives is None:
+                kept = Kept(self._house.records, self._house.clock)
+                self._objectives = Objectives(rooms, self.findings, kept)
+            return self._objectives
+
+    def standings(self, rooms: Rooms) -> tuple[Standing, ...]:
+        """Count what happened by now, and return how each objective stands; by what was kept, where gateways are not followed here."""
+        objectives, publisher = self.objectives(rooms), self._house.publisher
+        if publisher is None:
+            return objectives.standings()
+        return objectives.look(publisher.gateways(), {} if self._monitor is None else self._monitor.said)
 
     @property
     def monitoring(self) -> Monitor | None:

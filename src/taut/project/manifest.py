@@ -206,8 +206,15 @@ class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an endpoint promises; see `taut.SLO`. Shares of events over `window`, in milliseconds and durations."""
+
     availability: float | None = None
     latency_p95_ms: float | None = None
+    live: float | None = None
+    quality: float | None = None
+    freshness: str | None = None
+    window: str = "28d"
+    freeze: bool = False
 
 
 class FallbackSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

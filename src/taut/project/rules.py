@@ -213,12 +213,40 @@ def prediction_drift() -> Guardrail:
 
 
 @worded("SLO")
-def SLO(*, availability: float | None = None, latency_p95_ms: float | None = None) -> SLOSpec:  # noqa: N802 - a value's name
-    """What an endpoint promises: the part of requests answered, and the 95th percentile of the time to answer."""
-    return SLOSpec(
-        availability=words.optional_number(availability, "SLO: availability", low=0, high=1),
+def SLO(  # noqa: N802 - a value's name
+    *,
+    availability: float | None = None,
+    latency_p95_ms: float | None = None,
+    live: float | None = None,
+    quality: float | None = None,
+    freshness: str | None = None,
+    window: str = "28d",
+    freeze: bool = False,
+) -> SLOSpec:
+    """What an endpoint promises over `window`: shares of events that have to be good. What may be bad beside them is its budget.
+
+    availability: of requests, those that were answered. latency_p95_ms: 95% of answers take no longer. live: of answers, those of
+    the live version, and of nothing that stands in for it. quality: of outcomes that people told of, those that say that the
+    answer was right. freshness: the newest row that the model learned from is not older. freeze: releases wait while a budget is spent.
+    """
+    kept = words.duration(window, "SLO: window")
+    if not 7 <= parse_duration(kept).total_seconds() / 86_400 <= 90:
+        raise InvalidInput(f"SLO: window is {kept!r}: write from 7d to 90d, for example '28d'")
+    shares = {
+        name: words.optional_number(value, f"SLO: {name}", low=0.01, high=0.99999)
+        for name, value in (("availability", availability), ("live", live), ("quality", quality))
+    }
+    fresh = words.optional_duration(freshness, "SLO: freshness")
+    if fresh is not None and parse_duration(fresh).total_seconds() < 60:
+        raise InvalidInput(f"SLO: freshness is {fresh!r}: it is looked at once a minute, write 1m or more")
+    frozen = words.optional_flag(freeze, "SLO: freeze")
+    found = SLOSpec(
         latency_p95_ms=words.optional_number(latency_p95_ms, "SLO: latency_p95_ms", low=0.001, high=1e9),
-    )
+        freshness=fresh, window=kept, freeze=bool(frozen), **shares,
+    )  # fmt: skip
+    if found == SLOSpec(window=kept, freeze=bool(frozen)):
+        raise InvalidInput("SLO: nothing is promised: write for example availability=0.999")
+    return found
 
 
 @worded("previous_version")

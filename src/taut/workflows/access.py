@@ -23,7 +23,7 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "data.rollback": "data.rollback", "data.unsealed": "data.unseal", "features.built": "features.build",
     "features.materialized": "features.materialize", "run.": "train", "model.approved": "model.approve",
     "model.rejected": "model.reject", "model.retired": "model.reject", "model.alias": "release.promote",
-    "edge.exported": "model.export", "edge.device": "edge.report", "release.started": "release.start",
+    "edge.exported": "model.export", "edge.device": "edge.report", "release.started": "release.start", "release.unfrozen": "release.unfreeze",
     "release.promoted": "release.promote", "release.canary.begun": "release.start", "release.canary.paused": "release.pause", "release.canary.resumed": "release.resume", "release.aborted": "release.abort",
     "release.withdrawn": "release.abort", "release.rolled_back": "release.rollback",
     "batch.scored": "batch.score", "stream.begun": "stream.run", "plan.applied": "plan.apply",

@@ -17,6 +17,8 @@ from taut.ports.records import Tx, transact
 from taut.ports.stories import Story
 from taut.project.declared import endpoint_of, features_of, judged_of
 from taut.project.manifest import EndpointSpec
+from taut.trust.ledger import Entry
+from taut.workflows.freezes import unfrozen
 from taut.workflows.rooms import Published, Rooms
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     actor: str
     reason: str = ""
+    despite: str = ""  # why it is to start although releases are frozen
 
 
 class ReleaseResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +106,7 @@ def _carry_out(
         story.step("look", lambda: msgspec.to_builtins(_evidence(rooms, endpoint, version, id_, request))),
         Evidence,
     )
-    judged = story.commit("judge", lambda tx: _judge(rooms, tx, evidence, request.actor))
+    judged = story.commit("judge", lambda tx: _judge(rooms, tx, evidence, request))
     if judged["decision"] != "admit":
         why = "; ".join(judged["reasons"])
         story.commit("abort", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
@@ -229,8 +232,12 @@ def _start(rooms: Rooms, tx: Tx, version: VersionRef, request: ReleaseRequest, a
     )  # fmt: skip
 
 
-def _judge(rooms: Rooms, tx: Tx, evidence: Evidence, actor: str) -> dict[str, Any]:
-    verdict = rooms.releases.judge(tx, evidence, actor=actor)
+def _judge(rooms: Rooms, tx: Tx, evidence: Evidence, request: ReleaseRequest) -> dict[str, Any]:
+    verdict = rooms.releases.judge(tx, evidence, actor=request.actor)
+    frozen = next((one.observed for one in evidence.checks if one.name == "unfrozen"), None)
+    if frozen is not None:
+        body = {"reason": request.despite, "frozen": frozen}
+        rooms.ledger.append(tx, Entry("release.unfrozen", evidence.subject, request.actor, body))
     return {"decision": str(verdict.decision), "reasons": list(verdict.reasons)}
 
 
@@ -283,6 +290,7 @@ def _evidence(
                 ("runtime", lambda: _runtime(rooms, endpoint, version)),
                 ("compatible", lambda: _compatible(rooms, endpoint, version)),
                 ("strategy", lambda: _strategy(rooms, request.strategy)),
+                ("unfrozen", lambda: unfrozen(rooms, endpoint.name, request.despite)),
             ]
         ),
         facts={"endpoint": endpoint.name, "version": str(version), "strategy": request.strategy},

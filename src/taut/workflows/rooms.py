@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.lifecycle.batch import Results
     from taut.lifecycle.data import Data
     from taut.lifecycle.features import FeatureStore
+    from taut.lifecycle.objectives import Standing
     from taut.lifecycle.plans import Plans
     from taut.lifecycle.registry import Registry
     from taut.lifecycle.release import Releases
@@ -82,6 +83,10 @@ class Watching(Protocol):
 
     def suspects(self) -> tuple[tuple[str, str], ...]:
         """Return (resource, principal) of each open finding of abuse, in order."""
+        ...
+
+    def standings(self, rooms: Rooms) -> tuple[Standing, ...]:
+        """Count what happened by now, and return how each objective of each endpoint stands."""
         ...
 
 

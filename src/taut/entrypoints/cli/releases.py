@@ -30,6 +30,9 @@ def start(
         str | None, typer.Option(help="direct or canary; without it, what the project declares.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
+    despite: Annotated[
+        str, typer.Option(metavar="REASON", help="Why now, although releases are frozen; recorded for ever.")
+    ] = "",
 ) -> None:
     """Release a version.
 
@@ -37,7 +40,9 @@ def start(
     """
     from taut.entrypoints import views
 
-    request = {"endpoint": endpoint, "version": version, "strategy": strategy, "reason": reason}
+    request = {
+        "endpoint": endpoint, "version": version, "strategy": strategy, "reason": reason, "despite": despite,
+    }  # fmt: skip
     session(context).act("release.start", request, views.release)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taut.core.errors import InvalidInput
+from taut.core.errors import Denied, InvalidInput
 from taut.core.evidence import Scalar
 from taut.core.refs import VersionRef
 from taut.entrypoints.operations.features import summary
@@ -50,12 +50,13 @@ class FeaturesMaterialize(Request, frozen=True):
 
 
 class ReleaseStart(Request, frozen=True):
-    """strategy: null for the declared one."""
+    """strategy: null for the declared one. despite: why it is to start although releases are frozen."""
 
     endpoint: str
     version: str
     strategy: str | None = None
     reason: str = ""
+    despite: str = ""
     key: str = ""
 
 
@@ -194,8 +195,22 @@ def _release(platform: Platform, caller: Caller, request: ReleaseStart, progress
         "strategy": request.strategy or endpoint.release.kind,
         "actor": caller.principal.id,
         "reason": request.reason,
+        "despite": request.despite,
     }
+    if request.despite:
+        _require_person(platform, caller, endpoint.name)
     return _story(platform, "release", arguments, request.key, progress)
+
+
+def _require_person(platform: Platform, caller: Caller, endpoint: str) -> None:
+    """A freeze gives way to a person with the right to say so, never to a program."""
+    if caller.principal.kind not in ("human", "owner"):
+        raise Denied(
+            f"{caller.principal.id} is a {caller.principal.kind}: despite a freeze, people start releases"
+        )
+    platform.policy.require(
+        caller.principal, "release.unfreeze", f"endpoint:{endpoint}", _context(platform, caller)
+    )
 
 
 def _rollback(platform: Platform, caller: Caller, request: ReleaseRollback, progress: Progress) -> Json:
@@ -270,13 +285,17 @@ def _pipeline(platform: Platform, caller: Caller, request: PipelineStart, _progr
 
 def _require_all(platform: Platform, caller: Caller, request: PipelineStart) -> None:
     """The story ingests and releases too: it needs the right to each, not only to train."""
-    context = {
-        "single_user": is_single_user(platform), "environment": platform.plans.environment(),
-        "plane": "control", "local": caller.local, "now": platform.clock.now(),
-    }  # fmt: skip
+    context = _context(platform, caller)
     for name in request.ingest:
         platform.policy.require(caller.principal, "data.ingest", f"dataset:{name}", context)
     platform.policy.require(caller.principal, "release.start", f"endpoint:{request.endpoint}", context)
+
+
+def _context(platform: Platform, caller: Caller) -> Json:
+    return {
+        "single_user": is_single_user(platform), "environment": platform.plans.environment(),
+        "plane": "control", "local": caller.local, "now": platform.clock.now(),
+    }  # fmt: skip
 
 
 def _status(platform: Platform, story: str) -> Json:

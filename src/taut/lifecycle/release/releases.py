@@ -24,7 +24,8 @@ from taut.trust.lineage import Lineage
 ReleaseRow = Row[Any]
 
 RELEASE_GATE = Gate(
-    name="release", required=frozenset({"approved", "verified", "runtime", "compatible", "strategy"})
+    name="release",
+    required=frozenset({"approved", "verified", "runtime", "compatible", "strategy", "unfrozen"}),
 )
 
 

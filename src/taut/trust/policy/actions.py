@@ -34,6 +34,7 @@ ACTIONS: Final[dict[str, str]] = {
     "edge.read": "see devices at the edge and what they reported",
     "release.read": "see releases and their history",
     "release.start": "start a release",
+    "release.unfreeze": "start a release although releases are frozen",
     "release.pause": "pause a release",
     "release.resume": "resume a release",
     "release.promote": "promote a release past its steps",

@@ -158,11 +158,11 @@ def test_every_transition_is_a_leaf(room: Room) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("absent", ["approved", "verified", "runtime", "compatible", "strategy"])
+@pytest.mark.parametrize("absent", ["approved", "verified", "runtime", "compatible", "strategy", "unfrozen"])
 def test_the_release_gate_refuses_when_a_required_check_is_missing(room: Room, absent: str) -> None:
     checks = tuple(
         Check(name=name, outcome=Outcome.PASSED)
-        for name in ("approved", "verified", "runtime", "compatible", "strategy")
+        for name in ("approved", "verified", "runtime", "compatible", "strategy", "unfrozen")
         if name != absent
     )
     with room.records.begin() as tx:

@@ -1,6 +1,6 @@
 """Evidence about a canary that may be looked at any time: pure functions of counts, with a bound on false alarms."""
 
-from taut.lifecycle.release.guardrails.absolute import absolute_log_e
+from taut.core.rates import absolute_log_e
 from taut.lifecycle.release.guardrails.ahead import Phase, detectable
 from taut.lifecycle.release.guardrails.drift import BinState, add_bins, distance_at_least, empty_bins
 from taut.lifecycle.release.guardrails.label import (

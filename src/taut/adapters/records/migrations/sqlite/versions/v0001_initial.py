@@ -502,6 +502,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("endpoint", "version"),
     )
     op.create_table(
+        "objective_counts",
+        sa.Column("endpoint", sa.String(length=63), nullable=False),
+        sa.Column("measure", sa.String(length=40), nullable=False),
+        sa.Column("span_s", sa.Integer(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("bad", sa.BigInteger(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint", "measure", "span_s", "at"),
+    )
+    op.create_table(
+        "objective_progress",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "plans_applied",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),

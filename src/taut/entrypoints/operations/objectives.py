@@ -1,0 +1,53 @@
+"""Operations on what endpoints promise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from taut.entrypoints.operations.operation import (
+    Caller,
+    Json,
+    Operation,
+    Platform,
+    Progress,
+    Request,
+    to_json,
+)
+from taut.project.declared import endpoint_of
+
+if TYPE_CHECKING:
+    from taut.lifecycle.objectives import Standing
+
+
+class SloShow(Request, frozen=True):
+    """endpoint: all without one."""
+
+    endpoint: str = ""
+
+
+def _show(platform: Platform, _caller: Caller, request: SloShow, _progress: Progress) -> Json:
+    if request.endpoint:
+        endpoint_of(
+            platform.plans.require(), request.endpoint
+        )  # says which there are, where there is none of that name
+    standings = platform.watches.standings(platform)
+    return {
+        "objectives": [
+            standing_json(one) for one in standings if request.endpoint in ("", one.objective.endpoint)
+        ]
+    }
+
+
+def standing_json(standing: Standing) -> Json:
+    """Return how an objective stands, with its promise in words."""
+    objective = standing.objective
+    return {
+        "endpoint": objective.endpoint, "objective": objective.name, "promise": objective.words, "state": standing.state,
+        "target": objective.target, "limit": objective.limit or None, "window_s": objective.window_s,
+        "freezes": objective.freeze, "budget": to_json(standing.budget), "burns": to_json(standing.burns),
+    }  # fmt: skip
+
+
+OPERATIONS: Final = (
+    Operation(name="slo.show", action="status.read", request=SloShow, handle=_show, resource=lambda request: f"endpoint:{request.endpoint or 'any'}", reads=True, summary="Show what endpoints promise, and how much of what they may miss is used up"),
+)  # fmt: skip

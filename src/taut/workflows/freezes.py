@@ -1,0 +1,36 @@
+"""When releases of an endpoint have to wait, and by whose word one starts all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from taut.core.evidence import Check, Outcome
+from taut.workflows.rooms import Rooms
+
+
+def freezes(rooms: Rooms, endpoint: str) -> Iterator[str]:
+    """Yield each reason, in words, why releases of an endpoint have to wait now. What answers already may always be returned to."""
+    yield from _spent_budgets(rooms, endpoint)
+
+
+def unfrozen(rooms: Rooms, endpoint: str, despite: str) -> Check:
+    """Check that nothing freezes a release, or that a person said why it is to start despite that; what did is then `observed`."""
+    found = "; ".join(freezes(rooms, endpoint))
+    if not found:
+        return Check(name="unfrozen", outcome=Outcome.PASSED, message="nothing freezes releases")
+    if despite:
+        said = f"{found}; all the same: {despite}"
+        return Check(name="unfrozen", outcome=Outcome.PASSED, message=said, observed=found)
+    return Check(
+        name="unfrozen", outcome=Outcome.FAILED,
+        message=f"{found}: wait, or start it with --despite and the reason, which is recorded",
+    )  # fmt: skip
+
+
+def _spent_budgets(rooms: Rooms, endpoint: str) -> Iterator[str]:
+    for one in rooms.watches.standings(rooms):
+        if one.objective.endpoint == endpoint and one.objective.freeze and one.budget.spent:
+            yield (
+                f"the budget of {one.objective.name} is spent ({one.budget.bad:,} of {one.budget.events:,} events of the last "
+                f"{one.objective.window_s / 86_400:.3g} days were bad)"
+            )
