@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from taut.trust.containment import Contained, Containments
     from taut.trust.deliveries import Deliveries, Outcome
     from taut.trust.findings import Finding, Hear
+    from taut.trust.identity import Identity
     from taut.trust.incidents import Incidents
     from taut.trust.ledger import Ledger
     from taut.workflows.alarms import CostSentry, Sentry
@@ -43,6 +44,8 @@ class House(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def people(self) -> People: ...
+    @property
+    def identity(self) -> Identity: ...
     @property
     def policy(self) -> Rights: ...
     @property
@@ -105,6 +108,26 @@ class Alarms:
 
         return CostSentry(clock=self._house.clock)
 
+    def refusal(self, principal: str, action: str, resource: str) -> str:
+        """Return why a service principal may not do something now; an empty text where he may."""
+        from taut.core.errors import NotFound
+        from taut.trust.identity import Principal
+
+        house = self._house
+        try:
+            row = house.identity.principal(principal)
+        except NotFound as error:
+            return error.message
+        if row.disabled or row.kind != "service":
+            return f"{principal} is {'disabled' if row.disabled else 'no service'}"
+        context: dict[str, object] = {
+            "plane": "control", "local": True, "now": house.clock.now(), "environment": house.plans.environment(),
+        }  # fmt: skip
+        who = Principal(id=row.id, kind=row.kind, roles=row.roles)
+        decision = house.policy.decide(who, action, resource, context)
+        said = "; ".join(decision.reasons)
+        return "" if decision.allow else f"{principal} may not {action} on {resource}: {said}"
+
     def contained(self) -> tuple[Contained, ...]:
         """Return who is held back now, as gateways are told."""
         return self.containments.contained()
@@ -158,7 +181,10 @@ class Alarms:
         from taut.workflows.alarms.policy import FollowUps
 
         house = self._house
-        return FollowUps(house.plans, house.stories, self.containments, self.deliveries, self.incidents)
+        return FollowUps(
+            house.plans, house.stories, self.containments, self.deliveries, self.incidents,
+            since=lambda tx, at: house.watches.findings.since(tx, at), now=house.clock.now,
+        )  # fmt: skip
 
     def attempt(self, delivery: str) -> Outcome:
         """Tell of a delivery once."""
@@ -168,9 +194,9 @@ class Alarms:
         house = self._house
         with house.records.read() as tx:
             found = delivery_of(tx, delivery)
-        finding = house.watches.findings.get(found.alert)
+        about = self.incidents.get(found.alert) if found.words else house.watches.findings.get(found.alert)
         manifest = house.plans.current() or Manifest()
-        return self._teller.send(found, finding, manifest, now=house.clock.now())
+        return self._teller.send(found, about, manifest, now=house.clock.now())
 
     @cached_property
     def _teller(self) -> Teller:

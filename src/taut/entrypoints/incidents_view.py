@@ -50,3 +50,12 @@ def incident(result: Json) -> None:
 
 def report(result: Json) -> None:
     render.page(result["markdown"])
+
+
+def rehearsed(result: Json) -> None:
+    for one in result["playbooks"]:
+        render.line(f"{one['playbook']}: {'it is for this alert' if one['begins'] else 'not for this alert'}")
+        for step in one["steps"] if one["begins"] else ():
+            render.line(f"    {step}")
+    if not result["playbooks"]:
+        render.line("the project declares no playbooks")

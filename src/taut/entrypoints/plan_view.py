@@ -25,6 +25,8 @@ def plan(result: Json) -> None:
                     render.line(f"    {line}")
                 continue
             render.line(f"    {field['path']}: {_short(field['before'])} -> {_short(field['after'])}")
+    for name, alerts in (result.get("playbooks") or {}).items():
+        render.line(f"playbook {name}: {len(alerts)} alerts of the last 30 days would have begun it")
     flows(result["flows"])
     rights(result)
     views.gate(result)

@@ -55,7 +55,7 @@ class Webhook(Receiver):
             raise InvalidInput(f"{what}: url is {url!r}: write https://HOST/PATH")
         self.spec = ReceiverSpec(
             name=words.name(name, "receiver"), kind="webhook", url=url, secret=_secret(secret, what),
-            severity=_severity(severity, what), kinds=_kinds(kinds, what), inside=_flag(inside, what),
+            severity=_severity(severity, what), kinds=kinds_of(kinds, what), inside=_flag(inside, what),
         )  # fmt: skip
         self.place = declare("receiver", self.name, self)
 
@@ -96,7 +96,7 @@ class Email(Receiver):
         self.spec = ReceiverSpec(
             name=words.name(name, "receiver"), kind="email", url=server, to=receivers, sender=sender, user=user,
             secret=_secret(secret, what) if secret else "", severity=_severity(severity, what),
-            kinds=_kinds(kinds, what), inside=_flag(inside, what),
+            kinds=kinds_of(kinds, what), inside=_flag(inside, what),
         )  # fmt: skip
         self.place = declare("receiver", self.name, self)
 
@@ -134,7 +134,7 @@ class Contain:
         if allowed and chosen != "quarantine":
             raise InvalidInput(f"{what}: allow belongs to a quarantine: leave it out of a {chosen}")
         self.spec = ContainSpec(
-            name=words.name(name, "containment"), on=_kinds((on,), what)[0], action=chosen,  # type: ignore[arg-type]  # one_of checked it
+            name=words.name(name, "containment"), on=kinds_of((on,), what)[0], action=chosen,  # type: ignore[arg-type]  # one_of checked it
             severity=_severity(severity, what), lasts=words.duration(lasts, f"{what}: lasts"),
             per_s=words.optional_number(per_s, f"{what}: per_s", low=0.001, high=1e6) or 0.0,
             allow=tuple(endpoint.name for endpoint in allowed),
@@ -166,7 +166,8 @@ def _severity(value: str, what: str) -> Severity:
     return cast(Severity, found)
 
 
-def _kinds(kinds: Sequence[str], what: str) -> tuple[str, ...]:
+def kinds_of(kinds: Sequence[str], what: str) -> tuple[str, ...]:
+    """Check kinds of alerts."""
     found = words.texts(kinds, f"{what}: kinds")
     for kind in found:
         if not _KIND.fullmatch(kind):

@@ -27,6 +27,7 @@ from taut.project.manifest import (
     QuotaSpec,
 )
 from taut.project.pipelines import FeatureSet, Model
+from taut.project.playbooks import Playbook, playbook_faults
 from taut.project.policies import read_policy_files
 from taut.project.quotas import Quota
 from taut.project.scaling import Autoscale, autoscale_faults
@@ -71,6 +72,9 @@ def freeze(
         containments=tuple(
             sorted((cast(Contain, item.thing).spec for item in collection.of("containment")), key=_by_name)
         ),
+        playbooks=tuple(
+            sorted((cast(Playbook, item.thing).spec for item in collection.of("playbook")), key=_by_name)
+        ),
         quotas=tuple(sorted((cast(Quota, item.thing).spec for item in collection.of("quota")), key=_by_name)),
         autoscalers=tuple(
             sorted((cast(Autoscale, item.thing).spec for item in collection.of("autoscaler")), key=_by_name)
@@ -110,7 +114,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
         ("dataset", manifest.datasets), ("feature set", manifest.features),
         ("model", manifest.models), ("graph", manifest.graphs), ("endpoint", manifest.endpoints),
         ("receiver", manifest.receivers), ("containment", manifest.containments), ("quota", manifest.quotas),
-        ("autoscaler", manifest.autoscalers),
+        ("autoscaler", manifest.autoscalers), ("playbook", manifest.playbooks),
     ):  # fmt: skip
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -135,6 +139,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
             yield "endpoint", endpoint.name, f"endpoint {endpoint.name!r}: {said}"
     yield from _check_named_endpoints(manifest, endpoints)
     yield from _check_autoscalers(manifest)
+    yield from playbook_faults(manifest)
 
 
 def _check_named_endpoints(manifest: Manifest, endpoints: dict[str, EndpointSpec]) -> Iterator[Problem]:

@@ -316,6 +316,34 @@ class ContainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     allow: tuple[str, ...] = ()  # endpoints that a quarantine leaves
 
 
+class PlayStepSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that a playbook does; the words of other kinds of steps stay as they are."""
+
+    do: Literal["page", "notify", "rollback", "contain"]
+    receiver: str = ""  # of a page or a notice
+    after: str = "0s"  # of a page: only where nobody answers for the incident by then
+    words: str = ""  # of a notice
+    newer_than: str = "24h"  # of a rollback: an older release is not the cause
+    action: Literal["throttle", "step_up", "quarantine", "revoke"] = "throttle"
+    lasts: str = "1h"
+    per_s: float = 0.0
+    allow: tuple[str, ...] = ()
+
+
+class PlaybookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done about an incident that has such alerts. principal: by whose rights. See `taut.Playbook`."""
+
+    name: str
+    principal: str
+    steps: tuple[PlayStepSpec, ...]
+    kinds: tuple[str, ...] = ()  # all where none is named
+    severity: Severity = "critical"
+    endpoints: tuple[str, ...] = ()  # all where none is named
+    count: int = 1
+    within: str = "1h"
+    rollbacks_per_hour: int = 1
+
+
 class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What some callers may use together, or each of them. members: ids of principals or `role:NAME`; none means everybody."""
 
@@ -375,6 +403,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policies: tuple[PolicySpec, ...] = ()  # who may do what, beside the built-in policies
     receivers: tuple[ReceiverSpec, ...] = ()  # who is told of alerts
     containments: tuple[ContainSpec, ...] = ()
+    playbooks: tuple[PlaybookSpec, ...] = ()  # what is done about incidents
     quotas: tuple[QuotaSpec, ...] = ()  # beside those of single endpoints
     autoscalers: tuple[AutoscaleSpec, ...] = ()  # pools whose replicas follow the load
     bundle: str = ""  # digest of the code bundle

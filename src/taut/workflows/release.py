@@ -162,7 +162,7 @@ def roll_back(
     rooms.registry.load(VersionRef.parse(target.version), to_serve=True)
 
     info = transact(
-        rooms.records, lambda tx: _roll_back_in(rooms, tx, endpoint, target.release, actor, reason)
+        rooms.records, lambda tx: roll_back_in(rooms, tx, endpoint, target.release, actor, reason)
     )
     return info, rooms.publish()
 
@@ -257,9 +257,9 @@ def _take_back(rooms: Rooms, tx: Tx, id_: str, actor: str, reason: str) -> bool:
     return was_live
 
 
-def _roll_back_in(
-    rooms: Rooms, tx: Tx, endpoint: str, to: str | None, actor: str, reason: str
-) -> ReleaseInfo:
+def roll_back_in(rooms: Rooms, tx: Tx, endpoint: str, to: str | None, actor: str, reason: str) -> ReleaseInfo:
+    """Return an endpoint to an earlier release, and let the registry know, if and only if `tx` commits. The caller has verified
+    the target, and pushes."""
     before = _answering(rooms, tx)
     info, _ = rooms.releases.roll_back(tx, endpoint=endpoint, to=to, actor=actor, reason=reason)
     _note_live(rooms, tx, before, actor, f"rolled back: {reason}")

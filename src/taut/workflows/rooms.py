@@ -57,6 +57,10 @@ class Alarming(Protocol):
         """Tell of a delivery once."""
         ...
 
+    def refusal(self, principal: str, action: str, resource: str) -> str:
+        """Return why a service principal may not do something now; an empty text where he may."""
+        ...
+
     def contained(self) -> tuple[Contained, ...]:
         """Return what holds now, as gateways are told."""
         ...

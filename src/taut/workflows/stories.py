@@ -54,7 +54,12 @@ def stories(rooms: Rooms) -> StoryTable:
 
         return tell(rooms, story, msgspec.convert(arguments, Tell))
 
+    def respond_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.incidents.respond import Respond, respond
+
+        return respond(rooms, story, msgspec.convert(arguments, Respond))
+
     return {
-        "tell": tell_story, "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
+        "respond": respond_story, "tell": tell_story, "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
         "batch": batch_story, "optimise": optimise_story, "compose": compose_story,
     }  # fmt: skip

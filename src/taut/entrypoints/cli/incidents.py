@@ -17,7 +17,7 @@ Grade = Annotated[str, typer.Option(help="info, warning or critical.")]
 def register(app: typer.Typer) -> None:
     verbs: Verbs = {
         "list": incidents, "show": show, "open": open_, "note": note, "assign": assign, "grade": grade,
-        "mitigate": mitigate, "resolve": resolve, "report": report,
+        "mitigate": mitigate, "resolve": resolve, "report": report, "rehearse": rehearse,
     }  # fmt: skip
     add_noun(app, "incident", "What hurt, who answers for it, and what was done.", verbs)
 
@@ -112,3 +112,13 @@ def report(context: typer.Context, incident: Which) -> None:
     from taut.entrypoints.incidents_view import report as shown
 
     session(context).act("incident.report", {"incident": incident}, shown)
+
+
+def rehearse(
+    context: typer.Context,
+    alert: Annotated[str, typer.Argument(help="An alert, as `taut alerts list` names it.")],
+) -> None:
+    """Say what each playbook would do about an alert now, and do nothing."""
+    from taut.entrypoints.incidents_view import rehearsed as shown
+
+    session(context).act("incident.rehearse", {"alert": alert}, shown)

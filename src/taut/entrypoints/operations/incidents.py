@@ -29,6 +29,10 @@ class IncidentShow(Request, frozen=True):
     incident: str
 
 
+class IncidentRehearse(Request, frozen=True):
+    alert: str
+
+
 class IncidentOpen(Request, frozen=True):
     """endpoint, principal: what and whom it is about, so that alerts about the same join it."""
 
@@ -135,6 +139,14 @@ def _resolve(platform: Platform, caller: Caller, request: IncidentEnd, _progress
     return found
 
 
+def _rehearse(platform: Platform, _caller: Caller, request: IncidentRehearse, _progress: Progress) -> Json:
+    from taut.workflows.incidents.rehearse import rehearse
+
+    finding = platform.watches.findings.get(request.alert)
+    found = rehearse(platform, platform.plans.require(), finding)
+    return {"alert": finding.id, "playbooks": to_json(found)}
+
+
 def _any(request: Any) -> str:
     return f"endpoint:{request.endpoint}" if getattr(request, "endpoint", "") else "incident:any"
 
@@ -153,6 +165,7 @@ OPERATIONS: Final = (
     Operation(name="incident.list", action="incident.read", request=IncidentList, handle=_list, resource=_any, reads=True, summary="List incidents that are not resolved"),
     Operation(name="incident.show", action="incident.read", request=IncidentShow, handle=_show, resource=_incident, of=_endpoint_of, reads=True, summary="Show an incident with its alerts and its timeline"),
     Operation(name="incident.report", action="incident.read", request=IncidentShow, handle=_report, resource=_incident, of=_endpoint_of, reads=True, summary="Draft a post-mortem from the ledger"),
+    Operation(name="incident.rehearse", action="incident.read", request=IncidentRehearse, handle=_rehearse, resource=lambda request: f"alert:{request.alert}", reads=True, summary="Say what playbooks would do about an alert, and do nothing"),
     Operation(name="incident.open", action="incident.open", request=IncidentOpen, handle=_open, resource=_any, summary="Open an incident that a person saw"),
     Operation(name="incident.note", action="incident.note", request=IncidentNote, handle=_note, resource=_incident, of=_endpoint_of, summary="Write into the timeline of an incident"),
     Operation(name="incident.assign", action="incident.assign", request=IncidentAssign, handle=_assign, resource=_incident, of=_endpoint_of, summary="Say who answers for an incident"),

@@ -72,8 +72,19 @@ def _plan(platform: Platform, caller: Caller, request: PlanShow, progress: Progr
         "reasons": list(plan.verdict.reasons),
         "checks": to_json(plan.evidence.checks),
         "rights": {"touched": list(touched), **(_dry_run(platform, caller, manifest) if touched else {})},
+        "playbooks": _playbooks(platform, manifest),
         "flows": to_json(threats.compare(platform, manifest, setting_of(platform.config))),
     }
+
+
+def _playbooks(platform: Platform, manifest: Manifest) -> Json:
+    """Which alerts of the last thirty days playbooks would have answered, where they change."""
+    before = platform.plans.current() or Manifest()
+    if manifest.playbooks == before.playbooks:
+        return {}
+    from taut.workflows.incidents.rehearse import would_have
+
+    return dict(to_json(would_have(platform, manifest)))
 
 
 def _dry_run(platform: Platform, caller: Caller, manifest: Manifest) -> Json:
@@ -159,7 +170,17 @@ def _applied(platform: Platform, caller: Caller, applied: Applied) -> Json:
 def _surroundings(platform: Platform, allow_removal: bool) -> Surroundings:
     with platform.records.read() as tx:
         live = frozenset(route.endpoint for route in platform.releases.routes(tx))
-    return Surroundings(live=live, allow_removal=allow_removal, administrators=_administrators(platform))
+    return Surroundings(
+        live=live, allow_removal=allow_removal, administrators=_administrators(platform), services=_services(platform)
+    )  # fmt: skip
+
+
+def _services(platform: Platform) -> tuple[Principal, ...]:
+    return tuple(
+        Principal(id=row.id, kind=row.kind, roles=row.roles)
+        for row in platform.identity.principals()
+        if row.kind == "service" and not row.disabled
+    )
 
 
 def _administrators(platform: Platform) -> tuple[Principal, ...]:

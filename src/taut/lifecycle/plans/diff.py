@@ -18,6 +18,7 @@ _KINDS: Final = (
     ("policies", "policy file"),
     ("receivers", "receiver"),
     ("containments", "containment"),
+    ("playbooks", "playbook"),
     ("quotas", "quota"),
     ("autoscalers", "autoscaler"),
 )

@@ -11,6 +11,7 @@ from taut.core.canonical import digest_bytes
 from taut.core.evidence import Check, Evidence, Gate, Outcome, Scalar, run_checks
 from taut.core.refs import Kind, Ref
 from taut.lifecycle.plans.diff import Change
+from taut.lifecycle.plans.playbooks import playbook_faults
 from taut.lifecycle.plans.policies import policy_faults
 from taut.project.bundle import parse_bundle
 from taut.project.declared import judged_specs
@@ -21,7 +22,7 @@ from taut.trust.identity import Principal
 PLAN_GATE: Final = Gate(
     name="plan",
     required=frozenset(
-        {"manifest", "contracts", "references", "bundle", "removals", "environment", "policies"}
+        {"manifest", "contracts", "references", "bundle", "removals", "environment", "policies", "playbooks"}
     ),
 )
 
@@ -29,11 +30,13 @@ PLAN_GATE: Final = Gate(
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate must know besides the plan.
 
-    live: endpoints that carry traffic now. administrators: whom policies must not shut out all together.
+    live: endpoints that carry traffic now. administrators: whom policies must not shut out all together. services: by whose
+    rights playbooks may act.
     """
 
     live: frozenset[str] = frozenset()
     administrators: tuple[Principal, ...] = ()
+    services: tuple[Principal, ...] = ()
     allow_removal: bool = False
 
 
@@ -50,6 +53,7 @@ def plan_evidence(
             ("removals", lambda: _removals(changes, surroundings)),
             ("environment", lambda: _environment(manifest)),
             ("policies", lambda: _check("policies", policy_faults(manifest, surroundings.administrators))),
+            ("playbooks", lambda: _check("playbooks", playbook_faults(manifest, surroundings.services))),
         )
     )
     facts: dict[str, Scalar] = {

@@ -20,7 +20,10 @@ _MAX_SAID: Final = 500
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """That one receiver is to hear of one change of an alert. said: how the last attempt ended."""
+    """That one receiver is to hear of one change of an alert, or words about an incident. said: how the last attempt ended.
+
+    alert: the alert or the incident. change: of the alert; `page` or `notice` of an incident, with its words.
+    """
 
     id: str
     alert: str
@@ -31,6 +34,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     said: str
     made_at: datetime
     tried_at: datetime | None = None
+    words: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,13 +57,13 @@ class Deliveries:
         self._clock: Final = clock
         self._ids: Final = ids
 
-    def add(self, tx: Tx, *, alert: str, change: str, receiver: str) -> str:
+    def add(self, tx: Tx, *, alert: str, change: str, receiver: str, words: str = "") -> str:
         """Make a delivery and return its id."""
         id_ = self._ids.new("delivery")
         tx.execute(
             insert(deliveries).values(
                 id=id_, alert=alert, change=change, receiver=receiver, state="waiting", attempts=0, said="",
-                made_us=to_us(self._clock.now()), tried_us=None,
+                words=words, made_us=to_us(self._clock.now()), tried_us=None,
             )
         )  # fmt: skip
         return id_
@@ -108,5 +112,5 @@ def _delivery(row: Row[Any]) -> Delivery:
     return Delivery(
         id=row.id, alert=row.alert, change=row.change, receiver=row.receiver, state=row.state, attempts=row.attempts,
         said=row.said, made_at=from_us(row.made_us),
-        tried_at=None if row.tried_us is None else from_us(row.tried_us),
+        tried_at=None if row.tried_us is None else from_us(row.tried_us), words=row.words,
     )  # fmt: skip

@@ -16,6 +16,7 @@ deliveries = Table(
     Column("state", String(16), nullable=False),  # waiting, delivered, dead
     Column("attempts", Integer, nullable=False),
     Column("said", Text, nullable=False),  # how the last attempt ended
+    Column("words", Text, nullable=False),  # of a page or a notice; empty where the alert says it itself
     Column("made_us", BigInteger, nullable=False),
     Column("tried_us", BigInteger, nullable=True),
 )

@@ -190,6 +190,11 @@ class Findings:
         with self._records.read() as tx:
             return tuple(_finding(row) for row in tx.execute(query))
 
+    def since(self, tx: Tx, at: datetime, *, limit: int = 1000) -> tuple[Finding, ...]:
+        """Return what was opened since then, the newest first, as `tx` sees it."""
+        query = select(t).where(t.c.since_us >= to_us(at)).order_by(t.c.since_us.desc(), t.c.id.desc())
+        return tuple(_finding(row) for row in tx.execute(query.limit(limit)))
+
     def principals(self, kind: str) -> tuple[tuple[str, str], ...]:
         """Return (resource, principal) of open findings whose kind begins so, in order; cheap, and asked often."""
         query = select(t.c.resource, t.c.principal).distinct().where(t.c.state == "open", t.c.principal != "")

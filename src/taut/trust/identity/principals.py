@@ -13,7 +13,7 @@ from taut.core.errors import InvalidInput
 PrincipalKind = Literal["human", "service", "owner"]
 
 ROLES: Final = frozenset(
-    {"admin", "operator", "builder", "approver", "predictor", "device", "machine", "auditor"}
+    {"admin", "operator", "builder", "approver", "predictor", "device", "responder", "machine", "auditor"}
 )
 """The built-in roles. A role outside this set gives nobody any right."""
 

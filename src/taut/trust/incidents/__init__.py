@@ -2,6 +2,6 @@
 
 from taut.trust.incidents.incidents import Incidents
 from taut.trust.incidents.tables import metadata
-from taut.trust.incidents.values import STATUSES, Incident, Joined, Status
+from taut.trust.incidents.values import STATUSES, Act, Incident, Joined, Outcome, Status
 
-__all__ = ["STATUSES", "Incident", "Incidents", "Joined", "Status", "metadata"]
+__all__ = ["STATUSES", "Act", "Incident", "Incidents", "Joined", "Outcome", "Status", "metadata"]

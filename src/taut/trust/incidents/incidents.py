@@ -16,6 +16,7 @@ from taut.trust.findings import SEVERITIES, Change, Finding, Severity, at_least
 from taut.trust.identity import OWNER
 from taut.trust.identity.rows import get_principal
 from taut.trust.incidents import rows
+from taut.trust.incidents.acts import Acts
 from taut.trust.incidents.tables import incidents as t
 from taut.trust.incidents.tables import joined as j
 from taut.trust.incidents.values import Incident, Joined, Status
@@ -59,6 +60,7 @@ class Incidents:
         self._ids: Final = ids
         self._window: Final = window
         self._recurs: Final = recurs
+        self.acts: Final = Acts(ledger, clock)
 
     def hear(self, tx: Tx, finding: Finding, change: Change, *, opens: bool) -> Incident | None:
         """Take what became of an alert; return the incident that it belongs to, None where there is none.
@@ -140,6 +142,10 @@ class Incidents:
         """Return an incident. Raises NotFound."""
         with self._records.read() as tx:
             return rows.get(tx, id)
+
+    def get_in(self, tx: Tx, id: str) -> Incident:
+        """As `get`, as `tx` sees it."""
+        return rows.get(tx, id)
 
     def list(self, *, all: bool = False, limit: int = 100) -> tuple[Incident, ...]:
         """Return incidents that are not resolved, the newest first. all: the resolved ones too."""

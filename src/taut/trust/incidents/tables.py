@@ -39,3 +39,16 @@ joined = Table(
     Column("over", Boolean, nullable=False),
 )
 Index("incident_alerts_alert", joined.c.alert)
+
+acts = Table(
+    "incident_acts",
+    metadata,
+    Column("story", String(64), primary_key=True),  # that did it
+    Column("number", Integer, primary_key=True),
+    Column("incident", String(64), nullable=False),
+    Column("playbook", String(63), nullable=False),
+    Column("act", String(16), nullable=False),
+    Column("outcome", String(16), nullable=False),  # done, refused, left
+    Column("at_us", BigInteger, nullable=False),
+)
+Index("incident_acts_playbook", acts.c.playbook, acts.c.at_us)

@@ -55,3 +55,20 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     joined_at: datetime
     over: bool
+
+
+Outcome = Literal["done", "refused", "left"]
+"""How one act of a playbook ended. refused: it may not. left: there was nothing to do, or its budget is used up."""
+
+
+class Act(msgspec.Struct, frozen=True, kw_only=True):
+    """One act of a playbook in an incident. story, number: which one, so that it is on record once. by: the principal."""
+
+    story: str
+    number: int
+    incident: str
+    playbook: str
+    act: str
+    outcome: Outcome
+    said: str
+    by: str

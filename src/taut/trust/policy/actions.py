@@ -80,6 +80,7 @@ ACTIONS: Final[dict[str, str]] = {
     "incident.grade": "say how grave an incident is",
     "incident.mitigate": "say that an incident hurts no longer",
     "incident.resolve": "say that an incident is over",
+    "incident.tell": "page people and send notices about an incident",
     "contain.begin": "hold a principal back: throttle, ask anew who it is, quarantine, revoke",
     "contain.lift": "end a containment",
     "status.read": "see status, health and metrics",
@@ -119,6 +120,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     "approver": (*_SEE, "model.approve", "model.reject", "features.read", "ledger.read", "ledger.verify"),
     "predictor": ("predict", "feedback"),
     "device": ("predict", "edge.report"),
+    "responder": ("alert.read", "incident.read", "incident.tell", "release.rollback", "contain.begin"),
     "machine": ("fleet.join",),
     "auditor": (*_SEE, "security.read", "security.review", "policy.review", "log.read", "ledger.read", "ledger.verify"),
 }  # fmt: skip

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from taut.core.errors import Denied, NotFound
 from taut.core.units import parse_duration
 from taut.lifecycle.plans import Plans
 from taut.ports.records import Tx
 from taut.ports.stories import Stories
-from taut.project.manifest import ContainSpec, Manifest, ReceiverSpec
+from taut.project.manifest import ContainSpec, Manifest, PlaybookSpec, ReceiverSpec
 from taut.trust.containment import Containments, Order
 from taut.trust.costs import KINDS as COSTS
 from taut.trust.deliveries import Deliveries
@@ -19,6 +22,8 @@ from taut.trust.incidents import Incidents
 
 OPENS: Final = "critical"
 """The severity of alerts that open an incident by themselves."""
+
+Since = Callable[[Tx, datetime], Sequence[Finding]]
 
 
 class FollowUps:
@@ -31,24 +36,27 @@ class FollowUps:
         containments: Containments,
         deliveries: Deliveries,
         incidents: Incidents,
+        *,
+        since: Since,
+        now: Callable[[], datetime],
     ) -> None:
         self._plans: Final = plans
         self._stories: Final = stories
         self._containments: Final = containments
         self._deliveries: Final = deliveries
         self._incidents: Final = incidents
+        self._since: Final = since
+        self._now: Final = now
 
     def __call__(self, tx: Tx, finding: Finding, change: Change) -> None:
-        """Say who is told, who is contained, and whom it lets go; what policy may not contain is a leaf. A critical alert
-        opens an incident, others join one."""
-        self._incidents.hear(tx, finding, change, opens=finding.severity == OPENS)
+        """Say who is told, who is contained, and whom it lets go; what policy may not contain is a leaf. A critical alert, and
+        one that a playbook is for, opens an incident, others join one."""
         over = finding.state == "lapsed" and finding.kind in COSTS  # a breaker closes by itself
         if finding.state == "dismissed" or over:
             why = f"alert {finding.id} was {finding.state}: {finding.reason}"[:500]
             self._containments.lift_because(tx, finding.id, actor=str(finding.ended_by), why=why)
-        manifest = self._plans.current_in(tx)
-        if manifest is None:
-            return
+        manifest = self._plans.current_in(tx) or Manifest()
+        self._respond(tx, manifest, finding, change)
         for order in orders(manifest, finding, change):
             try:
                 self._containments.begin_in(tx, order, actor="policy")
@@ -57,6 +65,44 @@ class FollowUps:
         for receiver in told(manifest, finding):
             delivery = self._deliveries.add(tx, alert=finding.id, change=change, receiver=receiver.name)
             self._stories.start_in(tx, "tell", {"delivery": delivery}, key=delivery)
+
+    def _respond(self, tx: Tx, manifest: Manifest, finding: Finding, change: Change) -> None:
+        """Let incidents hear of it, and begin each playbook that is for it, once for each time that the incident comes."""
+        books = self._books(tx, manifest, finding) if change != "ended" else []
+        opens = finding.severity == OPENS or bool(books)
+        incident = self._incidents.hear(tx, finding, change, opens=opens)
+        if incident is None or incident.status == "resolved":
+            return
+        for book in books:
+            asked = {"incident": incident.id, "alert": finding.id, "playbook": msgspec.to_builtins(book)}
+            key = f"respond/{incident.id}/{incident.times}/{book.name}"
+            self._stories.start_in(tx, "respond", asked, key=key)
+
+    def _books(self, tx: Tx, manifest: Manifest, finding: Finding) -> list[PlaybookSpec]:
+        def lately(book: PlaybookSpec) -> Sequence[Finding]:
+            return () if book.count == 1 else self._since(tx, self._now() - parse_duration(book.within))
+
+        return [book for book in manifest.playbooks if is_for(book, finding, lately(book))]
+
+
+def is_for(book: PlaybookSpec, finding: Finding, lately: Sequence[Finding] = ()) -> bool:
+    """Whether a playbook is for an alert. lately: what was found within its time, where it counts them."""
+    if not _fits(book, finding):
+        return False
+    alike = (
+        one
+        for one in lately
+        if one.id != finding.id
+        and _fits(book, one)
+        and (one.resource == finding.resource or (finding.principal and one.principal == finding.principal))
+    )
+    return 1 + sum(1 for _ in alike) >= book.count
+
+
+def _fits(book: PlaybookSpec, finding: Finding) -> bool:
+    named = not book.kinds or any(_is_of(finding.kind, kind) for kind in book.kinds)
+    there = not book.endpoints or finding.resource in {f"endpoint:{name}" for name in book.endpoints}
+    return named and there and at_least(finding.severity, book.severity)
 
 
 def told(manifest: Manifest, finding: Finding) -> Iterator[ReceiverSpec]:

@@ -20,6 +20,7 @@ from taut.ports.web import Web
 from taut.project.manifest import Manifest, ReceiverSpec
 from taut.trust.deliveries import Deliveries, Delivery, Outcome
 from taut.trust.findings import Finding
+from taut.trust.incidents import Incident
 
 if TYPE_CHECKING:
     from taut.workflows.rooms import Rooms
@@ -29,6 +30,7 @@ PAUSES: Final = tuple(
 )
 """Between the attempts: about a day in all."""
 
+About = Finding | Incident
 _OK: Final = range(200, 300)
 _GONE: Final = 410
 _FINAL: Final = (Denied, InvalidInput)
@@ -68,7 +70,7 @@ class Teller:
         self._mail: Final = mail
         self._secrets: Final = secrets
 
-    def send(self, delivery: Delivery, finding: Finding, manifest: Manifest, *, now: datetime) -> Outcome:
+    def send(self, delivery: Delivery, about: About, manifest: Manifest, *, now: datetime) -> Outcome:
         """Send once. Never raises for what another attempt may mend, or what people must."""
         receiver = next((one for one in manifest.receivers if one.name == delivery.receiver), None)
         if receiver is None:
@@ -77,13 +79,13 @@ class Teller:
             )
         try:
             if receiver.kind == "webhook":
-                return self._post(receiver, delivery, finding, now=now)
+                return self._post(receiver, delivery, about, now=now)
             self._mail.send(
                 MailServer(
                     url=receiver.url, user=receiver.user, inside=receiver.inside,
                     password=self._secrets.get(receiver.secret) if receiver.secret else "",
                 ),
-                letter_of(receiver, delivery, finding),
+                letter_of(receiver, delivery, about),
             )  # fmt: skip
         except NotFound as error:
             return Outcome(ok=False, said=f"{error.message} (`taut secret put {receiver.secret}`)")
@@ -91,22 +93,25 @@ class Teller:
             return Outcome(ok=False, final=isinstance(error, _FINAL), said=f"{error.code}: {error.message}")
         return Outcome(ok=True, said="taken by the mail server")
 
-    def _post(
-        self, receiver: ReceiverSpec, delivery: Delivery, finding: Finding, *, now: datetime
-    ) -> Outcome:
-        body = body_of(delivery, finding)
+    def _post(self, receiver: ReceiverSpec, delivery: Delivery, about: About, *, now: datetime) -> Outcome:
+        body = body_of(delivery, about)
         headers = signed(delivery.id, body, self._secrets.get(receiver.secret), now=now)
         answer = self._web.send(receiver.url, body, headers, inside=receiver.inside)
         ok = answer.status in _OK
         return Outcome(ok=ok, final=answer.status == _GONE, said=f"HTTP {answer.status}")
 
 
-def body_of(delivery: Delivery, finding: Finding) -> bytes:
-    """Return a delivery as a CloudEvent in its structured JSON form; `data` is the alert."""
+def body_of(delivery: Delivery, about: About) -> bytes:
+    """Return a delivery as a CloudEvent in its structured JSON form; `data` is the alert, or the incident with the words about it."""
+    if isinstance(about, Incident):
+        data: Any = {**msgspec.to_builtins(about), "words": delivery.words}
+        kind, subject = "incident", about.endpoint or about.principal
+    else:
+        data, kind, subject = about, "alert", about.principal or about.group
     return encode_event(
         Event(
-            id=delivery.id, source="taut", type=f"taut.alert.{delivery.change}", time=delivery.made_at.isoformat(),
-            subject=finding.principal or finding.group, data=msgspec.json.encode(finding),
+            id=delivery.id, source="taut", type=f"taut.{kind}.{delivery.change}", time=delivery.made_at.isoformat(),
+            subject=subject or about.id, data=msgspec.json.encode(data),
         )
     )  # fmt: skip
 
@@ -136,8 +141,14 @@ def signed(id_: str, body: bytes, secret: str, *, now: datetime) -> dict[str, st
     }
 
 
-def letter_of(receiver: ReceiverSpec, delivery: Delivery, finding: Finding) -> Letter:
+def letter_of(receiver: ReceiverSpec, delivery: Delivery, about: About) -> Letter:
     """Return a delivery as a letter."""
+    if isinstance(about, Incident):
+        return Letter(
+            id=f"<{delivery.id}@taut.invalid>", sender=receiver.sender, to=receiver.to, text=f"{delivery.words}\n",
+            subject=f"[taut] {about.severity}: {delivery.change} {about.endpoint or about.principal}".rstrip(),
+        )  # fmt: skip
+    finding = about
     who = finding.principal or finding.group
     figures = "\n".join(f"  {name}: {value}" for name, value in finding.evidence.items())
     ends = f"It ends with: {finding.closes}.\n" if finding.closes else ""

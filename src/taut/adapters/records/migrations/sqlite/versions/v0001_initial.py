@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("said", sa.Text(), nullable=False),
+        sa.Column("words", sa.Text(), nullable=False),
         sa.Column("made_us", sa.BigInteger(), nullable=False),
         sa.Column("tried_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
@@ -343,6 +344,20 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("identity_tokens", schema=None) as batch_op:
         batch_op.create_index("identity_tokens_principal", ["principal"], unique=False)
+
+    op.create_table(
+        "incident_acts",
+        sa.Column("story", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("incident", sa.String(length=64), nullable=False),
+        sa.Column("playbook", sa.String(length=63), nullable=False),
+        sa.Column("act", sa.String(length=16), nullable=False),
+        sa.Column("outcome", sa.String(length=16), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("story", "number"),
+    )
+    with op.batch_alter_table("incident_acts", schema=None) as batch_op:
+        batch_op.create_index("incident_acts_playbook", ["playbook", "at_us"], unique=False)
 
     op.create_table(
         "incident_alerts",

@@ -1,0 +1,280 @@
+"""Playbooks: which alerts they are for, what they do, by whose rights, within which budget, and what they leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from taut.bootstrap.config import Config
+from taut.bootstrap.platform import Platform
+from taut.bootstrap.schema import all_metadata
+from taut.core.canonical import digest_bytes
+from taut.core.errors import Corrupt
+from taut.core.evidence import Decision
+from taut.core.refs import VersionRef
+from taut.lifecycle.plans import Applied, Surroundings
+from taut.lifecycle.release.canary import CanaryPlan
+from taut.project.archive import write_archive
+from taut.project.manifest import Manifest, PlaybookSpec, PlayStepSpec, ReceiverSpec
+from taut.testing.records import memory_records
+from taut.testing.world import ManualClock, SequenceIds
+from taut.trust.findings import Sighting
+from taut.trust.identity import Principal
+from taut.workflows.alarms.policy import is_for
+from taut.workflows.incidents.rehearse import rehearse, would_have
+
+OPS = ReceiverSpec(name="ops", kind="webhook", url="https://hooks.example.org/x", secret="alerts/ops", severity="critical", kinds=("nothing",))  # fmt: skip
+DRIFT = Sighting(
+    kind="model.drift", group="late@2", resource="endpoint:late", score=0.4, severity="critical", summary="late drifts"
+)  # fmt: skip
+SHARE = Sighting(kind="share", principal="app", resource="endpoint:any", score=20.0, severity="critical")
+PAGE = PlayStepSpec(do="page", receiver="ops")
+ROLLBACK = PlayStepSpec(do="rollback")
+CONTAIN = PlayStepSpec(do="contain", action="throttle", per_s=5.0)
+
+
+def book(*steps: PlayStepSpec, **more: Any) -> PlaybookSpec:
+    return PlaybookSpec(
+        **{"name": "quality", "principal": "bot", "kinds": ("model",), "steps": steps, **more}
+    )
+
+
+class Registry:
+    """Versions that may be served, but for those that are named."""
+
+    def __init__(self) -> None:
+        self.damaged: set[str] = set()
+
+    def load(self, version: VersionRef, *, to_serve: bool) -> None:
+        assert to_serve
+        if str(version) in self.damaged:
+            raise Corrupt(f"{version} is not what was signed")
+
+    def mark_answering(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+class World:
+    """Control with two releases of `late`, and its stories run when a test says so."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform, self.clock, self.registry = platform, ManualClock(), Registry()
+        platform.clock, platform.ids = self.clock, SequenceIds()
+        platform.records = memory_records(*all_metadata())
+        platform.registry = self.registry  # type: ignore[assignment]  # of it rollbacks ask no more
+        for name, role in (("bot", "responder"), ("app", "predictor")):
+            platform.identity.create_principal(name, kind="service", roles=[role], actor="owner")
+        self.first, self.second = self.release(1), self.release(2)
+
+    def release(self, number: int, *, canary: bool = False) -> str:
+        releases = self.platform.releases
+        with self.platform.records.begin() as tx:
+            id_ = releases.start(tx, endpoint="late", version=VersionRef("late", number), strategy="direct", actor="ada", reason="")  # fmt: skip
+            if canary:
+                releases.canaries.begin(tx, id_, CanaryPlan(steps=(0.1,), guardrails=("errors",)), actor="ada")  # fmt: skip
+            else:
+                releases.promote(tx, id_, actor="ada")
+        return id_
+
+    def apply(self, *books: PlaybookSpec, receivers: tuple[ReceiverSpec, ...] = (OPS,)) -> Applied:
+        bundle = write_archive({"project.py": b"x = 1\n"})
+        manifest = Manifest(receivers=receivers, playbooks=books, bundle=digest_bytes(bundle))
+        services = tuple(Principal(id=one.id, kind=one.kind, roles=one.roles) for one in self.platform.identity.principals())  # fmt: skip
+        return self.platform.plans.apply(manifest, bundle, actor="ada", surroundings=Surroundings(services=services))  # fmt: skip
+
+    def see(self, *seen: Sighting) -> None:
+        """Let a watch report, and playbooks be carried out."""
+        self.platform.watches.findings.report(seen)
+        self.work()
+
+    def work(self) -> None:
+        self.platform.stories.work(until_idle=True)  # nobody is told: the secret that signs is not there
+
+    def live(self) -> str:
+        with self.platform.records.read() as tx:
+            (route,) = self.platform.releases.routes(tx)
+        return str(route.version)
+
+    def acts(self) -> list[tuple[str, str]]:
+        leaves = self.platform.ledger.show(kind="playbook.", limit=100)
+        found = sorted(leaves, key=lambda leaf: leaf.id)
+        return [(leaf.kind.removeprefix("playbook."), leaf.body["act"]) for leaf in found]
+
+    def said(self) -> str:
+        return str(max(self.platform.ledger.show(kind="playbook."), key=lambda leaf: leaf.id).body["said"])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    with ExitStack() as stack:
+        made = World(Platform(Config(home=home), stack))
+        stack.callback(made.platform.records.close)
+        yield made
+
+
+def test_a_playbook_pages_and_rolls_back_as_its_principal_once_for_an_incident(world: World) -> None:
+    world.apply(book(PAGE, ROLLBACK, PlayStepSpec(do="notify", receiver="ops", words="{endpoint} answers as before {since}")))  # fmt: skip
+    world.see(DRIFT)
+    world.see(DRIFT)
+    world.see(msgspec.structs.replace(DRIFT, kind="model.quality"))
+
+    assert world.live() == "late@1"
+    assert world.acts() == [("done", "page"), ("done", "rollback"), ("done", "notify")]
+    (leaf,) = world.platform.ledger.show(kind="release.rolled_back")
+    assert (leaf.actor, leaf.body["to"]) == ("bot", world.first)
+    (incident,) = world.platform.alarms.incidents.list()
+    notice, page = world.platform.alarms.deliveries.list(alert=incident.id)
+    assert (page.change, notice.change) == ("page", "notice")
+    assert incident.id in page.words
+    assert notice.words == "late answers as before 2026-01-01 00:00 UTC"
+
+
+def test_what_came_back_after_it_was_resolved_is_answered_again(world: World) -> None:
+    world.apply(book(PAGE))
+    world.see(DRIFT)
+    incidents, findings = world.platform.alarms.incidents, world.platform.watches.findings
+    findings.observe(["model.drift"], [])
+    incidents.resolve(incidents.list()[0].id, "it was the weather", actor="ada")
+    world.see(DRIFT)
+
+    assert world.acts() == [("done", "page")] * 2
+
+
+def test_a_release_under_way_is_ended_and_the_live_one_stays(world: World) -> None:
+    world.apply(book(ROLLBACK))
+    tried = world.release(3, canary=True)
+    world.see(DRIFT)
+
+    assert world.live() == "late@2"
+    assert world.platform.releases.show(tried).state == "aborted"
+    assert world.acts() == [("done", "rollback")]
+
+
+def test_a_release_that_is_old_is_not_the_cause_and_stays(world: World) -> None:
+    world.apply(book(ROLLBACK))
+    world.clock.advance(timedelta(hours=25))
+    world.see(DRIFT)
+
+    assert (world.live(), world.acts()) == ("late@2", [("left", "rollback")])
+    assert "25 hours old" in world.said()
+
+
+def test_a_way_back_to_a_damaged_version_is_not_gone_and_the_next_step_is(world: World) -> None:
+    world.apply(book(ROLLBACK, PAGE))
+    world.registry.damaged.add("late@1")
+    world.see(DRIFT)
+
+    assert (world.live(), world.acts()) == ("late@2", [("refused", "rollback"), ("done", "page")])
+
+
+def test_rollbacks_have_a_budget_over_all_incidents(world: World) -> None:
+    world.apply(book(ROLLBACK, rollbacks_per_hour=1))
+    world.see(DRIFT)
+    incidents = world.platform.alarms.incidents
+    world.release(3)
+    incidents.resolve(incidents.list()[0].id, "rolled back", actor="ada")
+    world.see(msgspec.structs.replace(DRIFT, kind="model.quality"))
+    assert (world.live(), world.acts()[-1]) == ("late@3", ("left", "rollback"))
+    assert "a person decides" in world.said()
+
+    incidents.resolve(incidents.list()[0].id, "rolled back", actor="ada")
+    world.clock.advance(timedelta(hours=1, seconds=1))
+    world.see(msgspec.structs.replace(DRIFT, kind="model.faults"))
+    assert (world.live(), world.acts()[-1]) == ("late@1", ("done", "rollback"))
+
+
+def test_somebody_whom_an_alert_names_is_contained_and_nobody_where_it_names_nobody(world: World) -> None:
+    world.apply(book(CONTAIN, kinds=()))
+    world.see(SHARE, DRIFT)
+
+    assert sorted(world.acts()) == [("done", "contain"), ("left", "contain")]
+    (held,) = world.platform.alarms.containments.list()
+    assert (held.principal, held.action, held.begun_by) == ("app", "throttle", "bot")
+
+
+def test_a_principal_who_lost_the_right_is_refused_step_by_step_and_that_is_on_record(world: World) -> None:
+    world.apply(book(PAGE, ROLLBACK))
+    world.platform.identity.set_roles("bot", ["auditor"], actor="owner")
+    world.see(DRIFT)
+
+    assert (world.live(), world.acts()) == ("late@2", [("refused", "page"), ("refused", "rollback")])
+    assert "bot may not release.rollback on endpoint:late" in world.said()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_the_next_one_is_paged_only_where_nobody_took_it(world: World, taken: bool) -> None:
+    world.apply(book(PAGE, PlayStepSpec(do="page", receiver="ops", after="15m")))
+    world.see(DRIFT)
+    assert world.acts() == [("done", "page")]
+    if taken:
+        incidents = world.platform.alarms.incidents
+        incidents.assign(incidents.list()[0].id, "owner", actor="ada")
+    world.clock.advance(timedelta(minutes=15))
+    world.work()
+
+    assert world.acts()[1:] == [("left" if taken else "done", "page")]
+
+
+def test_a_playbook_may_ask_for_several_alerts_about_the_same(world: World) -> None:
+    warning = msgspec.structs.replace(DRIFT, severity="warning")
+    world.apply(book(PAGE, severity="warning", count=2, within="10m"))
+    world.see(warning, msgspec.structs.replace(warning, kind="model.faults", resource="endpoint:price"))
+    assert not world.acts()
+    world.clock.advance(timedelta(minutes=11))
+    world.see(msgspec.structs.replace(warning, kind="model.faults"))
+    assert not world.acts()
+    world.see(msgspec.structs.replace(warning, kind="model.quality"))
+
+    assert world.acts() == [("done", "page")]
+    assert world.platform.alarms.incidents.list()[0].endpoint == "late"  # it opened one, of warnings
+
+
+def test_kinds_endpoints_and_severities_say_whom_a_playbook_is_for(world: World) -> None:
+    (found,) = world.platform.watches.findings.report([DRIFT])
+
+    assert is_for(book(), found)
+    assert not is_for(book(kinds=("mode",)), found)
+    assert not is_for(book(endpoints=("price",)), found)
+    assert is_for(book(kinds=(), endpoints=("late",), severity="info"), found)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (book(PAGE, principal="ghost"), "there is no such service"),
+        (book(CONTAIN, principal="app"), "app, who may not contain.begin"),
+        (book(PlayStepSpec(do="page", receiver="opps")), "no receiver 'opps'"),
+        (book(PAGE, endpoints=("lat",)), "no endpoint 'lat'"),
+    ],
+)
+def test_the_plan_gate_refuses_a_playbook_that_could_not_do_what_it_says(world: World, wrong: PlaybookSpec, said: str) -> None:  # fmt: skip
+    verdict = world.apply(wrong).verdict
+
+    assert verdict.decision is Decision.REJECT
+    assert said in " ".join(verdict.reasons)
+
+
+def test_a_rehearsal_says_what_would_be_done_about_an_alert_and_does_nothing(world: World) -> None:
+    world.see(DRIFT)
+    (alert,) = world.platform.watches.findings.list()
+    late = PlayStepSpec(do="page", receiver="ops", after="15m")
+    made = Manifest(receivers=(OPS,), playbooks=(book(PAGE, late, ROLLBACK, CONTAIN), book(PAGE, name="other", kinds=("share",))))  # fmt: skip
+    quality, other = rehearse(world.platform, made, alert)
+
+    assert (quality.begins, other.begins) == (True, False)
+    assert quality.steps == (
+        "page: tell ops",
+        "page: tell ops, unless somebody answers for it after 15m",
+        f"rollback: return to late@1 ({world.first})",
+        "contain: nobody, the alert names none",
+    )
+    assert would_have(world.platform, made) == {"quality": (alert.id,), "other": ()}
+    assert (world.live(), world.acts()) == ("late@2", [])
