@@ -112,6 +112,49 @@ def test_a_killed_gateway_is_restarted_while_the_other_answers(plane: DataPlane)
     assert set(load.answered) <= logged(plane)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each is started from the beginning")
+def test_gateways_are_forked_from_one_warm_process_and_started_from_the_beginning_while_there_is_none(
+    plane: DataPlane,
+) -> None:
+    with supervisor(plane.home, gateways=1) as process:
+        port = await_ready(plane.home, process)
+        forked = pids(plane.home)["gateway-0"]
+        (warm,) = (pid for pid in children_of(process.pid) if "gateway_zygote" in command(pid))
+        assert forked in children_of(process.pid)
+        assert os.getsid(forked) == forked  # a terminal's signals reach it through the supervisor only
+        assert "--name gateway-0 " in command(forked)
+        layout = base_of(warm)
+        assert base_of(forked) == layout
+
+        os.kill(warm, signal.SIGKILL)
+        os.kill(forked, signal.SIGKILL)
+        wait_until(
+            lambda: pids(plane.home)["gateway-0"] not in (None, forked) and all_ready(plane.home, process.pid)
+        )
+        started = pids(plane.home)["gateway-0"]
+        assert base_of(started) != layout
+        assert answers(port, plane.token())
+        entry = state(plane.home)["children"][0]
+        left = children_of(process.pid)
+
+    assert entry["last_exit"] == "killed by SIGKILL"
+    assert left >= {started}
+    assert not left & {warm, forked}  # nothing that ended waits to be waited for
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def base_of(pid: int) -> str:
+    """Return where its program lies, which is drawn anew for each that is started, and not for one that is forked."""
+    return Path(f"/proc/{pid}/maps").read_text().partition("-")[0]
+
+
 @pytest.mark.crash
 def test_gateways_outlive_their_supervisor_and_the_next_adopts_them_without_a_failed_request(
     plane: DataPlane,

@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 _LOG_BYTES: Final = 16 * 2**20
 
@@ -20,6 +20,7 @@ class Child(NamedTuple):
 
     survives: it goes on when the supervisor dies, and the next one adopts it. address: where it listens by itself and
     how, so that only one that does the same is adopted. withheld: variables of our environment that it does not get.
+    forked: it is a gateway, which a `Nursery` forks where there is one.
     """
 
     name: str
@@ -27,20 +28,32 @@ class Child(NamedTuple):
     survives: bool
     address: str = ""
     withheld: tuple[str, ...] = ()
+    forked: bool = False
 
 
 class Running:
-    """One living process. started: its start time as the kernel tells it, so that a reused pid is not mistaken."""
+    """One living process. started: its start time as the kernel tells it, so that a reused pid is not mistaken.
+
+    process: where we started it. forked: where it was forked for us, and the kernel made it our child.
+    """
 
     def __init__(
-        self, pid: int, *, process: subprocess.Popen[bytes] | None = None, started: str, ready_fd: int = -1
+        self,
+        pid: int,
+        *,
+        process: subprocess.Popen[bytes] | None = None,
+        forked: bool = False,
+        started: str,
+        ready_fd: int = -1,
     ) -> None:
         self.pid: Final = pid
         self.started: Final = started
-        self.adopted: Final = process is None
+        self.adopted: Final = process is None and not forked
         self.since_s: Final = time.monotonic()
         self.ready_fd = ready_fd
         self.process: Final = process
+        self._forked: Final = forked
+        self._code: int | None = None
 
     def hear(self) -> bool:
         """Read what the child says about being ready; close the line when it ends. Return whether it said so."""
@@ -53,13 +66,24 @@ class Running:
 
     def ended(self) -> str | None:
         """Return how the process ended, None while it lives."""
-        if self.process is not None:
-            code = self.process.poll()
-            if code is None:
-                return None
+        code = self._poll()
+        if code is not None:
             self._close()
             return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
-        return None if alive(self.pid) == self.started else "gone"
+        if self.process is not None or alive(self.pid) == self.started:
+            return None
+        self._close()
+        return "gone"
+
+    def _poll(self) -> int | None:
+        """Return the code of a child that has ended."""
+        if self.process is not None:
+            return self.process.poll()
+        if self._forked and self._code is None:
+            with contextlib.suppress(ChildProcessError):  # what forked it is still to leave it to us
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
 
     def _close(self) -> None:
         if self.ready_fd >= 0:
@@ -73,18 +97,13 @@ def spawn(child: Child, sockets: Mapping[str, socket.socket], *, log: Path) -> R
     sockets: by the name that a command calls them; it inherits those that it names.
     """
     ready, told = os.pipe()
-    fields = {"ready": str(told), **{name: str(found.fileno()) for name, found in sockets.items()}}
-    command = [part.format_map(fields) if part.startswith("{") else part for part in child.command]
-    passed = [told, *(found.fileno() for name, found in sockets.items() if f"{{{name}}}" in child.command)]
-    if log.exists() and log.stat().st_size > _LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
+    descriptors = {"ready": told, **{name: found.fileno() for name, found in sockets.items()}}
+    passed = [found for name, found in descriptors.items() if f"{{{name}}}" in child.command]
     try:
-        # what a process says when it fails may hold what people sent: for the owner alone
-        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(log, flags, 0o600), "ab") as output:
+        with open_log(log) as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=passed,
-                start_new_session=True, env={k: v for k, v in os.environ.items() if k not in child.withheld},
+                filled(child.command, descriptors), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                pass_fds=passed, start_new_session=True, env=environment_of(child),
             )  # fmt: skip
     except OSError:
         os.close(ready)
@@ -92,6 +111,37 @@ def spawn(child: Child, sockets: Mapping[str, socket.socket], *, log: Path) -> R
     finally:
         os.close(told)
     return Running(process.pid, process=process, started=alive(process.pid), ready_fd=ready)
+
+
+def filled(command: Sequence[str], descriptors: Mapping[str, int]) -> list[str]:
+    """Return a child's command with the numbers of the descriptors that it names."""
+    fields = {name: str(number) for name, number in descriptors.items()}
+    return [part.format_map(fields) if part.startswith("{") else part for part in command]
+
+
+def environment_of(child: Child) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in child.withheld}
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open what a child says for appending; beyond 16 MiB it is put aside before."""
+    if path.exists() and path.stat().st_size > _LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    # what a process says when it fails may hold what people sent: for the owner alone
+    flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    return open(os.open(path, flags, 0o600), "ab")
+
+
+def reap_strays(known: Collection[int]) -> None:
+    """Let go of ended processes that fell to us when their own parents died. known: our own, whom somebody else here waits for."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in known:
+            return  # what lies behind one of our own is found once that was waited for
+        os.waitpid(found.si_pid, 0)
 
 
 def adopt(entry: Mapping[str, Any]) -> Running | None:

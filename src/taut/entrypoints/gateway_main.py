@@ -55,7 +55,8 @@ _LOOK_S: Final = 0.05
 _TURN_S: Final = 60.0  # the longest that a record waits to be sealed into the ledger, about
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, source: str | None = None) -> int:
+    """Serve until told to end; return the exit status. source: digest of what this process runs, where it was found before."""
     parser = argparse.ArgumentParser(prog="taut-gateway", description="one gateway of taut's data plane")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--name", default="gateway-0")
@@ -74,14 +75,14 @@ def main(argv: list[str] | None = None) -> int:
     install(log)
     try:
         config = Config.load(arguments.home, os.environ)
-        finished = uvloop.run(_serve(arguments, config, log))
+        finished = uvloop.run(_serve(arguments, config, log, source))
     except TautError as error:
         log.last_word(error)
         return exit_code_of(error)
     return 0 if finished else 1
 
 
-async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bool:
+async def _serve(arguments: argparse.Namespace, config: Config, said: Log, source: str | None) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; return whether everything under way was finished."""
     home = config.home
     descriptors = allow_descriptors()
@@ -119,7 +120,8 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log) -> bo
         live = open_tls(paths_of(arguments), parts)
         _require_secure(listeners, tls=live is not None)
         peers = _peers(gateway, config, parts, random, said)
-        source = await loop.run_in_executor(None, artifacts_digest)
+        if source is None:
+            source = await loop.run_in_executor(None, artifacts_digest)
         applicant = (
             None
             if arguments.alone

@@ -62,6 +62,7 @@ def default_children(
             survives=True,
             address=" ".join(secured),
             withheld=OF_CONTROL,
+            forked=True,
         )
         for number in range(gateways)
     ]  # fmt: skip

@@ -24,20 +24,18 @@ from typing import Any, Final
 from taut.bootstrap.wanted import Wanted
 from taut.core.errors import Conflict, InvalidInput, TautError, Unavailable
 from taut.entrypoints.absent import last_words
-from taut.entrypoints.children import Child, Running, adopt, alive, end, spawn
+from taut.entrypoints.children import Child, Running, adopt, alive, end, reap_strays, spawn
 from taut.entrypoints.client import home_lock
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import STATE, Address, TlsPaths, await_free, open_sockets, read_state
 from taut.entrypoints.logs import Log, install
+from taut.entrypoints.nursery import Nursery, open_nursery
 from taut.entrypoints.planes import DOOR, GRPC, Joining, default_children, gateways_alone
 from taut.entrypoints.signalling import signals
+from taut.entrypoints.slots import Slot, await_gone
 
-_FORMER_S: Final = 12.0
 _FREE_S: Final = 1.0
 _TICK_S: Final = 0.2
-_FIRST_PAUSE_S: Final = 0.05
-_LAST_PAUSE_S: Final = 10.0
-_STEADY_S: Final = 10.0
 _IN_CONFLICT: Final = f"exit {exit_code_of(Conflict(''))}"
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -45,26 +43,13 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 `unwritten` when there is no room for the state file."""
 
 
-class Slot:
-    """One child's place: what runs in it now, and when it is due again."""
-
-    def __init__(self, child: Child) -> None:
-        self.child: Final = child
-        self.running: Running | None = None
-        self.ready = False
-        self.restarts = 0
-        self.pause_s = _FIRST_PAUSE_S
-        self.due_s = 0.0
-        self.last_exit = ""
-        self.leaving = False
-
-
 class Supervisor:
     """Runs children until `stop`; see `supervise` for the whole of it.
 
     home: the installation; its lock is held by the caller. children: what to keep alive. inner: the gateways' second
     socket, which they have where they speak TLS. drain_s: how long children have to end on their own after a stop.
-    more: makes the children of another number of gateways; None keeps their number.
+    more: makes the children of another number of gateways; None keeps their number. nursery: what gateways are forked from;
+    with it, this process waits for all its children, whoever started them.
     """
 
     def __init__(
@@ -77,6 +62,7 @@ class Supervisor:
         inner: socket.socket | None = None,
         drain_s: float = 30.0,
         more: Callable[[int], Sequence[Child]] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         self._home: Final = home
         self._listener: Final = listener
@@ -84,6 +70,7 @@ class Supervisor:
         self._sockets: Final = {"listener": listener} | ({} if inner is None else {"inner": inner})
         self._slots = [Slot(child) for child in children]
         self._more, self._wanted = more, Wanted(home)
+        self._nursery: Final = nursery
         self._on_event: Final = on_event
         self._drain_s: Final = drain_s
         self._stopping = False
@@ -121,7 +108,7 @@ class Supervisor:
             slot.running, slot.ready = running, True
             self._adopted = True
             self._on_event("adopted", {"name": slot.child.name, "pid": running.pid})
-        _await_gone(leaving)
+        await_gone(leaving)
 
     def runs(self, name: str) -> bool:
         """Whether a child runs already, as an adopted one does."""
@@ -175,6 +162,8 @@ class Supervisor:
         readers = [
             slot.running.ready_fd for slot in self._slots if slot.running and slot.running.ready_fd >= 0
         ]
+        if self._nursery is not None and self._nursery.line >= 0:
+            readers.append(self._nursery.line)
         readable, _, _ = select.select([wake, *readers], [], [], _TICK_S)
         if wake in readable:
             with contextlib.suppress(BlockingIOError):
@@ -188,30 +177,35 @@ class Supervisor:
                     self._write_state()
 
     def _start_due(self) -> None:
-        now_s = time.monotonic()
+        now_s, nursery = time.monotonic(), self._nursery
+        waits = nursery is not None and nursery.coming()
         for slot in self._slots:
-            if slot.running is None and now_s >= slot.due_s:
-                slot.ready = False
+            if slot.running is None and now_s >= slot.due_s and not (waits and slot.child.forked):
                 try:
-                    slot.running = spawn(
-                        slot.child, self._sockets, log=self._home / "log" / f"{slot.child.name}.log"
-                    )
+                    slot.running = self._started(slot.child)
                 except OSError as error:  # no room for its log, no process to be had: that may pass
                     self._put_off(slot, now_s, f"cannot start: {error.strerror}")
                     continue
                 self._on_event("started", {"name": slot.child.name, "pid": slot.running.pid})
                 self._write_state()
 
+    def _started(self, child: Child) -> Running:
+        """Return a child that begins: forked, or started where that cannot be."""
+        log = self._home / "log" / f"{child.name}.log"
+        forked = None
+        if self._nursery is not None and child.forked:
+            forked = self._nursery.fork(child, self._sockets, log=log)
+        return forked or spawn(child, self._sockets, log=log)
+
     def _reap(self) -> None:
         """Notice the dead and give each a time to come back, later the sooner it died."""
         now_s = time.monotonic()
         for slot in tuple(self._slots):
-            running = slot.running
-            if running is None or (said := running.ended()) is None:
+            if slot.running is None or (said := slot.running.ended()) is None:
                 continue
-            if now_s - running.since_s > _STEADY_S:
-                slot.pause_s = _FIRST_PAUSE_S / 2
-            slot.running, slot.ready = None, False
+            if self._nursery is not None and slot.child.forked and not slot.ready:
+                self._nursery.renew(slot.running)
+            running = slot.emptied(now_s)
             if slot.leaving:
                 self._slots = [one for one in self._slots if one is not slot]
                 self._on_event("exited", {"name": slot.child.name, "pid": running.pid, "how": said})
@@ -224,12 +218,16 @@ class Supervisor:
                 )
                 self._stopping = True
             self._put_off(slot, now_s, said, pid=running.pid)
+        self._reap_strays()
+
+    def _reap_strays(self) -> None:
+        if self._nursery is not None:
+            known = {slot.running.pid for slot in self._slots if slot.running is not None}
+            reap_strays(known | {self._nursery.pid})
 
     def _put_off(self, slot: Slot, now_s: float, how: str, *, pid: int | None = None) -> None:
         """Say how a child ended, or why it does not start, and choose when it is tried again: later each time."""
-        slot.last_exit = how
-        slot.pause_s = min(_LAST_PAUSE_S, slot.pause_s * 2)
-        slot.due_s = now_s + slot.pause_s
+        slot.put_off(now_s, how)
         self._on_event("exited", {"name": slot.child.name, "pid": pid, "how": how, "again_s": slot.pause_s})
         self._write_state()
 
@@ -244,6 +242,8 @@ class Supervisor:
         self._on_event("draining", {})
         for found in self._sockets.values():
             found.close()
+        if self._nursery is not None:
+            self._nursery.close()
         deadline_s = time.monotonic() + self._drain_s
         for survives in (True, False):
             wave = [
@@ -269,6 +269,7 @@ class Supervisor:
                 if slot.running is not None and (said := slot.running.ended()) is not None:
                     self._on_event("exited", {"name": slot.child.name, "pid": slot.running.pid, "how": said})
                     slot.running = None
+            self._reap_strays()
 
     def _write_state(self) -> None:
         """Write what `taut status` and the next supervisor read; whole or not at all.
@@ -283,7 +284,7 @@ class Supervisor:
             "port": port,
             "tls": self._tls,
             "stopping": self._stopping,
-            "children": [_describe(slot) for slot in self._slots],
+            "children": [slot.described() for slot in self._slots],
         }
         path = self._home / STATE
         temporary = path.with_suffix(".tmp")
@@ -303,30 +304,6 @@ class Supervisor:
             return "", 0
         host, port = self._listener.getsockname()[:2]
         return str(host), int(port)
-
-
-def _await_gone(leaving: Sequence[Running]) -> None:
-    """Wait for processes that were told to end, since the next ones need their ports; kill those that linger."""
-    deadline_s = time.monotonic() + _FORMER_S
-    while any(running.ended() is None for running in leaving) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    for running in leaving:
-        end(running, signal.SIGKILL)
-
-
-def _describe(slot: Slot) -> dict[str, Any]:
-    running = slot.running
-    state = "waiting" if running is None else "ready" if slot.ready else "starting"
-    return {
-        "name": slot.child.name,
-        "address": slot.child.address,
-        "pid": None if running is None else running.pid,
-        "started": None if running is None else running.started,
-        "adopted": running is not None and running.adopted,
-        "state": state,
-        "restarts": slot.restarts,
-        "last_exit": slot.last_exit,
-    }
 
 
 def supervise(
@@ -355,7 +332,10 @@ def supervise(
     with home_lock(home):
         state = read_state(home)
         former = [entry for entry in state.get("children", []) if isinstance(entry, dict)]
-        with open_sockets(home, address, former, tls=tls is not None) as (listener, inner):
+        with (
+            open_sockets(home, address, former, tls=tls is not None) as (listener, inner),
+            open_nursery(home, on_end=partial(on_event, "exited")) as nursery,
+        ):
             host, port = listener.getsockname()[:2]
             bound = Address(str(host), int(port))
             on_event("listening", {"host": bound.host, "port": bound.port})
@@ -365,7 +345,9 @@ def supervise(
             made = of(gateways=gateways) if children is None else children(bound)
             Wanted(home).forget()
             more = (lambda n: of(gateways=n)) if children is None and joining is None else None
-            supervisor = Supervisor(home, listener, made, on_event=on_event, inner=inner, more=more)
+            supervisor = Supervisor(
+                home, listener, made, on_event=on_event, inner=inner, more=more, nursery=nursery
+            )
             with signals(supervisor.stop, None if tls is None else supervisor.renew) as wake:
                 supervisor.adopt(former)  # a former control is gone from its port afterwards
                 if children is None:  # a control that cannot listen would be started again for ever

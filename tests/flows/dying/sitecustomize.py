@@ -114,9 +114,9 @@ def _install(edges: Callable[[str], None]) -> None:
 
 def _role(words: list[str]) -> str:
     line = " ".join(words)
-    for name in ("control_main", "gateway_main"):
-        if name in line:
-            return name.removesuffix("_main")
+    for name in ("control", "gateway"):
+        if f"taut.entrypoints.{name}_" in line:  # gateway_zygote too: what it forks is a gateway
+            return name
     return "supervisor" if "up" in words else "command"
 
 

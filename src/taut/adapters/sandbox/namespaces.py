@@ -101,8 +101,12 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> bool:
     return True
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies, so that they can be found and ended."""
-    if LINUX:
-        with suppress(OSError):
-            prctl(PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans() -> bool:
+    """Become the parent of descendants whose own parent dies, so that they can be found and ended; return whether it worked."""
+    if not LINUX:
+        return False
+    try:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+    except OSError:  # refused by a filter that somebody else installed
+        return False
+    return True
