@@ -74,20 +74,21 @@ class Fleet:
         for bundle in holder.view.own.offered:
             holder.load(bundle)
 
-    def grow(self, n: int) -> list[float]:
-        """Admit workers until there are `n`; return how long each took, in ms."""
+    def grow(self, n: int, *, listed: bool = True) -> list[float]:
+        """Admit workers until there are `n`; return how long each took, in ms. listed: the gateway hears of them at once."""
         took = []
         while len(self.workers) < n:
             began = time.perf_counter()
             self.workers.append(self.admit(f"worker-{len(self.workers)}", "model"))
             took.append((time.perf_counter() - began) * 1e3)
-        self.talk(self.gateway)
+        if listed:
+            self.talk(self.gateway)
         return took
 
 
 def run(report: Report) -> None:
     checks: dict[int, list[float]] = {}
-    with _fleet() as fleet:
+    with opened_fleet() as fleet:
         for n in SIZES:
             took = fleet.grow(n)
             if n == SIZES[-1]:
@@ -126,7 +127,8 @@ def _p99(values: list[float]) -> float:
 
 
 @contextmanager
-def _fleet() -> Iterator[Fleet]:
+def opened_fleet() -> Iterator[Fleet]:
+    """Yield an admission with its store, and the gateway that it has admitted."""
     with tempfile.TemporaryDirectory(prefix="taut-bench-") as folder:
         home, clock = Path(folder), SystemClock()
         keys = FileKeys(home / "keys", random=SystemRandom())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 _LOG_BYTES: Final = 16 * 2**20
+_GONE: Final = "gone"
 
 
 class Child(NamedTuple):
@@ -67,23 +68,26 @@ class Running:
     def ended(self) -> str | None:
         """Return how the process ended, None while it lives."""
         code = self._poll()
-        if code is not None:
-            self._close()
-            return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
-        if self.process is not None or alive(self.pid) == self.started:
+        if code is None:
             return None
         self._close()
-        return "gone"
+        if isinstance(code, str):
+            return code
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
 
-    def _poll(self) -> int | None:
-        """Return the code of a child that has ended."""
+    def _poll(self) -> int | str | None:
+        """Return the code of a process that has ended; that it is gone where it is not our child, and nobody told us the code."""
         if self.process is not None:
             return self.process.poll()
         if self._forked and self._code is None:
-            with contextlib.suppress(ChildProcessError):  # what forked it is still to leave it to us
+            try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-                self._code = os.waitstatus_to_exitcode(status) if pid else None
-        return self._code
+            except ChildProcessError:  # what forked it is still to leave it to us
+                return None if alive(self.pid) == self.started else _GONE
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        if self._forked:
+            return self._code
+        return None if alive(self.pid) == self.started else _GONE
 
     def _close(self) -> None:
         if self.ready_fd >= 0:

@@ -203,7 +203,7 @@ class Supervisor:
         for slot in tuple(self._slots):
             if slot.running is None or (said := slot.running.ended()) is None:
                 continue
-            if self._nursery is not None and slot.child.forked and not slot.ready:
+            if self._nursery is not None and slot.child.forked and not (slot.ready or slot.leaving):
                 self._nursery.renew(slot.running)
             running = slot.emptied(now_s)
             if slot.leaving:
