@@ -75,14 +75,14 @@ def main(argv: list[str] | None = None, *, source: str | None = None) -> int:
     install(log)
     try:
         config = Config.load(arguments.home, os.environ)
-        finished = uvloop.run(_serve(arguments, config, log, source))
+        finished = uvloop.run(_serve(arguments, config, log, source or artifacts_digest()))
     except TautError as error:
         log.last_word(error)
         return exit_code_of(error)
     return 0 if finished else 1
 
 
-async def _serve(arguments: argparse.Namespace, config: Config, said: Log, source: str | None) -> bool:
+async def _serve(arguments: argparse.Namespace, config: Config, said: Log, source: str) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; return whether everything under way was finished."""
     home = config.home
     descriptors = allow_descriptors()
@@ -120,8 +120,6 @@ async def _serve(arguments: argparse.Namespace, config: Config, said: Log, sourc
         live = open_tls(paths_of(arguments), parts)
         _require_secure(listeners, tls=live is not None)
         peers = _peers(gateway, config, parts, random, said)
-        if source is None:
-            source = await loop.run_in_executor(None, artifacts_digest)
         applicant = (
             None
             if arguments.alone
