@@ -3,6 +3,7 @@ from taut.entrypoints.notebook import Dataset, features, model, open  # noqa: A0
 from taut.project.alerting import Contain, Email, Webhook
 from taut.project.datasets import Contract, column, files, rule
 from taut.project.endpoints import Endpoint, Project
+from taut.project.guarding import absolute, cost, outcome, quality
 from taut.project.rules import (
     SLO,
     Canary,
@@ -37,9 +38,11 @@ __all__ = [
     "TrainContext",
     "Trained",
     "Webhook",
+    "absolute",
     "approval",
     "by_time",
     "column",
+    "cost",
     "cron",
     "errors",
     "features",
@@ -51,9 +54,11 @@ __all__ = [
     "on_drift",
     "on_new_data",
     "open",
+    "outcome",
     "parity",
     "prediction_drift",
     "previous_version",
+    "quality",
     "rule",
 ]
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from taut.adapters.keys.file import FileKeys
 from taut.core.refs import VersionRef
-from taut.lifecycle.release import Releases, metadata
+from taut.lifecycle.release import Lesson, Releases, metadata
 from taut.lifecycle.release.canary import CanaryPlan
 from taut.serving.meters import EndpointMeter
 from taut.serving.snapshot import Beat, GatewayState
-from taut.serving.trials import Side, Split, Trials, encode_trials
+from taut.serving.trials import Arm, Side, Split, Trials, encode_trials
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock, SeededRandom, SequenceIds
+from taut.trust.findings import Sighting
 from taut.trust.ledger import Ledger
 from taut.trust.ledger import metadata as ledger_tables
 from taut.trust.lineage import Lineage
@@ -24,6 +25,9 @@ from taut.trust.lineage import metadata as lineage_tables
 from taut.workflows import canary
 
 PLAN = CanaryPlan(steps=(0.1, 0.5), every_s=300.0, least=50, guardrails=("errors", "latency"))
+
+
+Tell = Callable[[random.Random, bool], dict[str, float]]
 
 
 class Killed(BaseException):
@@ -55,15 +59,18 @@ class Gateway:
 
     def answer(
         self, unit: str, now_us: int, fails: Callable[[bool], bool], took_ns: Callable[[bool], int]
-    ) -> None:
+    ) -> Arm | None:
+        """Answer; return the arm of whom was answered, None where nothing is tried or he was not."""
         if self.split is None:
-            return
+            return None
         arm = self.split.arms.get(unit) or self.split.draw(unit)
         if fails(not arm.live):
             arm.fail("unavailable", now_us)
-        else:
-            took = took_ns(not arm.live)
-            self._meters[arm.live].answered(0, took, took)
+            self._meters[arm.live].refusals.add(503, "unavailable")
+            return None
+        took = took_ns(not arm.live)
+        self._meters[arm.live].answered(0, took, took)
+        return arm
 
     def state(self) -> GatewayState:
         beat = Beat(gateway=self.name, epoch=1, ready=True, answers=0, refusals=0, trials=encode_trials(self._trials.reading()))  # fmt: skip
@@ -89,6 +96,7 @@ class World:
         self.edges, self._kill_at = 0, kill_at
         self._published: tuple[str, float, int] | None = None
         self.weights: list[float] = []
+        self.paged: list[Sighting] = []
         self.restart()
         first = self._start(1, "direct")
         with self.records.begin() as tx:
@@ -143,7 +151,7 @@ class World:
         """Let control look once; where it dies, the next one looks and publishes, as it does at its start."""
         try:
             self.edge()
-            canary.look(self.rooms, [gateway.state() for gateway in self.gateways])
+            canary.look(self.rooms, [gateway.state() for gateway in self.gateways], page=self.paged.extend)
             self.edge()
         except Killed:
             self.restart()
@@ -151,23 +159,39 @@ class World:
 
     def run(
         self, *, minutes: int, errors: float = 0.005, times: float = 1.0, slower: float = 1.0, callers: int = 500,
-        asks: int = 200, seed: int = 3,
+        asks: int = 200, seed: int = 3, tell: Tell | None = None,
     ) -> str:  # fmt: skip
-        """Let callers ask and control look each minute until the canary is over; return how it ended."""
+        """Let callers ask and control look each minute until the canary is over; return how it ended.
+
+        tell: what becomes true of an answer of the canary or of the live version: by guardrail, the amount.
+        """
         choose = random.Random(seed)
         for _ in range(minutes):
             now_us = int(self.clock.now().timestamp() * 1e6)
+            lessons: list[Lesson] = []
             for _ in range(asks):
-                self.gateways[choose.randrange(2)].answer(
+                arm = self.gateways[choose.randrange(2)].answer(
                     f"u{choose.randrange(callers)}", now_us,
                     lambda own: choose.random() < errors * (times if own else 1.0),
                     lambda own: int(choose.lognormvariate(15.0, 0.5) * (slower if own else 1.0)),
                 )  # fmt: skip
+                if tell is not None and arm is not None:
+                    lessons += self._lessons(arm, now_us, tell(choose, not arm.live))
+            with self.records.begin() as tx:
+                self.releases.canaries.learn(tx, lessons)
             self.clock.advance(60)
             self.tick()
             if self.state() != "started":
                 break
         return self.state()
+
+    def _lessons(self, arm: Arm, now_us: int, said: dict[str, float]) -> list[Lesson]:
+        stage = 0 if self._published is None else self._published[2]
+        minutes = {"quality": now_us // 60_000_000, "outcome": 0}
+        return [
+            Lesson(self.release, stage, name, arm.mark, minutes[name], not arm.live, of)
+            for name, of in said.items()
+        ]
 
     def state(self) -> str:
         return str(self.releases.show(self.release).state)

@@ -123,7 +123,8 @@ class Housekeeper:
 
     def _judge(self) -> None:
         if self._platform.publisher is not None:
-            look_at_canaries(self._platform, self._platform.publisher.gateways())
+            report = self._platform.watches.findings.report
+            look_at_canaries(self._platform, self._platform.publisher.gateways(), page=report)
 
     def _look(self) -> None:
         self._platform.alarms.look()

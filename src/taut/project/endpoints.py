@@ -10,6 +10,7 @@ from taut.core.errors import InvalidInput
 from taut.project import words
 from taut.project.declare import declare
 from taut.project.graphs import Graph
+from taut.project.guarding import unmeasured
 from taut.project.manifest import (
     CacheSpec,
     EndpointSpec,
@@ -104,6 +105,8 @@ class Endpoint:
             monitor=monitor,
             description=description,
         )
+        if why := unmeasured(self.spec):
+            raise InvalidInput(f"{what}: {why}")
         self.place = declare("endpoint", self.name, self)
 
     def __repr__(self) -> str:

@@ -194,8 +194,19 @@ class GraphSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     description: str = ""
 
 
+class LimitSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A limit that stands by itself; see `taut.absolute`. most: the share of answers, 0 to 1. over_ms: of `latency`, beyond which one is slow."""
+
+    metric: Literal["errors", "latency"]
+    most: float
+    over_ms: float = 0.0
+    act: Literal["page", "hold", "roll_back"] = "page"
+
+
 class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """every: how long a step lasts at least. least: answers of the canary that it needs. most: see `taut.Canary`."""
+    """every: how long a step lasts at least. least: answers of the canary that it needs. most: see `taut.Canary`. limits: see
+    `taut.absolute`. payoff_most: see `taut.outcome`.
+    """
 
     kind: Literal["direct", "canary"] = "direct"
     steps: tuple[float, ...] = ()
@@ -203,6 +214,8 @@ class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     every: str = "10m"
     least: int = 100
     most: float | None = None
+    limits: tuple[LimitSpec, ...] = ()
+    payoff_most: float = 1.0
 
 
 class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

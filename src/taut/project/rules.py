@@ -16,6 +16,7 @@ from taut.project.manifest import (
     CacheSpec,
     FallbackSpec,
     GateSpec,
+    LimitSpec,
     MonitorSpec,
     ResourcesSpec,
     SLOSpec,
@@ -44,9 +45,11 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
-    """A measure that a release is watched by."""
+    """A measure that a release is watched by. limit: of an absolute one. payoff_most: of an `outcome`."""
 
     name: str
+    limit: LimitSpec | None = None
+    payoff_most: float | None = None
 
 
 @worded("by_time")
@@ -187,7 +190,9 @@ def Canary(  # noqa: N802 - a value's name
     return StrategySpec(
         kind="canary",
         steps=tuple(float(share) for share in shares),
-        guardrails=tuple(rail.name for rail in rails),
+        guardrails=tuple(rail.name for rail in rails if rail.limit is None),
+        limits=tuple(rail.limit for rail in rails if rail.limit is not None),
+        payoff_most=next((rail.payoff_most for rail in rails if rail.payoff_most is not None), 1.0),
         every=words.duration(every, "Canary: every"),
         least=words.whole(least, "Canary: least", low=1, high=1_000_000_000),
         most=words.optional_number(most, "Canary: most", low=1.0, high=_HUGE),

@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from taut.core.errors import Conflict, Corrupt
 from taut.lifecycle.release import Canary
-from taut.lifecycle.release.canary import Move, Report, advance
+from taut.lifecycle.release.canary import Move, Report, advance, by_outcomes
 from taut.ports.records import Tx, transact
 from taut.serving.snapshot import GatewayState
 from taut.serving.trials import decode_trials
+from taut.trust.findings import Sighting
 from taut.workflows.release import make_live
 from taut.workflows.rooms import Rooms
 
+PAGED: Final = "release.limit"
+"""Kind of the alert that a canary is beyond a limit at which people are told."""
+Page = Callable[[Sequence[Sighting]], object]
 
-def look(rooms: Rooms, gateways: Sequence[GatewayState]) -> tuple[Move, ...]:
-    """Judge every canary by what gateways counted, and push where traffic moves; return what was done.
+
+def _nobody(_seen: Sequence[Sighting]) -> None:
+    """Tells nobody."""
+
+
+def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -> tuple[Move, ...]:
+    """Judge every canary by what gateways counted, and push where traffic moves; return what was done. page: tells people.
 
     One transaction a look, of the rows where something changed; what was read before somebody moved a canary is dropped.
     """
     with rooms.records.read() as tx:
         under_way = rooms.releases.canaries.under_way(tx)
+        outcomes = {
+            one.release: rooms.releases.canaries.reports(tx, one.release)
+            for one in under_way
+            if by_outcomes(one.plan)
+        }
     now_us = int(rooms.clock.now().timestamp() * 1e6)
     moves = [
-        (one, advance(one.plan, one.state, reports(one.release, gateways), now_us=now_us))
+        (
+            one,
+            advance(
+                one.plan,
+                one.state,
+                reports(one.release, gateways) + outcomes.get(one.release, []),
+                now_us=now_us,
+            ),
+        )
         for one in under_way
     ]
     changed = [(one, move) for one, move in moves if (move.state, move.findings) != (one.state, one.findings)]
     if not changed:
         return ()
     done = transact(rooms.records, lambda tx: [move for one, move in changed if _keep(rooms, tx, one, move)])
+    page([seen for one, move in changed for seen in _beyond_limits(one, move)])
     if any(move.kind in ("grow", "promote", "roll_back") for move in done):
         rooms.publish()
     return tuple(done)
+
+
+def _beyond_limits(canary: Canary, move: Move) -> Iterator[Sighting]:
+    """Yield what people are to be told of that they were not told before."""
+    before = {one.guardrail for one in canary.findings if one.pages}
+    for one in move.findings:
+        if one.pages and one.guardrail not in before:
+            yield Sighting(
+                kind=PAGED, group=str(canary.version), resource=f"endpoint:{canary.endpoint}", score=round(min(one.evidence, 1e9), 2),
+                severity="critical", summary=f"the canary {canary.version} of {canary.endpoint}: {one.says}",
+                evidence={"limit": one.guardrail, "release": canary.release, "requests": one.canary},
+                closes="its end, or the limit kept by another version",
+            )  # fmt: skip
 
 
 def reports(release: str, gateways: Sequence[GatewayState]) -> list[Report]:
@@ -48,7 +85,7 @@ def reports(release: str, gateways: Sequence[GatewayState]) -> list[Report]:
         found += [
             Report(
                 process=f"{state.gateway}#{state.pid}", stage=one.stage, seen=one.seen, failed=one.failed,
-                fatal=one.fatal, answers=one.answers, times=one.times, scored=one.scored,
+                fatal=one.fatal, answers=one.answers, times=one.times, scored=one.scored, broken=one.broken, worked=one.worked,
             )
             for one in readings
             if one.release == release

@@ -1,7 +1,17 @@
 """Which version answers for which endpoint, since when, by whose word, and what it replaced."""
 
-from taut.lifecycle.release.canaries import Canaries, Canary, Share
+from taut.lifecycle.release.canaries import Canaries, Canary, Lesson, Share
 from taut.lifecycle.release.releases import ReleaseInfo, Releases, ReleaseState, Route
 from taut.lifecycle.release.tables import metadata
 
-__all__ = ["Canaries", "Canary", "ReleaseInfo", "ReleaseState", "Releases", "Route", "Share", "metadata"]
+__all__ = [
+    "Canaries",
+    "Canary",
+    "Lesson",
+    "ReleaseInfo",
+    "ReleaseState",
+    "Releases",
+    "Route",
+    "Share",
+    "metadata",
+]

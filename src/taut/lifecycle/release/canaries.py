@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from taut.core.errors import Conflict
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
-from taut.lifecycle.release.canary import CanaryPlan, CanaryState, Finding, Move, begun, checked_plan, resumed
-from taut.lifecycle.release.tables import canaries, releases
+from taut.lifecycle.release.canary import (
+    OUTCOMES,
+    CanaryPlan,
+    CanaryState,
+    Finding,
+    Move,
+    Report,
+    begun,
+    checked_plan,
+    payoff_bin,
+    resumed,
+)
+from taut.lifecycle.release.canary.amounts import PAYOFF_BINS, Bins
+from taut.lifecycle.release.tables import canaries, learned, lessons, releases
 from taut.ports.records import Tx
 from taut.ports.world import Clock
 
 _PLAN: Final = msgspec.json.Decoder(CanaryPlan)
 _STATE: Final = msgspec.json.Decoder(CanaryState)
 _FINDINGS: Final = msgspec.json.Decoder(tuple[Finding, ...])
+_BINS: Final = msgspec.json.Decoder(tuple[list[int], list[int]])
 _UNDER_WAY: Final = "started"
 
 Leaf = Callable[[Tx, str, str, str, dict[str, str]], None]
@@ -45,6 +58,18 @@ class Share(NamedTuple):
     version: VersionRef
     weight: float
     stage: int
+
+
+class Lesson(NamedTuple):
+    """What the outcome of one answer says. unit: the mark of whom it answered. amount: 1.0 for a wrong answer; what it brought."""
+
+    release: str
+    stage: int
+    guardrail: str
+    unit: int
+    minute: int
+    canary: bool
+    amount: float
 
 
 class Canaries:
@@ -104,6 +129,50 @@ class Canaries:
             self._leaf(tx, "release.canary.judged", before.release, "control", body)
         return written
 
+    def learn(self, tx: Tx, told: Sequence[Lesson]) -> int:
+        """Count outcomes in the transaction that keeps them; return how many counted: each caller's once a minute, of payoffs once a step.
+
+        Those of releases that are over, or are not judged by them, count nowhere.
+        """
+        plans = {one.release: one.plan for one in self.under_way(tx)} if told else {}
+        fresh: dict[tuple[str, int, str], list[tuple[bool, int]]] = {}
+        for one in told:
+            plan = plans.get(one.release)
+            if plan is not None and one.guardrail in plan.guardrails and _is_new(tx, one):
+                by = (
+                    int(one.amount > 0)
+                    if one.guardrail == "quality"
+                    else payoff_bin(one.amount, plan.payoff_most)
+                )
+                fresh.setdefault((one.release, one.stage, one.guardrail), []).append((one.canary, by))
+        for (release, stage, name), counted in fresh.items():
+            self._add(tx, release, stage, name, counted)
+        return sum(map(len, fresh.values()))
+
+    def _add(self, tx: Tx, release: str, stage: int, name: str, counted: Sequence[tuple[bool, int]]) -> None:
+        same = (learned.c.release == release) & (learned.c.stage == stage) & (learned.c.name == name)
+        before = tx.execute(select(learned.c.counts).where(same)).scalar_one_or_none()
+        bins = [0] * (2 if name == "quality" else PAYOFF_BINS)
+        arms = [bins, list(bins)] if before is None else _BINS.decode(before)
+        for canary, at in counted:
+            arms[not canary][at] += 1
+        if before is None:
+            tx.execute(insert(learned).values(release=release, stage=stage, name=name, counts=_text(arms)))
+        else:
+            tx.execute(update(learned).where(same).values(counts=_text(arms)))
+
+    def reports(self, tx: Tx, release: str) -> list[Report]:
+        """Return what outcomes taught of a canary, as a process reports it: of each step since it began."""
+        told: dict[int, dict[str, Bins]] = {}
+        for row in tx.execute(select(learned).where(learned.c.release == release)):
+            canary, baseline = _BINS.decode(row.counts)
+            told.setdefault(row.stage, {})[row.name] = tuple(canary), tuple(baseline)
+        return [Report(process=OUTCOMES, stage=stage, told=of) for stage, of in sorted(told.items())]
+
+    def forget(self, tx: Tx, release: str) -> None:
+        """Forget whose outcomes were counted of a release that ended."""
+        tx.execute(delete(lessons).where(lessons.c.release == release))
+
     def pause(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """Let a canary keep its weight until it is resumed; it is judged all the same. Raises Conflict where none is under way."""
         one = self._open(tx, release)
@@ -139,6 +208,23 @@ class Canaries:
             .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
         ).rowcount
         return bool(written)
+
+
+def _is_new(tx: Tx, one: Lesson) -> bool:
+    """Note whose outcome it is; tell whether none of his was counted yet."""
+    same = {
+        "release": one.release,
+        "stage": one.stage,
+        "name": one.guardrail,
+        "unit": one.unit,
+        "minute": one.minute,
+    }
+    if tx.execute(
+        select(lessons.c.unit).where(*(lessons.c[name] == value for name, value in same.items()))
+    ).first():
+        return False
+    tx.execute(insert(lessons).values(same))
+    return True
 
 
 def _rows() -> Any:

@@ -134,6 +134,7 @@ class Releases:
         if live is not None:
             self._end(tx, live.id, ReleaseState.REPLACED)
         self._go_live(tx, row, replaces=None if live is None else live.id)
+        self.canaries.forget(tx, release)
         self._leaf(tx, "release.promoted", release, actor, {"endpoint": row.endpoint, "version": row.version})
         return self.raise_epoch(tx)
 
@@ -146,6 +147,7 @@ class Releases:
         if row.state != ReleaseState.STARTED:
             return
         self._end(tx, release, ReleaseState.ABORTED)
+        self.canaries.forget(tx, release)
         if self.canaries.find(tx, release) is not None:
             self.raise_epoch(tx)
         body = {"endpoint": row.endpoint, "version": row.version, "reason": reason}

@@ -39,6 +39,27 @@ canaries = Table(
     Column("turn", Integer, nullable=False),  # raised with each writing: who read an older row writes nothing
 )
 
+# What outcomes taught of a canary, by step and guardrail: counts by bin, of the canary and of the live version.
+learned = Table(
+    "release_learned",
+    metadata,
+    Column("release", String(64), primary_key=True),
+    Column("stage", Integer, primary_key=True),
+    Column("name", String(16), primary_key=True),
+    Column("counts", Text, nullable=False),
+)
+
+# Whose outcomes were counted, so that each counts once; gone with the end of the release.
+lessons = Table(
+    "release_lessons",
+    metadata,
+    Column("release", String(64), primary_key=True),
+    Column("stage", Integer, primary_key=True),
+    Column("name", String(16), primary_key=True),
+    Column("unit", BigInteger, primary_key=True),  # its mark
+    Column("minute", BigInteger, primary_key=True),  # of the answer; 0 where a caller counts once a step
+)
+
 # One row: the epoch of the last serving snapshot, raised in the transaction that changes what is served.
 epochs = Table(
     "release_epochs",

@@ -19,7 +19,8 @@ class TrialReading(msgspec.Struct, frozen=True, kw_only=True):
     release, stage, version: which. Of pairs the first is the canary's. seen: a sample of the units. failed: minute since the epoch -> a
     sample of the units that failed in it. fatal: requests for which a version gave no answer that may be given. answers:
     requests answered. times: answers by the buckets of `taut.serving.meters.TIME_NS`. scored: a sample of units with what was first
-    predicted for each: its mark times 16, and the bin of the prediction.
+    predicted for each: its mark times 16, and the bin of the prediction. broken: requests without an answer of the version's own, for
+    whatever reason of ours. worked: as `times`, how long models took, of answers for which one was asked.
     """
 
     release: str
@@ -31,6 +32,8 @@ class TrialReading(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[int, int] = (0, 0)
     times: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     scored: Marks = ((), ())
+    broken: tuple[int, int] = (0, 0)
+    worked: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
 
 _DECODER: Final = msgspec.json.Decoder(tuple[TrialReading, ...])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import log
 from typing import Any, Final, NamedTuple
 
-from taut.serving.meters import EndpointMeter, HistogramReading
+from taut.serving.meters import EndpointMeter
 from taut.serving.runtime import Outputs
 from taut.serving.trials.reading import TrialReading
 from taut.serving.trials.sketch import Sketch
@@ -18,6 +18,7 @@ _FAILED_MOST: Final = 256
 _SCORED_MOST: Final = 2048
 _MINUTES_MOST: Final = 3
 _MINUTE_US: Final = 60_000_000
+_OURS: Final = 500  # from here on a status says that not the caller failed
 _FATAL: Final = frozenset({"bad_answer", "internal"})
 """Codes of answers that a version gave and that may not be given, or of a failure of ours while it answered."""
 SLOTS: Final = 8
@@ -61,8 +62,8 @@ class Trial:
         self._scored: Final = Sketch(_SCORED_MOST)
         self._fatal: Final = [0, 0]
         self._meters: tuple[EndpointMeter, EndpointMeter] | None = None
-        self._before: list[HistogramReading] = []
-        self._last: list[HistogramReading] = []
+        self._before: list[_Met] = []
+        self._last: list[_Met] = []
         self._by_model = False
 
     def count_by(self, canary: EndpointMeter, baseline: EndpointMeter, *, by_model: bool) -> None:
@@ -72,12 +73,12 @@ class Trial:
         """
         if self._meters != (canary, baseline):
             self._meters, self._by_model = (canary, baseline), by_model
-            self._before = self._times()
+            self._before = self._met()
 
     def end(self) -> None:
         """Count no more answers: what comes now is of another stage, or of none."""
         if self._meters is not None:
-            self._last, self._meters = self._times(), None
+            self._last, self._meters = self._met(), None
 
     def see(self, mark: int, canary: bool) -> None:
         self._seen.add(mark, canary)
@@ -100,11 +101,9 @@ class Trial:
             self._scored.add(mark * BINS + bin_of(outputs.probabilities[0]), canary)
 
     def reading(self) -> TrialReading:
-        last = self._last if self._meters is None else self._times()
-        times = [
-            tuple(now - then for now, then in zip(one.counts, before.counts, strict=True))
-            for one, before in zip(last, self._before, strict=True)
-        ] or [(), ()]
+        last = self._last if self._meters is None else self._met()
+        met = [now.since(before) for now, before in zip(last, self._before, strict=True)] or [_NOTHING] * 2
+        times = met[0].times, met[1].times
         return TrialReading(
             release=self.release,
             stage=self.stage,
@@ -113,13 +112,41 @@ class Trial:
             failed={minute: sketch.arms() for minute, sketch in self._failed.items()},
             fatal=(self._fatal[0], self._fatal[1]),
             answers=(sum(times[0]), sum(times[1])),
-            times=(times[0], times[1]),
+            times=times,
             scored=self._scored.arms(),
+            broken=(met[0].broken, met[1].broken),
+            worked=(met[0].worked, met[1].worked),
         )
 
-    def _times(self) -> list[HistogramReading]:
+    def _met(self) -> list[_Met]:
         assert self._meters is not None
-        return [(one.model if self._by_model else one.total).reading() for one in self._meters]
+        return [_met(one, by_model=self._by_model) for one in self._meters]
+
+
+class _Met(NamedTuple):
+    """What a version's meter says: see `TrialReading`."""
+
+    times: tuple[int, ...] = ()
+    worked: tuple[int, ...] = ()
+    broken: int = 0
+
+    def since(self, before: _Met) -> _Met:
+        return _Met(
+            _less(self.times, before.times), _less(self.worked, before.worked), self.broken - before.broken
+        )
+
+
+_NOTHING: Final = _Met()
+
+
+def _met(meter: EndpointMeter, *, by_model: bool) -> _Met:
+    worked = meter.model.reading().counts
+    refused = sum(one.count for one in meter.refusals.reading() if one.status >= _OURS)
+    return _Met(worked if by_model else meter.total.reading().counts, worked, refused + meter.fallbacks)
+
+
+def _less(now: tuple[int, ...], then: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(one - other for one, other in zip(now, then, strict=True))
 
 
 class Side(NamedTuple):

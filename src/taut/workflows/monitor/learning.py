@@ -13,9 +13,11 @@ from taut.core.times import to_us
 from taut.lifecycle.monitoring import EndpointWatch
 from taut.lifecycle.monitoring.outcomes import Outcome, Outcomes
 from taut.lifecycle.monitoring.store import Place
+from taut.lifecycle.release import Canaries, Lesson
 from taut.ports.records import Tx
 from taut.trust.ledger import Entry, Ledger
 from taut.workflows.monitor.joining import Claim, about, join, outcome_of
+from taut.workflows.monitor.lessons import lessons_of
 from taut.workflows.rooms import Rooms
 
 _WAIT_US: Final = 600 * 10**6
@@ -27,9 +29,11 @@ class Learned:
     """What a look learned. kept: outcomes that are new, each with its number among those of its answer; `write` keeps them, with a leaf for
     each endpoint that says how many there were: the outcomes themselves are proved by the log's segments."""
 
-    def __init__(self, outcomes: Outcomes, ledger: Ledger) -> None:
+    def __init__(self, outcomes: Outcomes, ledger: Ledger, canaries: Canaries) -> None:
         self._outcomes: Final = outcomes
         self._ledger: Final = ledger
+        self._canaries: Final = canaries
+        self.lessons: Final[list[Lesson]] = []
         self.kept: Final[list[tuple[Outcome, int]]] = []
         self.again: Final[dict[str, int]] = {}
 
@@ -40,6 +44,7 @@ class Learned:
     def write(self, tx: Tx) -> None:
         for outcome, number in self.kept:
             self._outcomes.add(tx, outcome, number=number)
+        self._canaries.learn(tx, self.lessons)
         for endpoint in sorted({one.endpoint for one, _ in self.kept}):
             numbers = [number for one, number in self.kept if one.endpoint == endpoint]
             body = {
@@ -65,7 +70,7 @@ class Learning:
 
     def take(self, told: Sequence[Claim], watch_of: Callable[[Place], EndpointWatch | None]) -> Learned:
         """Take outcomes; the watches know them when this returns, and the table once `write` of what is returned was called."""
-        learned = Learned(self._outcomes, self._rooms.ledger)
+        learned = Learned(self._outcomes, self._rooms.ledger, self._rooms.releases.canaries)
         now_s = self._rooms.clock.monotonic_s()
         claims = list(told)
         if self._waiting and (told or now_s - self._tried_s >= _AGAIN_S):
@@ -81,7 +86,8 @@ class Learning:
             for one in found:
                 place = one[1].head.endpoint, one[1].head.version
                 watch = watch_of(place)
-                outcome = outcome_of(one, self._rooms.registry.signature(VersionRef.parse(place[1])), watch)
+                signature = self._rooms.registry.signature(VersionRef.parse(place[1]))
+                outcome = outcome_of(one, signature, watch)
                 key = outcome.request_id, outcome.row
                 before = latest.get(key) or self._before(tx, key)
                 if before is not None and before[0].label == outcome.label:
@@ -90,6 +96,8 @@ class Learning:
                 number = 1 if before is None else before[1] + 1
                 latest[key] = outcome, number
                 learned.kept.append((outcome, number))
+                if before is None:  # who corrects may choose what
+                    learned.lessons.extend(lessons_of(one[1], outcome, signature))
                 fresh.setdefault(place, []).append((outcome, None if before is None else before[0]))
         for place, outcomes in fresh.items():
             if (watch := watch_of(place)) is not None:

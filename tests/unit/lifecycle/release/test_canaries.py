@@ -54,7 +54,7 @@ def at(minute: float, *reports: Report, plan: CanaryPlan = PLAN, state: CanarySt
     ("changes", "said"),
     [
         ({"guardrails": ()}, "judged by nothing"),
-        ({"guardrails": ("revenue",)}, "no gateway counts"),
+        ({"guardrails": ("revenue",)}, "nobody counts"),
         ({"guardrails": ("errors", "errors")}, "each once"),
         ({"steps": (0.5, 0.1)}, "growing"),
         ({"steps": (0.5, 1.0)}, "growing"),

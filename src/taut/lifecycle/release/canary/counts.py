@@ -8,8 +8,11 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from taut.lifecycle.release.canary.amounts import Amounts, Bins, Scale, add_grown
 from taut.lifecycle.release.guardrails import BinState, add_bins, empty_bins
 
+OUTCOMES: Final = "outcomes"
+"""As which process control reports what it learned of outcomes."""
 Pair = tuple[int, int]
 """Of the canary, of the baseline."""
 Marks = tuple[tuple[int, ...], tuple[int, ...]]
@@ -26,7 +29,10 @@ _SHARES: Final = (0.5, 0.1, 0.05, 0.01)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one gateway process counted of one stage since it began there; see `taut.serving.trials.TrialReading`."""
+    """What one gateway process counted of one stage since it began there; see `taut.serving.trials.TrialReading`.
+
+    told: of what control itself learned, from outcomes, by the guardrail that it is for.
+    """
 
     process: str
     stage: int
@@ -36,6 +42,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     answers: Pair = (0, 0)
     times: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     scored: Marks = ((), ())
+    broken: Pair = (0, 0)
+    worked: Bins = ((), ())
+    told: Mapping[str, Bins] = {}
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):
@@ -44,6 +53,8 @@ class Heard(msgspec.Struct, frozen=True, array_like=True):
     fatal: Pair = (0, 0)
     answers: Pair = (0, 0)
     times: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    broken: Pair = (0, 0)
+    told: dict[str, Bins] = {}
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +63,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     units: distinct ones that were drawn to each arm, of a sample whose marks are `sample`. failed: units that failed, each
     once a minute; `counted`: the marks that were, of the last minutes. slow: answers beyond each reference time. prior: the
     baseline's answers by time, before there were any. heard: by process. scores: first predictions by bin, of the units `scored`.
+    broken: requests without an answer of the version's own. times: answers by time. amounts: by guardrail, what answers were worth or
+    took, in bins. work: the baseline's answers by how long models took, before it is known what is usual.
     """
 
     weight: float
@@ -66,14 +79,28 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     heard: dict[str, Heard] = {}
     scores: BinState = empty_bins(BINS)
     scored: tuple[int, ...] = ()
+    broken: Pair = (0, 0)
+    times: Bins = ((), ())
+    amounts: dict[str, Amounts] = {}
+    work: tuple[int, ...] = ()
 
     def closed(self) -> Tally:
-        """Return the stage with what it counted alone: nobody will tell more of it."""
-        return structs.replace(self, sample=(), counted={}, heard={}, scored=())
+        """Return the stage with what it counted alone: no gateway will tell more of it."""
+        heard = {OUTCOMES: self.heard[OUTCOMES]} if OUTCOMES in self.heard else {}
+        return structs.replace(self, sample=(), counted={}, heard=heard, scored=())
 
 
-def add_reports(tally: Tally, reports: Sequence[Report], *, reference: Sequence[int], minute: int) -> Tally:
+def add_reports(
+    tally: Tally,
+    reports: Sequence[Report],
+    *,
+    reference: Sequence[int],
+    minute: int,
+    scales: Mapping[str, Scale] = {},
+) -> Tally:
     """Take what processes told of a stage; the same again adds nothing.
+
+    scales: of the guardrails that compare amounts; what is told of others is not counted.
 
     reference: buckets of times beyond which an answer is slow; empty until `reference_of` finds them, and none is counted by
     then. minute: by control's clock; failures of minutes that are not near it are not counted, whatever a gateway's clock says.
@@ -93,7 +120,30 @@ def add_reports(tally: Tally, reports: Sequence[Report], *, reference: Sequence[
     )  # fmt: skip
     for report in reports:
         found = _add_counters(found, report, reference)
-    return found
+    return _add_amounts(found, tally.heard, reports, scales)
+
+
+def _add_amounts(
+    tally: Tally, before: Mapping[str, Heard], reports: Sequence[Report], scales: Mapping[str, Scale]
+) -> Tally:
+    """Take amounts of all processes together, since they are one interval; and what models took, as long as their scale is not known."""
+    amounts, work = dict(tally.amounts), tally.work
+    for name in sorted({name for one in reports for name in _told(one)}):
+        grown: Bins = ((), ())
+        for one in reports:
+            then = before.get(one.process, Heard())
+            now, known = _told(one).get(name, ((), ())), then.told.get(name, ((), ()))
+            grown = _both(grown, (_grown(now[0], known[0]), _grown(now[1], known[1])))
+        if name in scales:
+            amounts[name] = add_grown(amounts.get(name, Amounts()), scales[name], grown, weight=tally.weight)
+        elif name == "cost":
+            work = _longer(work, grown[1])
+    return structs.replace(tally, amounts=amounts, work=work)
+
+
+def _told(report: Report) -> dict[str, Bins]:
+    """Return amounts by guardrail: what control learned of outcomes, and how long models took."""
+    return {**report.told, **({"cost": report.worked} if any(report.worked) else {})}
 
 
 def _add_counters(tally: Tally, report: Report, reference: Sequence[int]) -> Tally:
@@ -109,9 +159,12 @@ def _add_counters(tally: Tally, report: Report, reference: Sequence[int]) -> Tal
         )
     elif baseline:
         prior = tuple(map(sum, zip(prior, baseline, strict=True))) if prior else baseline
-    tally.heard[report.process] = Heard(report.fatal, report.answers, report.times)
+    tally.heard[report.process] = Heard(
+        report.fatal, report.answers, report.times, report.broken, _told(report)
+    )
     return structs.replace(
-        tally, slow=slow, prior=prior,
+        tally, slow=slow, prior=prior, times=_both(tally.times, (canary, baseline)),
+        broken=_plus(tally.broken, _minus(report.broken, before.broken)),
         fatal=_plus(tally.fatal, _minus(report.fatal, before.fatal)),
         answers=_plus(tally.answers, _minus(report.answers, before.answers)),
     )  # fmt: skip
@@ -167,6 +220,20 @@ def _fresh_scores(
 
 def _since(now: tuple[int, ...], then: tuple[int, ...]) -> tuple[int, ...]:
     return now if not then else tuple(a - b for a, b in zip(now, then, strict=True))
+
+
+def _longer(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(sum, zip(one, other, strict=True))) if one and other else one or other
+
+
+def _both(one: Bins, other: Bins) -> Bins:
+    return _longer(one[0], other[0]), _longer(one[1], other[1])
+
+
+def _grown(now: tuple[int, ...], then: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what came to counters; all of it where they began anew."""
+    anew = not now or any(a < b for a, b in zip(now, then, strict=False))
+    return now if anew else _since(now, then)
 
 
 def _plus(one: Pair, other: Pair) -> Pair:

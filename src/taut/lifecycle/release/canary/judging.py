@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import structs
 
+from taut.lifecycle.release.canary.amounts import Amounts
 from taut.lifecycle.release.canary.counts import Pair, Tally
+from taut.lifecycle.release.canary.findings import (
+    LIMIT,
+    MEANS,
+    Decision,
+    Finding,
+    exp,
+    limits_found,
+    means_found,
+    told_unevenly,
+)
 from taut.lifecycle.release.canary.plan import CanaryPlan
 from taut.lifecycle.release.guardrails import (
     Stage,
@@ -24,27 +35,11 @@ _FATAL_ALPHA: Final = 0.01
 _SPLIT_ALPHA: Final = 0.01
 _FEW_UNITS: Final = 3
 """Who are fewer may be the ones who always fail: what they show holds a canary, and does not end it."""
+_QUALITY: Final = (1.1, 1.5)
+"""By how many times as often answers may be wrong before a canary is held, and ended."""
 
-Decision = Literal["admit", "hold", "reject"]
 Lanes = Sequence[Sequence[Stage]]
 """What a guardrail counts, by stage: as one process, or as several whose mean is taken."""
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one guardrail says. canary, baseline: what is counted against each arm. evidence: for harm beyond what is borne,
-    against `bar`. low, high: between them the ratio of the rates lies surely; None where it is not bounded, or nobody asked.
-    says: the same in words, where somebody asked.
-    """
-
-    guardrail: str
-    decision: Decision
-    canary: int
-    baseline: int
-    evidence: float
-    bar: float
-    low: float | None = None
-    high: float | None = None
-    says: str = ""
 
 
 class _Rail(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +53,7 @@ class _Rail(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
 
     def evidence(self, ratio: float, lanes: Lanes | None = None) -> float:
-        return _exp(latency_log_e(lanes or self.lanes, ratio=ratio, restarts=self.restarts))
+        return exp(latency_log_e(lanes or self.lanes, ratio=ratio, restarts=self.restarts))
 
 
 def judge(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
@@ -76,12 +71,18 @@ def judge(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
     found = [split]
     if "prediction_drift" in plan.guardrails:
         found.append(_drift(plan, tallies))
-    for rail in _rails(plan, tallies):
-        one = _judged(rail)
-        if one.decision == "reject" and (broken or (few and rail.name != "fatal")):
-            one = structs.replace(one, decision="hold")
-        found.append(one)
-    return tuple(found)
+    found += limits_found(plan, tallies) + [
+        means_found(plan, tallies, name) for name in MEANS if name in plan.guardrails
+    ]
+    found += map(_judged, _rails(plan, tallies))
+    untold = told_unevenly(plan, tallies)
+    return tuple(
+        structs.replace(one, decision="hold")
+        if one.decision == "reject"
+        and (broken or (few and one.guardrail != "fatal") or one.guardrail in untold)
+        else one
+        for one in found
+    )
 
 
 def explain(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
@@ -106,8 +107,13 @@ def _rails(plan: CanaryPlan, tallies: Sequence[Tally]) -> list[_Rail]:
     def slow(at: int) -> list[Stage]:
         return lane(lambda tally: tally.slow[at])
 
+    def wrong(tally: Tally) -> Pair:
+        told = tally.amounts.get("quality", Amounts())
+        return sum(told.canary[1:]), sum(told.baseline[1:])
+
     lanes: dict[str, Callable[[], Lanes]] = {
         "errors": lambda: (lane(lambda tally: tally.failed),),
+        "quality": lambda: (lane(wrong),),
         "latency": lambda: [slow(at) for at in range(len(tallies[0].slow))],
     }
     restarts = len(plan.steps)
@@ -117,7 +123,8 @@ def _rails(plan: CanaryPlan, tallies: Sequence[Tally]) -> list[_Rail]:
     )  # fmt: skip
     return [fatal] + [
         _Rail(
-            name=name, lanes=lanes[name](), bar=plan.bar, hold_at=plan.hold, end_at=plan.roll_back, restarts=restarts
+            name=name, lanes=lanes[name](), bar=plan.bar, restarts=restarts,
+            hold_at=_QUALITY[0] if name == "quality" else plan.hold, end_at=_QUALITY[1] if name == "quality" else plan.roll_back,
         )
         for name in plan.guardrails
         if name in lanes
@@ -137,7 +144,7 @@ def _judged(rail: _Rail) -> Finding:
 def _split(tallies: Sequence[Tally]) -> Finding:
     """Each stage by itself: whoever was drawn in one is drawn alike in the next. The mean of them is evidence too."""
     each = [two_sided_log_e((Stage(tally.weight, *tally.units),)) for tally in tallies]
-    evidence = _exp(log_mean_exp(each))
+    evidence = exp(log_mean_exp(each))
     canary, baseline = _sum(tally.units for tally in tallies)
     return Finding(
         guardrail="split", decision="hold" if evidence >= 1 / _SPLIT_ALPHA else "admit", canary=canary,
@@ -148,7 +155,7 @@ def _split(tallies: Sequence[Tally]) -> Finding:
 def _drift(plan: CanaryPlan, tallies: Sequence[Tally]) -> Finding:
     """Each stage by itself, as of the split. It holds where the difference is sure, and surely larger than is borne."""
     logs = [tally.scores.log_e for tally in tallies] + [0.0] * (len(plan.steps) - len(tallies))
-    evidence = _exp(log_mean_exp(logs))
+    evidence = exp(log_mean_exp(logs))
     differs = evidence >= plan.bar and _distance(plan, tallies) > plan.drift
     canary, baseline = _sum((sum(one.scores.canary), sum(one.scores.baseline)) for one in tallies)
     return Finding(
@@ -163,6 +170,8 @@ def _distance(plan: CanaryPlan, tallies: Sequence[Tally]) -> float:
 
 
 def _told(plan: CanaryPlan, finding: Finding, tallies: Sequence[Tally]) -> Finding:
+    if finding.guardrail in MEANS or finding.guardrail.startswith(LIMIT):
+        return finding  # said already
     if finding.guardrail == "prediction_drift":
         said = f"first predictions of {finding.canary} and {finding.baseline} callers lie at least {_distance(plan, tallies):.2f} apart"
         return structs.replace(finding, says=f"{said}, {plan.drift:g} is borne")
@@ -177,6 +186,7 @@ _WHAT: Final = {
     "fatal": "answers that may not be given",
     "errors": "callers who failed, each once a minute,",
     "latency": "answers slower than the live version's slowest hundredth",
+    "quality": "answers that turned out wrong, of each caller one a minute,",
 }
 
 
@@ -212,10 +222,6 @@ def _without(stages: Sequence[Stage], count: int) -> list[Stage]:
 
 def _range(low: float, high: float) -> str:
     return f"at least {low:.2g}" if math.isinf(high) else f"{low:.2g} to {high:.2g}"
-
-
-def _exp(log: float) -> float:
-    return math.exp(min(log, 700.0))
 
 
 def _sum(pairs: Iterable[Pair]) -> Pair:

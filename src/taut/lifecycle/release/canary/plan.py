@@ -8,10 +8,11 @@ import msgspec
 
 from taut.core.errors import InvalidInput
 from taut.core.units import parse_duration
-from taut.project.manifest import EndpointSpec
+from taut.project.guarding import unmeasured
+from taut.project.manifest import EndpointSpec, LimitSpec
 
-GUARDRAILS: Final = ("errors", "latency", "prediction_drift")
-"""What gateways count of both arms, and so what a release can be judged by."""
+GUARDRAILS: Final = ("errors", "latency", "prediction_drift", "quality", "outcome", "cost")
+"""What is counted of both arms, by gateways or by outcomes that people tell of, and so what a release can be judged by."""
 
 
 class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +23,8 @@ class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     canary is rolled back by any of them at most. hold, roll_back: the ratio to the live version's rate up to which a guardrail
     lets the canary grow, and beyond which it ends it. most: where set, only a canary whose error rate is surely below this
     many times the live one's is promoted without a person. drift: how far apart the versions' predictions may be
-    (Kolmogorov distance) before `prediction_drift` holds the canary.
+    (Kolmogorov distance) before `prediction_drift` holds the canary. limits: see `taut.absolute`. payoff_most: the largest amount that
+    an outcome counts as. price: in dollars, of an answer and of a second that models take.
     """
 
     steps: tuple[float, ...]
@@ -34,11 +36,19 @@ class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     roll_back: float = 1.2
     most: float | None = None
     drift: float = 0.05
+    limits: tuple[LimitSpec, ...] = ()
+    payoff_most: float = 1.0
+    price: tuple[float, float] = (0.0, 0.0)
 
     @property
     def bar(self) -> float:
-        """Return the evidence at which a guardrail acts: all of them together err with at most alpha."""
-        return len(self.guardrails) / self.alpha
+        """Return the evidence at which a guardrail acts: all of them together, limits too, err with at most alpha."""
+        return (len(self.guardrails) + len(self.limits)) / self.alpha
+
+
+def by_outcomes(plan: CanaryPlan) -> bool:
+    """Tell whether a canary is judged by what people tell of its answers."""
+    return bool({"quality", "outcome"} & set(plan.guardrails))
 
 
 _STEPS: Final = (0.01, 0.05, 0.25, 0.5)
@@ -48,7 +58,9 @@ _ALONE: Final = 1.5
 
 def declared_plan(endpoint: EndpointSpec) -> CanaryPlan:
     """Return by what canaries of an endpoint are judged, as the project declares it. Raises as `checked_plan`."""
-    told = endpoint.release
+    told, price = endpoint.release, endpoint.price
+    if why := unmeasured(endpoint):
+        raise InvalidInput(why)
     alone = endpoint.runtime == "worker" and endpoint.workers == 1
     return checked_plan(
         CanaryPlan(
@@ -58,6 +70,9 @@ def declared_plan(endpoint: EndpointSpec) -> CanaryPlan:
             guardrails=told.guardrails or ("errors", "latency"),
             roll_back=_ALONE if alone else 1.2,
             most=told.most,
+            limits=told.limits,
+            payoff_most=told.payoff_most,
+            price=(0.0, 0.0) if price is None else (price.per_request, price.per_model_second),
         )
     )
 
@@ -71,7 +86,7 @@ def checked_plan(plan: CanaryPlan) -> CanaryPlan:
     for name in plan.guardrails:
         if name not in GUARDRAILS:
             raise InvalidInput(
-                f"guardrail {name!r} watches what no gateway counts: choose of {', '.join(GUARDRAILS)}"
+                f"guardrail {name!r} watches what nobody counts: choose of {', '.join(GUARDRAILS)}"
             )
     if len(set(plan.guardrails)) != len(plan.guardrails):
         raise InvalidInput(f"guardrails are {', '.join(plan.guardrails)}: name each once")

@@ -9,8 +9,10 @@ from typing import Literal
 import msgspec
 from msgspec import structs
 
-from taut.lifecycle.release.canary.counts import Report, Tally, add_reports, reference_of
-from taut.lifecycle.release.canary.judging import Finding, error_ratio_at_most, explain, judge
+from taut.lifecycle.release.canary.amounts import scales_of
+from taut.lifecycle.release.canary.counts import OUTCOMES, Report, Tally, add_reports, reference_of
+from taut.lifecycle.release.canary.findings import Finding
+from taut.lifecycle.release.canary.judging import error_ratio_at_most, explain, judge
 from taut.lifecycle.release.canary.plan import CanaryPlan
 
 _MINUTE_US = 60_000_000
@@ -18,13 +20,14 @@ _MINUTE_US = 60_000_000
 
 class CanaryState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a canary stands: one row, written anew when something changed. since_us: when its step began. tallies: by stage, which are its
-    steps. reference: see `Tally.slow`. held: why it grows no further until a person says so. paused: the same by a person.
+    steps. reference: see `Tally.slow`. usual: see `scales_of`. held: why it grows no further until a person says so. paused: the same by a person.
     waived: guardrails that a person does not want to be held by any more; they can still end it. waits: why it does not grow now.
     """
 
     since_us: int
     tallies: tuple[Tally, ...]
     reference: tuple[int, ...] = ()
+    usual: int = -1
     held: str = ""
     paused: str = ""
     waived: tuple[str, ...] = ()
@@ -61,7 +64,7 @@ def resumed(plan: CanaryPlan, state: CanaryState) -> CanaryState:
 
 def advance(plan: CanaryPlan, state: CanaryState, reports: Sequence[Report], *, now_us: int) -> Move:
     """Take what gateways told and say what follows."""
-    state = _told(state, reports, now_us)
+    state = _told(plan, state, reports, now_us)
     findings = judge(plan, state.tallies)
     ends = [one for one in findings if one.decision == "reject"]
     if ends:
@@ -87,17 +90,21 @@ def advance(plan: CanaryPlan, state: CanaryState, reports: Sequence[Report], *, 
     return Move(kind="grow", state=grown, findings=findings, reason=f"to {weight:.1%} of the callers")
 
 
-def _told(state: CanaryState, reports: Sequence[Report], now_us: int) -> CanaryState:
-    """Put what was told into its stage: the last one, or the one before, whose last words come late."""
-    tallies = list(state.tallies)
-    for stage in range(max(0, len(tallies) - 2), len(tallies)):
-        of = [one for one in reports if one.stage == stage]
+def _told(plan: CanaryPlan, state: CanaryState, reports: Sequence[Report], now_us: int) -> CanaryState:
+    """Put what was told into its stage: the last one, or the one before, whose last words come late; outcomes come later still."""
+    tallies, scales = list(state.tallies), scales_of(plan, state.usual)
+    if "cost" not in plan.guardrails:
+        reports = [structs.replace(one, worked=((), ())) for one in reports]
+    for stage in range(len(tallies)):
+        late = stage < len(tallies) - 2
+        of = [one for one in reports if one.stage == stage and (one.process == OUTCOMES or not late)]
         if of:
             tallies[stage] = add_reports(
-                tallies[stage], of, reference=state.reference, minute=now_us // _MINUTE_US
+                tallies[stage], of, reference=state.reference, minute=now_us // _MINUTE_US, scales=scales
             )
     reference = state.reference or reference_of(tallies[-1].prior)
-    return structs.replace(state, tallies=tuple(tallies), reference=reference)
+    usual = state.usual if state.usual >= 0 else max(reference_of(tallies[-1].work), default=-1)
+    return structs.replace(state, tallies=tuple(tallies), reference=reference, usual=usual)
 
 
 def _waits(plan: CanaryPlan, state: CanaryState, now_us: int) -> str:

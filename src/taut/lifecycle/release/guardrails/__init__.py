@@ -12,7 +12,7 @@ from taut.lifecycle.release.guardrails.label import (
     ratio_bounds,
     two_sided_log_e,
 )
-from taut.lifecycle.release.guardrails.payoff import PayoffState, add_payoffs
+from taut.lifecycle.release.guardrails.payoff import PayoffState, add_amounts, add_payoffs
 
 __all__ = [
     "BinState",
@@ -21,6 +21,7 @@ __all__ = [
     "Phase",
     "Stage",
     "absolute_log_e",
+    "add_amounts",
     "add_bins",
     "add_payoffs",
     "detectable",

@@ -1,15 +1,15 @@
-"""Payoffs within bounds, such as revenue: does the canary earn less than the split explains?"""
+"""Amounts within bounds, such as revenue or cost: is the canary's mean worse than the split explains?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from taut.core.errors import InvalidInput
-from taut.lifecycle.release.guardrails.label import log_mean_exp
+from taut.lifecycle.release.guardrails.label import Harm, log_mean_exp
 
 _BETS: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -44,3 +44,42 @@ def add_payoffs(
         logs = [so_far + math.log1p(bet * worse) for so_far, bet in zip(logs, _BETS, strict=True)]
         total, count = total + payoff, count + 1
     return PayoffState(tuple(logs), total, count)
+
+
+def add_amounts(
+    state: PayoffState,
+    amounts: Sequence[float],
+    canary: Sequence[int],
+    baseline: Sequence[int],
+    *,
+    weight: float,
+    ratio: float = 1.0,
+    harm: Harm = "down",
+) -> PayoffState:
+    """Take the amounts of one interval by their bins: evidence that the canary's mean is below `ratio` times the baseline's (harm up: above).
+
+    amounts: of each bin, from 0 to some bound. canary, baseline: how many amounts of each bin came in the interval. The canary's are divided by
+    the ratio, then W = ∏ (1 + λ (A − w) h(Y)), h = (mean before the interval − Y) / bound, for harm up with the other sign: of
+    amounts whose arm was drawn with probability w each factor's mean is at most 1 under the null, so W is a supermartingale from 1
+    for each λ, and so is their mean. The first interval only tells the mean. Raises InvalidInput on a ratio that is not positive.
+    Source: Waudby-Smith & Ramdas 2023 (betting on bounded means), with the split as what is bet on.
+    """
+    if not ratio > 0:
+        raise InvalidInput(f"the ratio is {ratio}: it must be positive")
+    bound = max(amounts) * max(1.0, 1.0 / ratio)
+    logs = list(state.logs)
+    if state.count and bound > 0:
+        mean, sign = state.total / state.count, 1.0 if harm == "down" else -1.0
+        for amount, k, n in zip(amounts, canary, baseline, strict=True):
+            if not (k or n):
+                continue  # of some sixty bins few are used in a second
+            ours, theirs = (
+                part * sign * (mean - of) / bound
+                for part, of in ((1.0 - weight, amount / ratio), (-weight, amount))
+            )
+            logs = [
+                so_far + k * math.log1p(bet * ours) + n * math.log1p(bet * theirs)
+                for so_far, bet in zip(logs, _BETS, strict=True)
+            ]
+    total = sum(of * (k + n) for of, k, n in zip(amounts, canary, baseline, strict=True))
+    return PayoffState(tuple(logs), state.total + total, state.count + sum(canary) + sum(baseline))

@@ -620,6 +620,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
+        "release_learned",
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("counts", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("release", "stage", "name"),
+    )
+    op.create_table(
+        "release_lessons",
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("stage", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("unit", sa.BigInteger(), nullable=False),
+        sa.Column("minute", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("release", "stage", "name", "unit", "minute"),
+    )
+    op.create_table(
         "release_releases",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("endpoint", sa.String(length=64), nullable=False),
