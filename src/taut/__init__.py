@@ -15,7 +15,7 @@ _HOMES = {
     "taut.project.guarding": ("absolute", "cost", "outcome", "quality"),
     "taut.project.quotas": ("Price", "Quota"),
     "taut.project.rules": (
-        "SLO", "Cache", "Canary", "Direct", "Monitor", "Resources", "approval", "by_time", "cached_answer", "cron", "default_answer",
+        "SLO", "BlueGreen", "Cache", "Canary", "Direct", "Monitor", "Resources", "Shadow", "approval", "by_time", "cached_answer", "cron", "default_answer",
         "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift",
         "previous_version",
     ),
@@ -27,6 +27,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SLO",
     "Autoscale",
+    "BlueGreen",
     "Cache",
     "Canary",
     "Contain",
@@ -42,6 +43,7 @@ __all__ = [
     "Project",
     "Quota",
     "Resources",
+    "Shadow",
     "TrainContext",
     "Trained",
     "Webhook",

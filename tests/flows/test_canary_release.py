@@ -1,6 +1,9 @@
-"""A canary on a running platform: callers are divided, it takes over when its time is over, and people have their say."""
+"""Releases on a running platform: callers are divided by a canary, a side lies ready for a switch, a shadow is heard by nobody."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -32,31 +35,82 @@ def ask(up: Up, bearer: str, count: int = 60) -> set[str]:
     return {one.headers["taut-release"] for one in answers}
 
 
-def test_a_version_tried_against_itself_is_paused_resumed_and_takes_over(released: Installation) -> None:
-    declare(released, STEPS)
-    with released.up(gateways=2) as up:
-        bearer = up.token()
-        before = released("release", "status", "late")["release"]
-        begun = released("release", "start", "late", "1", "--reason", "a calibration")
-        assert (begun["strategy"], begun["state"], begun["step"]) == ("canary", "started", 0)
-        assert begun["weight"] == 0.3
-        released.refused("release", "start", "late", "1", exit_code=5, code="conflict")
-        released("release", "pause", "late", "--reason", "lunch")
-        assert ask(up, bearer) == {before, begun["release"]}
+class World(NamedTuple):
+    """An installation that is up, with a token of somebody who may predict."""
 
-        paused = released("release", "status", "late")
-        assert (paused["paused"], paused["waits"]) == (True, "lunch")
-        released("release", "resume", "late", "--reason", "back")
-        asked = {before}
+    made: Installation
+    up: Up
+    bearer: str
 
-        def over() -> bool:
-            asked.update(ask(up, bearer))
-            return str(released("release", "status", begun["release"])["state"]) == "live"
 
-        until(over, within_s=90.0, said=up.said)
-        until(lambda: ask(up, bearer, 5) == {begun["release"]}, said=up.said)
-        kinds = [
-            leaf["kind"]
-            for leaf in released("ledger", "show", "--subject", f"release:{begun['release']}")["leaves"]
-        ]
-        assert {"release.canary.begun", "release.canary.paused", "release.canary.resumed", "release.canary.judged", "release.promoted"} <= set(kinds)  # fmt: skip
+@pytest.fixture(scope="module")
+def world(released_template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = released_template.copy_to(tmp_path_factory.mktemp("releases") / "shop")
+    declare(made, STEPS)
+    with made.up(gateways=2) as up:
+        yield World(made, up, up.token())
+
+
+def test_a_version_tried_against_itself_is_paused_resumed_and_takes_over(world: World) -> None:
+    released, up, bearer = world
+    before = released("release", "status", "late")["release"]
+    begun = released("release", "start", "late", "1", "--reason", "a calibration")
+    assert (begun["strategy"], begun["state"], begun["step"]) == ("canary", "started", 0)
+    assert begun["weight"] == 0.3
+    released.refused("release", "start", "late", "1", exit_code=5, code="conflict")
+    released("release", "pause", "late", "--reason", "lunch")
+    assert ask(up, bearer) == {before, begun["release"]}
+
+    paused = released("release", "status", "late")
+    assert (paused["paused"], paused["waits"]) == (True, "lunch")
+    released("release", "resume", "late", "--reason", "back")
+    asked = {before}
+
+    def over() -> bool:
+        asked.update(ask(up, bearer))
+        return str(released("release", "status", begun["release"])["state"]) == "live"
+
+    until(over, within_s=90.0, said=up.said)
+    until(lambda: ask(up, bearer, 5) == {begun["release"]}, said=up.said)
+    kinds = [
+        leaf["kind"]
+        for leaf in released("ledger", "show", "--subject", f"release:{begun['release']}")["leaves"]
+    ]
+    assert {"release.canary.begun", "release.canary.paused", "release.canary.resumed", "release.canary.judged", "release.promoted"} <= set(kinds)  # fmt: skip
+
+
+def test_a_side_that_lies_ready_takes_over_at_once_and_the_way_back_is_as_short(world: World) -> None:
+    made, up, bearer = world
+    before = made("release", "status", "late")["release"]
+    begun = made("release", "start", "late", "1", "--strategy", "blue-green")
+    assert (begun["strategy"], begun["state"], begun["weight"]) == ("blue-green", "started", 0.0)
+    made.refused("release", "start", "late", "1", exit_code=5, code="conflict")
+    assert ask(up, bearer, 10) == {before}
+
+    until(lambda: made("release", "status", "late")["passed"], within_s=30.0, said=up.said)
+    assert len(made("release", "status", "late")["ready"]) == 2
+    switched = made("release", "promote", "late", "--reason", "it is noon")
+    assert (switched["state"], switched["kept_until"] is None) == ("live", False)
+    until(lambda: ask(up, bearer, 10) == {begun["release"]}, said=up.said)
+    back = made("rollback", "late", "--reason", "it was the wrong noon")
+    until(lambda: ask(up, bearer, 10) == {back["release"]}, said=up.said)
+
+
+def test_a_shadow_is_asked_what_was_answered_and_answers_nobody(world: World) -> None:
+    made, up, bearer = world
+    before = made("release", "status", "late")["release"]
+    begun = made("release", "start", "late", "1", "--strategy", "shadow")
+    asked: set[str] = set()
+
+    def compared() -> bool:
+        asked.update(ask(up, bearer, 30))
+        return int(made("release", "status", "late")["pairs"]) > 0
+
+    until(compared, within_s=30.0, said=up.said)
+    assert asked == {before}
+    status = made("release", "status", "late")
+    assert [one["decision"] for one in status["guardrails"]] == ["admit"] * 4
+    assert "of 1000 that are needed" in status["waits"]
+    assert made("release", "abort", "late", "--reason", "seen enough")["state"] == "aborted"
+    leaves = made("ledger", "show", "--subject", f"release:{begun['release']}")["leaves"]
+    assert {"release.shadow.begun", "release.aborted"} <= {leaf["kind"] for leaf in leaves}

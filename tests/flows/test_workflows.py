@@ -164,7 +164,7 @@ def test_a_release_that_fails_half_way_leaves_nothing_under_way(platform: Platfo
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ({"strategy": "shadow"}, InvalidInput, "not built yet"),
+        ({"strategy": "sideways"}, InvalidInput, "not built yet"),
         ({"version": "other@1"}, InvalidInput, "serves model late"),
         ({"version": "late@99"}, NotFound, "late@99"),
         ({"endpoint": "nowhere"}, NotFound, "nowhere"),

@@ -12,6 +12,7 @@ from taut.adapters.keys.file import FileKeys
 from taut.core.refs import VersionRef
 from taut.lifecycle.release import Lesson, Releases, metadata
 from taut.lifecycle.release.canary import CanaryPlan
+from taut.ports.records import Tx
 from taut.serving.meters import EndpointMeter
 from taut.serving.snapshot import Beat, GatewayState
 from taut.serving.trials import Arm, Side, Split, Trials, encode_trials
@@ -84,7 +85,7 @@ class World:
         self,
         folder: Path,
         *,
-        plan: CanaryPlan = PLAN,
+        plan: Any = PLAN,
         kill_at: int = 0,
         clock: ManualClock | None = None,
         gateways: Sequence[Any] = (),
@@ -103,8 +104,11 @@ class World:
             self.releases.promote(tx, first, actor="ann")
         self.release = self._start(2, "canary")
         with self.records.begin() as tx:
-            self.releases.canaries.begin(tx, self.release, plan, actor="ann")
+            self.begin(tx, plan)
         self.publish()
+
+    def begin(self, tx: Tx, plan: Any) -> None:
+        self.releases.canaries.begin(tx, self.release, plan, actor="ann")
 
     def restart(self) -> None:
         """Start control anew, with nothing but its rows."""
@@ -147,11 +151,14 @@ class World:
         if self.edges == self._kill_at:
             raise Killed
 
+    def look(self, states: Sequence[GatewayState]) -> None:
+        canary.look(self.rooms, states, page=self.paged.extend)
+
     def tick(self) -> None:
         """Let control look once; where it dies, the next one looks and publishes, as it does at its start."""
         try:
             self.edge()
-            canary.look(self.rooms, [gateway.state() for gateway in self.gateways], page=self.paged.extend)
+            self.look([gateway.state() for gateway in self.gateways])
             self.edge()
         except Killed:
             self.restart()

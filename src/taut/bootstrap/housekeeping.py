@@ -19,6 +19,7 @@ from taut.workflows.canary import look as look_at_canaries
 from taut.workflows.decisions import tell_decisions
 from taut.workflows.publish import what_changes
 from taut.workflows.rotation import finish
+from taut.workflows.shadow import look_at_shadows
 
 LogFailure = Callable[[str, BaseException], None]
 Warn = Callable[..., None]
@@ -59,7 +60,7 @@ class Housekeeper:
             ("keep the fleet admitted", _ADMIT_S, self._admit),
             ("scale the fleet", _SCALE_S, self._scale),
             ("publish what changed", _TICK_S, self._publish_changes),
-            ("judge canaries", _CANARY_S, self._judge),
+            ("judge releases under way", _CANARY_S, self._judge),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
             ("look for alarms", _LOOK_S, self._look),
             ("watch objectives", _OBJECTIVES_S, self._watch_objectives),
@@ -123,8 +124,9 @@ class Housekeeper:
 
     def _judge(self) -> None:
         if self._platform.publisher is not None:
-            report = self._platform.watches.findings.report
-            look_at_canaries(self._platform, self._platform.publisher.gateways(), page=report)
+            report, gateways = self._platform.watches.findings.report, self._platform.publisher.gateways()
+            look_at_shadows(self._platform, gateways)
+            look_at_canaries(self._platform, gateways, page=report)
 
     def _look(self) -> None:
         self._platform.alarms.look()

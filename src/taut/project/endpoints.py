@@ -54,7 +54,7 @@ class Endpoint:
         monitor: MonitorSpec | None = None,
         description: str = "",
     ) -> None:
-        """model: the function that `@taut.model` decorates, or a `taut.Graph`. release: `taut.Direct()` or `taut.Canary(...)`.
+        """model: the function that `@taut.model` decorates, or a `taut.Graph`. release: `taut.Direct()`, `taut.Canary(...)`, `taut.BlueGreen(...)` or `taut.Shadow(...)`.
 
         fallback: what answers when the model cannot, in the order in which they are tried; fallback_when: on what
         occasions: the model or its worker `failed`, it would be too `late`, there was so much to do that the request was
@@ -176,7 +176,7 @@ _KINDS: dict[str, type] = {
 _EXAMPLES = {
     "price": "taut.Price(per_model_second=0.002)",
     "cache": 'taut.Cache(ttl="60s")',
-    "release": "taut.Direct() or taut.Canary(...)",
+    "release": "taut.Direct(), taut.Canary(...), taut.BlueGreen(...) or taut.Shadow(...)",
     "slo": "taut.SLO(availability=0.999)",
     "fallback": "taut.previous_version(), taut.simpler_model(...), taut.cached_answer(...) or taut.default_answer(...)",
     "monitor": "taut.Monitor(shift=0.1)",

@@ -203,12 +203,23 @@ class LimitSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     act: Literal["page", "hold", "roll_back"] = "page"
 
 
+class ShadowSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """See `taut.Shadow`."""
+
+    share: float = 0.1
+    every: str = "10m"
+    least: int = 1000
+    differ: float = 0.05
+
+
 class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """every: how long a step lasts at least. least: answers of the canary that it needs. most: see `taut.Canary`. limits: see
     `taut.absolute`. payoff_most: see `taut.outcome`.
+
+    shadow: what comes before a canary or a switch. keep: how long the old side of a switch is kept.
     """
 
-    kind: Literal["direct", "canary"] = "direct"
+    kind: Literal["direct", "canary", "shadow", "blue-green"] = "direct"
     steps: tuple[float, ...] = ()
     guardrails: tuple[str, ...] = ()
     every: str = "10m"
@@ -216,6 +227,8 @@ class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     most: float | None = None
     limits: tuple[LimitSpec, ...] = ()
     payoff_most: float = 1.0
+    shadow: ShadowSpec | None = None
+    keep: str = "1h"
 
 
 class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

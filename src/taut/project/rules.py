@@ -19,6 +19,7 @@ from taut.project.manifest import (
     LimitSpec,
     MonitorSpec,
     ResourcesSpec,
+    ShadowSpec,
     SLOSpec,
     SplitSpec,
     StrategySpec,
@@ -170,12 +171,13 @@ def Canary(  # noqa: N802 - a value's name
     every: str = "10m",
     least: int = 100,
     most: float | None = None,
+    shadow: StrategySpec | None = None,
 ) -> StrategySpec:
     """A growing part of the callers, each of whom stays with his version; judged by guardrails that are fixed before the start.
 
     guardrails: errors and latency without any. every: how long a step lasts at least. least: answers that the canary must
     have given in it. most: only a canary whose error rate is surely below this many times the live version's takes over
-    without a person.
+    without a person. shadow: `taut.Shadow(...)`, which it must pass before its first step.
     """
     shares = words.instances(
         steps, (int, float), "Canary: steps", "write parts of the traffic, (0.01, 0.1, 0.5)"
@@ -196,7 +198,51 @@ def Canary(  # noqa: N802 - a value's name
         every=words.duration(every, "Canary: every"),
         least=words.whole(least, "Canary: least", low=1, high=1_000_000_000),
         most=words.optional_number(most, "Canary: most", low=1.0, high=_HUGE),
+        shadow=_shadow(shadow, "Canary: shadow"),
     )
+
+
+@worded("Shadow")
+def Shadow(  # noqa: N802 - a value's name
+    *, share: float = 0.1, every: str = "10m", least: int = 1000, differ: float = 0.05
+) -> StrategySpec:
+    """A version that is asked what the live one has just answered, and answers nobody; a person lets it take over.
+
+    share: the part of the requests. every: how long it lasts at least. least: pairs that both versions must have answered. differ: the part of
+    the decisions that may be others.
+    """
+    return StrategySpec(
+        kind="shadow",
+        shadow=ShadowSpec(
+            share=words.number(share, "Shadow: share", low=0.0, high=1.0),
+            every=words.duration(every, "Shadow: every"),
+            least=words.whole(least, "Shadow: least", low=1, high=1_000_000_000),
+            differ=words.number(differ, "Shadow: differ", low=0.0, high=1.0),
+        ),
+    )
+
+
+@worded("BlueGreen")
+def BlueGreen(  # noqa: N802 - a value's name
+    *, keep: str = "1h", shadow: StrategySpec | None = None
+) -> StrategySpec:
+    """A version that lies ready in every gateway until a person switches to it, for everybody at once.
+
+    keep: how long what it replaces stays in memory, so that the way back takes no load. shadow: `taut.Shadow(...)`, by which it is judged before.
+    """
+    return StrategySpec(
+        kind="blue-green",
+        keep=words.duration(keep, "BlueGreen: keep"),
+        shadow=_shadow(shadow, "BlueGreen: shadow"),
+    )
+
+
+def _shadow(value: object, what: str) -> ShadowSpec | None:
+    if value is None:
+        return None
+    if not isinstance(value, StrategySpec) or value.kind != "shadow":
+        raise InvalidInput(f"{what} is no shadow: write taut.Shadow(share=0.1)")
+    return value.shadow
 
 
 @worded("errors")

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from taut.core.times import from_us, to_us
-from taut.serving.predictions.record import TAKEN, decode_record
+from taut.serving.predictions.record import SHADOWED, TAKEN, decode_record
 from taut.trust.identity import OWNER, Principal
 from taut.trust.policy import ACTIONS, DISCLOSING, Facts, Policy, facts
 from taut.trust.policy.actions import OWN
@@ -24,7 +24,7 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "features.materialized": "features.materialize", "run.": "train", "model.approved": "model.approve",
     "model.rejected": "model.reject", "model.retired": "model.reject", "model.alias": "release.promote",
     "edge.exported": "model.export", "edge.device": "edge.report", "release.started": "release.start", "release.unfrozen": "release.unfreeze",
-    "release.promoted": "release.promote", "release.canary.begun": "release.start", "release.canary.paused": "release.pause", "release.canary.resumed": "release.resume", "release.aborted": "release.abort",
+    "release.promoted": "release.promote", "release.canary.begun": "release.start", "release.canary.paused": "release.pause", "release.canary.resumed": "release.resume", "release.shadow.begun": "release.start", "release.shadow.switched": "release.promote", "release.shadow.resumed": "release.resume", "release.aborted": "release.abort",
     "release.withdrawn": "release.abort", "release.rolled_back": "release.rollback",
     "batch.scored": "batch.score", "stream.begun": "stream.run", "plan.applied": "plan.apply",
     "identity.principal.": "user.admin", "identity.token.created": "token.create",
@@ -249,6 +249,8 @@ def _from_log(rooms: Rooms, since: datetime) -> Iterator[tuple[str, str, str, in
                 return
             if record.time_us < since_us:
                 break  # the rest of this segment is older; another gateway's may not be
+            if record.status == SHADOWED:
+                continue  # what nobody was given
             left -= 1
             action = "feedback" if record.status == TAKEN else "predict"
             yield record.principal, action, f"endpoint:{record.head.endpoint}", record.time_us

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from msgspec import structs
+
 from taut.core.errors import Corrupt, Denied
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
 from taut.core.units import parse_duration, parse_size
-from taut.lifecycle.release import Route, Share
-from taut.ports.records import transact
+from taut.lifecycle.release import Beside, Route, Share
+from taut.ports.records import Tx, transact
 from taut.project.declared import endpoint_of, judged_of
 from taut.project.manifest import CacheSpec, EndpointSpec, FallbackSpec, Manifest, QuotaSpec
 from taut.serving.snapshot import (
@@ -23,6 +25,7 @@ from taut.serving.snapshot import (
     PreviousVersion,
     ServedModel,
     ServingSnapshot,
+    ShadowConfig,
     StaleAnswer,
     StandIn,
     TrialConfig,
@@ -51,11 +54,13 @@ def what_changes(rooms: Rooms) -> tuple[object, ...]:
     """Return a value that differs as soon as gateways have something new to learn; cheap, and asked often."""
     with rooms.records.read() as tx:
         routes, tried = rooms.releases.routes(tx), rooms.releases.canaries.shares(tx)
+        beside = _beside(rooms, tx)
     return (
         rooms.identity.version(),
         rooms.plans.current_id(),
         routes,
         tried,
+        beside,
         rooms.alarms.contained(),
         rooms.watches.suspects(),
     )
@@ -83,10 +88,16 @@ def compose(
     declared = {spec.name for spec in manifest.endpoints}
     with rooms.records.read() as tx:
         routes, tried = rooms.releases.routes(tx), rooms.releases.canaries.shares(tx)
+        shadows, kept = ({one.endpoint: one for one in found} for found in _beside(rooms, tx))
     shares = {share.endpoint: share for share in tried}
     live = {route.endpoint: route for route in routes if route.endpoint in declared}
     endpoints = tuple(
-        _endpoint(rooms, manifest, route, live, shares.get(route.endpoint)) for route in live.values()
+        structs.replace(
+            _endpoint(rooms, manifest, route, live, shares.get(route.endpoint)),
+            shadow=_shadow(rooms, shadows.get(route.endpoint)),
+            kept=_ready(rooms, kept.get(route.endpoint)),
+        )
+        for route in live.values()
     )
     return ServingSnapshot(
         epoch=transact(rooms.records, lambda tx: rooms.releases.raise_epoch(tx, above=above)),
@@ -169,6 +180,24 @@ def _trial(rooms: Rooms, tried: Share) -> TrialConfig | None:
     return TrialConfig(
         release=tried.release, stage=tried.stage, arms=(ArmConfig(model=model, weight=tried.weight),)
     )
+
+
+def _beside(rooms: Rooms, tx: Tx) -> tuple[tuple[Beside, ...], tuple[Beside, ...]]:
+    """Return what lies ready to take over, and what lies ready for the way back."""
+    return rooms.releases.shadows.shares(tx), rooms.releases.shadows.kept(tx)
+
+
+def _shadow(rooms: Rooms, beside: Beside | None) -> ShadowConfig | None:
+    model = _ready(rooms, beside)
+    return None if beside is None or model is None else ShadowConfig(model=model, share=beside.share)
+
+
+def _ready(rooms: Rooms, beside: Beside | None) -> ServedModel | None:
+    """Return what lies ready beside the live version; None where it is not what was signed, as of canaries."""
+    try:
+        return None if beside is None else _model(rooms, beside.version, beside.release)
+    except (Corrupt, Denied):
+        return None
 
 
 def _suspects(rooms: Rooms, endpoint: str) -> tuple[str, ...]:

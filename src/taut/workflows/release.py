@@ -13,6 +13,7 @@ from taut.core.refs import Kind, Ref, VersionRef
 from taut.core.schema import ModelSignature
 from taut.lifecycle.release import ReleaseInfo
 from taut.lifecycle.release.canary import CanaryPlan, declared_plan
+from taut.lifecycle.release.shadow import ShadowPlan, declared_shadow
 from taut.ports.records import Tx, transact
 from taut.ports.stories import Story
 from taut.project.declared import endpoint_of, features_of, judged_of
@@ -24,7 +25,7 @@ from taut.workflows.rooms import Published, Rooms
 if TYPE_CHECKING:
     from taut.lifecycle.features import Materialisation, OnlineState
 
-STRATEGIES = ("direct", "canary")
+STRATEGIES = ("direct", "canary", "blue-green", "shadow")
 
 
 class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     approvals: list[str]
     canary: CanaryPlan | None = None
+    shadow: ShadowPlan | None = None  # before the canary, or before a switch
 
 
 def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResult:
@@ -83,17 +85,24 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
         raise InvalidInput(f"strategy {request.strategy!r} is not built yet: use {', '.join(STRATEGIES)}")
     if version.name != endpoint.model:
         raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {version.name}")
-    canary = None
+    canary, shadow = None, declared_shadow(endpoint, request.strategy)
+    with rooms.records.read() as tx:  # where nothing is live, there is nothing to compare with
+        beside = any(one.endpoint == endpoint.name for one in rooms.releases.routes(tx))
+    if request.strategy == "shadow" and not beside:
+        raise Conflict(
+            f"nothing answers at {endpoint.name} yet, and a shadow answers nobody: release a first version otherwise"
+        )
     if request.strategy == "canary":
         plan = declared_plan(endpoint)
         if "prediction_drift" in plan.guardrails and rooms.registry.signature(version).output == "value":
             raise InvalidInput(
                 f"guardrail prediction_drift compares probabilities, and {version} gives values: leave it out of {endpoint.name}"
             )
-        with rooms.records.read() as tx:  # where nothing is live, there is nothing to compare with
-            canary = plan if any(one.endpoint == endpoint.name for one in rooms.releases.routes(tx)) else None
+        canary = plan if beside else None
     words = [word.id for word in rooms.registry.show(version).approvals if word.approved]
-    return _Asked(endpoint=endpoint, version=str(version), approvals=words, canary=canary)
+    return _Asked(
+        endpoint=endpoint, version=str(version), approvals=words, canary=canary, shadow=shadow if beside else None
+    )  # fmt: skip
 
 
 def _carry_out(
@@ -111,8 +120,8 @@ def _carry_out(
         why = "; ".join(judged["reasons"])
         story.commit("abort", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
         return _result(rooms, id_, judged)
-    if asked.canary is not None:
-        return _try(rooms, story, asked.canary, id_, request, judged)
+    if asked.canary is not None or asked.shadow is not None:
+        return _try(rooms, story, asked, id_, request, judged)
     story.commit("promote", lambda tx: make_live(rooms, tx, id_, request.actor))
     story.progress("pushing to the gateways", 0.7)
     try:
@@ -131,11 +140,12 @@ def _carry_out(
 
 
 def _try(
-    rooms: Rooms, story: Story, plan: CanaryPlan, id_: str, request: ReleaseRequest, judged: dict[str, Any]
+    rooms: Rooms, story: Story, asked: _Asked, id_: str, request: ReleaseRequest, judged: dict[str, Any]
 ) -> ReleaseResult:
-    """Give the first step of a canary its callers; from there on `taut.workflows.canary` judges it."""
-    story.commit("begin", lambda tx: _begin(rooms, tx, id_, plan, request.actor))
-    story.progress(f"pushing a canary of {plan.steps[0]:.1%} to the gateways", 0.7)
+    """Let a shadow lie ready, or give the first step of a canary its callers; from there on `taut.workflows.shadow` and
+    `taut.workflows.canary` judge it."""
+    story.commit("begin", lambda tx: _begin(rooms, tx, id_, asked, request.actor))
+    story.progress(f"pushing a {request.strategy} release to the gateways", 0.7)
     pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
     if pushed.refused:
         why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
@@ -146,8 +156,11 @@ def _try(
     return _result(rooms, id_, judged, pushed)
 
 
-def _begin(rooms: Rooms, tx: Tx, id_: str, plan: CanaryPlan, actor: str) -> int:
-    rooms.releases.canaries.begin(tx, id_, plan, actor=actor)
+def _begin(rooms: Rooms, tx: Tx, id_: str, asked: _Asked, actor: str) -> int:
+    if asked.shadow is not None:
+        rooms.releases.shadows.begin(tx, id_, asked.shadow, actor=actor)
+    elif asked.canary is not None:
+        rooms.releases.canaries.begin(tx, id_, asked.canary, actor=actor)
     return rooms.releases.raise_epoch(tx)
 
 

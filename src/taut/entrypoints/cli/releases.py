@@ -27,7 +27,8 @@ def start(
     endpoint: str,
     version: Annotated[str, typer.Argument(help="model@number, or the bare number.")],
     strategy: Annotated[
-        str | None, typer.Option(help="direct or canary; without it, what the project declares.")
+        str | None,
+        typer.Option(help="direct, canary, blue-green or shadow; without it, what the project declares."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
     despite: Annotated[
@@ -63,14 +64,14 @@ def pause(context: typer.Context, release: Release, reason: Reason = "") -> None
 
 
 def resume(context: typer.Context, release: Release, reason: Reason = "") -> None:
-    """Let a canary go on that is paused or held; what holds it now can still end it."""
+    """Let a release go on that is paused or held; what holds a canary now can still end it."""
     from taut.entrypoints import views
 
     session(context).act("release.resume", {"release": release, "reason": reason}, views.release)
 
 
 def promote(context: typer.Context, release: Release, reason: Reason = "") -> None:
-    """Let a canary take over at once, whatever its step."""
+    """Let a canary take over at once, whatever its step, or switch to what lies ready."""
     from taut.entrypoints import views
 
     session(context).act("release.promote", {"release": release, "reason": reason}, views.release)

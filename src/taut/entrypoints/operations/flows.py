@@ -237,7 +237,7 @@ def _abort(platform: Platform, caller: Caller, request: ReleaseAbort, _progress:
         release = platform.releases.status(release).release
     transact(platform.records, lambda tx: platform.releases.abort(tx, release, actor=actor, reason=reason))
     info = platform.releases.show(release)
-    if info.strategy == "canary":
+    if info.strategy != "direct":
         platform.publish()
     return dict(to_json(info))
 

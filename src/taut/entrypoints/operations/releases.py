@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from taut.core.errors import InvalidInput, NotFound
+from taut.core.times import from_us
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -39,7 +40,8 @@ def _status(platform: Platform, _caller: Caller, request: ReleaseOf, _progress: 
         info = platform.releases.show(request.release)
     else:
         info = platform.releases.status(request.endpoint)
-    return {**to_json(info), **_verdict(platform, info.release), **_canary(platform, info.release)}
+    of_shadow, of_canary = _shadow(platform, info.release), _canary(platform, info.release)
+    return {**to_json(info), **_verdict(platform, info.release), **of_shadow, **of_canary}
 
 
 def _canary(platform: Platform, release: str) -> Json:
@@ -57,8 +59,25 @@ def _canary(platform: Platform, release: str) -> Json:
     }  # fmt: skip
 
 
+def _shadow(platform: Platform, release: str) -> Json:
+    """How a shadow stands: where it is ready, what its pairs say, why it waits. Nothing of a release that has none, or had one."""
+    from taut.lifecycle.release.shadow import explain_pairs
+
+    with platform.records.read() as tx:
+        found = platform.releases.shadows.find(tx, release)
+    if found is None or found.state.over:
+        return {}
+    plan, state = found.plan, found.state
+    judged = explain_pairs(plan, state.tally.counts, state.since, state.reference) if plan.share else ()
+    return {
+        "guardrails": to_json(judged), "pairs": state.tally.counts.answered, "dropped": state.tally.counts.dropped,
+        "ready": list(state.ready), "lacking": dict(state.lacking), "waits": state.waits, "held": bool(state.held),
+        "passed": state.passed, "kept_until": from_us(state.kept_until_us).isoformat() if state.kept_until_us else None,
+    }  # fmt: skip
+
+
 class ReleaseWord(Request, frozen=True):
-    """A word on a canary that is under way. release: its id, or its endpoint's name."""
+    """A word on a release that is under way. release: its id, or its endpoint's name."""
 
     release: str
     reason: str = ""
@@ -76,18 +95,27 @@ def _pause(platform: Platform, caller: Caller, request: ReleaseWord, _progress: 
 
 
 def _resume(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
-    canaries, release = platform.releases.canaries, _release_of(platform, request.release)
+    releases, release = platform.releases, _release_of(platform, request.release)
+    room = releases.shadows if _is_shadow(platform, release) else releases.canaries
     who, why = caller.principal.id, request.reason
-    transact(platform.records, lambda tx: canaries.resume(tx, release, actor=who, reason=why))
+    transact(platform.records, lambda tx: room.resume(tx, release, actor=who, reason=why))
     return _status(platform, caller, ReleaseOf(release=release), _progress)
 
 
 def _promote(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
     from taut.workflows.canary import promote
+    from taut.workflows.shadow import promote_shadow
 
     release = _release_of(platform, request.release)
-    promote(platform, release, actor=caller.principal.id, reason=request.reason)
+    go = promote_shadow if _is_shadow(platform, release) else promote
+    go(platform, release, actor=caller.principal.id, reason=request.reason)
     return _status(platform, caller, ReleaseOf(release=release), _progress)
+
+
+def _is_shadow(platform: Platform, release: str) -> bool:
+    """Whether a release is one that answers nobody yet."""
+    with platform.records.read() as tx:
+        return any(one.release == release for one in platform.releases.shadows.under_way(tx))
 
 
 def _verdict(platform: Platform, release: str) -> Json:
@@ -145,8 +173,8 @@ def _endpoint(request: Any) -> str:
 
 OPERATIONS: Final = (
     Operation(name="release.pause", action="release.pause", request=ReleaseWord, handle=_pause, resource=word_resource, of=endpoint_of_word, summary="Let a canary grow no further until it is resumed"),
-    Operation(name="release.resume", action="release.resume", request=ReleaseWord, handle=_resume, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary go on that is paused or held"),
-    Operation(name="release.promote", action="release.promote", request=ReleaseWord, handle=_promote, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary take over at once"),
+    Operation(name="release.resume", action="release.resume", request=ReleaseWord, handle=_resume, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a release go on that is paused or held"),
+    Operation(name="release.promote", action="release.promote", request=ReleaseWord, handle=_promote, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary or a shadow take over at once"),
     Operation(name="release.status", action="release.read", request=ReleaseOf, handle=_status, resource=_endpoint, of=_endpoint_shown, reads=True, summary="Show the release under way, or the live one"),
     Operation(name="release.history", action="release.read", request=ReleaseHistory, handle=_history, resource=_endpoint, reads=True, summary="List an endpoint's releases"),
     Operation(name="release.live", action="release.read", request=Nothing, handle=_live, resource=lambda _request: "endpoint:any", reads=True, summary="Show what answers now"),

@@ -2,9 +2,11 @@
 
 from taut.lifecycle.release.canaries import Canaries, Canary, Lesson, Share
 from taut.lifecycle.release.releases import ReleaseInfo, Releases, ReleaseState, Route
+from taut.lifecycle.release.shadows import Beside, Shadow, Shadows
 from taut.lifecycle.release.tables import metadata
 
 __all__ = [
+    "Beside",
     "Canaries",
     "Canary",
     "Lesson",
@@ -12,6 +14,8 @@ __all__ = [
     "ReleaseState",
     "Releases",
     "Route",
+    "Shadow",
+    "Shadows",
     "Share",
     "metadata",
 ]

@@ -15,6 +15,7 @@ from taut.core.evidence import Evidence, Gate, Verdict
 from taut.core.refs import Kind, Ref, VersionRef
 from taut.core.times import from_us, to_us
 from taut.lifecycle.release.canaries import Canaries, Canary
+from taut.lifecycle.release.shadows import Shadows
 from taut.lifecycle.release.tables import epochs, releases, routes
 from taut.ports.records import Records, Tx
 from taut.ports.world import Clock, Ids
@@ -73,6 +74,7 @@ class Releases:
         self._ledger = ledger
         self._lineage = lineage
         self.canaries = Canaries(clock=clock, leaf=self._leaf)
+        self.shadows = Shadows(clock=clock, leaf=self._leaf)
         self._clock = clock
         self._ids = ids
 
@@ -141,14 +143,14 @@ class Releases:
     def abort(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """End a release that is under way; what was live stays live. An ended release stays as it is.
 
-        Where it is a canary, gateways learn of it with the new epoch.
+        Where it is a canary or a shadow, gateways learn of it with the new epoch.
         """
         row = self._row(tx, release)
         if row.state != ReleaseState.STARTED:
             return
         self._end(tx, release, ReleaseState.ABORTED)
         self.canaries.forget(tx, release)
-        if self.canaries.find(tx, release) is not None:
+        if self.canaries.find(tx, release) is not None or self.shadows.find(tx, release) is not None:
             self.raise_epoch(tx)
         body = {"endpoint": row.endpoint, "version": row.version, "reason": reason}
         self._leaf(tx, "release.aborted", release, actor, body)

@@ -60,6 +60,17 @@ lessons = Table(
     Column("minute", BigInteger, primary_key=True),  # of the answer; 0 where a caller counts once a step
 )
 
+# One row a shadow, in the same way; of one that took over, until when what it replaced stays in memory.
+shadows = Table(
+    "release_shadows",
+    metadata,
+    Column("release", String(64), primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("findings", Text, nullable=False),
+    Column("turn", Integer, nullable=False),
+)
+
 # One row: the epoch of the last serving snapshot, raised in the transaction that changes what is served.
 epochs = Table(
     "release_epochs",

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from taut.core.errors import Corrupt, InvalidInput
+from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
 from taut.serving.gateway.placing import load_all, model_key, placing_of
 from taut.serving.gateway.restraints import Restraints
@@ -27,7 +27,7 @@ from taut.serving.snapshot import (
     ServingSnapshot,
     StandIn,
 )
-from taut.serving.trials import Side, Split, Trials
+from taut.serving.trials import Sampling, Side, Split, Trials
 from taut.serving.workers import Fleet, Lane
 from taut.trust.identity.principals import Principal
 from taut.trust.identity.verifier import TokenVerifier
@@ -42,7 +42,7 @@ class Endpoint:
     many rows may be scored without waiting, -1 where the model is not in memory or in workers. prompt: whether nothing but
     the live version's workers is waited for. residents: who loads
     models; None where all are in memory. tried: the same endpoint as versions answer it that are tried beside the live one, and
-    split: who is drawn to which. called: under what the version is metered. meter, turn: replaced by the gateway's own when it begins to serve this.
+    split: who is drawn to which, or which requests a shadow is asked too; sampling: that shadow. called: under what the version is metered. meter, turn: replaced by the gateway's own when it begins to serve this.
     """
 
     def __init__(
@@ -63,7 +63,8 @@ class Endpoint:
         self.resource: Final = f"endpoint:{config.name}"
         self.signature: Final = signature
         key = model_key(live, config)
-        self.split: Split | None = None
+        self.split: Split | Sampling | None = None
+        self.sampling: Sampling | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.called = live.version
         self.live: Final = Scorer(live, models[key])
@@ -152,10 +153,16 @@ class Endpoint:
         ]
         self.split = Split(told.release, sides)
 
+    def shadow(self, sampling: Sampling) -> None:
+        """Let another version be asked too from now on; where its share is 0 it only lies ready, and no request is drawn."""
+        self.sampling = sampling
+        if sampling.share:
+            self.split = sampling
+
     def begin_trial(self, trials: Trials) -> None:
         """Count what becomes of each version beside the live one, where several answer; after each has its meter."""
         told = self.config.trial
-        if told is None or self.split is None:
+        if told is None or not isinstance(self.split, Split):
             return
         counted = []
         for one in self.tried:
@@ -265,6 +272,9 @@ class Active:
             ]
             if tried:
                 self.endpoints[config.name].divide(tried)
+            shadow = config.with_shadow_live()
+            if shadow is not None:
+                self.endpoints[config.name].shadow(self._sampling(shadow, models, residents))
         self.answering: Final = [one for endpoint in self.endpoints.values() for one in endpoint.versions]
         self.on_trial: Final = {one.trial.release for one in snapshot.endpoints if one.trial is not None}
         self.routes: Final = dict(_routes(self.endpoints))
@@ -273,6 +283,18 @@ class Active:
         for endpoint in self.answering:
             for scorer in endpoint.scorers:
                 self._asking.setdefault(scorer.key, []).append(endpoint)
+
+    def _sampling(
+        self, shadow: EndpointConfig, models: Mapping[str, Resident], residents: Residents | None
+    ) -> Sampling:
+        """Lay out a shadow, whose models never run on the event loop; one that cannot serve keeps nothing from being served."""
+        live, release, share = self.endpoints[shadow.name].live, shadow.live.release, shadow.share
+        settings = msgspec.structs.replace(self.settings, inline_us=0.0)
+        beside = msgspec.structs.replace(self.snapshot, settings=settings)
+        try:
+            return Sampling(release, share, live=live, endpoint=Endpoint(shadow, beside, models, residents))
+        except TautError as error:
+            return Sampling(release, share, live=live, endpoint=None, fault=error.message)
 
     def asking(self, resident: Resident) -> list[Endpoint]:
         """Return the endpoints that a model may answer for."""

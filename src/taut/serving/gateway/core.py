@@ -29,6 +29,7 @@ from taut.serving.gateway.guard import Caller, Grant, Guard, check_fresh, json_b
 from taut.serving.gateway.headers import single_headers
 from taut.serving.gateway.ids import RequestIds
 from taut.serving.gateway.made import Made
+from taut.serving.gateway.mirror import Mirror
 from taut.serving.gateway.outcomes import LogFailure, Outcomes
 from taut.serving.gateway.reading import read_gateway
 from taut.serving.gateway.replies import Headers, Pending, Reply, Statuses, binary_head
@@ -42,7 +43,7 @@ from taut.serving.meters import MeterReading
 from taut.serving.predictions import LIVE, TAKEN, PredictionLog, encode_record
 from taut.serving.runtime import Outputs
 from taut.serving.tracing import Tracer
-from taut.serving.trials import Split, Trials, unit_of
+from taut.serving.trials import Sampling, Split, Trials, unit_of
 from taut.trust.quota import Quota
 
 _HIGH_PRIORITY: Final = 5
@@ -91,6 +92,9 @@ class Gateway:
         self.streams: Final = Streams()
         self.callers: Final = Callers()
         self.trials: Final = Trials()
+        self.mirror: Final = Mirror(
+            log=log, online=online, world=world, ids=self._ids, log_failure=log_failure
+        )
         self._turns: Final = Turns()
         self._started_us: Final = world.now_us()
         self._started_s: Final = world.monotonic_s()
@@ -116,6 +120,7 @@ class Gateway:
                 one.meter = self.outcomes.meters.of(one.name, one.called)
             endpoint.begin_trial(self.trials)
         self.trials.keep(active.on_trial)
+        self.mirror.adopt(active)
         self.outcomes.meters.keep(set(active.endpoints))
         self.scoring.adopt(active)
         self._log.seal_to(active.snapshot.log_key)
@@ -194,7 +199,7 @@ class Gateway:
             if self._tracer is not None:
                 ticket.trace = self._tracer.begin(headers.get(b"traceparent"))
             self._spend(ticket, grant)
-        endpoint = endpoint if endpoint.split is None else self._drawn(ticket, endpoint.split, caller)
+        endpoint = endpoint if endpoint.split is None else self._drawn(ticket, endpoint.split, caller, body)
         ticket.deadline_ns = ticket.started_ns + caller.deadline_ms * 1_000_000
         ticket.guarded_ns = guarded_ns = self._counter_ns()
         ticket.guard_ns = guarded_ns - ticket.begun_ns
@@ -254,14 +259,20 @@ class Gateway:
         if account.dues:
             ticket.account = account
 
-    def _drawn(self, ticket: Ticket, split: Split, caller: Caller) -> Endpoint:
-        """Return the endpoint with the version that the caller is drawn to while a release is under way, or asks for by name."""
+    def _drawn(self, ticket: Ticket, split: Split | Sampling, caller: Caller, body: bytes) -> Endpoint:
+        """Return the endpoint with the version that the caller is drawn to while a release is under way, or asks for by name.
+
+        Where a shadow is under way, the live version answers whatever is drawn.
+        """
         assert ticket.session is not None
         if ticket.route.pinned:
             return ticket.route.endpoint
         unit = ticket.session.principal.id
         if caller.subject:
             unit = unit_of(unit, caller.subject)
+        if isinstance(split, Sampling):
+            ticket.arm = split.draw(unit, ticket, caller, body)
+            return ticket.route.endpoint
         arm = ticket.arm = split.arms.get(unit) or split.draw(unit)
         ticket.route = arm.routes[ticket.route.kind]
         endpoint: Endpoint = arm.endpoint
@@ -308,14 +319,13 @@ class Gateway:
             outputs = endpoint.rounding.rounded(outputs, session.principal.id)
         ticket.guard_ns += counter() - start_ns
         self.outcomes.answers += 1
-        if ticket.arm is not None and not ticket.arm.scored:
-            ticket.arm.score(outputs)
         if made is not None:
             made.count(endpoint.meter)
-            if ticket.arm is not None and made.fallback:
-                ticket.arm.fail("stood_in", ticket.now_us)
             if made.age_ns >= 0:
                 ticket.model_ns = 0  # the cache's time is none of the model's
+        if ticket.arm is not None:
+            stood_in = made is not None and bool(made.fallback)
+            ticket.arm.answered(batch, features, outputs, ticket.model_ns, stood_in, ticket.now_us)
         said = f"taut-request-id: {ticket.request_id}\r\ntaut-guard-us: {ticket.guard_ns // 1000}\r\n"
         head = lines + said.encode()
         if ticket.v2_binary:

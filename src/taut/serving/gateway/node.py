@@ -130,6 +130,8 @@ class GatewayNode:
                         f"the snapshot is of epoch {epoch}, this gateway is at {current}: issue a newer one"
                     )
                 stock = await self._stock(snapshot)
+                if before is not None:
+                    self._stocking.check_shadows(snapshot, before.snapshot, stock)
                 active = await loop.run_in_executor(
                     self._loader,
                     lambda: compile_snapshot(snapshot, home=self._home, before=before, stock=stock),
@@ -195,7 +197,8 @@ class GatewayNode:
             self._residents.adopt(() if active is None else self._stocking.wants(active.snapshot))
 
     async def close(self) -> None:
-        """Load no more models; after the last answer."""
+        """Load no more models, and ask none beside the path; after the last answer."""
+        await self._gateway.mirror.close()
         if self._residents is not None:
             await self._residents.close()
         self._model_loader.shutdown(wait=False)
@@ -236,6 +239,7 @@ class GatewayNode:
             claim=msgspec.Raw(msgspec.json.encode(claim)),
             meters=encode_reading(meters),
             trials=encode_trials(self._gateway.trials.reading()),
+            shadows=encode_trials(self._gateway.mirror.reading()),
         )
 
     def _lend(self, data: bytes) -> bool:

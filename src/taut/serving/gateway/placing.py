@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -29,37 +29,45 @@ from taut.serving.snapshot import (
 from taut.serving.workers import Fleet, LaneSettings, Order, WorkerModel
 
 LoadHere = Callable[[bytes, ModelSignature], LoadedModel]
+Part = Literal["live", "beside", "stand-in"]
+"""What a model is there for: to answer, to lie ready beside what answers, or to stand in for it."""
 ONE_CORE: Final = Wish()
 _OPEN_TIMEOUT_S: Final = 60.0
 
 
-def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, EndpointConfig, bool]]:
-    """Yield every model that a snapshot names, by what it is placed, and whether it is live."""
+def named_models(snapshot: ServingSnapshot) -> Iterator[tuple[ServedModel, EndpointConfig, Part]]:
+    """Yield every model that a snapshot names, by what it is placed, and what it is there for."""
     for config in snapshot.endpoints:
-        yield config.live, config, True
+        # neither side of a switch that shall be instant may be evicted meanwhile
+        sides = msgspec.structs.replace(config, keep_loaded=True) if config.beside else config
+        yield config.live, sides, "live"
         for tried in config.as_tried():
-            yield tried.live, tried, True
+            yield tried.live, tried, "live"
+        for model in config.beside:
+            yield model, sides, "beside"
         for one in config.fallbacks:
             if isinstance(one, PreviousVersion | OtherModel) and not unfit(one, config.live.signature):
-                yield one.model, placing_of(config, one), False
+                yield one.model, placing_of(config, one), "stand-in"
 
 
 def load_all(
     snapshot: ServingSnapshot, *, home: Path, before: Mapping[str, Resident], fleet: Fleet | None
 ) -> dict[str, Resident]:
     models: dict[str, Resident] = {}
-    for served, config, live in named_models(snapshot):
+    for served, config, part in named_models(snapshot):
         key = model_key(served, config)
-        if key in models:
+        if key in models and not (models[key].fault and part == "live"):
             continue
         kept = before.get(key)
         try:
-            models[key] = kept or Resident(
+            models[key] = (None if kept is None or kept.fault else kept) or Resident(
                 key, served.version, model=place(served, config, snapshot.settings, home=home, fleet=fleet)
             )
-        except TautError:
-            if live:
-                raise  # where it only stands in, its endpoint says that it cannot
+        except TautError as error:
+            if part == "live":
+                raise  # where it only stands in or lies ready, its endpoint says that it cannot
+            models[key] = Resident(key, served.version)
+            models[key].fault = error.message
     return models
 
 

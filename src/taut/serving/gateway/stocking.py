@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from taut.core.devices import Devices
+from taut.core.errors import InvalidInput
 from taut.core.schema import ModelSignature
 from taut.serving.gateway.artifacts import check_artifacts
-from taut.serving.gateway.placing import model_key, named_models, place
+from taut.serving.gateway.compiled import Stock
+from taut.serving.gateway.placing import Part, model_key, named_models, place
 from taut.serving.graphs import GraphModel
 from taut.serving.memory import Heap, Model, Want
 from taut.serving.placement import Wish, wish_for
@@ -40,8 +42,23 @@ class Stocking:
     def wants(self, snapshot: ServingSnapshot) -> list[Want]:
         """Return every model that a snapshot names; one that two endpoints share is named twice."""
         return [
-            self._want(served, config, snapshot, live=live) for served, config, live in named_models(snapshot)
+            self._want(served, config, snapshot, part=part) for served, config, part in named_models(snapshot)
         ]
+
+    def check_shadows(self, snapshot: ServingSnapshot, before: ServingSnapshot, stock: Stock) -> None:
+        """Raise InvalidInput where a shadow that was not there before cannot be had: nobody waits for it yet.
+
+        Later, as after a restart, it is told as not ready, and keeps no other from being served.
+        """
+        known = {one.shadow.model.release for one in before.endpoints if one.shadow is not None}
+        for config in snapshot.endpoints:
+            if config.shadow is None or config.shadow.model.release in known:
+                continue
+            resident = stock.models[model_key(config.shadow.model, config)]
+            if resident.model is None:
+                raise InvalidInput(
+                    f"{resident.name} cannot lie ready beside the live version: {resident.fault}"
+                )
 
     def let_go(self, held: list[Model]) -> None:
         """Free a model, whose only reference is in the list. Blocks."""
@@ -57,7 +74,7 @@ class Stocking:
             self._heap.give_back()
 
     def _want(
-        self, served: ServedModel, config: EndpointConfig, snapshot: ServingSnapshot, *, live: bool
+        self, served: ServedModel, config: EndpointConfig, snapshot: ServingSnapshot, *, part: Part
     ) -> Want:
         wish = wish_for(
             self._devices, config.placement, workers=config.workers * snapshot.gateways_at(self._machine), latency_s=config.latency_ms / 1e3,
@@ -66,8 +83,8 @@ class Stocking:
         return Want(
             key=model_key(served, config),
             name=served.version,
-            live=live,
-            keep=config.keep_loaded if live else None,
+            live=part == "live",
+            keep=None if part == "stand-in" else config.keep_loaded,
             load=lambda: self._load(served, config, snapshot.settings, wish),
             check=lambda: check_artifacts(served, self._home),
         )

@@ -13,7 +13,7 @@ from taut.serving.gateway.compiled import Active, Route
 from taut.serving.gateway.guard import Caller, Session
 from taut.serving.graphs import NodeWork
 from taut.serving.tracing import Trace
-from taut.serving.trials import Arm
+from taut.serving.trials import Arm, Pairing
 from taut.trust.quota import Account
 
 
@@ -24,7 +24,7 @@ class Ticket(msgspec.Struct, gc=False):
     worker, before that. model_ns: how long the model took, 0 where the cache answered. guard_ns: spent on guarding, the record included.
     trace: under which it is recorded; None for most. nodes: what those of a graph did; None where a model answers.
     tally: where it is counted, what the model took included. account: what it costs is charged to; None where nothing is. part: whether it is a later part of a request that is counted.
-    arm: of a release under way, to which the caller was drawn.
+    arm: of a release under way, to which the caller was drawn; or the request, drawn for a shadow.
     worker: by which the model's answer was computed, for the record.
     """
 
@@ -53,7 +53,7 @@ class Ticket(msgspec.Struct, gc=False):
     tally: Tally | None = None
     account: Account | None = None
     part: bool = False
-    arm: Arm | None = None
+    arm: Arm | Pairing | None = None
     worker: str = ""
 
 

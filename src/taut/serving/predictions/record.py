@@ -18,6 +18,9 @@ DEFAULT: Final = "default"
 WITHOUT: Final = "without="
 TAKEN: Final = 202
 """The status of a record that holds no answer but outcomes of earlier ones, with OUTCOMES for columns."""
+SHADOWED: Final = 203
+"""The status of a record of what a shadow would have answered: nobody was given it. Its fallback names the request."""
+SHADOW_OF: Final = "shadow-of="
 OUTCOMES: Final = ("request_id", "row", "label", "entity", "at")
 Origin = tuple[str, int] | tuple[str, int, tuple[str, ...]] | tuple[str, int, tuple[str, ...], str]
 LIVE: Final[Origin] = ("", 0)
@@ -43,8 +46,8 @@ class RecordHead(msgspec.Struct, frozen=True, array_like=True):
     """What all records of one endpoint at one epoch share; encoded once and copied into each record.
 
     columns: the request columns, in the order of a row's values. share: the part of the callers that this version answered
-    while another was tried beside it, 0 where none was: an answer's weight. trial, stage: the release in which it was tried, and
-    how many times weights had changed by then.
+    while another was tried beside it, 0 where none was: an answer's weight; of a shadow, the part of the requests that it was asked.
+    trial, stage: the release in which it was tried, and how many times weights had changed by then.
     """
 
     endpoint: str
@@ -98,7 +101,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def version(self) -> str:
         """Return the version that made the answer; nothing where none did."""
-        if self.fallback in (CACHED, "") or self.fallback.startswith(WITHOUT):
+        if self.fallback in (CACHED, "") or self.fallback.startswith((WITHOUT, SHADOW_OF)):
             return self.head.version
         return "" if self.fallback == DEFAULT else self.fallback
 

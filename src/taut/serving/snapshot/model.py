@@ -117,6 +117,16 @@ class TrialConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return 1.0 - sum(arm.weight for arm in self.arms)
 
 
+class ShadowConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A version that is in memory beside the live one, ready to take its place, and answers nobody.
+
+    share: the part of the requests that it is asked too once they are answered, 0 <= share <= 1.
+    """
+
+    model: ServedModel
+    share: float = 0.0
+
+
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One endpoint.
 
@@ -132,7 +142,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     quota: for each principal; None does not limit. model_time: of each principal, in milliseconds that models take for him. price: of an answer.
     max_age_s: a tighter bound than the snapshot's on how long this endpoint is served without hearing from control (high risk). round_scores: digits to which scores leave rounded; None leaves
     them. round_suspects: the same for suspects, the principals against whom abuse of this endpoint is held now. trial: a release under way, None mostly; share: the part of
-    the callers that this version answers then, else 0; tried_in: that release and its stage.
+    the callers that this version answers then, else 0; tried_in: that release and its stage. shadow: a release under way that answers nobody. kept: what the live version
+    replaced, while it stays in memory so that the way back takes no load.
     """
 
     name: str
@@ -160,6 +171,8 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     trial: TrialConfig | None = None
     share: float = 0.0
     tried_in: tuple[str, int] = ("", 0)
+    shadow: ShadowConfig | None = None
+    kept: ServedModel | None = None
 
     @property
     def arms(self) -> tuple[ArmConfig, ...]:
@@ -173,11 +186,26 @@ class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Return the endpoint with a trial: what its arms leave is the live version's."""
         return structs.replace(self, trial=trial, share=trial.left, tried_in=(trial.release, trial.stage))
 
+    def with_shadow_live(self) -> EndpointConfig | None:
+        """Return the endpoint as the shadow would serve it, with nothing that remembers or stands in; None where there is none."""
+        if self.shadow is None:
+            return None
+        return structs.replace(
+            self, live=self.shadow.model, shadow=None, kept=None, share=self.shadow.share, cache=None, fallbacks=(),
+            hedge_after_ms=None, keep_loaded=True, price=None,
+        )  # fmt: skip
+
+    @property
+    def beside(self) -> tuple[ServedModel, ...]:
+        """Return what is in memory beside the live version and answers nobody."""
+        shadow = () if self.shadow is None else (self.shadow.model,)
+        return shadow if self.kept is None else (*shadow, self.kept)
+
     @property
     def models(self) -> tuple[ServedModel, ...]:
-        """Return the live version, those that may stand in for it, and those that are tried beside it."""
+        """Return the live version, those that may stand in for it, those that are tried beside it, and those that only lie ready."""
         others = (one.model for one in self.fallbacks if isinstance(one, PreviousVersion | OtherModel))
-        return (self.live, *others, *(arm.model for arm in self.arms))
+        return (self.live, *others, *(arm.model for arm in self.arms), *self.beside)
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

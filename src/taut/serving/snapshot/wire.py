@@ -48,7 +48,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     costs: principal -> endpoint -> (requests for which a model worked, microseconds that it took), likewise.
     claim: on quotas, as `taut.trust.quota` encodes it; null of one that takes no leases.
     meters: a reading of `taut.serving.meters` as it was encoded, so that one of another layout than control knows costs
-    its figures and not the connection. trials: what it counted of releases under way, as `taut.serving.trials` encodes it.
+    its figures and not the connection. trials: what it counted of releases under way, as `taut.serving.trials` encodes it;
+    shadows: the same of those that answer nobody.
     """
 
     gateway: str
@@ -63,6 +64,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     claim: msgspec.Raw = msgspec.Raw(b"null")
     meters: msgspec.Raw = msgspec.Raw(b"null")
     trials: msgspec.Raw = msgspec.Raw(b"null")
+    shadows: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Word(msgspec.Struct, frozen=True, kw_only=True, tag="word"):

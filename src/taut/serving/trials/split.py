@@ -172,11 +172,16 @@ class Arm:
         self.trials: Final = trials
         self.scored = False
 
-    def score(self, outputs: Outputs) -> None:
-        """Count the first prediction that the unit gets."""
-        self.scored = True
-        for trial in self.trials:
-            trial.score(self.mark, not self.live, outputs)
+    def answered(
+        self, _batch: Any, _features: Any, outputs: Outputs, _took_ns: int, stood_in: bool, now_us: int
+    ) -> None:
+        """Count the first prediction that the unit gets, and an answer of what stood in as a failure."""
+        if not self.scored:
+            self.scored = True
+            for trial in self.trials:
+                trial.score(self.mark, not self.live, outputs)
+        if stood_in:
+            self.fail("stood_in", now_us)
 
     def fail(self, code: str, now_us: int) -> None:
         for trial in self.trials:

@@ -634,6 +634,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("endpoint"),
     )
     op.create_table(
+        "release_shadows",
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("plan", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("findings", sa.Text(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("release"),
+    )
+    op.create_table(
         "runs_runs",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("model", sa.String(length=64), nullable=False),
