@@ -22,9 +22,11 @@ from taut.lifecycle.training import limits_of
 from taut.ports.stories import Story, StoryState
 from taut.trust.identity import OWNER
 from taut.workflows.decisions import decision_signal, tell_decisions
-from taut.workflows.gate import candidate_of, examined_apart, try_apart
+from taut.workflows.examine import examined
+from taut.workflows.gate import candidate_of
 from taut.workflows.release import ReleaseRequest, release, roll_back
 from taut.workflows.rooms import Published
+from taut.workflows.trial import try_apart
 
 
 @pytest.fixture
@@ -218,7 +220,7 @@ def test_a_model_is_examined_by_the_rules_that_its_builder_declares(platform: Pl
         platform, candidate.artifact.digest, candidate.signature, (holdout,), limits=limits_of(run.spec.resources),
         probes=probes,
     )  # fmt: skip
-    checks = {check.name: check for check in examined_apart(platform, candidate, holdout, tried)}
+    checks = {check.name: check for check in examined(platform, candidate, run, holdout, tried)}
 
     assert list(checks) == [rule.name for rule in rules]
     assert (

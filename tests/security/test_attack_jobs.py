@@ -36,7 +36,7 @@ from taut.trust.ledger import Ledger
 from taut.trust.ledger.tables import metadata as ledger_metadata
 from taut.trust.lineage import Lineage
 from taut.trust.lineage.tables import metadata as lineage_metadata
-from taut.workflows.gate import try_apart
+from taut.workflows.trial import try_apart
 
 pytestmark = pytest.mark.processes
 

@@ -93,3 +93,92 @@ def attacked(*, maximum: float, step: float = 0.1) -> GateSpec:
         kind="attacked", maximum=words.number(maximum, "attacked: maximum", low=0, high=1), greater_is_better=False,
         settings={"step": words.number(step, "attacked: step", low=1e-6, high=10)},
     )  # fmt: skip
+
+
+@worded("simpler")
+def simpler(metric: str, *, margin: float = 0.0) -> GateSpec:
+    """The model must be better by `margin` than a linear one of the same inputs that learned from the same rows."""
+    what = "simpler"
+    return GateSpec(
+        kind="simpler", metric=words.one_of(metric, tuple(GREATER_IS_BETTER), f"{what}: metric"),
+        tolerance=words.number(margin, f"{what}: margin", low=0, high=_HUGE), greater_is_better=GREATER_IS_BETTER[metric],
+    )  # fmt: skip
+
+
+@worded("clean_labels")
+def clean_labels(*, maximum: float) -> GateSpec:
+    """The share of labels in the training rows that may be likely wrong, by confident learning. Classes that overlap count too."""
+    return GateSpec(
+        kind="clean_labels", maximum=words.number(maximum, "clean_labels: maximum", low=0, high=1), greater_is_better=False
+    )  # fmt: skip
+
+
+@worded("memorised")
+def memorised(*, maximum: float = 0.6) -> GateSpec:
+    """How well somebody who has a row may tell that the model learned from it: an AUC, where 0.5 is chance."""
+    return GateSpec(
+        kind="memorised", maximum=words.number(maximum, "memorised: maximum", low=0.5, high=1), greater_is_better=False
+    )  # fmt: skip
+
+
+@worded("stable")
+def stable(metric: str, *, apart: float, seeds: int = 2) -> GateSpec:
+    """Trained again with so many other seeds, the metric differs by `apart` at most. Costs as many trainings."""
+    what = "stable"
+    return GateSpec(
+        kind="stable", metric=words.one_of(metric, tuple(GREATER_IS_BETTER), f"{what}: metric"),
+        tolerance=words.number(apart, f"{what}: apart", low=0, high=_HUGE), greater_is_better=GREATER_IS_BETTER[metric],
+        settings={"seeds": words.whole(seeds, f"{what}: seeds", low=1, high=20)},
+    )  # fmt: skip
+
+
+@worded("backtested")
+def backtested(metric: str, *, worst: float, folds: int = 3) -> GateSpec:
+    """Trained and tested on so many earlier times, each as long as the split's test, the metric is never worse than `worst`.
+
+    Costs as many trainings, and needs rows that reach back as far.
+    """
+    what = "backtested"
+    greater = GREATER_IS_BETTER[words.one_of(metric, tuple(GREATER_IS_BETTER), f"{what}: metric")]
+    bound = words.number(worst, f"{what}: worst", low=-_HUGE, high=_HUGE)
+    return GateSpec(
+        kind="backtested", metric=metric, minimum=bound if greater else None, maximum=None if greater else bound,
+        greater_is_better=greater, settings={"folds": words.whole(folds, f"{what}: folds", low=1, high=20)},
+    )  # fmt: skip
+
+
+@worded("replayed")
+def replayed(*, maximum: float, rows: int = 1000) -> GateSpec:
+    """The share of the newest logged requests that would be decided otherwise than the live version decided them.
+
+    Of a regressor: whose answer would differ by more than a standard deviation of the answers.
+    """
+    return GateSpec(
+        kind="replayed", maximum=words.number(maximum, "replayed: maximum", low=0, high=1), greater_is_better=False,
+        settings={"rows": words.whole(rows, "replayed: rows", low=10, high=100_000)},
+    )  # fmt: skip
+
+
+@worded("reproduced")
+def reproduced(*, tolerance: float = 0.0) -> GateSpec:
+    """Trained again from the same code, data and seed, the same model comes out, or a person decides.
+
+    tolerance: how far apart answers to held-out rows may be where hardware cannot repeat every bit. Costs a training.
+    """
+    return GateSpec(
+        kind="reproduced", tolerance=words.number(tolerance, "reproduced: tolerance", low=0, high=_HUGE),
+        greater_is_better=False,
+    )  # fmt: skip
+
+
+@worded("no_costlier")
+def no_costlier(*, latency: float = 2.0, memory: float = 2.0) -> GateSpec:
+    """An answer may take so many times as long as the live version's, and its process so many times the memory, in equal jobs."""
+    what = "no_costlier"
+    return GateSpec(
+        kind="no_costlier", greater_is_better=False,
+        settings={
+            "latency": words.number(latency, f"{what}: latency", low=0.01, high=1e6),
+            "memory": words.number(memory, f"{what}: memory", low=0.01, high=1e6),
+        },
+    )  # fmt: skip

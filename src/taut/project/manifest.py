@@ -19,6 +19,7 @@ PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
 Severity = Literal["info", "warning", "critical"]
 GateKind = Literal[
     "metric", "no_regression", "parity", "slices", "fairness", "calibrated", "robust", "attacked",
+    "simpler", "clean_labels", "memorised", "stable", "backtested", "replayed", "reproduced", "no_costlier",
 ]  # fmt: skip
 """What a rule of the model gate is about."""
 Classification = Literal["public", "internal", "confidential", "restricted"]
@@ -114,12 +115,13 @@ class FeaturesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class SplitSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """By time: the last `test` is held out, `gap` before it is dropped; rows whose label was not yet known at the
-    split are embargoed from training.
+    split are embargoed from training. skip: so long at the end is left out altogether, to look at an earlier time.
     """
 
     kind: Literal["by_time"] = "by_time"
     test: str = "30d"
     gap: str = "0s"
+    skip: str = "0s"
 
 
 class GateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,8 +17,8 @@ from taut.ports.stories import Story
 from taut.project.declared import graph_of
 from taut.project.manifest import GraphSpec
 from taut.project.words import nearest
-from taut.workflows.gate import live_version
 from taut.workflows.graph_rows import GraphRows, common_rows, constant_baseline, scores_of, try_graph
+from taut.workflows.live import live_version
 from taut.workflows.rooms import Rooms
 from taut.workflows.supply import audit_of
 from taut.workflows.train import TrainResult

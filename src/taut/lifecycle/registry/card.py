@@ -16,7 +16,7 @@ from taut.lifecycle.registry.values import VersionInfo
 _LISTED: Final = 20
 _UNEXAMINED: Final = (
     ("groups of rows", {"slices"}), ("fairness", {"fairness"}), ("calibration", {"calibrated"}), ("noise and absent values", {"robust"}),
-    ("attacks", {"attacked"}),
+    ("attacks", {"attacked"}), ("memorisation", {"memorised"}), ("wrong labels", {"clean_labels"}),
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ _TIME = pl.Datetime("us", "UTC")
 class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Where the split lies and what became of the rows. Times are UTC; counts are rows.
 
-    unlabelled: label or event time is null. gap: between train and test. embargoed: before the gap, but the label was
+    unlabelled: label or event time is null. gap: between train and test, and what is skipped at the end. embargoed: before the gap, but the label was
     not yet known when the test began.
     """
 
@@ -44,7 +44,7 @@ def split_by_time(
 ) -> Parts:
     """Split labelled rows by event time: `test` at the end, `gap` before it dropped, the rest to learn from.
 
-    test: event time >= last - test. train: event time < last - test - gap and, where `label_at` is given, the label
+    With `skip`, everything ends that long before the last row. test: event time >= last - test. train: event time < last - test - gap and, where `label_at` is given, the label
     known before the test begins; a null there means not known. The same frame gives the same parts.
     Raises InvalidInput when either part is empty.
     """
@@ -53,15 +53,16 @@ def split_by_time(
     last = frame.filter(usable).select(time.max()).collect().item()
     if last is None:
         raise InvalidInput(f"no row has both {event_time!r} and {label!r}: there is nothing to learn from")
-    test_from = last - parse_duration(spec.test)
+    until = last - parse_duration(spec.skip)
+    test_from = until - parse_duration(spec.test)
     train_until = test_from - parse_duration(spec.gap)
-    in_test = usable & (time >= test_from)
+    in_test = usable & (time >= test_from) & (time <= until)
     before = usable & (time < train_until)
     known = pl.lit(True) if label_at is None else (_as_time(frame, label_at) < test_from).fill_null(False)
     in_train = before & known
     counts = frame.select(
         rows=pl.len(), train=in_train.sum(), test=in_test.sum(), embargoed=(before & ~known).sum(),
-        unlabelled=(~usable).sum(), gap=(usable & (time >= train_until) & (time < test_from)).sum(),
+        unlabelled=(~usable).sum(), gap=(usable & (time >= train_until) & ((time < test_from) | (time > until))).sum(),
     ).collect().row(0, named=True)  # fmt: skip
     facts = SplitFacts(train_until=train_until, test_from=test_from, **counts)
     if facts.train == 0 or facts.test == 0:

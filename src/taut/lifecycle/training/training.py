@@ -335,6 +335,20 @@ class Training:
         every = max(1, parts.facts.train // rows)
         return parts.train.select(names).gather_every(every).head(rows).collect()
 
+    def learned(self, run_id: str, *, rows: int) -> pl.DataFrame:
+        """Return some rows that a run learned from, in the form that models get, with the label: at most so many, spread evenly.
+
+        Erased rows are gone.
+        """
+        run = self.get(run_id)
+        parts = split_by_time(
+            self._tables.scan(run.data.table, row_ids=True), event_time=run.data.event_time,
+            label=run.spec.label, label_at=run.spec.label_at, spec=run.spec.split,
+        )  # fmt: skip
+        columns = [column for column in run.data.table.schema.columns if column.name in _known(run)]
+        every = -(-parts.facts.train // rows)
+        return serving_form(parts.train.gather_every(every), columns).collect()
+
     def known_labels(self, run_id: str) -> pl.Series:
         """Return the labels of the rows that a run learned from. Erased rows are gone."""
         run = self.get(run_id)

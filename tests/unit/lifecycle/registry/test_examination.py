@@ -16,7 +16,7 @@ from taut.core.evidence import Check, Outcome
 from taut.core.probes import Probe, answers_to
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.core.scores import auc
-from taut.lifecycle.registry.examination import EXAMINED, Sight, examine, probes_for
+from taut.lifecycle.registry.examination import EXAMINED, Again, Sight, examine, probes_for
 from taut.lifecycle.registry.examination.estimates import estimate
 from taut.project.manifest import GateSpec
 
@@ -275,10 +275,95 @@ def test_a_column_that_is_not_there_is_an_error() -> None:
     )
 
 
+def seen(rule: GateSpec, frame: pl.DataFrame, answers: Array, **further: Any) -> Check:
+    (check,) = examine([rule], Sight(SIGNATURE, "y", frame, answers, **further))
+    return check
+
+
+def test_a_model_that_a_linear_one_equals_rejects() -> None:
+    """The truth is linear here, so that nothing is better; where it is not, a model that knows it is."""
+    learned, frame = people(seed=1), people()
+    rule = taut.simpler("auc", margin=0.01)
+    bent = [one.with_columns(y=pl.col("x").abs() > 0.7) for one in (learned, frame)]
+    knowing = np.where((bent[1]["x"].abs() > 0.7).to_numpy()[:, None], [0.1, 0.9], [0.9, 0.1])
+
+    same = seen(rule, frame, knows(frame), learned=(learned, None))
+    better = seen(rule, bent[1], knowing, learned=(bent[0], None))
+
+    assert same.outcome is Outcome.FAILED
+    assert better.outcome is Outcome.PASSED
+    assert float(str(better.observed)) > 0.4
+
+
+def test_labels_that_were_turned_are_found() -> None:
+    frame = people(1500).with_columns(y=pl.col("x") > 0)
+    turned = frame.with_columns(y=pl.col("y") ^ pl.Series(np.random.default_rng(2).random(1500) < 0.15))
+    rule = taut.clean_labels(maximum=0.05)
+
+    assert seen(rule, frame, knows(frame), learned=(frame, None)).outcome is Outcome.PASSED
+    check = seen(rule, turned, knows(turned), learned=(turned, None))
+    assert check.outcome is Outcome.FAILED
+    assert 0.1 < float(str(check.observed)) < 0.2
+
+
+def test_a_model_that_knows_its_rows_by_heart_rejects() -> None:
+    learned, frame = people(seed=1), people()
+    by_heart = np.where(learned["y"].to_numpy()[:, None], [0.01, 0.99], [0.99, 0.01])
+    rule = taut.memorised(maximum=0.55)
+
+    assert seen(rule, frame, knows(frame), learned=(learned, knows(learned))).outcome is Outcome.PASSED
+    assert seen(rule, frame, knows(frame), learned=(learned, by_heart)).outcome is Outcome.FAILED
+    assert seen(rule, frame, knows(frame), learned=(learned, None)).outcome is Outcome.ERRORED
+
+
+def test_answers_that_hang_on_the_seed_reject_and_so_does_a_training_that_is_missing() -> None:
+    frame = people()
+    truth = frame["y"].cast(pl.Int64).to_numpy()
+    rule = taut.stable("auc", apart=0.05, seeds=2)
+    luck = np.random.default_rng(3).permutation(knows(frame))
+
+    def check(*answers: Array) -> Outcome:
+        again = {f"seed {at}": Again(truth, one) for at, one in enumerate(answers, start=1)}
+        return seen(rule, frame, knows(frame), again=again).outcome
+
+    assert check(knows(frame), knows(frame)) is Outcome.PASSED
+    assert check(knows(frame), luck) is Outcome.FAILED
+    assert check(knows(frame)) is Outcome.ERRORED
+
+
+@pytest.mark.parametrize(("metric", "worst"), [("auc", 0.8), ("logloss", 0.6)])
+def test_a_model_that_fails_at_an_earlier_time_rejects(metric: str, worst: float) -> None:
+    frame = people()
+    truth = frame["y"].cast(pl.Int64).to_numpy()
+    rule = taut.backtested(metric, worst=worst, folds=2)
+    lost = np.random.default_rng(3).permutation(knows(frame))
+
+    def check(second: Array) -> Outcome:
+        again = {"fold 1": Again(truth, knows(frame)), "fold 2": Again(truth, second)}
+        return seen(rule, frame, knows(frame), again=again).outcome
+
+    assert check(knows(frame)) is Outcome.PASSED
+    assert check(lost) is Outcome.FAILED
+
+
+def test_decisions_that_differ_from_the_live_versions_reject() -> None:
+    frame = people(500)
+    rule = taut.replayed(maximum=0.05)
+    near = np.clip(knows(frame) + 0.001, 0, 1)
+
+    assert seen(rule, frame, knows(frame), replayed=(knows(frame), near)).outcome is Outcome.PASSED
+    assert (
+        seen(rule, frame, knows(frame), replayed=(knows(frame), knows(frame)[:, ::-1])).outcome
+        is Outcome.FAILED
+    )
+    assert seen(rule, frame, knows(frame)).outcome is Outcome.ERRORED
+
+
 def test_every_declared_kind_that_is_examined_has_a_word() -> None:
     words = (
         taut.slices("a", metric="auc", drop=0.1), taut.fairness("a", maximum=0.1), taut.calibrated(),
-        taut.robust("auc", drop=0.1), taut.attacked(maximum=0.1),
+        taut.robust("auc", drop=0.1), taut.attacked(maximum=0.1), taut.simpler("auc"), taut.clean_labels(maximum=0.1),
+        taut.memorised(), taut.stable("auc", apart=0.1), taut.backtested("auc", worst=0.5), taut.replayed(maximum=0.1),
     )  # fmt: skip
 
     assert {rule.kind for rule in words} == set(EXAMINED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taut.lifecycle.registry.examination.robustness import probes_for, shuffles
-from taut.lifecycle.registry.examination.rules import EXAMINED, examine
-from taut.lifecycle.registry.examination.sight import Sight
+from taut.lifecycle.registry.examination.rules import EXAMINED, LEARNED, examine
+from taut.lifecycle.registry.examination.sight import Again, Sight
 
-__all__ = ["EXAMINED", "Sight", "examine", "probes_for", "shuffles"]
+__all__ = ["EXAMINED", "LEARNED", "Again", "Sight", "examine", "probes_for", "shuffles"]

@@ -8,12 +8,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from taut.core.errors import InvalidInput
 from taut.core.evidence import Check, Outcome
 from taut.core.probes import Probe
-from taut.core.scores import classification_scores, regression_scores
 from taut.lifecycle.registry.examination.estimates import worse_by
-from taut.lifecycle.registry.examination.sight import Sight
+from taut.lifecycle.registry.examination.sight import Sight, score
 from taut.project.manifest import GateSpec
 
 Array = npt.NDArray[Any]
@@ -43,8 +41,8 @@ def look(rule: GateSpec, sight: Sight) -> Check:
     lost, said = float("-inf"), []
     for what in ("noise", "missing"):
         places, answers = sight.probed(f"{rule.name} {what}")
-        before = score(metric, sight, places, sight.answers[places])
-        after = score(metric, sight, places, answers)
+        before = score(metric, sight.signature, sight.truth[places], sight.answers[places])
+        after = score(metric, sight.signature, sight.truth[places], answers)
         worse = worse_by(metric, after, before)
         said.append(f"{metric} {before:.4f} becomes {after:.4f} with {rule.settings[what]:g} {what}")
         lost = max(lost, worse)
@@ -52,19 +50,6 @@ def look(rule: GateSpec, sight: Sight) -> Check:
     return Check(
         name=rule.name, outcome=outcome, message=", ".join(said), observed=round(lost, 6), limit=limit
     )
-
-
-def score(metric: str, sight: Sight, places: Array, answers: Array) -> float:
-    """Return a metric of answers to some of the rows. Raises InvalidInput where they do not have it."""
-    truth = sight.truth[places]
-    found = (
-        classification_scores(truth, answers)
-        if sight.signature.classes
-        else regression_scores(truth, answers.reshape(-1))
-    )
-    if metric not in found:
-        raise InvalidInput(f"{metric} is not measured: there are {', '.join(sorted(found))}")
-    return found[metric]
 
 
 def attacked(rule: GateSpec, sight: Sight) -> Check:

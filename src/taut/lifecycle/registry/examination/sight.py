@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,25 @@ import polars as pl
 from taut.core.errors import InvalidInput
 from taut.core.probes import Probe
 from taut.core.schema import ModelSignature
+from taut.core.scores import classification_scores, regression_scores
 
 Array = npt.NDArray[Any]
+
+
+class Again(NamedTuple):
+    """What a model that was trained again answered to the rows that it was tested on, beside the truth."""
+
+    truth: Array
+    answers: Array
 
 
 class Sight:
     """One candidate before an examination.
 
     rows: held out, with the label and every declared column. answers: to them, [n, classes] or [n]. probes: answers to
-    changed rows, by the probe's name.
+    changed rows, by the probe's name. learned: rows that were learned from, and answers to them where the model was asked.
+    again: models that were trained again, as `seed 1` or `fold 1`. replayed: what the live version and this one answered to
+    logged requests.
     """
 
     def __init__(
@@ -31,6 +41,9 @@ class Sight:
         answers: Array,
         *,
         probes: Mapping[str, tuple[Probe, Array]] | None = None,
+        learned: tuple[pl.DataFrame, Array | None] | None = None,
+        again: Mapping[str, Again] | None = None,
+        replayed: tuple[Array, Array] | None = None,
         seed: int = 0,
     ) -> None:
         self.signature = signature
@@ -39,7 +52,10 @@ class Sight:
         self.answers = answers
         self.truth = truth_of(rows[label], signature.classes)
         self.seed = seed
+        self.again = again or {}
+        self.replayed = replayed
         self._probes = probes or {}
+        self._learned = learned
 
     def probed(self, name: str) -> tuple[npt.NDArray[np.int64], Array]:
         """Return which rows a probe changed, and the answers. Raises InvalidInput where it was not made."""
@@ -48,12 +64,30 @@ class Sight:
         probe, answers = self._probes[name]
         return probe.places(self.rows.height), answers
 
+    def learned(self) -> tuple[pl.DataFrame, Array | None]:
+        """Return rows that were learned from, and the answers to them. Raises InvalidInput where they are not there."""
+        if self._learned is None:
+            raise InvalidInput("there are no rows that the model learned from: nothing can be said")
+        return self._learned
+
     def binary(self, what: str) -> Array:
         """Return the probability of the second class of two. Raises InvalidInput for any other model."""
         if len(self.signature.classes) != 2:
             raise InvalidInput(f"{what} is about classifiers of two classes, this model has other answers")
         found: Array = self.answers[:, 1]
         return found
+
+
+def score(metric: str, signature: ModelSignature, truth: Array, answers: Array) -> float:
+    """Return a metric of answers. Raises InvalidInput where they do not have it."""
+    found = (
+        classification_scores(truth, answers)
+        if signature.classes
+        else regression_scores(truth, answers.reshape(-1))
+    )
+    if metric not in found:
+        raise InvalidInput(f"{metric} is not measured: there are {', '.join(sorted(found))}")
+    return found[metric]
 
 
 def truth_of(labels: pl.Series, classes: Sequence[Any]) -> Array:
