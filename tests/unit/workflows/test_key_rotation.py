@@ -78,11 +78,12 @@ from pathlib import Path
 from taut.bootstrap.platform import open_platform
 from taut.workflows.rotation import rotate
 with open_platform(Path({str(tmp_path)!r}), environ={{}}) as platform:
-    rotate(platform, "tenant", actor="test", progress=lambda said, _share: print(said, flush=True))
+    rotate(platform, "tenant", actor="test", progress=lambda said, _share: (print(said, flush=True), input()))
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as rotating:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as rotating:
         assert rotating.stdout is not None
-        rotating.stdout.readline()  # the first two thousand are done
+        rotating.stdout.readline()  # the first two thousand are done, and it goes no further
         rotating.send_signal(signal.SIGKILL)
     with open_platform(tmp_path, environ={}) as platform:
         assert state(platform, "tenant") == (2, 500, False)
