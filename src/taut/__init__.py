@@ -19,7 +19,7 @@ _HOMES = {
     "taut.project.quotas": ("Price", "Quota"),
     "taut.project.rules": (
         "SLO", "BlueGreen", "Cache", "Canary", "Direct", "Monitor", "Resources", "Shadow", "approval", "by_time", "cached_answer", "cron", "default_answer",
-        "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "parity", "prediction_drift",
+        "errors", "latency", "metric", "no_regression", "on_drift", "on_new_data", "openslo", "parity", "prediction_drift",
         "previous_version",
     ),
     "taut.project.scaling": ("Autoscale",),
@@ -81,6 +81,7 @@ __all__ = [
     "on_drift",
     "on_new_data",
     "open",
+    "openslo",
     "outcome",
     "page",
     "parity",

@@ -96,6 +96,11 @@ class Watches:
         return objectives.look(publisher.gateways(), {} if self._monitor is None else self._monitor.said)
 
     @property
+    def promised(self) -> Objectives | None:
+        """What counts the events of objectives, once it does."""
+        return self._objectives
+
+    @property
     def monitoring(self) -> Monitor | None:
         """What watches the versions that answer, once it does."""
         return self._monitor

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from taut.core.errors import TautError
 from taut.entrypoints.certificates import told
 from taut.entrypoints.monitor_view import model_families
+from taut.entrypoints.objectives_view import objective_families
 from taut.entrypoints.traffic import SILENT_S, newest_states
 from taut.serving.meters import (
     BATCH_ROWS,
@@ -65,6 +66,9 @@ class TautCollector(Collector):
         watching = self._platform.watches.monitoring
         if watching is not None:
             yield from model_families(watching.said)
+        promised = self._platform.watches.promised
+        if promised is not None:
+            yield from objective_families(promised.said, promised.counted)
         yield from certificate_families(told(self._platform.home), now=self._platform.clock.now())
 
     def _control(self) -> Iterator[Metric]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from taut.core.devices import check_placement
 from taut.core.errors import InvalidInput
@@ -21,6 +24,7 @@ from taut.project.manifest import (
     StrategySpec,
 )
 from taut.project.pipelines import Model, declaration_of
+from taut.project.rules import SloFile
 from taut.project.words import worded
 
 
@@ -34,7 +38,7 @@ class Endpoint:
         *,
         model: Any,
         release: StrategySpec | None = None,
-        slo: SLOSpec | None = None,
+        slo: SLOSpec | SloFile | None = None,
         fallback: FallbackSpec | Sequence[FallbackSpec] = (),
         fallback_when: Sequence[str] = ("failed", "late"),
         cache: CacheSpec | None = None,
@@ -81,7 +85,7 @@ class Endpoint:
             name=self.name,
             model=found.name,
             release=release or StrategySpec(),
-            slo=slo,
+            slo=None if isinstance(slo, SloFile) else slo,
             fallback=words.instances(
                 fallback, FallbackSpec, f"{what}: fallback", f"write {_EXAMPLES['fallback']}"
             ),
@@ -107,7 +111,16 @@ class Endpoint:
         )
         if why := unmeasured(self.spec):
             raise InvalidInput(f"{what}: {why}")
+        self.slo_file: str | None = slo.path if isinstance(slo, SloFile) else None
         self.place = declare("endpoint", self.name, self)
+
+    def frozen(self, folder: Path) -> EndpointSpec:
+        """Return the endpoint as data, with its service levels read; `folder` is where a relative path starts."""
+        if self.slo_file is None:
+            return self.spec
+        from taut.project.openslo import read_openslo  # reads YAML, which declarations must not cost
+
+        return msgspec.structs.replace(self.spec, slo=read_openslo(folder / self.slo_file, self.name))
 
     def __repr__(self) -> str:
         return f"taut.Endpoint({self.name!r})"
@@ -170,14 +183,14 @@ class Project:
         self.place = declare("project", "", self)
 
 
-_KINDS: dict[str, type] = {
-    "release": StrategySpec, "slo": SLOSpec, "cache": CacheSpec, "monitor": MonitorSpec, "price": PriceSpec,
+_KINDS: dict[str, Any] = {
+    "release": StrategySpec, "slo": SLOSpec | SloFile, "cache": CacheSpec, "monitor": MonitorSpec, "price": PriceSpec,
 }  # fmt: skip
 _EXAMPLES = {
     "price": "taut.Price(per_model_second=0.002)",
     "cache": 'taut.Cache(ttl="60s")',
     "release": "taut.Direct(), taut.Canary(...), taut.BlueGreen(...) or taut.Shadow(...)",
-    "slo": "taut.SLO(availability=0.999)",
+    "slo": 'taut.SLO(availability=0.999) or taut.openslo("slos.yaml")',
     "fallback": "taut.previous_version(), taut.simpler_model(...), taut.cached_answer(...) or taut.default_answer(...)",
     "monitor": "taut.Monitor(shift=0.1)",
 }

@@ -30,6 +30,7 @@ from taut.project.pipelines import FeatureSet, Model
 from taut.project.playbooks import Playbook, playbook_faults
 from taut.project.policies import read_policy_files
 from taut.project.quotas import Quota
+from taut.project.rules import slo_faults
 from taut.project.scaling import Autoscale, autoscale_faults
 from taut.project.words import nearest
 
@@ -54,7 +55,11 @@ def freeze(
     features = [cast(FeatureSet, item.thing).spec for item in collection.of("feature set")]
     models = [cast(Model, item.thing).spec for item in collection.of("model")]
     graphs = [cast(Graph, item.thing).spec for item in collection.of("graph")]
-    endpoints = [cast(Endpoint, item.thing).spec for item in collection.of("endpoint")]
+    endpoints = [
+        endpoint
+        for declaration in collection.of("endpoint")
+        if (endpoint := _endpoint(declaration, root, problems)) is not None
+    ]
     settings = [cast(Project, item.thing) for item in collection.of("project")]
     stage = environment or (settings[0].environment if settings else "development")
     manifest = Manifest(
@@ -234,6 +239,8 @@ def _check_endpoint(
         return
     if spec.audit == "off" and model.risk != "low":
         yield f'audit="off" is for low risk only, and model {model.name!r} is of {model.risk} risk'
+    if spec.slo is not None:
+        yield from slo_faults(spec.slo)
     if spec.hedge_after is not None and (spec.workers < 2 or spec.runtime == "inline"):
         yield 'hedge_after asks a second worker: give it workers=2 or more, and no runtime="inline"'
     if spec.hedge_after is not None and spec.model in graphs:
@@ -289,6 +296,15 @@ def _dataset(declaration: Declaration, root: Path, problems: list[str]) -> Datas
         return dataset.spec(root)
     except TautError as error:
         problems.append(f"{declaration.place}: dataset {dataset.name!r}: {error}")
+        return None
+
+
+def _endpoint(declaration: Declaration, root: Path, problems: list[str]) -> EndpointSpec | None:
+    endpoint = cast(Endpoint, declaration.thing)
+    try:
+        return endpoint.frozen(root)
+    except TautError as error:
+        problems.append(f"{declaration.place}: endpoint {endpoint.name!r}: {error}")
         return None
 
 

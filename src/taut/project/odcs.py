@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import yaml
 
-from taut.core.errors import InvalidInput, NotFound
+from taut.core.errors import InvalidInput
 from taut.project.manifest import ContractSpec
 from taut.project.odcs_columns import columns_of, property_of
 from taut.project.odcs_quality import Reading, quality_of
 from taut.project.odcs_words import FREE_SPEC, Item, age_of, custom, items, only, sla_of
 from taut.project.words import nearest
+from taut.project.yaml_files import documents, dump, read_text
 
 API_VERSION: Final = "v3.1.0"
-_MAX_BYTES: Final = 4 * 2**20
-_FOLDED: Final = frozenset("\r\n\x85\u2028\u2029\ufeff")
 _OBJECT: Final = frozenset(
     [
         "id",
@@ -43,9 +41,6 @@ _OBJECT: Final = frozenset(
 )
 
 
-_MAX_VALUES: Final = 500_000
-
-
 def read_odcs(path: Path) -> ContractSpec:
     """Read a contract from a file; `FILE.yaml#NAME` picks one of several objects in it.
 
@@ -54,17 +49,7 @@ def read_odcs(path: Path) -> ContractSpec:
     """
     text, _, wanted = str(path).partition("#")
     file = Path(text)
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise InvalidInput(f"{file} is larger than 4 MiB: a contract is a small file")
-        content = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        there = sorted(p.name for p in file.parent.glob("*.y*ml")) if file.parent.is_dir() else []
-        raise NotFound(f"there is no contract {file}{nearest(file.name, there)}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file}: byte {error.start} is not utf-8: save it as UTF-8") from error
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error.strerror}") from error
+    content = read_text(file, "contract")
     try:
         return parse_odcs(content, name=wanted or None)
     except InvalidInput as error:
@@ -149,70 +134,16 @@ def write_odcs(spec: ContractSpec, *, name: str) -> str:
         ]
     if own:
         document["customProperties"] = own
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML's safe types; a text with a line break that YAML would fold is quoted, so that it is read back whole."""
-
-
-def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _FOLDED & set(text) else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe types, with a key that is written twice refused instead of the last one winning."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float | bool | None):
-            raise InvalidInput(f"line {key_node.start_mark.line + 1}: a key must be a word")
-        if key in seen:
-            raise InvalidInput(f"line {key_node.start_mark.line + 1}: {key!r} is written twice")
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    return dump(document)
 
 
 def _load(text: str) -> Item:
-    try:
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that refuses more
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark is not None else ""
-        raise InvalidInput(f"{place}this is no YAML: {getattr(error, 'problem', error)}") from error
-    except RecursionError as error:
-        raise InvalidInput("this YAML is nested too deep to be a contract") from error
-    if not isinstance(document, dict):
+    found = documents(text, "contract")
+    if len(found) > 1:
+        raise InvalidInput(f"this is no YAML: {len(found)} documents where a contract is one")
+    if len(found) != 1 or not isinstance(found[0], dict):
         raise InvalidInput("this is no contract: expected apiVersion, kind, schema …")
-    _check_size(document)
-    return document
-
-
-def _check_size(document: Item) -> None:
-    """Refuse a document whose aliases unfold to far more than was written, before anybody walks through it."""
-    waiting: list[Any] = [document]
-    seen = 0
-    while waiting:
-        item = waiting.pop()
-        seen += 1
-        if seen > _MAX_VALUES:
-            raise InvalidInput(
-                f"its aliases unfold to more than {_MAX_VALUES:,} values: write a small contract"
-            )
-        if isinstance(item, dict):
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
+    return found[0]
 
 
 def _object(document: Item, name: str | None) -> Item:

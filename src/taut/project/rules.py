@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -298,6 +298,26 @@ def SLO(  # noqa: N802 - a value's name
     if found == SLOSpec(window=kept, freeze=bool(frozen)):
         raise InvalidInput("SLO: nothing is promised: write for example availability=0.999")
     return found
+
+
+def slo_faults(spec: SLOSpec) -> Iterator[str]:
+    """Yield what could not have been declared so: a manifest may come from anywhere."""
+    try:
+        SLO(**msgspec.structs.asdict(spec))
+    except InvalidInput as error:
+        yield error.message
+
+
+class SloFile(msgspec.Struct, frozen=True):
+    """Service levels in a file; read when the project loads. path: relative to the project's folder."""
+
+    path: str
+
+
+@worded("openslo")
+def openslo(path: str) -> SloFile:
+    """What a file of OpenSLO v1 says about the endpoint, its service: see `taut slo export`. path: relative to the project's folder."""
+    return SloFile(path=words.text(str(path), "openslo: path"))
 
 
 @worded("previous_version")

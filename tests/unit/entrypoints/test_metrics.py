@@ -68,6 +68,7 @@ class FakePlatform:
         self._ledger = ledger
         self.watches = self
         self.monitoring = None
+        self.promised: Any = None
 
     @property
     def publisher(self) -> FakePlatform:

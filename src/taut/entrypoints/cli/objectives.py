@@ -11,7 +11,7 @@ from taut.entrypoints.cli.session import session
 
 
 def register(app: typer.Typer) -> None:
-    verbs: Verbs = {"show": show}
+    verbs: Verbs = {"show": show, "export": export}
     add_noun(app, "slo", "What endpoints promise, and what is left of it.", verbs)
 
 
@@ -29,3 +29,16 @@ def show(
     from taut.entrypoints import objectives_view
 
     session(context).act("slo.show", {"endpoint": endpoint}, objectives_view.show)
+
+
+def export(
+    context: typer.Context,
+    endpoint: Annotated[str, typer.Argument(help="Of which; all without one.")] = "",
+) -> None:
+    """Write what endpoints promise as OpenSLO v1, which `taut.openslo("FILE")` reads.
+
+    For example: taut slo export delay > slos.yaml
+    """
+    from taut.entrypoints import objectives_view
+
+    session(context).act("slo.export", {"endpoint": endpoint}, objectives_view.exported)

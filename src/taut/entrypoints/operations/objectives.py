@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from taut.core.errors import NotFound
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -38,6 +39,17 @@ def _show(platform: Platform, _caller: Caller, request: SloShow, _progress: Prog
     }
 
 
+def _export(platform: Platform, _caller: Caller, request: SloShow, _progress: Progress) -> Json:
+    from taut.project.openslo import write_openslo
+
+    manifest = platform.plans.require()
+    wanted = (endpoint_of(manifest, request.endpoint),) if request.endpoint else manifest.endpoints
+    found = [write_openslo(one.slo, one.name) for one in wanted if one.slo is not None]
+    if not found:
+        raise NotFound("nothing is promised there: declare slo=taut.SLO(availability=0.999)")
+    return {"openslo": "---\n".join(found)}
+
+
 def standing_json(standing: Standing) -> Json:
     """Return how an objective stands, with its promise in words."""
     objective = standing.objective
@@ -49,5 +61,6 @@ def standing_json(standing: Standing) -> Json:
 
 
 OPERATIONS: Final = (
+    Operation(name="slo.export", action="plan.read", request=SloShow, handle=_export, resource=lambda request: f"endpoint:{request.endpoint or 'any'}", reads=True, summary="Write what endpoints promise as OpenSLO"),
     Operation(name="slo.show", action="status.read", request=SloShow, handle=_show, resource=lambda request: f"endpoint:{request.endpoint or 'any'}", reads=True, summary="Show what endpoints promise, and how much of what they may miss is used up"),
 )  # fmt: skip

@@ -47,7 +47,7 @@ LONGEST_S: Final = max(rule.long_s for rule in RULES)
 
 class Burn(msgspec.Struct, frozen=True, kw_only=True):
     """A rule as it stands. rate: how fast the budget burns in the long window, short_rate: in the short one. limit: from which rate on it
-    alerts. evidence: that it is really above it, as an e-value. few: there were so few events that none of them bad would have proved nothing:
+    alerts. evidence: that it is really above it, as an e-value; 0 where it is not above it as counted. few: there were so few events that none of them bad would have proved nothing:
     silence says nothing."""
 
     rule: str
@@ -121,12 +121,12 @@ def judge(objective: Objective, tally: Tally, now_s: float) -> Standing:
 def _burn(objective: Objective, rule: Rule, tally: Tally, now_s: float) -> Burn:
     share = min(rule.burn * objective.allowed, max(_MOST, objective.allowed))
     long, short = tally.window(now_s, rule.long_s), tally.window(now_s, rule.short_s)
-    fast = long.share >= share and short.share >= share and bool(short.total)
-    evidence = evidence_of(long, share) if long.bad else 0.0
+    fast = long.bad >= LEAST_BAD and long.share >= share and short.share >= share and bool(short.total)
+    evidence = _evidence(rule, tally, now_s, share) if fast else 0.0
     return Burn(
         rule=rule.name, severity=rule.severity, limit=share / objective.allowed, rate=long.share / objective.allowed,
         short_rate=short.share / objective.allowed, events=long.total, bad=long.bad, evidence=evidence,
-        firing=fast and long.bad >= LEAST_BAD and evidence >= EVIDENCE, few=too_few(long, share),
+        firing=evidence >= EVIDENCE, few=too_few(long, share),
     )  # fmt: skip
 
 
@@ -140,6 +140,15 @@ def _budget(objective: Objective, count: Count, hour: Count) -> Budget:
         spent=remaining is not None and remaining <= 0.0 and count.bad >= LEAST_BAD and evidence >= EVIDENCE,
         lasts_s=max(0.0, remaining) * objective.window_s / rate if remaining is not None and rate > 0 else None,
     )  # fmt: skip
+
+
+def _evidence(rule: Rule, tally: Tally, now_s: float, share: float) -> float:
+    """Return the mean of the e-values of windows from the short one to the long one, which is an e-value too.
+
+    What began a while ago is strong in the windows that are no longer than that: the long one alone would wait until it outweighs the calm before.
+    """
+    spans = (rule.short_s, rule.long_s / 4, rule.long_s / 2, rule.long_s)
+    return sum(evidence_of(tally.window(now_s, span_s), share) for span_s in spans) / len(spans)
 
 
 def evidence_of(count: Count, share: float) -> float:

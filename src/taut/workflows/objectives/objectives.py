@@ -34,7 +34,8 @@ class Objectives:
 
     What was counted is kept every minute and by `close`, in one transaction with how far gateways' counters were read: a control that
     dies counts what came since anew, from the gateways, and nothing twice. While no control looked, nobody knows when what
-    gateways counted came about: it is taken as spread evenly over that time. Any thread may call it.
+    gateways counted came about: it is taken as spread evenly over that time. Any thread may call it;
+    `said` is how objectives stood at the last look.
     Not guaranteed: what reached no gateway is not counted, nor what a gateway counted in its last second before it died.
     """
 
@@ -50,6 +51,7 @@ class Objectives:
         self._looked_s = 0.0
         self._kept_s = 0.0
         self._reported = True
+        self.said: tuple[Standing, ...] = ()
         self._counted: Final[dict[Place, list[int]]] = {}
 
     @property
@@ -71,6 +73,7 @@ class Objectives:
             standings = tuple(judge(one, self._tally(one), now_s) for one in declared)
             if self._rooms.clock.monotonic_s() - self._kept_s >= _KEEP_S:
                 self._keep()
+        self.said = standings
         found = [sighting for one in standings for sighting in sightings_of(one)]
         if found or self._reported:
             self._findings.observe(KINDS, found)

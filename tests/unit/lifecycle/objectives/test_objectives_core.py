@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taut.core.errors import InvalidInput
 from taut.lifecycle.objectives import Count, Kept, Objective, Tally, judge, metadata, objectives_of
-from taut.lifecycle.objectives.burn import too_few
+from taut.lifecycle.objectives.burn import evidence_of, too_few
 from taut.project.manifest import SLOSpec
 from taut.testing.records import memory_records
 from taut.testing.world import ManualClock
@@ -85,7 +85,11 @@ def test_an_outage_pages_by_the_fast_rule_and_ends_with_its_short_window() -> No
     assert now.budget.lasts_s == pytest.approx(now.budget.remaining * 28 * DAY_S / now.worst.rate)
     for minute in range(11, 41):
         tally.add(0, 60, until_s=NOW_S + minute * 60)
-    assert judge(UP, tally, NOW_S + 2400).worst is None  # over for half an hour: the short windows say so
+    after = judge(UP, tally, NOW_S + 2400)  # over for half an hour: the short windows say so
+    assert (after.state, after.worst and after.worst.rule) == (
+        "at risk",
+        "steady",
+    )  # three days' budget went in ten minutes
 
 
 def test_a_single_error_at_night_pages_nobody_and_silence_is_never_green() -> None:
@@ -95,7 +99,9 @@ def test_a_single_error_at_night_pages_nobody_and_silence_is_never_green() -> No
     alone = judge(UP, tally, NOW_S)
 
     assert (alone.burns[0].rate, alone.burns[0].firing) == (pytest.approx(1000), False)
-    assert alone.burns[0].evidence > 20  # one of one is 1.4% likely at that rate, and quiet hours are many
+    assert (
+        evidence_of(Count(1, 1), 0.0144) > 20
+    )  # one of one is 1.4% likely at that rate, and quiet hours are many
     assert (alone.state, alone.burns[0].few, alone.budget.spent) == ("too few events", True, False)
     tally.add(4, 4, until_s=NOW_S)
     assert judge(UP, tally, NOW_S).burns[0].firing  # five of five are no chance
