@@ -17,12 +17,13 @@ DAY_MIN: Final = 24 * 60
 
 
 class Traffic(NamedTuple):
-    """per_min: requests a minute. rate: share that fails, from minute `onset` on `then`. history: minutes before the first look."""
+    """per_min: requests a minute. rate: share that fails, `then` from minute `onset` to `ends`. history: minutes before the first look."""
 
     per_min: float
     rate: float = 0.001
     then: float | None = None
     onset: int = 0
+    ends: int = 1_000_000
     history: int = 3 * DAY_MIN
 
 
@@ -31,7 +32,7 @@ def looks(traffic: Traffic, minutes: int, *, seed: int, every: int = 1) -> Itera
     choose = np.random.default_rng(seed)
     tally = Tally(28 * 86_400.0)
     for minute in range(-traffic.history, minutes):
-        late = traffic.then is not None and minute >= traffic.onset
+        late = traffic.then is not None and traffic.onset <= minute < traffic.ends
         total = int(choose.poisson(traffic.per_min))
         at_s = BEGIN_S + minute * 60.0
         if total:
@@ -79,13 +80,17 @@ def delay(traffic: Traffic, minutes: int, *, seed: int, fires: Callable[[Standin
     return None
 
 
+_CALM: Final = 20
+_SHOWN: Final = 90
+
+
 def drawing() -> str:
     """Return an outage as SVG: burn rates of both fast windows, the budget, and when somebody is paged."""
-    outage = [*looks(Traffic(600.0, then=0.05, onset=60), 90, seed=3)]
+    outage = [*looks(Traffic(600.0, then=0.05, onset=_CALM, ends=_CALM + 40), _SHOWN, seed=3)]
     width, height, left, top, right = 760, 320, 56, 20, 150
 
     def x(minute: float) -> float:
-        return left + minute * (width - left - right) / 90
+        return left + minute * (width - left - right) / _SHOWN
 
     def y(rate: float) -> float:
         return top + (1 - min(rate, 60.0) / 60) * (height - top - 40)
@@ -107,11 +112,11 @@ def drawing() -> str:
         'fill-opacity="0.15"/>'
     )
     lines.append(
-        f'<text x="{x(fired[0]) + 4:.1f}" y="{top + 14}" fill="#c33">paged, minute {fired[0] - 60 + 1}</text>'
+        f'<text x="{x(fired[0]) + 4:.1f}" y="{top + 14}" fill="#c33">paged, minute {fired[0] - _CALM + 1}</text>'
     )
-    for minute in range(0, 91, 15):
+    for minute in range(_CALM % 10, _SHOWN + 1, 10):
         lines.append(
-            f'<text x="{x(minute):.1f}" y="{height - 16}" text-anchor="middle" fill="#444">{minute - 60} min</text>'
+            f'<text x="{x(minute):.1f}" y="{height - 16}" text-anchor="middle" fill="#444">{minute - _CALM} min</text>'
         )
     lines.append(
         f'<line x1="{left}" x2="{width - right}" y1="{y(14.4):.1f}" y2="{y(14.4):.1f}" stroke="#222" stroke-dasharray="6 4"/>'
@@ -122,12 +127,10 @@ def drawing() -> str:
         ("1 hour", "#4269d0", lambda one: one.burns[0].rate),
         ("6 hours", "#6cc5b0", lambda one: one.burns[1].rate),
     )
-    for name, colour, of in curves:
+    for at, (name, colour, of) in enumerate(curves):
         points = " ".join(f"{x(minute):.1f},{y(of(standing)):.1f}" for minute, standing in outage)
         lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        lines.append(
-            f'<text x="{width - right + 8}" y="{y(of(outage[-1][1])) + 4:.1f}" fill="{colour}">{name}</text>'
-        )
+        lines.append(f'<text x="{width - right + 8}" y="{top + 14 + 18 * at}" fill="{colour}">{name}</text>')
     return "\n".join([*lines, "</svg>", ""])
 
 

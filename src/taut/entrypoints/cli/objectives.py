@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from taut.entrypoints.cli.session import session
 def register(app: typer.Typer) -> None:
     verbs: Verbs = {"show": show, "export": export}
     add_noun(app, "slo", "What endpoints promise, and what is left of it.", verbs)
+    add_noun(app, "dashboards", "Rules for Prometheus, dashboards for Grafana.", {"export": dashboards})
 
 
 def show(
@@ -42,3 +44,30 @@ def export(
     from taut.entrypoints import objectives_view
 
     session(context).act("slo.export", {"endpoint": endpoint}, objectives_view.exported)
+
+
+def dashboards(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Where to; files of these names are written anew.")],
+) -> None:
+    """Write rules for Prometheus and dashboards for Grafana: one file each for the platform and for every endpoint.
+
+    For example: taut dashboards export monitoring/
+    """
+    from taut.core.errors import Corrupt, InvalidInput
+    from taut.entrypoints import render
+
+    here = session(context)
+    files: dict[str, str] = here.ask("dashboards.export", {})["files"]
+    for name in files:
+        if Path(name).name != name or not name.endswith((".yaml", ".json")):
+            raise Corrupt(
+                f"control sent a file named {name[:80]!r}, which does not belong into {folder}: nothing was written"
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{folder} cannot be written to: {error.strerror}") from error
+    here.show({"folder": str(folder), "files": sorted(files)}, render.fields)

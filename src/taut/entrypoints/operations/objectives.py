@@ -8,6 +8,7 @@ from taut.core.errors import NotFound
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
+    Nothing,
     Operation,
     Platform,
     Progress,
@@ -50,6 +51,12 @@ def _export(platform: Platform, _caller: Caller, request: SloShow, _progress: Pr
     return {"openslo": "---\n".join(found)}
 
 
+def _dashboards(platform: Platform, _caller: Caller, _request: Nothing, _progress: Progress) -> Json:
+    from taut.entrypoints.dashboards import dashboard_files
+
+    return {"files": dashboard_files(platform.plans.require())}
+
+
 def standing_json(standing: Standing) -> Json:
     """Return how an objective stands, with its promise in words."""
     objective = standing.objective
@@ -62,5 +69,6 @@ def standing_json(standing: Standing) -> Json:
 
 OPERATIONS: Final = (
     Operation(name="slo.export", action="plan.read", request=SloShow, handle=_export, resource=lambda request: f"endpoint:{request.endpoint or 'any'}", reads=True, summary="Write what endpoints promise as OpenSLO"),
+    Operation(name="dashboards.export", action="plan.read", request=Nothing, handle=_dashboards, resource=lambda _request: "endpoint:any", reads=True, summary="Write rules for Prometheus and dashboards for Grafana"),
     Operation(name="slo.show", action="status.read", request=SloShow, handle=_show, resource=lambda request: f"endpoint:{request.endpoint or 'any'}", reads=True, summary="Show what endpoints promise, and how much of what they may miss is used up"),
 )  # fmt: skip
