@@ -80,7 +80,6 @@ class Endpoint:
         found = _answering(model, what)
         _check_kinds(what, release=release, slo=slo, cache=cache, monitor=monitor, price=price)
         self.model = found
-        kept = words.one_of(audit, ("crash-safe", "power-safe", "off"), f"{what}: audit")
         self.spec = EndpointSpec(
             name=self.name,
             model=found.name,
@@ -98,7 +97,7 @@ class Endpoint:
             workers=words.whole(workers, f"{what}: workers", low=1, high=64),
             spares=words.whole(spares, f"{what}: spares", low=0, high=8),
             keep_loaded=words.optional_flag(keep_loaded, f"{what}: keep_loaded"),
-            audit=kept,  # type: ignore[arg-type]  # one_of checked it against the same words
+            audit=words.one_of(audit, ("crash-safe", "power-safe", "off"), f"{what}: audit"),  # type: ignore[arg-type]  # one_of checked it against the same words
             quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),
             model_time_per_s=words.optional_number(
                 model_time_per_s, f"{what}: model_time_per_s", low=1e-6, high=1e6
