@@ -9,6 +9,7 @@ _HOMES = {
     "taut.entrypoints.notebook": ("Dataset", "features", "model", "open"),
     "taut.project.datasets": ("Contract", "column", "files", "rule"),
     "taut.project.endpoints": ("Endpoint", "Project", "simpler_model"),
+    "taut.project.experiments": ("AB", "Bandit"),
     "taut.project.gates": (
         "attacked", "backtested", "calibrated", "clean_labels", "fairness", "memorised", "no_costlier",
         "replayed", "reproduced", "robust", "simpler", "slices", "stable",
@@ -28,8 +29,10 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AB",
     "SLO",
     "Autoscale",
+    "Bandit",
     "BlueGreen",
     "Cache",
     "Canary",

@@ -3,6 +3,7 @@ from taut.entrypoints.notebook import Dataset, features, model, open  # noqa: A0
 from taut.project.alerting import Contain, Email, Webhook
 from taut.project.datasets import Contract, column, files, rule
 from taut.project.endpoints import Endpoint, Project
+from taut.project.experiments import AB, Bandit
 from taut.project.guarding import absolute, cost, outcome, quality
 from taut.project.rules import (
     SLO,
@@ -26,7 +27,9 @@ from taut.project.rules import (
 from taut.project.training import TrainContext, Trained
 
 __all__ = [
+    "AB",
     "SLO",
+    "Bandit",
     "Canary",
     "Contain",
     "Contract",

@@ -139,7 +139,7 @@ class World:
         self.edge()
         with self.records.read() as tx:
             shares = self.releases.canaries.shares(tx)
-        self._published = (shares[0].release, shares[0].weight, shares[0].stage) if shares else None
+        self._published = (shares[0].release, shares[0].arms[0].weight, shares[0].stage) if shares else None
         if self._published is not None and self._published[1] not in self.weights:
             self.weights.append(self._published[1])
         for gateway in self.gateways:

@@ -17,6 +17,7 @@ from taut.serving.predictions import SegmentSeal
 from taut.trust.ledger import Entry
 from taut.workflows.canary import look as look_at_canaries
 from taut.workflows.decisions import tell_decisions
+from taut.workflows.experiment import look as look_at_experiments
 from taut.workflows.publish import what_changes
 from taut.workflows.rotation import finish
 from taut.workflows.shadow import look_at_shadows
@@ -127,6 +128,7 @@ class Housekeeper:
             report, gateways = self._platform.watches.findings.report, self._platform.publisher.gateways()
             look_at_shadows(self._platform, gateways)
             look_at_canaries(self._platform, gateways, page=report)
+            look_at_experiments(self._platform, gateways)
 
     def _look(self) -> None:
         self._platform.alarms.look()

@@ -139,7 +139,7 @@ def releases(result: Json) -> None:
 
 
 _RELEASE = (
-    "release", "endpoint", "version", "strategy", "state", "weight", "ready", "pairs", "dropped", "waits", "kept_until", "started_at", "actor", "reason",
+    "release", "endpoint", "version", "strategy", "state", "weight", "ready", "pairs", "dropped", "waits", "prospects", "kept_until", "started_at", "actor", "reason",
 )  # fmt: skip
 
 
@@ -148,6 +148,11 @@ def release(result: Json) -> None:
     known = {key: result[key] for key in _RELEASE if result.get(key) not in (None, "")}
     fields({key: _cell(key, value) for key, value in known.items()})
     gate(result)
+    arms = [one for one in result.get("arms", ()) if isinstance(one, dict)]
+    if arms:
+        columns = ["version", "weight", "outcomes", "mean", "verdict", "says"]
+        rows = [[_rounded(one[column]) for column in columns] for one in arms]
+        render.table(columns, rows, empty="")
     judged = [one for one in result.get("guardrails", ()) if isinstance(one, dict)]
     if judged:
         rows = [
@@ -162,6 +167,10 @@ def release(result: Json) -> None:
             if told
             else "no platform runs here: the first `taut up` answers with it"
         )
+
+
+def _rounded(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def listed(key: str, columns: Sequence[str], *, empty: str) -> Any:

@@ -11,6 +11,7 @@ import msgspec
 from taut.core.devices import check_placement
 from taut.core.errors import InvalidInput
 from taut.project import words
+from taut.project.comparing import ExperimentSpec
 from taut.project.declare import declare
 from taut.project.graphs import Graph
 from taut.project.guarding import unmeasured
@@ -56,6 +57,7 @@ class Endpoint:
         round_scores: int | None = None,
         round_suspects: int | None = None,
         monitor: MonitorSpec | None = None,
+        experiment: ExperimentSpec | None = None,
         description: str = "",
     ) -> None:
         """model: the function that `@taut.model` decorates, or a `taut.Graph`. release: `taut.Direct()`, `taut.Canary(...)`, `taut.BlueGreen(...)` or `taut.Shadow(...)`.
@@ -73,21 +75,21 @@ class Endpoint:
         evicted when others need the room more; True keeps it in memory, False loads it with the first request only.
         quota_per_s, model_time_per_s: requests, and seconds that models take, a second for a principal. price: of an answer, by which
         budgets in dollars are counted. round_scores: digits to which scores leave rounded; the log keeps them whole. round_suspects: the same where abuse of this endpoint is held against him. monitor: what is put up with of drift,
-        faults and wrong answers before somebody is told.
+        faults and wrong answers before somebody is told. experiment: `taut.AB(...)` or `taut.Bandit(...)`, of several versions.
         """
         self.name = words.name(name, "endpoint")
         what = f"Endpoint {name!r}"
         found = _answering(model, what)
-        _check_kinds(what, release=release, slo=slo, cache=cache, monitor=monitor, price=price)
+        _check_kinds(
+            what, release=release, slo=slo, cache=cache, monitor=monitor, price=price, experiment=experiment
+        )
         self.model = found
         self.spec = EndpointSpec(
             name=self.name,
             model=found.name,
             release=release or StrategySpec(),
             slo=None if isinstance(slo, SloFile) else slo,
-            fallback=words.instances(
-                fallback, FallbackSpec, f"{what}: fallback", f"write {_EXAMPLES['fallback']}"
-            ),
+            fallback=_fallbacks(fallback, what),
             fallback_when=_occasions(fallback_when, what),
             cache=cache,
             hedge_after=words.optional_duration(hedge_after, f"{what}: hedge_after"),
@@ -99,13 +101,12 @@ class Endpoint:
             keep_loaded=words.optional_flag(keep_loaded, f"{what}: keep_loaded"),
             audit=words.one_of(audit, ("crash-safe", "power-safe", "off"), f"{what}: audit"),  # type: ignore[arg-type]  # one_of checked it against the same words
             quota_per_s=words.optional_number(quota_per_s, f"{what}: quota_per_s", low=0.001, high=1e9),
-            model_time_per_s=words.optional_number(
-                model_time_per_s, f"{what}: model_time_per_s", low=1e-6, high=1e6
-            ),
+            model_time_per_s=_model_time(model_time_per_s, what),
             price=price,
             round_scores=_digits(round_scores, f"{what}: round_scores"),
             round_suspects=_digits(round_suspects, f"{what}: round_suspects"),
             monitor=monitor,
+            experiment=experiment,
             description=description,
         )
         if why := unmeasured(self.spec):
@@ -129,6 +130,14 @@ def _check_kinds(what: str, **values: object) -> None:
     for word, value in values.items():
         if value is not None and not isinstance(value, _KINDS[word]):
             raise InvalidInput(f"{what}: {word} is {value!r}: write {_EXAMPLES[word]}")
+
+
+def _fallbacks(value: object, what: str) -> tuple[FallbackSpec, ...]:
+    return words.instances(value, FallbackSpec, f"{what}: fallback", f"write {_EXAMPLES['fallback']}")
+
+
+def _model_time(value: object, what: str) -> float | None:
+    return words.optional_number(value, f"{what}: model_time_per_s", low=1e-6, high=1e6)
 
 
 def _digits(value: int | None, what: str) -> int | None:
@@ -184,6 +193,7 @@ class Project:
 
 _KINDS: dict[str, Any] = {
     "release": StrategySpec, "slo": SLOSpec | SloFile, "cache": CacheSpec, "monitor": MonitorSpec, "price": PriceSpec,
+    "experiment": ExperimentSpec,
 }  # fmt: skip
 _EXAMPLES = {
     "price": "taut.Price(per_model_second=0.002)",
@@ -192,5 +202,6 @@ _EXAMPLES = {
     "slo": 'taut.SLO(availability=0.999) or taut.openslo("slos.yaml")',
     "fallback": "taut.previous_version(), taut.simpler_model(...), taut.cached_answer(...) or taut.default_answer(...)",
     "monitor": "taut.Monitor(shift=0.1)",
+    "experiment": 'taut.AB(metric="right") or taut.Bandit(metric="reward")',
 }
 OCCASIONS = ("failed", "late", "shed", "features")

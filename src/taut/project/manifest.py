@@ -14,6 +14,7 @@ from taut.core.canonical import digest_json
 from taut.core.evidence import Scalar
 from taut.core.graphs import Node
 from taut.core.schema import DType
+from taut.project.comparing import ExperimentSpec
 
 PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
 Severity = Literal["info", "warning", "critical"]
@@ -307,6 +308,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     monitor: MonitorSpec | None = (
         None  # what is tolerated of drift, faults and wrong answers; None: what is usual
     )
+    experiment: ExperimentSpec | None = None  # by which `release start` compares several versions
     description: str = ""
 
 

@@ -24,7 +24,7 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "features.materialized": "features.materialize", "run.": "train", "model.approved": "model.approve",
     "model.rejected": "model.reject", "model.retired": "model.reject", "model.alias": "release.promote",
     "edge.exported": "model.export", "edge.device": "edge.report", "release.started": "release.start", "release.unfrozen": "release.unfreeze",
-    "release.promoted": "release.promote", "release.canary.begun": "release.start", "release.canary.paused": "release.pause", "release.canary.resumed": "release.resume", "release.shadow.begun": "release.start", "release.shadow.switched": "release.promote", "release.shadow.resumed": "release.resume", "release.aborted": "release.abort",
+    "release.promoted": "release.promote", "release.canary.begun": "release.start", "release.canary.paused": "release.pause", "release.canary.resumed": "release.resume", "release.shadow.begun": "release.start", "release.shadow.switched": "release.promote", "release.shadow.resumed": "release.resume", "release.experiment.begun": "release.start", "release.experiment.decided": "release.promote", "release.experiment.paused": "release.pause", "release.experiment.resumed": "release.resume", "release.aborted": "release.abort",
     "release.withdrawn": "release.abort", "release.rolled_back": "release.rollback",
     "batch.scored": "batch.score", "stream.begun": "stream.run", "plan.applied": "plan.apply",
     "identity.principal.": "user.admin", "identity.token.created": "token.create",

@@ -74,7 +74,12 @@ def _beyond_limits(canary: Canary, move: Move) -> Iterator[Sighting]:
 
 def reports(release: str, gateways: Sequence[GatewayState]) -> list[Report]:
     """Return what gateways told of a release; of one that tells what cannot be read, nothing."""
-    found = []
+    return [one for of in reports_by_version(release, gateways).values() for one in of]
+
+
+def reports_by_version(release: str, gateways: Sequence[GatewayState]) -> dict[str, list[Report]]:
+    """Return the same by the version that is tried."""
+    found: dict[str, list[Report]] = {}
     for state in gateways:
         if state.beat is None:
             continue
@@ -82,14 +87,13 @@ def reports(release: str, gateways: Sequence[GatewayState]) -> list[Report]:
             readings = decode_trials(state.beat.trials)
         except Corrupt:
             continue  # another layout than control knows: it costs the gateway's counts, and not the release
-        found += [
-            Report(
-                process=f"{state.gateway}#{state.pid}", stage=one.stage, seen=one.seen, failed=one.failed,
-                fatal=one.fatal, answers=one.answers, times=one.times, scored=one.scored, broken=one.broken, worked=one.worked,
-            )
-            for one in readings
-            if one.release == release
-        ]  # fmt: skip
+        for one in readings:
+            if one.release == release:
+                report = Report(
+                    process=f"{state.gateway}#{state.pid}", stage=one.stage, seen=one.seen, failed=one.failed,
+                    fatal=one.fatal, answers=one.answers, times=one.times, scored=one.scored, broken=one.broken, worked=one.worked,
+                )  # fmt: skip
+                found.setdefault(one.version, []).append(report)
     return found
 
 

@@ -53,7 +53,7 @@ _AMOUNTS: dict[str, tuple[Kind, float, float]] = {
 def what_changes(rooms: Rooms) -> tuple[object, ...]:
     """Return a value that differs as soon as gateways have something new to learn; cheap, and asked often."""
     with rooms.records.read() as tx:
-        routes, tried = rooms.releases.routes(tx), rooms.releases.canaries.shares(tx)
+        routes, tried = rooms.releases.routes(tx), rooms.releases.shares(tx)
         beside = _beside(rooms, tx)
     return (
         rooms.identity.version(),
@@ -87,7 +87,7 @@ def compose(
     manifest = rooms.plans.current() or Manifest()
     declared = {spec.name for spec in manifest.endpoints}
     with rooms.records.read() as tx:
-        routes, tried = rooms.releases.routes(tx), rooms.releases.canaries.shares(tx)
+        routes, tried = rooms.releases.routes(tx), rooms.releases.shares(tx)
         shadows, kept = ({one.endpoint: one for one in found} for found in _beside(rooms, tx))
     shares = {share.endpoint: share for share in tried}
     live = {route.endpoint: route for route in routes if route.endpoint in declared}
@@ -172,14 +172,15 @@ def _endpoint(
 
 
 def _trial(rooms: Rooms, tried: Share) -> TrialConfig | None:
-    """Return the canary; None where its artifact is not what was signed: that must not keep what is live from being served."""
+    """Return what is tried; None where an artifact is not what was signed: that must not keep what is live from being served."""
     try:
-        model = _model(rooms, tried.version, tried.release)
+        arms = tuple(
+            ArmConfig(model=_model(rooms, arm.version, tried.release), weight=arm.weight, slot=arm.slot)
+            for arm in tried.arms
+        )
     except (Corrupt, Denied):
         return None
-    return TrialConfig(
-        release=tried.release, stage=tried.stage, arms=(ArmConfig(model=model, weight=tried.weight),)
-    )
+    return TrialConfig(release=tried.release, stage=tried.stage, arms=arms)
 
 
 def _beside(rooms: Rooms, tx: Tx) -> tuple[tuple[Beside, ...], tuple[Beside, ...]]:

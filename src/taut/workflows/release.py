@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from taut.core.errors import Conflict, InvalidInput, TautError
-from taut.core.evidence import Check, Evidence, Outcome, run_checks
-from taut.core.refs import Kind, Ref, VersionRef
+from taut.core.evidence import Evidence
+from taut.core.refs import VersionRef
 from taut.core.schema import ModelSignature
 from taut.lifecycle.release import ReleaseInfo
 from taut.lifecycle.release.canary import CanaryPlan, declared_plan
+from taut.lifecycle.release.experiment import ExperimentPlan
 from taut.lifecycle.release.shadow import ShadowPlan, declared_shadow
 from taut.ports.records import Tx, transact
 from taut.ports.stories import Story
-from taut.project.declared import endpoint_of, features_of, judged_of
+from taut.project.declared import endpoint_of, features_of
 from taut.project.manifest import EndpointSpec
 from taut.trust.ledger import Entry
-from taut.workflows.freezes import unfrozen
+from taut.workflows.arms import EXPERIMENTS, plan_of, prospects
+from taut.workflows.releasable import release_evidence
 from taut.workflows.rooms import Published, Rooms
 
 if TYPE_CHECKING:
     from taut.lifecycle.features import Materialisation, OnlineState
 
-STRATEGIES = ("direct", "canary", "blue-green", "shadow")
+STRATEGIES = ("direct", "canary", "blue-green", "shadow", *EXPERIMENTS)
 
 
 class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +37,11 @@ class ReleaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     reason: str = ""
     despite: str = ""  # why it is to start although releases are frozen
+    others: tuple[str, ...] = ()  # further versions, of an experiment
 
 
 class ReleaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """JSON shape of `release status`, with what the gateways said."""
+    """JSON shape of `release status`, with what the gateways said. arms, prospects: of an experiment, its versions, and what it can find."""
 
     release: str
     endpoint: str
@@ -52,6 +55,8 @@ class ReleaseResult(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: tuple[str, ...] = ()
     epoch: int = 0
     gateways: int = 0
+    arms: tuple[str, ...] = ()
+    prospects: str = ""
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +67,13 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     approvals: list[str]
     canary: CanaryPlan | None = None
     shadow: ShadowPlan | None = None  # before the canary, or before a switch
+    experiment: ExperimentPlan | None = None
+
+    @property
+    def versions(self) -> tuple[VersionRef, ...]:
+        """Return the versions that are new to the callers."""
+        told = (self.version,) if self.experiment is None else self.experiment.arms[1:]
+        return tuple(VersionRef.parse(one) for one in told)
 
 
 def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResult:
@@ -71,7 +83,7 @@ def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResul
     story.progress(f"releasing {version} to {endpoint.name}", 0.1)
     id_ = story.commit("start", lambda tx: _start(rooms, tx, version, request, asked.approvals))
     try:
-        return _carry_out(rooms, story, asked, version, id_, request)
+        return _carry_out(rooms, story, asked, id_, request)
     except TautError as error:
         why = f"{error.code}: {error}"  # a release that went live before stays live: abort ends only what is under way
         story.commit("give up", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
@@ -83,8 +95,19 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
     version = VersionRef.parse(request.version, name=endpoint.model)
     if request.strategy not in STRATEGIES:
         raise InvalidInput(f"strategy {request.strategy!r} is not built yet: use {', '.join(STRATEGIES)}")
-    if version.name != endpoint.model:
-        raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {version.name}")
+    others = [VersionRef.parse(one, name=endpoint.model) for one in request.others]
+    for one in (version, *others):
+        if one.name != endpoint.model:
+            raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {one.name}")
+    if request.strategy in EXPERIMENTS:
+        plan = plan_of(rooms, endpoint, request.strategy, [version, *others])
+        words = [word.id for one in plan.arms[1:] for word in _words(rooms, VersionRef.parse(one))]
+        return _Asked(endpoint=endpoint, version=plan.arms[1], approvals=words, experiment=plan)
+    if others:
+        raise InvalidInput(
+            f"strategy {request.strategy} releases one version, and {1 + len(others)} are named: several are compared by "
+            f"{' or '.join(EXPERIMENTS)}"
+        )
     canary, shadow = None, declared_shadow(endpoint, request.strategy)
     with rooms.records.read() as tx:  # where nothing is live, there is nothing to compare with
         beside = any(one.endpoint == endpoint.name for one in rooms.releases.routes(tx))
@@ -93,26 +116,23 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
             f"nothing answers at {endpoint.name} yet, and a shadow answers nobody: release a first version otherwise"
         )
     if request.strategy == "canary":
-        plan = declared_plan(endpoint)
-        if "prediction_drift" in plan.guardrails and rooms.registry.signature(version).output == "value":
+        canary = declared_plan(endpoint)
+        if "prediction_drift" in canary.guardrails and rooms.registry.signature(version).output == "value":
             raise InvalidInput(
                 f"guardrail prediction_drift compares probabilities, and {version} gives values: leave it out of {endpoint.name}"
             )
-        canary = plan if beside else None
-    words = [word.id for word in rooms.registry.show(version).approvals if word.approved]
+        canary = canary if beside else None
+    words = [word.id for word in _words(rooms, version)]
     return _Asked(
         endpoint=endpoint, version=str(version), approvals=words, canary=canary, shadow=shadow if beside else None
     )  # fmt: skip
 
 
-def _carry_out(
-    rooms: Rooms, story: Story, asked: _Asked, version: VersionRef, id_: str, request: ReleaseRequest
-) -> ReleaseResult:
-    endpoint = asked.endpoint
-    story.step("features online", lambda: put_online(rooms, version, request.actor))
+def _carry_out(rooms: Rooms, story: Story, asked: _Asked, id_: str, request: ReleaseRequest) -> ReleaseResult:
+    story.step("features online", lambda: [put_online(rooms, one, request.actor) for one in asked.versions])
     story.progress("judging the release", 0.4)
     evidence = msgspec.convert(
-        story.step("look", lambda: msgspec.to_builtins(_evidence(rooms, endpoint, version, id_, request))),
+        story.step("look", lambda: msgspec.to_builtins(_look(rooms, asked, id_, request))),
         Evidence,
     )
     judged = story.commit("judge", lambda tx: _judge(rooms, tx, evidence, request))
@@ -120,7 +140,7 @@ def _carry_out(
         why = "; ".join(judged["reasons"])
         story.commit("abort", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
         return _result(rooms, id_, judged)
-    if asked.canary is not None or asked.shadow is not None:
+    if asked.canary is not None or asked.shadow is not None or asked.experiment is not None:
         return _try(rooms, story, asked, id_, request, judged)
     story.commit("promote", lambda tx: make_live(rooms, tx, id_, request.actor))
     story.progress("pushing to the gateways", 0.7)
@@ -139,13 +159,19 @@ def _carry_out(
     return _result(rooms, id_, judged, pushed)
 
 
+def _look(rooms: Rooms, asked: _Asked, id_: str, request: ReleaseRequest) -> Evidence:
+    return release_evidence(
+        rooms, asked.endpoint, asked.versions, id_, strategy=request.strategy, despite=request.despite
+    )
+
+
 def _try(
     rooms: Rooms, story: Story, asked: _Asked, id_: str, request: ReleaseRequest, judged: dict[str, Any]
 ) -> ReleaseResult:
-    """Let a shadow lie ready, or give the first step of a canary its callers; from there on `taut.workflows.shadow` and
-    `taut.workflows.canary` judge it."""
+    """Let a shadow lie ready, or give what is tried its first callers; from there on `taut.workflows.shadow`, `taut.workflows.canary` or
+    `taut.workflows.experiment` judges it."""
     story.commit("begin", lambda tx: _begin(rooms, tx, id_, asked, request.actor))
-    story.progress(f"pushing a {request.strategy} release to the gateways", 0.7)
+    story.progress(f"pushing {_tried(asked, request.strategy)} to the gateways", 0.7)
     pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
     if pushed.refused:
         why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
@@ -157,7 +183,9 @@ def _try(
 
 
 def _begin(rooms: Rooms, tx: Tx, id_: str, asked: _Asked, actor: str) -> int:
-    if asked.shadow is not None:
+    if asked.experiment is not None:
+        rooms.releases.experiments.begin(tx, id_, asked.experiment, actor=actor)
+    elif asked.shadow is not None:
         rooms.releases.shadows.begin(tx, id_, asked.shadow, actor=actor)
     elif asked.canary is not None:
         rooms.releases.canaries.begin(tx, id_, asked.canary, actor=actor)
@@ -291,124 +319,25 @@ def _note_live(rooms: Rooms, tx: Tx, before: set[VersionRef], actor: str, reason
         rooms.registry.mark_answering(tx, model, versions, actor=actor, reason=reason)
 
 
-def _evidence(
-    rooms: Rooms, endpoint: EndpointSpec, version: VersionRef, id_: str, request: ReleaseRequest
-) -> Evidence:
-    return Evidence(
-        subject=str(Ref(Kind.RELEASE, id_)),
-        checks=run_checks(
-            [
-                ("approved", lambda: _approved(rooms, version)),
-                ("verified", lambda: _verified(rooms, version)),
-                ("runtime", lambda: _runtime(rooms, endpoint, version)),
-                ("compatible", lambda: _compatible(rooms, endpoint, version)),
-                ("strategy", lambda: _strategy(rooms, request.strategy)),
-                ("unfrozen", lambda: unfrozen(rooms, endpoint.name, request.despite)),
-            ]
-        ),
-        facts={"endpoint": endpoint.name, "version": str(version), "strategy": request.strategy},
-    )
+def _words(rooms: Rooms, version: VersionRef) -> list[Any]:
+    return [word for word in rooms.registry.show(version).approvals if word.approved]
 
 
-def _approved(rooms: Rooms, version: VersionRef) -> Check:
-    """Approved, and by as many people as the project asks for now: it may ask for more than when it was judged."""
-    info, manifest = rooms.registry.show(version), rooms.plans.require()
-    if not info.releasable:
-        message = f"{version} is {info.state}: `taut model approve {version}` first"
-        return Check(name="approved", outcome=Outcome.FAILED, message=message)
-    spec = judged_of(manifest, version.name)
-    declared = 0 if spec is None else spec.approvals
-    needed = max(declared, 1 if manifest.environment == "production" else 0)
-    given = len({word.principal for word in info.approvals if word.approved})
-    return Check(
-        name="approved",
-        outcome=Outcome.PASSED if given >= needed else Outcome.FAILED,
-        message=f"{version} is {info.state}"
-        if given >= needed
-        else "too few approved it: train it anew and ask them",
-        observed=given,
-        limit=needed,
-    )
-
-
-def _verified(rooms: Rooms, version: VersionRef) -> Check:
-    try:
-        rooms.registry.load(version, to_serve=True)
-    except TautError as error:
-        return Check(name="verified", outcome=Outcome.FAILED, message=str(error))
-    return Check(name="verified", outcome=Outcome.PASSED, message="signature and digests verified")
-
-
-def _runtime(rooms: Rooms, endpoint: EndpointSpec, version: VersionRef) -> Check:
-    """Code runs in workers, whatever an endpoint says; one that says otherwise is told before it is live."""
-    form = rooms.registry.signature(version).form
-    if form == "code" and endpoint.runtime == "inline":
-        said = (
-            f'{version} is code, which runs in worker processes only, and endpoint {endpoint.name} says runtime="inline": '
-            'say runtime="worker", or leave it out, and apply the project'
-        )
-        return Check(name="runtime", outcome=Outcome.FAILED, message=said)
-    if form == "code" and endpoint.placement not in ("auto", "cpu"):
-        said = (
-            f"{version} is code, which runs on the CPU, and endpoint {endpoint.name} says "
-            f"placement={endpoint.placement!r}: leave it out, and apply the project"
-        )
-        return Check(name="runtime", outcome=Outcome.FAILED, message=said)
-    where = "worker processes" if form == "code" else endpoint.runtime
-    return Check(name="runtime", outcome=Outcome.PASSED, message=f"{form}, runs: {where}")
-
-
-def _compatible(rooms: Rooms, endpoint: EndpointSpec, version: VersionRef) -> Check:
-    with rooms.records.read() as tx:
-        live = next((r for r in rooms.releases.routes(tx) if r.endpoint == endpoint.name), None)
-    if live is None:
-        return Check(name="compatible", outcome=Outcome.PASSED, message="nothing is live yet")
-    faults = incompatibilities(rooms.registry.signature(live.version), rooms.registry.signature(version))
-    if faults:
-        return Check(
-            name="compatible", outcome=Outcome.FAILED,
-            message=f"callers of {live.version} would fail: {'; '.join(faults)}; use another endpoint",
-        )  # fmt: skip
-    return Check(
-        name="compatible", outcome=Outcome.PASSED, message=f"takes and gives what {live.version} does"
-    )
-
-
-def incompatibilities(live: ModelSignature, candidate: ModelSignature) -> list[str]:
-    """Say what a caller of `live` would trip over: new or retyped request columns, another kind of answer."""
-    known = {column.name: column for column in live.request}
-    faults = []
-    for column in candidate.request:
-        before = known.get(column.name)
-        if before is None and not column.nullable:
-            faults.append(f"column {column.name} is new and required")
-        elif before is not None and before.dtype is not column.dtype:
-            faults.append(f"column {column.name} was {before.dtype}, is {column.dtype}")
-        elif before is not None and before.nullable and not column.nullable:
-            faults.append(f"column {column.name} may no longer be null")
-    gone = sorted(set(known) - {column.name for column in candidate.request})
-    faults += [f"column {name} is no longer taken" for name in gone]
-    if (live.output, live.classes) != (candidate.output, candidate.classes):
-        faults.append("the answer has another form")
-    return faults
-
-
-def _strategy(rooms: Rooms, strategy: str) -> Check:
-    environment = rooms.plans.environment()
-    allowed = environment != "production" or strategy != "direct"
-    return Check(
-        name="strategy", outcome=Outcome.PASSED if allowed else Outcome.FAILED,
-        message=f"{strategy} in {environment}" + ("" if allowed else ": not allowed, use steps"),
-    )  # fmt: skip
+def _tried(asked: _Asked, strategy: str) -> str:
+    if asked.experiment is None:
+        return f"a {strategy} release"
+    return f"an experiment of {len(asked.experiment.arms)} versions ({prospects(asked.experiment)})"
 
 
 def _result(rooms: Rooms, id_: str, judged: dict[str, Any], pushed: Published | None = None) -> ReleaseResult:
     info = rooms.releases.show(id_)
     with rooms.records.read() as tx:
-        canary = rooms.releases.canaries.find(tx, id_)
+        canary, experiment = rooms.releases.canaries.find(tx, id_), rooms.releases.experiments.find(tx, id_)
     return ReleaseResult(
         step=None if canary is None else canary.state.step, guardrails=() if canary is None else canary.plan.guardrails,
         release=info.release, endpoint=info.endpoint, version=info.version, strategy=info.strategy,
         state=str(info.state), verdict=judged["decision"], reasons=tuple(judged["reasons"]), weight=info.weight,
         epoch=0 if pushed is None else pushed.epoch, gateways=0 if pushed is None else len(pushed.applied),
+        arms=() if experiment is None else experiment.plan.arms,
+        prospects="" if experiment is None else prospects(experiment.plan),
     )  # fmt: skip

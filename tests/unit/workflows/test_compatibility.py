@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
-from taut.workflows.release import incompatibilities
+from taut.workflows.releasable import incompatibilities
 
 LIVE = ModelSignature(
     request=(Column("origin", DType.STRING), Column("items", DType.INT, nullable=True)),

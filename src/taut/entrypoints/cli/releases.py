@@ -25,10 +25,14 @@ def register(app: typer.Typer) -> None:
 def start(
     context: typer.Context,
     endpoint: str,
-    version: Annotated[str, typer.Argument(help="model@number, or the bare number.")],
+    version: Annotated[
+        list[str], typer.Argument(help="model@number, or the bare number; of an experiment several.")
+    ],
     strategy: Annotated[
         str | None,
-        typer.Option(help="direct, canary, blue-green or shadow; without it, what the project declares."),
+        typer.Option(
+            help="direct, canary, blue-green, shadow, ab or bandit; without it, what the project declares."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the history.")] = "",
     despite: Annotated[
@@ -42,7 +46,7 @@ def start(
     from taut.entrypoints import views
 
     request = {
-        "endpoint": endpoint, "version": version, "strategy": strategy, "reason": reason, "despite": despite,
+        "endpoint": endpoint, "version": version[0], "others": version[1:], "strategy": strategy, "reason": reason, "despite": despite,
     }  # fmt: skip
     session(context).act("release.start", request, views.release)
 
@@ -57,7 +61,7 @@ def status(
 
 
 def pause(context: typer.Context, release: Release, reason: Reason = "") -> None:
-    """Let a canary grow no further until it is resumed; it is judged all the same."""
+    """Let a canary grow no further, or weights of an experiment stay, until it is resumed; it is judged all the same."""
     from taut.entrypoints import views
 
     session(context).act("release.pause", {"release": release, "reason": reason}, views.release)
@@ -70,11 +74,17 @@ def resume(context: typer.Context, release: Release, reason: Reason = "") -> Non
     session(context).act("release.resume", {"release": release, "reason": reason}, views.release)
 
 
-def promote(context: typer.Context, release: Release, reason: Reason = "") -> None:
-    """Let a canary take over at once, whatever its step, or switch to what lies ready."""
+def promote(
+    context: typer.Context,
+    release: Release,
+    version: Annotated[str, typer.Argument(help="Of an experiment, the version that takes over.")] = "",
+    reason: Reason = "",
+) -> None:
+    """Let a canary or a version of an experiment take over at once, or switch to what lies ready."""
     from taut.entrypoints import views
 
-    session(context).act("release.promote", {"release": release, "reason": reason}, views.release)
+    request = {"release": release, "version": version, "reason": reason}
+    session(context).act("release.promote", request, views.release)
 
 
 def abort(

@@ -22,6 +22,7 @@ from taut.entrypoints.operations.operation import (
 )
 from taut.entrypoints.operations.releases import endpoint_of_word, word_resource
 from taut.project.declared import endpoint_of, features_of, graph_of, model_of
+from taut.project.manifest import EndpointSpec
 
 
 class RunStart(Request, frozen=True):
@@ -50,10 +51,11 @@ class FeaturesMaterialize(Request, frozen=True):
 
 
 class ReleaseStart(Request, frozen=True):
-    """strategy: null for the declared one. despite: why it is to start although releases are frozen."""
+    """strategy: null for the declared one. others: further versions, of an experiment. despite: why it is to start although releases are frozen."""
 
     endpoint: str
     version: str
+    others: tuple[str, ...] = ()
     strategy: str | None = None
     reason: str = ""
     despite: str = ""
@@ -192,14 +194,22 @@ def _release(platform: Platform, caller: Caller, request: ReleaseStart, progress
     arguments: Json = {
         "endpoint": endpoint.name,
         "version": str(VersionRef.parse(request.version, name=endpoint.model)),
-        "strategy": request.strategy or endpoint.release.kind,
+        "strategy": request.strategy or _declared(endpoint, request),
         "actor": caller.principal.id,
         "reason": request.reason,
+        "others": [str(VersionRef.parse(one, name=endpoint.model)) for one in request.others],
         "despite": request.despite,
     }
     if request.despite:
         _require_person(platform, caller, endpoint.name)
     return _story(platform, "release", arguments, request.key, progress)
+
+
+def _declared(endpoint: EndpointSpec, request: ReleaseStart) -> str:
+    """Return the strategy that the project declares: of several versions its experiment's."""
+    if request.others and endpoint.experiment is not None:
+        return endpoint.experiment.kind
+    return endpoint.release.kind
 
 
 def _require_person(platform: Platform, caller: Caller, endpoint: str) -> None:

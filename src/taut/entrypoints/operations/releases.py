@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taut.core.errors import InvalidInput, NotFound
 from taut.core.times import from_us
@@ -17,6 +17,9 @@ from taut.entrypoints.operations.operation import (
     to_json,
 )
 from taut.ports.records import transact
+
+if TYPE_CHECKING:
+    from taut.lifecycle.release import Canaries, Experiment, Experiments, Releases, Shadows
 
 
 class ReleaseOf(Request, frozen=True):
@@ -40,16 +43,19 @@ def _status(platform: Platform, _caller: Caller, request: ReleaseOf, _progress: 
         info = platform.releases.show(request.release)
     else:
         info = platform.releases.status(request.endpoint)
-    of_shadow, of_canary = _shadow(platform, info.release), _canary(platform, info.release)
-    return {**to_json(info), **_verdict(platform, info.release), **of_shadow, **of_canary}
+    of_shadow, of_trial = _shadow(platform, info.release), _trial(platform, info.release)
+    return {**to_json(info), **_verdict(platform, info.release), **of_shadow, **of_trial}
 
 
-def _canary(platform: Platform, release: str) -> Json:
-    """How a canary stands: its step, what its guardrails say, why it waits. Nothing of a release that is none."""
+def _trial(platform: Platform, release: str) -> Json:
+    """How a canary or an experiment stands: its step, what its guardrails say, why it waits. Nothing of a release that is none."""
     from taut.lifecycle.release.canary import explain
 
     with platform.records.read() as tx:
         found = platform.releases.canaries.find(tx, release)
+        experiment = platform.releases.experiments.find(tx, release)
+    if experiment is not None:
+        return _experiment(experiment)
     if found is None:
         return {}
     state = found.state
@@ -76,6 +82,21 @@ def _shadow(platform: Platform, release: str) -> Json:
     }  # fmt: skip
 
 
+def _experiment(found: Experiment) -> Json:
+    from taut.workflows.arms import prospects
+
+    state = found.state
+    judged = [
+        {**to_json(finding), "guardrail": f"{finding.guardrail} of {of.version}"}
+        for of in found.findings
+        for finding in of.findings
+    ]
+    return {
+        "step": state.stage, "arms": to_json(state.standings), "guardrails": judged, "prospects": prospects(found.plan),
+        "waits": state.held or state.paused or state.waits, "held": bool(state.held), "paused": bool(state.paused),
+    }  # fmt: skip
+
+
 class ReleaseWord(Request, frozen=True):
     """A word on a release that is under way. release: its id, or its endpoint's name."""
 
@@ -87,35 +108,51 @@ def _release_of(platform: Platform, word: str) -> str:
     return word if word.startswith("rel_") else platform.releases.status(word).release
 
 
+class ReleasePromote(ReleaseWord, frozen=True):
+    """version: of an experiment, the one that takes over."""
+
+    version: str = ""
+
+
+def _room(platform: Platform, release: str) -> Canaries | Experiments | Shadows:
+    """Return the room that a release under way belongs to; a canary's while its shadow answers nobody yet is that of shadows."""
+    releases: Releases = platform.releases
+    with platform.records.read() as tx:
+        if releases.experiments.find(tx, release) is not None:
+            return releases.experiments
+        if any(one.release == release for one in releases.shadows.under_way(tx)):
+            return releases.shadows
+    return releases.canaries
+
+
 def _pause(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
-    canaries, release = platform.releases.canaries, _release_of(platform, request.release)
+    releases, release = platform.releases, _release_of(platform, request.release)
+    experiment = _room(platform, release) is releases.experiments
+    room = releases.experiments if experiment else releases.canaries
     who, why = caller.principal.id, request.reason
-    transact(platform.records, lambda tx: canaries.pause(tx, release, actor=who, reason=why))
+    transact(platform.records, lambda tx: room.pause(tx, release, actor=who, reason=why))
     return _status(platform, caller, ReleaseOf(release=release), _progress)
 
 
 def _resume(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
-    releases, release = platform.releases, _release_of(platform, request.release)
-    room = releases.shadows if _is_shadow(platform, release) else releases.canaries
+    release = _release_of(platform, request.release)
+    room = _room(platform, release)
     who, why = caller.principal.id, request.reason
     transact(platform.records, lambda tx: room.resume(tx, release, actor=who, reason=why))
     return _status(platform, caller, ReleaseOf(release=release), _progress)
 
 
-def _promote(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
-    from taut.workflows.canary import promote
-    from taut.workflows.shadow import promote_shadow
+def _promote(platform: Platform, caller: Caller, request: ReleasePromote, _progress: Progress) -> Json:
+    from taut.workflows import canary, experiment, shadow
 
     release = _release_of(platform, request.release)
-    go = promote_shadow if _is_shadow(platform, release) else promote
-    go(platform, release, actor=caller.principal.id, reason=request.reason)
+    who, why, room = caller.principal.id, request.reason, _room(platform, release)
+    if room is platform.releases.experiments:
+        experiment.promote(platform, release, request.version, actor=who, reason=why)
+    else:
+        go = shadow.promote_shadow if room is platform.releases.shadows else canary.promote
+        go(platform, release, actor=who, reason=why)
     return _status(platform, caller, ReleaseOf(release=release), _progress)
-
-
-def _is_shadow(platform: Platform, release: str) -> bool:
-    """Whether a release is one that answers nobody yet."""
-    with platform.records.read() as tx:
-        return any(one.release == release for one in platform.releases.shadows.under_way(tx))
 
 
 def _verdict(platform: Platform, release: str) -> Json:
@@ -172,9 +209,9 @@ def _endpoint(request: Any) -> str:
 
 
 OPERATIONS: Final = (
-    Operation(name="release.pause", action="release.pause", request=ReleaseWord, handle=_pause, resource=word_resource, of=endpoint_of_word, summary="Let a canary grow no further until it is resumed"),
+    Operation(name="release.pause", action="release.pause", request=ReleaseWord, handle=_pause, resource=word_resource, of=endpoint_of_word, summary="Let a release under way change no weight until it is resumed"),
     Operation(name="release.resume", action="release.resume", request=ReleaseWord, handle=_resume, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a release go on that is paused or held"),
-    Operation(name="release.promote", action="release.promote", request=ReleaseWord, handle=_promote, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary or a shadow take over at once"),
+    Operation(name="release.promote", action="release.promote", request=ReleasePromote, handle=_promote, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary, a shadow or a version of an experiment take over at once"),
     Operation(name="release.status", action="release.read", request=ReleaseOf, handle=_status, resource=_endpoint, of=_endpoint_shown, reads=True, summary="Show the release under way, or the live one"),
     Operation(name="release.history", action="release.read", request=ReleaseHistory, handle=_history, resource=_endpoint, reads=True, summary="List an endpoint's releases"),
     Operation(name="release.live", action="release.read", request=Nothing, handle=_live, resource=lambda _request: "endpoint:any", reads=True, summary="Show what answers now"),

@@ -49,15 +49,26 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     turn: int
 
+    @property
+    def weight(self) -> float:
+        return self.state.weight
+
+
+class ArmShare(NamedTuple):
+    """A version that answers a part of the callers. slot: 1 to 7, its own."""
+
+    version: VersionRef
+    weight: float
+    slot: int = 1
+
 
 class Share(NamedTuple):
-    """What gateways must know of a canary: a value that differs as soon as they have something to learn."""
+    """What gateways must know of a release under way: a value that differs as soon as they have something to learn."""
 
     release: str
     endpoint: str
-    version: VersionRef
-    weight: float
     stage: int
+    arms: tuple[ArmShare, ...]
 
 
 class Lesson(NamedTuple):
@@ -104,7 +115,7 @@ class Canaries:
 
     def shares(self, tx: Tx) -> tuple[Share, ...]:
         return tuple(
-            Share(one.release, one.endpoint, one.version, one.state.weight, one.state.step)
+            Share(one.release, one.endpoint, one.state.step, (ArmShare(one.version, one.state.weight),))
             for one in self.under_way(tx)
         )
 

@@ -14,7 +14,8 @@ from taut.core.errors import Conflict, NotFound
 from taut.core.evidence import Evidence, Gate, Verdict
 from taut.core.refs import Kind, Ref, VersionRef
 from taut.core.times import from_us, to_us
-from taut.lifecycle.release.canaries import Canaries, Canary
+from taut.lifecycle.release.canaries import Canaries, Canary, Share
+from taut.lifecycle.release.experiments import Experiment, Experiments
 from taut.lifecycle.release.shadows import Shadows
 from taut.lifecycle.release.tables import epochs, releases, routes
 from taut.ports.records import Records, Tx
@@ -75,6 +76,7 @@ class Releases:
         self._lineage = lineage
         self.canaries = Canaries(clock=clock, leaf=self._leaf)
         self.shadows = Shadows(clock=clock, leaf=self._leaf)
+        self.experiments = Experiments(clock=clock, leaf=self._leaf)
         self._clock = clock
         self._ids = ids
 
@@ -137,20 +139,22 @@ class Releases:
             self._end(tx, live.id, ReleaseState.REPLACED)
         self._go_live(tx, row, replaces=None if live is None else live.id)
         self.canaries.forget(tx, release)
+        self.experiments.forget(tx, release)
         self._leaf(tx, "release.promoted", release, actor, {"endpoint": row.endpoint, "version": row.version})
         return self.raise_epoch(tx)
 
     def abort(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """End a release that is under way; what was live stays live. An ended release stays as it is.
 
-        Where it is a canary or a shadow, gateways learn of it with the new epoch.
+        Where versions were tried, gateways learn of it with the new epoch.
         """
         row = self._row(tx, release)
         if row.state != ReleaseState.STARTED:
             return
         self._end(tx, release, ReleaseState.ABORTED)
         self.canaries.forget(tx, release)
-        if self.canaries.find(tx, release) is not None or self.shadows.find(tx, release) is not None:
+        self.experiments.forget(tx, release)
+        if self._trial(tx, release) is not None or self.shadows.find(tx, release) is not None:
             self.raise_epoch(tx)
         body = {"endpoint": row.endpoint, "version": row.version, "reason": reason}
         self._leaf(tx, "release.aborted", release, actor, body)
@@ -214,6 +218,13 @@ class Releases:
             for row in rows
         )
 
+    def shares(self, tx: Tx) -> tuple[Share, ...]:
+        """Return what is tried beside live versions now."""
+        return (*self.canaries.shares(tx), *self.experiments.shares(tx))
+
+    def _trial(self, tx: Tx, release: str) -> Canary | Experiment | None:
+        return self.canaries.find(tx, release) or self.experiments.find(tx, release)
+
     def status(self, endpoint: str) -> ReleaseInfo:
         """Return the release under way, or else the live one. Raises NotFound when there was never one."""
         with self._records.read() as tx:
@@ -224,11 +235,11 @@ class Releases:
                 raise NotFound(
                     f"endpoint {endpoint} was never released: `taut release start {endpoint} VERSION`"
                 )
-            return self._info(row, self.canaries.find(tx, row.id))
+            return self._info(row, self._trial(tx, row.id))
 
     def show(self, release: str) -> ReleaseInfo:
         with self._records.read() as tx:
-            return self._info(self._row(tx, release), self.canaries.find(tx, release))
+            return self._info(self._row(tx, release), self._trial(tx, release))
 
     def history(self, endpoint: str, *, limit: int = 100) -> tuple[ReleaseInfo, ...]:
         """Return an endpoint's releases, the newest first."""
@@ -311,10 +322,10 @@ class Releases:
     def _now_us(self) -> int:
         return to_us(self._clock.now())
 
-    def _info(self, row: ReleaseRow, canary: Canary | None = None) -> ReleaseInfo:
+    def _info(self, row: ReleaseRow, trial: Canary | Experiment | None = None) -> ReleaseInfo:
         weight = 1.0 if row.state == ReleaseState.LIVE else 0.0
-        if canary is not None and row.state == ReleaseState.STARTED:
-            weight = canary.state.weight
+        if row.state == ReleaseState.STARTED and trial is not None:
+            weight = trial.weight
         return ReleaseInfo(
             release=row.id, endpoint=row.endpoint, version=row.version, strategy=row.strategy, actor=row.actor,
             state=ReleaseState(row.state), weight=weight, replaces=row.replaces, reason=row.reason,

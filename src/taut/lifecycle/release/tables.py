@@ -1,6 +1,6 @@
 """Tables of the release room."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -69,6 +69,33 @@ shadows = Table(
     Column("state", Text, nullable=False),
     Column("findings", Text, nullable=False),
     Column("turn", Integer, nullable=False),
+)
+
+# One row an experiment, as of a canary.
+experiments = Table(
+    "release_experiments",
+    metadata,
+    Column("release", String(64), primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("findings", Text, nullable=False),
+    Column("turn", Integer, nullable=False),  # raised with each writing: who read an older row writes nothing
+)
+
+# What answers of an experiment turned out to be worth: one of a unit in each of its turns.
+payoffs = Table(
+    "release_payoffs",
+    metadata,
+    Column("release", String(64), primary_key=True),
+    Column("unit", String(32), primary_key=True),  # a hash under the release's id
+    Column(
+        "turn", BigInteger, primary_key=True
+    ),  # of the time when it was answered: a unit counts once in each
+    Column("arm", Integer, nullable=False),
+    Column("share", Float, nullable=False),  # the weight under which the unit was drawn
+    Column("at_us", BigInteger, nullable=False),  # when it was answered
+    Column("answer", String(48), nullable=False),  # the request's id and the row
+    Column("value", Float, nullable=False),  # 0 to 1
 )
 
 # One row: the epoch of the last serving snapshot, raised in the transaction that changes what is served.

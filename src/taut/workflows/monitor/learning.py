@@ -13,9 +13,10 @@ from taut.core.times import to_us
 from taut.lifecycle.monitoring import EndpointWatch
 from taut.lifecycle.monitoring.outcomes import Outcome, Outcomes
 from taut.lifecycle.monitoring.store import Place
-from taut.lifecycle.release import Canaries, Lesson
+from taut.lifecycle.release import Lesson
 from taut.ports.records import Tx
-from taut.trust.ledger import Entry, Ledger
+from taut.trust.ledger import Entry
+from taut.workflows.experiment import Told, payoffs_of
 from taut.workflows.monitor.joining import Claim, about, join, outcome_of
 from taut.workflows.monitor.lessons import lessons_of
 from taut.workflows.rooms import Rooms
@@ -27,14 +28,15 @@ _WAITING: Final = 10_000
 
 class Learned:
     """What a look learned. kept: outcomes that are new, each with its number among those of its answer; `write` keeps them, with a leaf for
-    each endpoint that says how many there were: the outcomes themselves are proved by the log's segments."""
+    each endpoint that says how many there were: the outcomes themselves are proved by the log's segments. tried: those about answers
+    that were given in an experiment, which learns of them in the same transaction."""
 
-    def __init__(self, outcomes: Outcomes, ledger: Ledger, canaries: Canaries) -> None:
+    def __init__(self, outcomes: Outcomes, rooms: Rooms) -> None:
         self._outcomes: Final = outcomes
-        self._ledger: Final = ledger
-        self._canaries: Final = canaries
+        self._rooms: Final = rooms
         self.lessons: Final[list[Lesson]] = []
         self.kept: Final[list[tuple[Outcome, int]]] = []
+        self.tried: Final[list[Told]] = []
         self.again: Final[dict[str, int]] = {}
 
     @property
@@ -44,14 +46,17 @@ class Learned:
     def write(self, tx: Tx) -> None:
         for outcome, number in self.kept:
             self._outcomes.add(tx, outcome, number=number)
-        self._canaries.learn(tx, self.lessons)
+        self._rooms.releases.canaries.learn(tx, self.lessons)
         for endpoint in sorted({one.endpoint for one, _ in self.kept}):
             numbers = [number for one, number in self.kept if one.endpoint == endpoint]
             body = {
                 "outcomes": len(numbers), "corrections": sum(number > 1 for number in numbers),
                 "repeated": self.again.get(endpoint, 0),
             }  # fmt: skip
-            self._ledger.append(tx, Entry("outcomes.taken", f"endpoint:{endpoint}", "control", body))
+            self._rooms.ledger.append(tx, Entry("outcomes.taken", f"endpoint:{endpoint}", "control", body))
+        if self.tried:
+            for release, payoffs in payoffs_of(self._rooms, tx, self.tried).items():
+                self._rooms.releases.experiments.learn(tx, release, payoffs)
 
 
 class Learning:
@@ -70,7 +75,7 @@ class Learning:
 
     def take(self, told: Sequence[Claim], watch_of: Callable[[Place], EndpointWatch | None]) -> Learned:
         """Take outcomes; the watches know them when this returns, and the table once `write` of what is returned was called."""
-        learned = Learned(self._outcomes, self._rooms.ledger, self._rooms.releases.canaries)
+        learned = Learned(self._outcomes, self._rooms)
         now_s = self._rooms.clock.monotonic_s()
         claims = list(told)
         if self._waiting and (told or now_s - self._tried_s >= _AGAIN_S):
@@ -98,6 +103,8 @@ class Learning:
                 learned.kept.append((outcome, number))
                 if before is None:  # who corrects may choose what
                     learned.lessons.extend(lessons_of(one[1], outcome, signature))
+                if one[1].head.trial:
+                    learned.tried.append((one[1], one[2], outcome.label))
                 fresh.setdefault(place, []).append((outcome, None if before is None else before[0]))
         for place, outcomes in fresh.items():
             if (watch := watch_of(place)) is not None:

@@ -134,7 +134,7 @@ def _rails(plan: CanaryPlan, tallies: Sequence[Tally]) -> list[_Rail]:
 def _judged(rail: _Rail) -> Finding:
     held, ended = rail.evidence(rail.hold_at), rail.evidence(rail.end_at)
     decision: Decision = "reject" if ended >= rail.bar else "hold" if held >= rail.bar else "admit"
-    canary, baseline = _sum((stage.canary, stage.baseline) for stage in rail.lanes[-1])
+    canary, baseline = _sum((int(stage.canary), int(stage.baseline)) for stage in rail.lanes[-1])
     return Finding(
         guardrail=rail.name, decision=decision, canary=canary, baseline=baseline, bar=rail.bar,
         evidence=ended if decision == "reject" else held,
@@ -205,7 +205,7 @@ def _explained(finding: Finding, rail: _Rail) -> Finding:
 
 def _fewer(stages: Sequence[Stage], enough: Callable[[Sequence[Stage]], bool]) -> int:
     """Return how many fewer events on the canary would have changed the verdict, taken from the newest first."""
-    low, high = 0, sum(stage.canary for stage in stages)
+    low, high = 0, int(sum(stage.canary for stage in stages))
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(_without(stages, middle)) else (middle + 1, high)
@@ -215,7 +215,7 @@ def _fewer(stages: Sequence[Stage], enough: Callable[[Sequence[Stage]], bool]) -
 def _without(stages: Sequence[Stage], count: int) -> list[Stage]:
     found = list(stages)
     for at in range(len(found) - 1, -1, -1):
-        taken = min(count, found[at].canary)
+        taken = min(count, int(found[at].canary))
         found[at], count = found[at].plus(-taken, 0), count - taken
     return found
 

@@ -30,16 +30,16 @@ _DOWN: Final = (1.05, 1.1, 1.2, 1.35, 1.6, 2.0)
 
 
 class Stage(msgspec.Struct, frozen=True, array_like=True):
-    """Bad events by arm while the weight was one. canary, baseline: counts ≥ 0. weight: of the canary, 0 < weight < 1.
+    """Bad events by arm while the weight was one. canary, baseline: counts ≥ 0, or sums of parts of events. weight: of the canary, 0 < weight < 1.
 
     A guardrail's whole state is its stages: whole numbers, so it is resumed exactly, and its size is that of the plan.
     """
 
     weight: float
-    canary: int = 0
-    baseline: int = 0
+    canary: float = 0
+    baseline: float = 0
 
-    def plus(self, canary: int, baseline: int) -> Stage:
+    def plus(self, canary: float, baseline: float) -> Stage:
         return Stage(self.weight, self.canary + canary, self.baseline + baseline)
 
 

@@ -620,6 +620,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
+        "release_experiments",
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("plan", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("findings", sa.Text(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("release"),
+    )
+    op.create_table(
         "release_learned",
         sa.Column("release", sa.String(length=64), nullable=False),
         sa.Column("stage", sa.Integer(), nullable=False),
@@ -635,6 +644,18 @@ def upgrade() -> None:
         sa.Column("unit", sa.BigInteger(), nullable=False),
         sa.Column("minute", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("release", "stage", "name", "unit", "minute"),
+    )
+    op.create_table(
+        "release_payoffs",
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("unit", sa.String(length=32), nullable=False),
+        sa.Column("turn", sa.BigInteger(), nullable=False),
+        sa.Column("arm", sa.Integer(), nullable=False),
+        sa.Column("share", sa.Float(), nullable=False),
+        sa.Column("at_us", sa.BigInteger(), nullable=False),
+        sa.Column("answer", sa.String(length=48), nullable=False),
+        sa.Column("value", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("release", "unit", "turn"),
     )
     op.create_table(
         "release_releases",
