@@ -177,6 +177,24 @@ def test_why_goes_back_from_every_kind_of_thing_to_the_rows(shop: Installation) 
     shop.refused("why", "data/orders-9.csv", exit_code=3, code="not_found")
 
 
+def test_why_says_what_moved_an_answer_and_that_it_adds_up(shop: Installation) -> None:
+    asked = shop("predict", "late", "--data", DATA)
+
+    moved = shop("why", asked["request_id"], "--moved")["moved"]
+
+    assert moved["why_not"] == ""
+    assert moved["base"] + sum(share["moved"] for share in moved["shares"]) == pytest.approx(moved["answer"])
+    assert moved["apart"] < 1e-4
+    assert {share["name"] for share in moved["shares"]} == {
+        "warehouse",
+        "carrier",
+        "items",
+        "distance_km",
+        "waiting",
+    }
+    shop.refused("why", "late@1", "--moved", exit_code=2, code="invalid_input")
+
+
 def _refs(node: dict[str, Any]) -> Iterator[str]:
     yield node["ref"]
     for step in node.get("made_by", []):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from taut.entrypoints import render
 from taut.entrypoints.views import second
 
 Json = dict[str, Any]
+_APART: Final = 1e-3
 
 
 def why(result: Json) -> None:
@@ -39,6 +40,24 @@ def why(result: Json) -> None:
         render.line("it begins here; made from it:")
     for ref in result.get("made_from_it", []):
         render.line(f"  {_brief(_named(ref))}")
+    if "moved" in result:
+        _moved(result["moved"])
+
+
+def _moved(found: Json) -> None:
+    """What moved an answer, the furthest first."""
+    if found["why_not"]:
+        render.line(f"what moved the answer: {found['why_not']}")
+        return
+    render.line(
+        f"what moved {found['of']} from {found['base']:.4f}, its mean over training rows, to {found['answer']:.4f}:"
+    )
+    for share in found["shares"]:
+        given = "" if share["value"] is None else f" = {share['value']}"
+        render.line(f"  {share['moved']:+.4f} ± {2 * share['error']:.4f}  {share['name']}{given}")
+    render.line(found["method"])
+    if found["apart"] > _APART:
+        render.line(f"asked again the model answers {found['apart']:.4f} apart from what was logged")
 
 
 def _order(node: Json) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -46,26 +46,30 @@ def replay_of(rooms: Rooms, live: VersionRef, signature: ModelSignature, *, rows
     answered: list[Any] = []
     for record in _newest(rooms, live):
         answers = record.answer.probabilities or record.answer.values
-        asked += _rows(record)
+        asked += rows_of(record)
         answered += answers
         if len(asked) >= rows:
             break
     if len(asked) < _ROWS_MIN:
         return f"{len(asked)} answers of {live} are in the log, {_ROWS_MIN} are needed: nothing can be said"
-    frame = pl.DataFrame(asked[:rows], infer_schema_length=None)
-    names = wanted(signature)
-    missing = [name for name in names if name not in frame.columns and name != signature.event_time]
+    frame = as_asked(asked[:rows], signature)
+    missing = [name for name in wanted(signature) if name not in (*frame.columns, signature.event_time)]
     if missing:
         return f"the candidate needs {', '.join(missing)}, which requests to {live} did not bring"
+    said = np.asarray(answered[: frame.height], dtype=np.float64)
+    return Replay(rows=frame, live=said, own=np.empty(0))
+
+
+def as_asked(rows: Sequence[dict[str, Any]], signature: ModelSignature) -> pl.DataFrame:
+    """Return logged rows as a model is asked them, in the types of its signature; columns that no row has are left out."""
+    frame = pl.DataFrame(rows, infer_schema_length=None)
     columns = {column.name: column for column in signature.request}
     columns |= {item.column.name: item.column for item in signature.inputs}
-    typed = frame.select(
+    return frame.select(
         pl.col(name).cast(_TYPES[columns[name].dtype]) if columns[name].dtype in _TYPES else pl.col(name)
-        for name in names
+        for name in wanted(signature)
         if name in frame.columns
     )
-    said = np.asarray(answered[: typed.height], dtype=np.float64)
-    return Replay(rows=typed, live=said, own=np.empty(0))
 
 
 def _newest(rooms: Rooms, version: VersionRef) -> Iterator[PredictionRecord]:
@@ -80,7 +84,7 @@ def _newest(rooms: Rooms, version: VersionRef) -> Iterator[PredictionRecord]:
                 yield record
 
 
-def _rows(record: PredictionRecord) -> Iterator[dict[str, Any]]:
+def rows_of(record: PredictionRecord) -> Iterator[dict[str, Any]]:
     """Yield each row of a request with the features that were found for it."""
     for at, row in enumerate(record.requests()):
         found = dict(row)

@@ -79,6 +79,7 @@ def why(
     ],
     depth: Annotated[int, typer.Option(help="How many steps back.")] = 20,
     openlineage: Annotated[bool, typer.Option("--openlineage", help="As OpenLineage events.")] = False,
+    moved: Annotated[bool, typer.Option("--moved", help="Of a request: also what moved its answer.")] = False,
 ) -> None:
     """Walk from anything back to the rows that it came from.
 
@@ -87,5 +88,5 @@ def why(
     from taut.entrypoints import tree_view, views
 
     here = session(context)
-    request = {"id": id, "depth": depth, "openlineage": openlineage or here.json}
+    request = {"id": id, "depth": depth, "openlineage": openlineage or here.json, "moved": moved}
     here.act("why.show", request, tree_view.why if not openlineage else views.document)

@@ -38,11 +38,14 @@ class LedgerWhat(Request, frozen=True):
 
 
 class WhyShow(Request, frozen=True):
-    """id: a reference `kind:id`, or a bare id of any kind. openlineage: also as OpenLineage events."""
+    """id: a reference `kind:id`, or a bare id of any kind. openlineage: also as OpenLineage events. moved: of a request, also
+    what moved its answer.
+    """
 
     id: str
     depth: int = 20
     openlineage: bool = False
+    moved: bool = False
 
 
 def _verify(platform: Platform, _caller: Caller, _request: Nothing, progress: Progress) -> Json:
@@ -79,9 +82,15 @@ def _why(platform: Platform, caller: Caller, request: WhyShow, _progress: Progre
         id_ = request.id.removeprefix("request:")
         own = _require_reading(platform, caller, id_)
         told: Json = why_request(platform, id_, depth=request.depth)
+        if request.moved:
+            from taut.workflows.moved import what_moved
+
+            told["moved"] = what_moved(platform, id_)
         if not own:
             note_access(platform, caller, "log.read", f"request:{id_[:128]}", operation="why.show")
         return {**told, "events": _request_events(platform, told)} if request.openlineage else told
+    if request.moved:
+        raise InvalidInput(f"{request.id[:80]} is no request: what moved an answer is told of requests")
     if is_result_row(request.id):
         from taut.workflows.why_result import why_result_row
 

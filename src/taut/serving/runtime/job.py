@@ -14,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from taut.core.answers import write_answer
+from taut.core.attribution import attribute
 from taut.core.probes import Probe, answers_to
 from taut.core.schema import ModelSignature
 from taut.ports.jobs import JobContext
@@ -69,6 +70,27 @@ def _latency_ms(loaded: Scored, row: pl.DataFrame) -> float:
         _answers(loaded, row)
         times.append(time.perf_counter() - began_s)
     return round(min(times) * 1000, 3)
+
+
+def explain(
+    arguments: dict[str, object], inputs: dict[str, Path], output: Path, context: JobContext
+) -> dict[str, object]:
+    """Return what moved the answer to one row, as `Attribution`: of a probability, a value.
+
+    arguments: `signature`, and `of`, the class whose probability it is. inputs: `model`, `row` and `background`, Parquet.
+    """
+    signature = msgspec.convert(arguments["signature"], ModelSignature)
+    loaded = load_apart(inputs["model"], signature)
+    row, background = pl.read_parquet(inputs["row"]), pl.read_parquet(inputs["background"])
+    of = msgspec.convert(arguments["of"], int)
+
+    def ask(rows: pl.DataFrame) -> npt.NDArray[Any]:
+        said = _answers(loaded, rows)
+        return said[:, of] if said.ndim == 2 else said
+
+    names = [item.column.name for item in signature.inputs]
+    found = attribute(ask, row, background, names, seed=context.seed)
+    return dict(msgspec.to_builtins(found))
 
 
 def compose(
