@@ -315,3 +315,20 @@ def test_processes_that_serve_load_no_library_of_control() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert not {"polars", "sqlalchemy", "starlette", "sklearn", "alembic", "scipy"} & set(done.stdout.split())
+
+
+def test_jobs_load_no_library_of_control() -> None:
+    """A job that trains, scores or computes features has no database and no keys: what it cannot reach it need not import."""
+    jobs = (
+        "lifecycle.training",
+        "lifecycle.training.variants",
+        "lifecycle.features",
+        "serving.batch",
+        "serving.runtime",
+    )
+    code = f"import sys, {', '.join(f'taut.{room}.job' for room in jobs)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not {"sqlalchemy", "alembic", "starlette", "cryptography", "asyncio", "httpx"} & set(
+        done.stdout.split()
+    )

@@ -15,7 +15,6 @@ from taut.core.errors import Conflict, InvalidInput, NotFound, TautError, Unavai
 from taut.core.evidence import Scalar
 from taut.core.refs import Kind, Ref
 from taut.core.room import room_for
-from taut.core.units import parse_duration, parse_size
 from taut.lifecycle.training import store
 from taut.lifecycle.training.accept import accept
 from taut.lifecycle.training.code import verify_code
@@ -23,26 +22,26 @@ from taut.lifecycle.training.compare import Difference, Reproduction, difference
 from taut.lifecycle.training.encode import serving_form
 from taut.lifecycle.training.split import split_by_time
 from taut.lifecycle.training.values import (
+    PARITY_FILE,
     Artifact,
     Code,
     MetricPoint,
     Run,
     RunState,
     TrainingData,
+    limits_of,
 )
 from taut.ports.blobs import Blobs
-from taut.ports.jobs import JobEnd, JobResult, Jobs, Limits, Progress, Task
+from taut.ports.jobs import JobEnd, JobResult, Jobs, Progress, Task
 from taut.ports.keys import Keys
 from taut.ports.records import Records, Tx, transact
 from taut.ports.tables import ROW_ID, Tables
 from taut.ports.world import Clock, Ids
-from taut.project.manifest import ModelSpec, ResourcesSpec
+from taut.project.manifest import ModelSpec
 from taut.trust.ledger import Entry, Ledger
 from taut.trust.lineage import Lineage
 
 _FUNCTION = "taut.lifecycle.training.job:train"
-PARITY_FILE = "parity.parquet"
-_OUTPUT_BYTES = 2 * 2**30
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.5
 
@@ -379,16 +378,6 @@ class Training:
 def _known(run: Run) -> list[str]:
     features = [column.name for joined in run.data.features for column in joined.columns]
     return [*dict.fromkeys([*run.spec.request, *features])]
-
-
-def limits_of(resources: ResourcesSpec) -> Limits:
-    """Return what a model's declared resources mean for its job."""
-    return Limits(
-        cpu=resources.cpu,
-        memory_bytes=parse_size(resources.memory),
-        timeout_s=parse_duration(resources.timeout).total_seconds(),
-        output_bytes=_OUTPUT_BYTES,
-    )
 
 
 def _check_data(spec: ModelSpec, data: TrainingData) -> None:

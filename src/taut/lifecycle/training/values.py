@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from taut.core.canonical import digest_json
 from taut.core.evidence import Check, Scalar
 from taut.core.schema import Column, FeatureLookup, ModelSignature
+from taut.core.units import parse_duration, parse_size
 from taut.lifecycle.training.split import SplitFacts
+from taut.ports.jobs import Limits
 from taut.ports.tables import TableManifest
-from taut.project.manifest import ModelSpec
+from taut.project.manifest import ModelSpec, ResourcesSpec
 from taut.project.training import MAX_METRIC_NAME, MAX_METRIC_STEP
+
+PARITY_FILE: Final = "parity.parquet"
+_OUTPUT_BYTES = 2 * 2**30
 
 
 class JoinedFeatures(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,3 +158,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def model_file(self) -> Artifact | None:
         """The model that the run left, None where it left none."""
         return None if self.report is None else self.artifact(self.report.signature.file)
+
+
+def limits_of(resources: ResourcesSpec) -> Limits:
+    """Return what a model's declared resources mean for its job."""
+    return Limits(
+        cpu=resources.cpu,
+        memory_bytes=parse_size(resources.memory),
+        timeout_s=parse_duration(resources.timeout).total_seconds(),
+        output_bytes=_OUTPUT_BYTES,
+    )

@@ -11,8 +11,7 @@ import msgspec
 
 from taut.core.errors import InvalidInput, NotFound
 from taut.core.room import room_for
-from taut.lifecycle.training.training import PARITY_FILE, limits_of
-from taut.lifecycle.training.values import Run
+from taut.lifecycle.training.values import PARITY_FILE, Run, limits_of
 from taut.lifecycle.training.variants.values import VARIANTS, Made, Variant
 from taut.ports.blobs import Blobs
 from taut.ports.jobs import JobEnd, Jobs, Progress, Task
