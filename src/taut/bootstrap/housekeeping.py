@@ -28,6 +28,7 @@ Warn = Callable[..., None]
 
 _TICK_S: Final = 0.1
 _ADMIT_S: Final = 0.2
+_PUBLISH_S: Final = 0.25
 _SCALE_S: Final = 1.0
 _SEQUENCE_S: Final = 0.5
 _CANARY_S: Final = 1.0
@@ -60,7 +61,7 @@ class Housekeeper:
         self._duties: Final[list[tuple[str, float, Callable[[], None]]]] = [
             ("keep the fleet admitted", _ADMIT_S, self._admit),
             ("scale the fleet", _SCALE_S, self._scale),
-            ("publish what changed", _TICK_S, self._publish_changes),
+            ("publish what changed", _PUBLISH_S, self._publish_changes),
             ("judge releases under way", _CANARY_S, self._judge),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
             ("look for alarms", _LOOK_S, self._look),

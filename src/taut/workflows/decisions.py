@@ -21,13 +21,13 @@ def tell_decisions(rooms: Rooms, engine: Stories) -> int:
 
     Called after a decision, and now and then, so that a crash between the two leaves nobody waiting.
     """
-    from taut.lifecycle.registry import ModelState
-
     told = 0
     for status in engine.list(state=StoryState.WAITING, limit=1000):
         word, _, name = (status.waiting_for or "").partition(" ")
         if word != _DECISION:
             continue
+        from taut.lifecycle.registry import ModelState  # which reads frames: most of the time nobody waits
+
         info = rooms.registry.show(VersionRef.parse(name))
         if info.releasable or info.state is ModelState.REJECTED:
             engine.signal(status.id, decision_signal(info.ref), "approved" if info.releasable else "rejected")
