@@ -99,7 +99,7 @@ def is_due(plan: ExperimentPlan, state: ExperimentState, now_us: int) -> bool:
 
 def resumed(state: ExperimentState) -> ExperimentState:
     """Return the state after a person said that it may go on; a split that held it holds it no more."""
-    return structs.replace(state, held="", paused="", waived=state.waived or bool(state.held))
+    return structs.replace(state, held="", paused="", waits="", waived=state.waived or bool(state.held))
 
 
 def advance(
