@@ -242,7 +242,7 @@ def test_a_kill_at_any_edge_between_a_shadow_and_its_canary_ends_in_the_same_sta
 
     def whole(kill_at: int = 0) -> ShadowWorld:
         world = ShadowWorld(tmp_path, plan, kill_at=kill_at)
-        for _ in range(7):
+        for _ in range(4):
             world.minutes(1, asks=30)
         return world
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Corrupt
-from taut.serving.gateway import Gateway, Reply, compile_snapshot
+from taut.serving.gateway import Gateway, GatewayNode, Reply, compile_snapshot
 from taut.serving.predictions import SHADOW_OF, SHADOWED, PredictionReader, PredictionRecord
 from taut.serving.runtime import Outputs
 from taut.serving.snapshot import CacheConfig, PreviousVersion, ShadowConfig
@@ -283,3 +283,39 @@ def test_what_is_no_reading_of_a_shadow_is_refused() -> None:
     assert decode_shadows(b"null") == ()
     with pytest.raises(Corrupt):
         decode_shadows(b'[{"release": 1}]')
+
+
+def test_a_shadow_that_a_gateway_cannot_have_is_refused_at_its_start_and_after_a_restart_it_serves_without(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    def node(of: Gateway) -> GatewayNode:
+        return GatewayNode(
+            of, home=plane.home, name="gateway-0", store=plane.store, trust=plane.trust, random=SystemRandom()
+        )
+
+    green = plane.served(matrix_model(3, bias=0.5), matrix_signature(3), version="delay@2")
+    lost = structs.replace(green, artifact="sha256:" + "0" * 64)
+    before, after = (
+        plane.sign(plane.snapshot(config)).to_json()
+        for config in (plane.endpoint(), plane.endpoint(shadow=ShadowConfig(model=lost)))
+    )
+
+    async def refused() -> list[Any]:
+        one = node(gateway)
+        return [await one.apply(before), await one.apply(after), await one.close()]
+
+    acks = asyncio.run(refused())
+    assert [ack.applied for ack in acks[:2]] == [True, False]
+    assert "delay@2 cannot lie ready beside the live version" in acks[1].reason
+
+    with open_gateway(plane.home, SystemRandom()) as anew:
+
+        async def restarted() -> Any:
+            one = node(anew)
+            ack = await one.apply(after)
+            await one.close()
+            return ack
+
+        assert asyncio.run(restarted()).applied
+        assert (told(anew).ready, "digest" in told(anew).fault) == (False, True)
+        assert [reply.status for reply in ask(anew, plane, "s1")] == [200]

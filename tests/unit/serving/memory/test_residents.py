@@ -379,3 +379,18 @@ async def test_two_endpoints_that_share_a_model_share_its_memory() -> None:
 
     assert house.loads == ["a"]
     assert found["a"].keep is True
+
+
+@on_loop
+async def test_what_lies_ready_beside_a_live_model_never_takes_its_place_and_says_what_it_would_take() -> (
+    None
+):
+    house = House(20)
+    live, beside = house.want("live", mib=15, keep=True), house.want("beside", mib=15, live=False, keep=True)
+
+    found = await house.residents.stock([beside, live], budget_bytes=20 * MIB)
+
+    assert found["live"].loaded
+    assert not found["beside"].loaded
+    assert "beside takes 15.0 MiB" in found["beside"].fault
+    assert "raise TAUT_MODEL_MEMORY" in found["beside"].fault

@@ -15,6 +15,7 @@ from taut.lifecycle.release.shadow.judging import explain_pairs, judge_pairs
 from taut.lifecycle.release.shadow.plan import ShadowPlan
 
 _FEW_CALLERS: Final = 3
+_PASSED: Final = "it is ready: `taut release promote` switches to it"
 
 
 class ShadowState(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,17 +75,14 @@ def advance_shadow(
         return ShadowMove(kind="hold", state=held, findings=told, reason=said)
     waits = state.held or _waits(plan, state, now_us)
     if waits or state.passed:
-        state = structs.replace(
-            state, waits=waits or state.waits, passed=state.passed and not state.lacking and not state.held
-        )
+        state = structs.replace(state, waits=waits or _PASSED)
         return ShadowMove(kind="stay", state=state, findings=findings, reason=state.waits)
     told = explain_pairs(plan, counts, since, reference) if plan.share else ()
     if plan.canary is not None:
         over = structs.replace(state, passed=True, over=True, waits="")
         return ShadowMove(kind="canary", state=over, findings=told, reason="the shadow passed")
-    said = "it is ready: `taut release promote` switches to it"
-    passed = structs.replace(state, passed=True, waits=said)
-    return ShadowMove(kind="pass", state=passed, findings=told, reason=said)
+    passed = structs.replace(state, passed=True, waits=_PASSED)
+    return ShadowMove(kind="pass", state=passed, findings=told, reason=_PASSED)
 
 
 def _told(state: ShadowState, reports: Sequence[PairReport]) -> ShadowState:
