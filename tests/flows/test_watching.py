@@ -131,6 +131,29 @@ def test_top_shows_what_happens_now_by_gateway_and_in_all(up: Up, token: str) ->
     assert told.code == 0
 
 
+def test_a_service_has_a_page_with_its_traffic_promises_and_changes(up: Up, token: str) -> None:
+    def events() -> int:
+        (found,) = up.installation("slo", "show", "late")["objectives"]
+        return int(found["budget"]["events"])
+
+    before = events()
+    for _ in range(10):
+        assert up.ask(token).status_code == 200
+    until(lambda: events() >= before + 10, said=lambda: str(events()))
+    page = up.installation("status", "late")
+
+    assert (page["live"]["version"], page["release"], page["frozen"]) == ("late@1", None, [])
+    (promise,) = page["objectives"]
+    assert promise["promise"] == "95% of answers within 20 ms"
+    assert page["traffic"]["requests_per_s"] > 0
+    assert [(one["version"], one["strategy"], one["state"]) for one in page["changes"]] == [
+        ("late@1", "direct", "live")
+    ]
+    assert page["alerts"] is not None
+    text = httpx.get(f"{up.control}/metrics", timeout=60.0).text
+    assert 'taut_slo_target{endpoint="late",objective="latency"} 0.95' in text
+
+
 def test_quota_shows_what_each_gateway_may_let_pass(up: Up, token: str) -> None:
     def lent() -> bool:
         found = up.installation("quota")

@@ -154,11 +154,20 @@ def feedback(
     here.show(result, render.fields)
 
 
-def status(context: typer.Context) -> None:
-    """Show everything at a glance."""
-    from taut.entrypoints import views
+def status(
+    context: typer.Context,
+    endpoint: Annotated[str, typer.Argument(help="Only this one, and all about it.")] = "",
+) -> None:
+    """Show everything at a glance, or one service on a page: what answers, how well, what is wrong, who changed what.
 
-    session(context).act("status.show", {}, views.status)
+    For example: taut status delay
+    """
+    from taut.entrypoints import service_view, views
+
+    if endpoint:
+        session(context).act("service.show", {"endpoint": endpoint}, service_view.show)
+    else:
+        session(context).act("status.show", {}, views.status)
 
 
 def quota(context: typer.Context) -> None:

@@ -34,7 +34,7 @@ class ReleaseHistory(Request, frozen=True):
     limit: int = 50
 
 
-def _status(platform: Platform, _caller: Caller, request: ReleaseOf, _progress: Progress) -> Json:
+def release_status(platform: Platform, _caller: Caller, request: ReleaseOf, _progress: Progress) -> Json:
     if bool(request.endpoint) == bool(request.release):
         raise InvalidInput("release status takes either an endpoint or a release")
     if request.endpoint.startswith("rel_"):
@@ -131,7 +131,7 @@ def _pause(platform: Platform, caller: Caller, request: ReleaseWord, _progress: 
     room = releases.experiments if experiment else releases.canaries
     who, why = caller.principal.id, request.reason
     transact(platform.records, lambda tx: room.pause(tx, release, actor=who, reason=why))
-    return _status(platform, caller, ReleaseOf(release=release), _progress)
+    return release_status(platform, caller, ReleaseOf(release=release), _progress)
 
 
 def _resume(platform: Platform, caller: Caller, request: ReleaseWord, _progress: Progress) -> Json:
@@ -139,7 +139,7 @@ def _resume(platform: Platform, caller: Caller, request: ReleaseWord, _progress:
     room = _room(platform, release)
     who, why = caller.principal.id, request.reason
     transact(platform.records, lambda tx: room.resume(tx, release, actor=who, reason=why))
-    return _status(platform, caller, ReleaseOf(release=release), _progress)
+    return release_status(platform, caller, ReleaseOf(release=release), _progress)
 
 
 def _promote(platform: Platform, caller: Caller, request: ReleasePromote, _progress: Progress) -> Json:
@@ -152,7 +152,7 @@ def _promote(platform: Platform, caller: Caller, request: ReleasePromote, _progr
     else:
         go = shadow.promote_shadow if room is platform.releases.shadows else canary.promote
         go(platform, release, actor=who, reason=why)
-    return _status(platform, caller, ReleaseOf(release=release), _progress)
+    return release_status(platform, caller, ReleaseOf(release=release), _progress)
 
 
 def _verdict(platform: Platform, release: str) -> Json:
@@ -212,7 +212,7 @@ OPERATIONS: Final = (
     Operation(name="release.pause", action="release.pause", request=ReleaseWord, handle=_pause, resource=word_resource, of=endpoint_of_word, summary="Let a release under way change no weight until it is resumed"),
     Operation(name="release.resume", action="release.resume", request=ReleaseWord, handle=_resume, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a release go on that is paused or held"),
     Operation(name="release.promote", action="release.promote", request=ReleasePromote, handle=_promote, resource=word_resource, of=endpoint_of_word, fresh=True, summary="Let a canary, a shadow or a version of an experiment take over at once"),
-    Operation(name="release.status", action="release.read", request=ReleaseOf, handle=_status, resource=_endpoint, of=_endpoint_shown, reads=True, summary="Show the release under way, or the live one"),
+    Operation(name="release.status", action="release.read", request=ReleaseOf, handle=release_status, resource=_endpoint, of=_endpoint_shown, reads=True, summary="Show the release under way, or the live one"),
     Operation(name="release.history", action="release.read", request=ReleaseHistory, handle=_history, resource=_endpoint, reads=True, summary="List an endpoint's releases"),
     Operation(name="release.live", action="release.read", request=Nothing, handle=_live, resource=lambda _request: "endpoint:any", reads=True, summary="Show what answers now"),
 )  # fmt: skip

@@ -43,7 +43,7 @@ def _status(platform: Platform, _caller: Caller, _request: Nothing, _progress: P
         "database": platform.records.dialect,
         "data_plane": data_plane(platform.home),
         "machines": _machines(platform),
-        "not_ready": _not_ready(platform),
+        "not_ready": not_ready(platform),
         "processes": read_state(platform.home).get("children", []),
     }
 
@@ -63,7 +63,7 @@ def _machines(platform: Platform) -> list[Json]:
     ]  # fmt: skip
 
 
-def _not_ready(platform: Platform) -> list[Json]:
+def not_ready(platform: Platform) -> list[Json]:
     """Return what is not ready, by gateway, and why; an endpoint of its own where the gateway itself is."""
     from taut.entrypoints.traffic import newest_states
 

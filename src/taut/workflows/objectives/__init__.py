@@ -1,6 +1,6 @@
 """Objectives, watched: what gateways count and what people told becomes budgets, alerts and frozen releases."""
 
-from taut.workflows.objectives.counting import Events, GatewayCounts, OutcomeCounts
+from taut.workflows.objectives.counting import Events, GatewayCounts, OutcomeCounts, Traffic
 from taut.workflows.objectives.objectives import Objectives
 from taut.workflows.objectives.sightings import BUDGET, BURN, KINDS, sightings_of
 
@@ -12,5 +12,6 @@ __all__ = [
     "GatewayCounts",
     "Objectives",
     "OutcomeCounts",
+    "Traffic",
     "sightings_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -10,7 +11,7 @@ import msgspec
 
 from taut.lifecycle.monitoring import Figures
 from taut.lifecycle.objectives import Objective
-from taut.serving.meters import TIME_NS, EndpointReading, HistogramReading, decode_reading
+from taut.serving.meters import TIME_NS, EndpointReading, HistogramReading, decode_reading, quantile
 from taut.serving.snapshot import GatewayState
 
 _OURS: Final = 500  # from here on a status says that not the caller failed
@@ -91,6 +92,53 @@ class GatewayCounts:
             if now_s - self._heard_s.setdefault(process, now_s) > _GONE_S:
                 del self._known[process], self._heard_s[process]
         return {endpoint: Events(counters) for endpoint, counters in grown.items()}
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint did lately. seconds: how long that is; 0 where nobody looked twice yet. Shares are None without requests, times in
+    milliseconds."""
+
+    seconds: float = 0.0
+    requests_per_s: float = 0.0
+    failed: float | None = None
+    stood_in: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class Recent:
+    """The growth of the last five minutes by endpoint, of looks that followed one another. Its size is bounded by `most` looks."""
+
+    def __init__(self, *, window_s: float = 300.0, most: int = 512) -> None:
+        self._window_s: Final = window_s
+        self._looks: Final[deque[tuple[float, float, dict[str, Events]]]] = deque(maxlen=most)
+
+    def add(self, since_s: float, now_s: float, grown: dict[str, Events]) -> None:
+        """Take what came between two looks."""
+        self._looks.append((since_s, now_s, grown))
+
+    def of(self, endpoint: str, now_s: float) -> Traffic:
+        """Return what an endpoint did within the window that ends now."""
+        seconds, whole = 0.0, None
+        for since_s, until_s, grown in self._looks:
+            if since_s >= now_s - self._window_s:
+                seconds += until_s - since_s
+                if endpoint in grown:
+                    whole = _sum(whole, grown[endpoint].counted)
+        if whole is None or seconds <= 0:
+            return Traffic(seconds=max(0.0, seconds))
+        requests = whole.answered + whole.failed
+        p50, p95, p99 = (quantile(TIME_NS, whole.times, q) for q in (0.5, 0.95, 0.99))
+        return Traffic(
+            seconds=seconds, requests_per_s=requests / seconds, failed=whole.failed / requests if requests else None,
+            stood_in=whole.stood_in / whole.answered if whole.answered else None,
+            p50_ms=_ms(p50), p95_ms=_ms(p95), p99_ms=_ms(p99),
+        )  # fmt: skip
+
+
+def _ms(ns: float | None) -> float | None:
+    return None if ns is None else ns / _NS_PER_MS
 
 
 class OutcomeCounts:

@@ -15,6 +15,8 @@ from taut.workflows.objectives.counting import (
     Events,
     GatewayCounts,
     OutcomeCounts,
+    Recent,
+    Traffic,
     decode_known,
     encode_known,
     stale_by_minute,
@@ -50,6 +52,8 @@ class Objectives:
         self._carried: Final[dict[Place, float]] = {}
         self._looked_s = 0.0
         self._kept_s = 0.0
+        self._asked_s: float | None = None
+        self._recent: Final = Recent()
         self._reported = True
         self.said: tuple[Standing, ...] = ()
         self._counted: Final[dict[Place, list[int]]] = {}
@@ -79,6 +83,11 @@ class Objectives:
             self._findings.observe(KINDS, found)
             self._reported = bool(found)
         return standings
+
+    def traffic(self, endpoint: str) -> Traffic:
+        """Return what an endpoint did within the last five minutes, or since this process looks."""
+        with self._turn:
+            return self._recent.of(endpoint, self._rooms.clock.monotonic_s())
 
     def standings(self) -> tuple[Standing, ...]:
         """Return how every objective stands by what was counted so far."""
@@ -118,7 +127,11 @@ class Objectives:
         gateways = self._open()
         since_s = self._looked_s if self._looked_s and now_s - self._looked_s > _GAP_S else None
         self._looked_s = now_s
-        answers = gateways.take(states, self._rooms.clock.monotonic_s())
+        clock_s = self._rooms.clock.monotonic_s()
+        answers = gateways.take(states, clock_s)
+        if self._asked_s is not None:
+            self._recent.add(self._asked_s, clock_s, answers)
+        self._asked_s = clock_s
         outcomes = self._outcomes.take(said)
         ages = dict(stale_by_minute(said, now_s))
         for one in declared:
