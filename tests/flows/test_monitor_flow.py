@@ -96,7 +96,7 @@ def test_outcomes_find_their_answers_late_corrected_and_by_entity(released: Inst
     assert (now["labelled"], round(now["right"] * 60)) == (60, 59)
 
     with open_platform(released.home, environ=os.environ) as platform:
-        key = platform.sealer.installation.versions("outcomes")
+        key = platform.data_keys.versions("outcomes")
         outcomes = Outcomes(lambda: key, platform.random)
         outcomes.ready()
         with platform.records.read() as tx:

@@ -184,7 +184,7 @@ def test_what_discloses_says_so_in_the_ledger() -> None:
 
 
 OF_THE_PLATFORM = {
-    "release.canary.judged", "release.experiment.judged",
+    "release.canary.judged", "release.experiment.judged", "release.shadow.judged",
     "installation.begun", "model.registered", "predictions.sealed", "verdict.release", "identity.break_glass",
     "identity.token_key.rotated", "identity.signin.slowed", "finding.opened", "finding.raised",
     "containment.refused", "delivery.given_up", "incident.joined", "incident.raised", "incident.reopened", "outcomes.taken",
