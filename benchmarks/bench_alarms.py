@@ -1,9 +1,9 @@
 """Recorded traffic at ten times its rate through the live guard: who is found in it falsely, and how soon who is planted is.
 
 On the demo's installation, with two gateways. Thirty callers whose shares are log-normal ask what the demo's endpoint was
-asked before, for a minute; that is the record, and what control knows as usual. Then `taut up` anew, and the record again and
-again, ten times as fast, each caller as a principal of his own as `taut load --replay --speed 10` does, for some minutes of
-the detector's own windows of a minute; then the same with one caller in the middle who asks twenty times as often.
+asked before, for half a minute; that is the record, and what control knows as usual. Then `taut up` anew, and the record again and
+again, ten times as fast, each caller as a principal of his own as `taut load --replay --speed 10` does, for two minutes of
+the detector's own windows of a minute (`tests/simulation/test_alarms_at_ten_times.py` has more of them); then the same with one caller in the middle who asks twenty times as often.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 ENDPOINT: Final = "delay"
 CALLERS: Final = 30
 RATE: Final = 100.0
-RECORD_S: Final = 60
+RECORD_S: Final = 30
 SPEED: Final = 10.0
-CALM_MINUTES: Final = 4
+CALM_MINUTES: Final = 2
 PLANTED_TIMES: Final = 20
 FOUND_WITHIN_S: Final = 180.0
 WINDOW_S: Final = 60.0

@@ -125,8 +125,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         fields = [name for name in cls.__struct_fields__ if name != "home"]
         known = {PREFIX + name.upper(): name for name in fields}
         for variable in environ:
-            near = get_close_matches(variable, known, n=1, cutoff=0.85)
-            if variable.startswith(PREFIX) and variable not in known and near:
+            if not variable.startswith(PREFIX) or variable in known:
+                continue
+            if near := get_close_matches(variable, known, n=1, cutoff=0.85):
                 raise InvalidInput(f"{variable} is no setting: did you mean {near[0]}?")
         values = {name: environ[variable] for variable, name in known.items() if variable in environ}
         return cls(home=home.expanduser().resolve(), **values)

@@ -1,4 +1,4 @@
-"""The process that gateways are forked from: `python -P -m taut.entrypoints.gateway_zygote --fd N`.
+"""The process that gateways are forked from: `python -P -m taut.entrypoints.gateway_zygote --home DIR --fd N`.
 
 It has imported what a gateway runs, which is most of what a start takes. It holds no keys, opens nothing and answers nobody but
 its supervisor, with which it ends. A fork is a gateway as every other, in a session of its own, whose parent is the supervisor.
@@ -20,7 +20,11 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from taut.bootstrap.artifacts import artifacts_digest
+from taut.bootstrap.config import Config
+from taut.bootstrap.gateway import open_online_reader
 from taut.bootstrap.sandbox import die_with_parent
+from taut.core.errors import TautError
+from taut.core.ort import load_onnxruntime
 from taut.entrypoints import gateway_main
 from taut.entrypoints.children import filled
 from taut.entrypoints.nursery import BORN, DESCRIPTORS_MAX, ORDER_MAX, READY
@@ -35,11 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="taut-gateway-zygote", description="forks gateways for one supervisor"
     )
+    parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True, help="the supervisor's end of the door, inherited")
     parser.add_argument("room", nargs="?", help="room for the names of what is forked")
     arguments = parser.parse_args(argv)
     die_with_parent(signal.SIGKILL)
     entitle(sys.orig_argv[:-1])
+    _import_the_rest(arguments.home)
     source = artifacts_digest()  # of what was imported: what lies on the disk later is not what forks run
     gc.collect()
     gc.freeze()  # what is imported now is shared with every gateway for as long as nobody writes to it
@@ -50,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
             if not data:
                 return 0
             _fork(door, json.loads(data), descriptors, source)
+
+
+def _import_the_rest(home: Path) -> None:
+    """Import what a gateway of this home imports only once it knows its settings."""
+    load_onnxruntime()
+    with contextlib.suppress(TautError), open_online_reader(Config.load(home, os.environ)):
+        pass  # settings that are wrong are each gateway's own to refuse, in its own log
 
 
 def _fork(door: socket.socket, order: dict[str, Any], descriptors: list[int], source: str) -> None:

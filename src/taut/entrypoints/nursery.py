@@ -42,13 +42,14 @@ _ONE_THREAD: Final = (
 class Nursery:
     """Keeps the process that gateways are forked from; see `gateway_zygote`. One thread owns it.
 
-    log: of what that process says. on_end: hears what became of it, where it ended or was ended for another reason than `close`.
+    home: of the installation. on_end: hears what became of it, where it ended or was ended for another reason than `close`.
     Guarantees: a gateway that was forked is a child of this process, ends as others do, and goes on when this one dies. Where
     none can be forked, `fork` says so, and the same is started from the beginning.
     """
 
-    def __init__(self, log: Path, *, on_end: OnEnd) -> None:
-        self._log: Final = log
+    def __init__(self, home: Path, *, on_end: OnEnd) -> None:
+        self._home: Final = home
+        self._log: Final = home / "log" / f"{_NAME}.log"
         self._on_end: Final = on_end
         self._process: subprocess.Popen[bytes] | None = None
         self._door: socket.socket | None = None
@@ -137,14 +138,9 @@ class Nursery:
     def _begin(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "taut.entrypoints.gateway_zygote",
-            "--fd",
-            str(theirs.fileno()),
-            _TITLE,
-        ]
+            sys.executable, "-P", "-m", "taut.entrypoints.gateway_zygote", "--home", str(self._home), "--fd",
+            str(theirs.fileno()), _TITLE,
+        ]  # fmt: skip
         environment = environment_of(Child(_NAME, (), survives=False, withheld=OF_CONTROL))
         try:
             with theirs, open_log(self._log) as output:
@@ -165,7 +161,7 @@ def open_nursery(home: Path, *, on_end: OnEnd) -> Iterator[Nursery | None]:
     if sys.platform != "linux" or not adopt_orphans():
         yield None
         return
-    with contextlib.closing(Nursery(home / "log" / f"{_NAME}.log", on_end=on_end)) as made:
+    with contextlib.closing(Nursery(home, on_end=on_end)) as made:
         yield made
 
 
