@@ -24,6 +24,7 @@ _HOMES = {
         "previous_version",
     ),
     "taut.project.scaling": ("Autoscale",),
+    "taut.project.windows": ("Freeze",),
     "taut.project.training": ("TrainContext", "Trained"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -42,6 +43,7 @@ __all__ = [
     "Direct",
     "Email",
     "Endpoint",
+    "Freeze",
     "Graph",
     "Monitor",
     "Playbook",

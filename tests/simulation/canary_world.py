@@ -13,6 +13,7 @@ from taut.core.refs import VersionRef
 from taut.lifecycle.release import Lesson, Releases, metadata
 from taut.lifecycle.release.canary import CanaryPlan
 from taut.ports.records import Tx
+from taut.project.manifest import Manifest
 from taut.serving.meters import EndpointMeter
 from taut.serving.snapshot import Beat, GatewayState
 from taut.serving.trials import Arm, Side, Split, Trials, encode_trials
@@ -98,6 +99,7 @@ class World:
         self._published: tuple[str, float, int] | None = None
         self.weights: list[float] = []
         self.paged: list[Sighting] = []
+        self.manifest = Manifest()
         self.restart()
         first = self._start(1, "direct")
         with self.records.begin() as tx:
@@ -127,6 +129,7 @@ class World:
             clock=self.clock,
             publish=self.publish,
             registry=registry,
+            plans=SimpleNamespace(current=lambda: self.manifest),
         )
 
     def _start(self, number: int, strategy: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sqlalchemy import select
 from taut.lifecycle.release import Lesson
 from taut.lifecycle.release.canary import CanaryPlan, Finding
 from taut.lifecycle.release.tables import lessons
-from taut.project.manifest import LimitSpec
+from taut.project.manifest import FreezeSpec, LimitSpec, Manifest
 
 LONG = structs.replace(PLAN, steps=(0.5,), every_s=36_000.0)
 
@@ -111,3 +112,30 @@ def test_an_outcome_told_again_or_otherwise_later_counts_once(tmp_path: Path) ->
         assert world.releases.canaries.reports(tx, world.release) == before
         world.releases.canaries.forget(tx, world.release)
         assert not tx.execute(select(lessons)).all()
+
+
+def test_a_canary_does_not_grow_in_a_declared_time_that_began_after_it_and_ends_all_the_same(
+    tmp_path: Path,
+) -> None:
+    short = structs.replace(PLAN, steps=(0.1, 0.5), every_s=60.0, least=2, guardrails=("errors",))
+    world = World(tmp_path / "healthy", plan=short)
+    begun = world.clock.now()
+    world.manifest = Manifest(
+        freezes=(
+            FreezeSpec(
+                name="sale", since=str(begun + timedelta(seconds=1)), until=str(begun + timedelta(minutes=6))
+            ),
+        )
+    )
+    assert world.run(minutes=5, asks=60) == "started"
+    assert world.weights == [0.1]
+    with world.records.read() as tx:
+        found = world.releases.canaries.find(tx, world.release)
+    assert found is not None
+    assert found.state.waits.startswith("freeze sale until")
+    assert world.run(minutes=5, asks=60) == "live"  # it is over
+    harmful = World(tmp_path / "harmful", plan=short)
+    harmful.manifest = structs.replace(
+        world.manifest, freezes=(FreezeSpec(name="sale", weekly="mon 00:00 - sun 23:59"),)
+    )
+    assert harmful.run(minutes=8, asks=60, times=150.0) == "aborted"

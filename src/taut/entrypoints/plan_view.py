@@ -27,6 +27,10 @@ def plan(result: Json) -> None:
             render.line(f"    {field['path']}: {_short(field['before'])} -> {_short(field['after'])}")
     for name, alerts in (result.get("playbooks") or {}).items():
         render.line(f"playbook {name}: {len(alerts)} alerts of the last 30 days would have begun it")
+    for name, said in (result.get("canaries") or {}).items():
+        render.line(f"canaries of {name}:")
+        for line in said:
+            render.line(f"    {line}")
     flows(result["flows"])
     rights(result)
     views.gate(result)

@@ -139,7 +139,7 @@ def releases(result: Json) -> None:
 
 
 _RELEASE = (
-    "release", "endpoint", "version", "strategy", "state", "weight", "ready", "pairs", "dropped", "waits", "prospects", "kept_until", "started_at", "actor", "reason",
+    "release", "endpoint", "version", "strategy", "state", "weight", "ready", "pairs", "dropped", "waits", "prospects", "calibration", "kept_until", "started_at", "actor", "reason",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,6 +23,7 @@ from taut.project.manifest import (
     DatasetSpec,
     EndpointSpec,
     FeaturesSpec,
+    FreezeSpec,
     Manifest,
     ModelSpec,
     QuotaSpec,
@@ -32,6 +34,7 @@ from taut.project.policies import read_policy_files
 from taut.project.quotas import Quota
 from taut.project.rules import slo_faults
 from taut.project.scaling import Autoscale, autoscale_faults
+from taut.project.windows import Freeze, window
 from taut.project.words import nearest
 
 _TIMES = (DType.DATE, DType.DATETIME)
@@ -80,6 +83,9 @@ def freeze(
         playbooks=tuple(
             sorted((cast(Playbook, item.thing).spec for item in collection.of("playbook")), key=_by_name)
         ),
+        freezes=tuple(
+            sorted((cast(Freeze, item.thing).spec for item in collection.of("freeze")), key=_by_name)
+        ),
         quotas=tuple(sorted((cast(Quota, item.thing).spec for item in collection.of("quota")), key=_by_name)),
         autoscalers=tuple(
             sorted((cast(Autoscale, item.thing).spec for item in collection.of("autoscaler")), key=_by_name)
@@ -119,7 +125,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
         ("dataset", manifest.datasets), ("feature set", manifest.features),
         ("model", manifest.models), ("graph", manifest.graphs), ("endpoint", manifest.endpoints),
         ("receiver", manifest.receivers), ("containment", manifest.containments), ("quota", manifest.quotas),
-        ("autoscaler", manifest.autoscalers), ("playbook", manifest.playbooks),
+        ("autoscaler", manifest.autoscalers), ("playbook", manifest.playbooks), ("freeze", manifest.freezes),
     ):  # fmt: skip
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -153,9 +159,22 @@ def _check_named_endpoints(manifest: Manifest, endpoints: dict[str, EndpointSpec
             if name not in endpoints:
                 said = f"containment {containment.name!r}: no endpoint {name!r}{nearest(name, endpoints)}"
                 yield "containment", containment.name, said
+    for one in manifest.freezes:
+        for said in _check_freeze(one, endpoints):
+            yield "freeze", one.name, f"freeze {one.name!r}: {said}"
     for quota in manifest.quotas:
         for said in _check_quota(quota, endpoints):
             yield "quota", quota.name, f"quota {quota.name!r}: {said}"
+
+
+def _check_freeze(spec: FreezeSpec, endpoints: dict[str, EndpointSpec]) -> Iterator[str]:
+    for name in spec.endpoints:
+        if name not in endpoints:
+            yield f"no endpoint {name!r}{nearest(name, endpoints)}"
+    try:
+        window(spec, datetime(2026, 1, 1, tzinfo=UTC))
+    except InvalidInput as error:
+        yield error.message
 
 
 def _check_quota(quota: QuotaSpec, endpoints: dict[str, EndpointSpec]) -> Iterator[str]:

@@ -374,6 +374,17 @@ class PlaybookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     rollbacks_per_hour: int = 1
 
 
+class FreezeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A time in which releases wait; see `taut.Freeze`. endpoints: where; none means everywhere."""
+
+    name: str
+    weekly: str | None = None
+    since: str | None = None
+    until: str | None = None
+    endpoints: tuple[str, ...] = ()
+    reason: str = ""
+
+
 class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What some callers may use together, or each of them. members: ids of principals or `role:NAME`; none means everybody."""
 
@@ -434,6 +445,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     receivers: tuple[ReceiverSpec, ...] = ()  # who is told of alerts
     containments: tuple[ContainSpec, ...] = ()
     playbooks: tuple[PlaybookSpec, ...] = ()  # what is done about incidents
+    freezes: tuple[FreezeSpec, ...] = ()  # when releases wait
     quotas: tuple[QuotaSpec, ...] = ()  # beside those of single endpoints
     autoscalers: tuple[AutoscaleSpec, ...] = ()  # pools whose replicas follow the load
     bundle: str = ""  # digest of the code bundle

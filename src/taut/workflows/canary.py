@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Final
 
 from taut.core.errors import Conflict, Corrupt
+from taut.core.times import to_us
 from taut.lifecycle.release import Canary
 from taut.lifecycle.release.canary import Move, Report, advance, by_outcomes
 from taut.ports.records import Tx, transact
+from taut.project.manifest import Manifest
 from taut.serving.snapshot import GatewayState
 from taut.serving.trials import decode_trials
 from taut.trust.findings import Sighting
+from taut.workflows.freezes import windows
 from taut.workflows.release import make_live
 from taut.workflows.rooms import Rooms
 
@@ -37,6 +41,7 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -
             if by_outcomes(one.plan)
         }
     now_us = int(rooms.clock.now().timestamp() * 1e6)
+    manifest = rooms.plans.current() if under_way else None
     moves = [
         (
             one,
@@ -45,6 +50,7 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -
                 one.state,
                 reports(one.release, gateways) + outcomes.get(one.release, []),
                 now_us=now_us,
+                frozen=_frozen(manifest, one, rooms.clock.now()),
             ),
         )
         for one in under_way
@@ -57,6 +63,14 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -
     if any(move.kind in ("grow", "promote", "roll_back") for move in done):
         rooms.publish()
     return tuple(done)
+
+
+def _frozen(manifest: Manifest | None, canary: Canary, now: datetime) -> str:
+    """Return why a canary may not grow now: by a declared time that began after it. One that was started in it, despite it, goes on."""
+    for name, since, until in windows(manifest, canary.endpoint, now):
+        if canary.started_us < to_us(since):
+            return f"freeze {name} until {until:%Y-%m-%d %H:%M} UTC: it keeps its weight, and is judged"
+    return ""
 
 
 def _beyond_limits(canary: Canary, move: Move) -> Iterator[Sighting]:

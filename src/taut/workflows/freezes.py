@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from taut.core.evidence import Check, Outcome
+from taut.project.manifest import Manifest
+from taut.project.windows import window
 from taut.workflows.rooms import Rooms
 
 
 def freezes(rooms: Rooms, endpoint: str) -> Iterator[str]:
     """Yield each reason, in words, why releases of an endpoint have to wait now. What answers already may always be returned to."""
+    for name, _, until in windows(rooms.plans.current(), endpoint, rooms.clock.now()):
+        yield f"releases wait by freeze {name} until {until:%Y-%m-%d %H:%M} UTC"
     yield from _spent_budgets(rooms, endpoint)
+
+
+def windows(
+    manifest: Manifest | None, endpoint: str, now: datetime
+) -> Iterator[tuple[str, datetime, datetime]]:
+    """Yield the declared times in which releases of an endpoint wait now: of which name, since when and until when."""
+    for spec in () if manifest is None else manifest.freezes:
+        found = window(spec, now) if not spec.endpoints or endpoint in spec.endpoints else None
+        if found is not None:
+            yield f"{spec.name} ({spec.reason})" if spec.reason else spec.name, *found
 
 
 def unfrozen(rooms: Rooms, endpoint: str, despite: str) -> Check:

@@ -21,6 +21,7 @@ from taut.project.declared import endpoint_of, features_of
 from taut.project.manifest import EndpointSpec
 from taut.trust.ledger import Entry
 from taut.workflows.arms import EXPERIMENTS, plan_of, prospects
+from taut.workflows.dependents import out_of_step, refuse_torn
 from taut.workflows.releasable import release_evidence
 from taut.workflows.rooms import Published, Rooms
 
@@ -100,6 +101,8 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
         if one.name != endpoint.model:
             raise InvalidInput(f"endpoint {endpoint.name} serves model {endpoint.model}, not {one.name}")
     if request.strategy in EXPERIMENTS:
+        for one in (version, *others):
+            refuse_torn(rooms, endpoint.name, one, beside=True)
         plan = plan_of(rooms, endpoint, request.strategy, [version, *others])
         words = [word.id for one in plan.arms[1:] for word in _words(rooms, VersionRef.parse(one))]
         return _Asked(endpoint=endpoint, version=plan.arms[1], approvals=words, experiment=plan)
@@ -122,6 +125,7 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
                 f"guardrail prediction_drift compares probabilities, and {version} gives values: leave it out of {endpoint.name}"
             )
         canary = canary if beside else None
+    refuse_torn(rooms, endpoint.name, version, beside=beside and request.strategy != "direct")
     words = [word.id for word in _words(rooms, version)]
     return _Asked(
         endpoint=endpoint, version=str(version), approvals=words, canary=canary, shadow=shadow if beside else None
@@ -209,7 +213,7 @@ def roll_back(
 
 
 def put_online(rooms: Rooms, version: VersionRef, actor: str) -> list[str]:
-    """Write online what the version looks up and is not there whole; return the names of its sets.
+    """Write online what the version looks up and is not there whole, or by another definition than its own; return the names of its sets.
 
     Raises Conflict where the newest materialisation lacks a feature of the version, or of a live one.
     """
@@ -220,8 +224,9 @@ def put_online(rooms: Rooms, version: VersionRef, actor: str) -> list[str]:
         online = (
             None if state is None else state.materialisation
         )  # None also where the first writing was cut short
-        if online is None or _lacking(rooms.features.materialisation(name, online), signature):
-            made = rooms.features.materialisation(name)
+        wanted = None if online is None else out_of_step(rooms, version, name)
+        if wanted or online is None or _lacking(rooms.features.materialisation(name, online), signature):
+            made = rooms.features.materialisation(name, wanted)
             _feed(made, version, signature)
             materialize(rooms, name, actor=actor, version=made.id)
     return names
@@ -232,14 +237,16 @@ def materialize(
 ) -> OnlineState:
     """Write a feature set online and let the gateways know where its columns stand.
 
-    until: only what was known at that time. Raises Conflict when a live version needs a feature that would be gone,
+    until: only what was known at that time. Raises Conflict when a version that answers, live or tried, needs a feature that would be gone,
     else as `FeatureStore.materialize`.
     """
     spec = features_of(rooms.plans.require(), name)
     made = rooms.features.materialisation(name, version)
     with rooms.records.read() as tx:
-        live = {route.version for route in rooms.releases.routes(tx)}
-    for ref in sorted(live, key=str):
+        needed = {route.version for route in rooms.releases.routes(tx)}
+        needed |= {share.version for share in rooms.releases.canaries.shares(tx)}  # tried beside them
+        needed |= {share.version for share in rooms.releases.shadows.shares(tx)}
+    for ref in sorted(needed, key=str):
         _feed(made, ref, rooms.registry.signature(ref))
     return rooms.features.materialize(
         spec, actor=actor, materialisation=made.id, until=until, announce=rooms.publish

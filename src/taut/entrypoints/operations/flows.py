@@ -20,7 +20,7 @@ from taut.entrypoints.operations.operation import (
     is_single_user,
     to_json,
 )
-from taut.entrypoints.operations.releases import endpoint_of_word, word_resource
+from taut.entrypoints.operations.releases import endpoint_of_word, foreseen_at, word_resource
 from taut.project.declared import endpoint_of, features_of, graph_of, model_of
 from taut.project.manifest import EndpointSpec
 
@@ -202,7 +202,10 @@ def _release(platform: Platform, caller: Caller, request: ReleaseStart, progress
     }
     if request.despite:
         _require_person(platform, caller, endpoint.name)
-    return _story(platform, "release", arguments, request.key, progress)
+    ahead = foreseen_at(platform, endpoint) if arguments["strategy"] == "canary" else []
+    for line in ahead:
+        progress(line, None)
+    return {**_story(platform, "release", arguments, request.key, progress), "foreseen": ahead}
 
 
 def _declared(endpoint: EndpointSpec, request: ReleaseStart) -> str:

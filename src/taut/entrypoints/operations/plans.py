@@ -21,6 +21,7 @@ from taut.entrypoints.operations.operation import (
     to_json,
 )
 from taut.entrypoints.operations.places import placed
+from taut.entrypoints.operations.releases import foreseen_at
 from taut.entrypoints.operations.security import setting_of
 from taut.lifecycle.plans import Applied, Plan, Surroundings, policy_of, rights_touched
 from taut.project.manifest import Manifest
@@ -73,7 +74,18 @@ def _plan(platform: Platform, caller: Caller, request: PlanShow, progress: Progr
         "checks": to_json(plan.evidence.checks),
         "rights": {"touched": list(touched), **(_dry_run(platform, caller, manifest) if touched else {})},
         "playbooks": _playbooks(platform, manifest),
+        "canaries": _canaries(platform, manifest),
         "flows": to_json(threats.compare(platform, manifest, setting_of(platform.config))),
+    }
+
+
+def _canaries(platform: Platform, manifest: Manifest) -> Json:
+    """What canaries of each endpoint that declares them would find, where that changes."""
+    before = {spec.name: spec for spec in (platform.plans.current() or Manifest()).endpoints}
+    return {
+        spec.name: foreseen_at(platform, spec)
+        for spec in manifest.endpoints
+        if spec.release.kind == "canary" and spec != before.get(spec.name)
     }
 
 

@@ -17,9 +17,10 @@ from taut.entrypoints.operations.operation import (
     to_json,
 )
 from taut.ports.records import transact
+from taut.project.manifest import EndpointSpec
 
 if TYPE_CHECKING:
-    from taut.lifecycle.release import Canaries, Experiment, Experiments, Releases, Shadows
+    from taut.lifecycle.release import Canaries, Canary, Experiment, Experiments, Releases, Shadows
 
 
 class ReleaseOf(Request, frozen=True):
@@ -62,6 +63,7 @@ def _trial(platform: Platform, release: str) -> Json:
     return {
         "step": state.step, "steps": list(found.plan.steps), "guardrails": to_json(explain(found.plan, state.tallies)),
         "waits": state.held or state.paused or state.waits, "held": bool(state.held), "paused": bool(state.paused),
+        "calibration": _calibration(platform, found),
     }  # fmt: skip
 
 
@@ -95,6 +97,38 @@ def _experiment(found: Experiment) -> Json:
         "step": state.stage, "arms": to_json(state.standings), "guardrails": judged, "prospects": prospects(found.plan),
         "waits": state.held or state.paused or state.waits, "held": bool(state.held), "paused": bool(state.paused),
     }  # fmt: skip
+
+
+def _calibration(platform: Platform, canary: Canary) -> str:
+    """What a canary of the live version itself says of the machines and callers; nothing of any other."""
+    from taut.lifecycle.release.canary import calibrated
+
+    with platform.records.read() as tx:
+        routes = {route.endpoint: route for route in platform.releases.routes(tx)}
+    info, live = platform.releases.show(canary.release), routes.get(canary.endpoint)
+    beside = (
+        platform.releases.show(info.replaces).version
+        if info.replaces
+        else ""
+        if live is None
+        else str(live.version)
+    )
+    return calibrated(canary.plan, canary.state.tallies) if beside == str(canary.version) else ""
+
+
+def foreseen_at(platform: Platform, endpoint: EndpointSpec) -> list[str]:
+    """What canaries of an endpoint would find with the traffic that gateways see, in words."""
+    from taut.workflows.foresight import foreseen_of
+
+    gateways = () if platform.publisher is None else platform.publisher.gateways()
+    monitor = platform.watches.monitoring
+    with platform.records.read() as tx:
+        live = {route.endpoint: str(route.version) for route in platform.releases.routes(tx)}.get(
+            endpoint.name
+        )
+    figures = None if monitor is None or live is None else monitor.said.get((endpoint.name, live))
+    right = None if figures is None else figures.quality.right
+    return list(foreseen_of(endpoint, gateways, wrong=None if right is None else 1.0 - right))
 
 
 class ReleaseWord(Request, frozen=True):

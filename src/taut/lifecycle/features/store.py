@@ -301,6 +301,11 @@ class FeatureStore:
         online = [self.materialisation(feature_set, id_) for id_ in self.online_columns(feature_set)]
         return tuple(made.id for made in online if made.id != known and self._definition(made) != wanted)
 
+    def alike(self, feature_set: str, one: str, other: str) -> bool:
+        """Tell whether two materialisations of a set were made by the same definition."""
+        found = {self._definition(self.materialisation(feature_set, id_)) for id_ in (one, other)}
+        return len(found) == 1
+
     def _definition(self, made: Materialisation) -> str:
         spec, key = made.spec, (made.bundle, made.spec.function)
         code = self._definitions.get(key)

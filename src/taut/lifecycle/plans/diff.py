@@ -19,6 +19,7 @@ _KINDS: Final = (
     ("receivers", "receiver"),
     ("containments", "containment"),
     ("playbooks", "playbook"),
+    ("freezes", "freeze"),
     ("quotas", "quota"),
     ("autoscalers", "autoscaler"),
 )

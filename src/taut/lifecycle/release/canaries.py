@@ -39,7 +39,7 @@ Leaf = Callable[[Tx, str, str, str, dict[str, str]], None]
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):
-    """A canary as it stands. turn: of its row."""
+    """A canary as it stands. started_us: its release. turn: of its row."""
 
     release: str
     endpoint: str
@@ -48,6 +48,7 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     state: CanaryState
     findings: tuple[Finding, ...]
     turn: int
+    started_us: int = 0
 
     @property
     def weight(self) -> float:
@@ -240,7 +241,7 @@ def _is_new(tx: Tx, one: Lesson) -> bool:
 
 def _rows() -> Any:
     return (
-        select(releases.c.endpoint, releases.c.version, canaries)
+        select(releases.c.endpoint, releases.c.version, releases.c.started_us, canaries)
         .join(releases, releases.c.id == canaries.c.release)
         .order_by(releases.c.endpoint)
     )
@@ -248,7 +249,7 @@ def _rows() -> Any:
 
 def _canary(row: Row[Any]) -> Canary:
     return Canary(
-        release=row.release, endpoint=row.endpoint, version=VersionRef.parse(row.version), turn=row.turn,
+        release=row.release, endpoint=row.endpoint, version=VersionRef.parse(row.version), turn=row.turn, started_us=row.started_us,
         plan=_PLAN.decode(row.plan), state=_STATE.decode(row.state), findings=_FINDINGS.decode(row.findings),
     )  # fmt: skip
 

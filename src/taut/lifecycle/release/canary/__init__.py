@@ -3,6 +3,7 @@
 from taut.lifecycle.release.canary.amounts import payoff_bin
 from taut.lifecycle.release.canary.counts import OUTCOMES, Report, Tally, add_reports
 from taut.lifecycle.release.canary.findings import Finding
+from taut.lifecycle.release.canary.foresight import Traffic, calibrated, foreseen
 from taut.lifecycle.release.canary.judging import explain, judge
 from taut.lifecycle.release.canary.plan import (
     GUARDRAILS,
@@ -22,13 +23,16 @@ __all__ = [
     "Move",
     "Report",
     "Tally",
+    "Traffic",
     "add_reports",
     "advance",
     "begun",
     "by_outcomes",
+    "calibrated",
     "checked_plan",
     "declared_plan",
     "explain",
+    "foreseen",
     "judge",
     "payoff_bin",
     "resumed",

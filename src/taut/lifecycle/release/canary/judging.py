@@ -21,7 +21,7 @@ from taut.lifecycle.release.canary.findings import (
     means_found,
     told_unevenly,
 )
-from taut.lifecycle.release.canary.plan import CanaryPlan
+from taut.lifecycle.release.canary.plan import QUALITY, CanaryPlan
 from taut.lifecycle.release.guardrails import (
     Stage,
     distance_at_least,
@@ -35,8 +35,6 @@ _FATAL_ALPHA: Final = 0.01
 _SPLIT_ALPHA: Final = 0.01
 _FEW_UNITS: Final = 3
 """Who are fewer may be the ones who always fail: what they show holds a canary, and does not end it."""
-_QUALITY: Final = (1.1, 1.5)
-"""By how many times as often answers may be wrong before a canary is held, and ended."""
 
 Lanes = Sequence[Sequence[Stage]]
 """What a guardrail counts, by stage: as one process, or as several whose mean is taken."""
@@ -124,7 +122,7 @@ def _rails(plan: CanaryPlan, tallies: Sequence[Tally]) -> list[_Rail]:
     return [fatal] + [
         _Rail(
             name=name, lanes=lanes[name](), bar=plan.bar, restarts=restarts,
-            hold_at=_QUALITY[0] if name == "quality" else plan.hold, end_at=_QUALITY[1] if name == "quality" else plan.roll_back,
+            hold_at=QUALITY[0] if name == "quality" else plan.hold, end_at=QUALITY[1] if name == "quality" else plan.roll_back,
         )
         for name in plan.guardrails
         if name in lanes

@@ -14,6 +14,9 @@ from taut.project.manifest import EndpointSpec, LimitSpec
 GUARDRAILS: Final = ("errors", "latency", "prediction_drift", "quality", "outcome", "cost")
 """What is counted of both arms, by gateways or by outcomes that people tell of, and so what a release can be judged by."""
 
+QUALITY: Final = (1.1, 1.5)
+"""By how many times as often answers may be wrong before a canary is held, and ended."""
+
 
 class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A canary as it was declared; in the ledger before it begins, and never changed.

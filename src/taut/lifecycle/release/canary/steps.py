@@ -62,8 +62,10 @@ def resumed(plan: CanaryPlan, state: CanaryState) -> CanaryState:
     return structs.replace(state, held="", paused="", waived=waived)
 
 
-def advance(plan: CanaryPlan, state: CanaryState, reports: Sequence[Report], *, now_us: int) -> Move:
-    """Take what gateways told and say what follows."""
+def advance(
+    plan: CanaryPlan, state: CanaryState, reports: Sequence[Report], *, now_us: int, frozen: str = ""
+) -> Move:
+    """Take what gateways told and say what follows. frozen: why nothing may grow now, as in a declared time; harm ends it all the same."""
     state = _told(plan, state, reports, now_us)
     findings = judge(plan, state.tallies)
     ends = [one for one in findings if one.decision == "reject"]
@@ -75,7 +77,7 @@ def advance(plan: CanaryPlan, state: CanaryState, reports: Sequence[Report], *, 
         told = explain(plan, state.tallies)
         held = structs.replace(state, held=_said(told, holds), waits="")
         return Move(kind="hold", state=held, findings=told, reason=held.held)
-    waits = state.held or state.paused or _waits(plan, state, now_us)
+    waits = state.held or state.paused or frozen or _waits(plan, state, now_us)
     state = structs.replace(state, waits=waits)
     if waits:
         return Move(kind="stay", state=state, findings=findings, reason=waits)
