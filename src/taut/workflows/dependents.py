@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taut.core.errors import Conflict
 from taut.core.refs import VersionRef
+from taut.ports.records import Tx
 from taut.workflows.rooms import Rooms
 
 
@@ -16,9 +17,9 @@ def refuse_torn(rooms: Rooms, endpoint: str, version: VersionRef, *, beside: boo
     if not mine:
         return
     with rooms.records.read() as tx:
-        routes, tried = rooms.releases.routes(tx), rooms.releases.canaries.shares(tx)
+        routes, tried = rooms.releases.routes(tx), tried_beside(rooms, tx)
     others = {route.version for route in routes if beside or route.endpoint != endpoint}
-    for other in sorted(others | {share.version for share in tried}, key=str):
+    for other in sorted(others | tried, key=str):
         theirs = rooms.registry.show(other).candidate.features
         for name in sorted(mine.keys() & theirs.keys()):
             if not rooms.features.alike(name, mine[name], theirs[name]):
@@ -27,6 +28,12 @@ def refuse_torn(rooms: Rooms, endpoint: str, version: VersionRef, *, beside: boo
                     "online once: give the new definition a name of its own, or release directly what uses it, so that set and "
                     "model change together"
                 )
+
+
+def tried_beside(rooms: Rooms, tx: Tx) -> set[VersionRef]:
+    """Return the versions of releases that are under way: those that answer a part of the callers, and those that only listen."""
+    arms = {arm.version for share in rooms.releases.shares(tx) for arm in share.arms}
+    return arms | {share.version for share in rooms.releases.shadows.shares(tx)}
 
 
 def out_of_step(rooms: Rooms, version: VersionRef, name: str) -> str | None:

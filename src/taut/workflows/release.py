@@ -21,7 +21,7 @@ from taut.project.declared import endpoint_of, features_of
 from taut.project.manifest import EndpointSpec
 from taut.trust.ledger import Entry
 from taut.workflows.arms import EXPERIMENTS, plan_of, prospects
-from taut.workflows.dependents import out_of_step, refuse_torn
+from taut.workflows.dependents import out_of_step, refuse_torn, tried_beside
 from taut.workflows.releasable import release_evidence
 from taut.workflows.rooms import Published, Rooms
 
@@ -244,8 +244,7 @@ def materialize(
     made = rooms.features.materialisation(name, version)
     with rooms.records.read() as tx:
         needed = {route.version for route in rooms.releases.routes(tx)}
-        needed |= {share.version for share in rooms.releases.canaries.shares(tx)}  # tried beside them
-        needed |= {share.version for share in rooms.releases.shadows.shares(tx)}
+        needed |= tried_beside(rooms, tx)
     for ref in sorted(needed, key=str):
         _feed(made, ref, rooms.registry.signature(ref))
     return rooms.features.materialize(

@@ -28,7 +28,7 @@ def rooms(*live: str, online: str = "load@1", newest: str = "load@3") -> Any:
     return SimpleNamespace(
         records=memory_records(),
         registry=SimpleNamespace(show=show),
-        releases=SimpleNamespace(routes=lambda _tx: routes, canaries=SimpleNamespace(shares=lambda _tx: ())),
+        releases=SimpleNamespace(routes=lambda _tx: routes, shares=lambda _tx: (), shadows=SimpleNamespace(shares=lambda _tx: ())),
         features=SimpleNamespace(
             alike=alike, redefined=lambda name, known: () if alike(name, online, known) else (online,),
             materialisation=lambda _name: SimpleNamespace(id=newest),
