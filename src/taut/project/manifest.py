@@ -15,6 +15,10 @@ from taut.core.evidence import Scalar
 from taut.core.graphs import Node
 from taut.core.schema import DType
 from taut.project.comparing import ExperimentSpec
+from taut.project.release_specs import FreezeSpec as FreezeSpec
+from taut.project.release_specs import LimitSpec as LimitSpec
+from taut.project.release_specs import ShadowSpec as ShadowSpec
+from taut.project.release_specs import StrategySpec as StrategySpec
 
 PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
 Severity = Literal["info", "warning", "critical"]
@@ -197,43 +201,6 @@ class GraphSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     description: str = ""
 
 
-class LimitSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A limit that stands by itself; see `taut.absolute`. most: the share of answers, 0 to 1. over_ms: of `latency`, beyond which one is slow."""
-
-    metric: Literal["errors", "latency"]
-    most: float
-    over_ms: float = 0.0
-    act: Literal["page", "hold", "roll_back"] = "page"
-
-
-class ShadowSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """See `taut.Shadow`."""
-
-    share: float = 0.1
-    every: str = "10m"
-    least: int = 1000
-    differ: float = 0.05
-
-
-class StrategySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """every: how long a step lasts at least. least: answers of the canary that it needs. most: see `taut.Canary`. limits: see
-    `taut.absolute`. payoff_most: see `taut.outcome`.
-
-    shadow: what comes before a canary or a switch. keep: how long the old side of a switch is kept.
-    """
-
-    kind: Literal["direct", "canary", "shadow", "blue-green"] = "direct"
-    steps: tuple[float, ...] = ()
-    guardrails: tuple[str, ...] = ()
-    every: str = "10m"
-    least: int = 100
-    most: float | None = None
-    limits: tuple[LimitSpec, ...] = ()
-    payoff_most: float = 1.0
-    shadow: ShadowSpec | None = None
-    keep: str = "1h"
-
-
 class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an endpoint promises; see `taut.SLO`. Shares of events over `window`, in milliseconds and durations."""
 
@@ -372,17 +339,6 @@ class PlaybookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     count: int = 1
     within: str = "1h"
     rollbacks_per_hour: int = 1
-
-
-class FreezeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A time in which releases wait; see `taut.Freeze`. endpoints: where; none means everywhere."""
-
-    name: str
-    weekly: str | None = None
-    since: str | None = None
-    until: str | None = None
-    endpoints: tuple[str, ...] = ()
-    reason: str = ""
 
 
 class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
