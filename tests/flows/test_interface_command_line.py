@@ -195,6 +195,15 @@ def test_why_says_what_moved_an_answer_and_that_it_adds_up(shop: Installation) -
     shop.refused("why", "late@1", "--moved", exit_code=2, code="invalid_input")
 
 
+def test_the_ml_test_score_says_what_there_is_evidence_of(shop: Installation) -> None:
+    card = shop("model", "score", "late@1")
+
+    found = {item["name"]: item["points"] for item in card["items"]}
+    assert card["score"] == min(card["sections"].values())
+    assert found["expectations are in a schema"] == found["input feature code is tested"] == 1.0
+    assert found["quality on slices"] == found["inclusion"] == 0.0
+
+
 def _refs(node: dict[str, Any]) -> Iterator[str]:
     yield node["ref"]
     for step in node.get("made_by", []):

@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     versions: Verbs = {
         "list": models,
         "show": model_show,
+        "score": score,
         "approve": approve,
         "reject": reject,
         "verify": verify,
@@ -123,6 +124,16 @@ def model_show(context: typer.Context, version: Version) -> None:
     from taut.entrypoints import views
 
     session(context).show_only("model.show", {"version": version}, views.model)
+
+
+def score(context: typer.Context, version: Version) -> None:
+    """Score a version by the ML Test Score: 28 tests of what is evidence here, and what is missing.
+
+    For example: taut model score late@1
+    """
+    from taut.entrypoints import score_view
+
+    session(context).act("model.score", {"version": version}, score_view.score)
 
 
 def approve(context: typer.Context, version: Version, reason: Reason = "") -> None:

@@ -93,6 +93,19 @@ def _show(platform: Platform, _caller: Caller, request: ModelVersion, _progress:
     }
 
 
+def _score(platform: Platform, _caller: Caller, request: ModelVersion, progress: Progress) -> Json:
+    from taut.workflows.testscore import score_of, seen_of
+
+    ref = platform.registry.resolve(request.version)
+    monitor = platform.watches.monitor(platform)
+    if platform.publisher is None:
+        progress("reading the prediction log", None)
+        monitor.look()
+        monitor.close()
+    figures = [(place[1], found) for place, found in monitor.said.items()]
+    return {"version": str(ref), **to_json(score_of(seen_of(platform, ref, figures)))}
+
+
 def _verify(platform: Platform, _caller: Caller, request: ModelVersion, _progress: Progress) -> Json:
     found: Json = platform.registry.verify(platform.registry.resolve(request.version))
     return found
@@ -151,6 +164,7 @@ def _model(request: Any) -> str:
 OPERATIONS: Final = (
     Operation(name="model.list", action="model.read", request=ModelList, handle=_list, resource=lambda request: f"model:{request.model or 'any'}", reads=True, summary="List model versions"),
     Operation(name="model.show", action="model.read", request=ModelVersion, handle=_show, resource=_model, reads=True, summary="Show a version with its card"),
+    Operation(name="model.score", action="model.read", request=ModelVersion, handle=_score, resource=_model, reads=True, summary="Score a version by the ML Test Score, from evidence"),
     Operation(name="model.verify", action="model.verify", request=ModelVersion, handle=_verify, resource=_model, reads=True, summary="Verify a version's signature and digests"),
     Operation(name="model.sbom", action="model.read", request=ModelVersion, handle=_sbom, resource=_model, reads=True, summary="Write a version's bill of materials"),
     Operation(name="model.provenance", action="model.verify", request=ModelProvenance, handle=_provenance, resource=_model, reads=True, summary="Show the signed statement of how a version was made, or verify it"),
