@@ -12,8 +12,8 @@ from benchmarks.burning import BEGIN_S, DAY_MIN, PROMISE, Traffic, alerts, delay
 from benchmarks.report import Report
 from taut.lifecycle.objectives import Standing, Tally, judge
 
-WEEKS: Final = 8
-RUNS: Final = 40
+WEEKS: Final = 4
+RUNS: Final = 20
 OBJECTIVES: Final = 300
 
 

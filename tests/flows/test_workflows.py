@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from taut.bootstrap.platform import Platform, open_platform
 from taut.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from taut.core.evidence import Outcome
 from taut.core.refs import VersionRef
+from taut.lifecycle.objectives import Objective, Tally, judge
 from taut.lifecycle.registry.examination import probes_for
 from taut.lifecycle.training import limits_of
 from taut.ports.stories import Story, StoryState
@@ -146,6 +148,26 @@ def test_a_release_that_a_gateway_refuses_is_undone_and_says_why(platform: Platf
     now = platform.releases.status("late")
     assert (now.version, now.strategy) == ("late@1", "rollback")
     assert platform.releases.show(before).state == "replaced"
+
+
+def test_a_release_waits_while_a_budget_is_spent_unless_a_person_says_why_not(platform: Platform) -> None:
+    tally = Tally(28 * 86_400.0)
+    tally.add(900, 1_000, until_s=0.0)
+    spent = judge(Objective(endpoint="late", name="availability", target=0.99, freeze=True), tally, 0.0)
+    watches = SimpleNamespace(standings=lambda _rooms: (spent,))
+    before = platform.releases.status("late").release
+
+    refused = tell(platform, watches=watches)
+    assert refused.verdict == "reject"
+    assert "unfrozen: the budget of availability is spent (900 of 1,000 events" in refused.reasons[0]
+    assert platform.releases.status("late").release == before
+    assert platform.ledger.show(kind="release.unfrozen", limit=1) == ()
+
+    request = msgspec.structs.replace(REQUEST, despite="it mends the outage")
+    assert tell(platform, request, watches=watches).state == "live"
+    (leaf,) = platform.ledger.show(kind="release.unfrozen", limit=2)
+    assert (leaf.actor, leaf.body["reason"]) == ("owner", "it mends the outage")
+    assert "900 of 1,000" in leaf.body["frozen"]
 
 
 def test_a_release_that_fails_half_way_leaves_nothing_under_way(platform: Platform) -> None:

@@ -208,6 +208,7 @@ class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     latency_p95_ms: float | None = None
     live: float | None = None
     quality: float | None = None
+    drift: float | None = None
     freshness: str | None = None
     window: str = "28d"
     freeze: bool = False

@@ -30,7 +30,7 @@ _OBJECTIVE: Final = "taut-objective"
 _LIMIT: Final = "taut-limit"
 _FREEZE: Final = "taut-freeze"
 _WORDS: Final = {"latency": "latency_p95_ms", "freshness": "freshness"}
-_NAMES: Final = ("availability", "latency", "live", "quality", "freshness")
+_NAMES: Final = ("availability", "latency", "live", "quality", "drift", "freshness")
 
 
 class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -270,6 +270,7 @@ def SLO(  # noqa: N802 - a value's name
     latency_p95_ms: float | None = None,
     live: float | None = None,
     quality: float | None = None,
+    drift: float | None = None,
     freshness: str | None = None,
     window: str = "28d",
     freeze: bool = False,
@@ -278,14 +279,19 @@ def SLO(  # noqa: N802 - a value's name
 
     availability: of requests, those that were answered. latency_p95_ms: 95% of answers take no longer. live: of answers, those of
     the live version, and of nothing that stands in for it. quality: of outcomes that people told of, those that say that the
-    answer was right. freshness: the newest row that the model learned from is not older. freeze: releases wait while a budget is spent.
+    answer was right. drift: of minutes, those in which no column is farther from training than `taut.Monitor` tolerates. freshness: the newest row that the model learned from is not older. freeze: releases wait while a budget is spent.
     """
     kept = words.duration(window, "SLO: window")
     if not 7 <= parse_duration(kept).total_seconds() / 86_400 <= 90:
         raise InvalidInput(f"SLO: window is {kept!r}: write from 7d to 90d, for example '28d'")
     shares = {
         name: words.optional_number(value, f"SLO: {name}", low=0.01, high=0.99999)
-        for name, value in (("availability", availability), ("live", live), ("quality", quality))
+        for name, value in (
+            ("availability", availability),
+            ("live", live),
+            ("quality", quality),
+            ("drift", drift),
+        )
     }
     fresh = words.optional_duration(freshness, "SLO: freshness")
     if fresh is not None and parse_duration(fresh).total_seconds() < 60:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taut.lifecycle.monitoring import Figures, Quality, Tolerance
+from taut.lifecycle.monitoring import ColumnFigures, Figures, Quality, Tolerance
 from taut.lifecycle.objectives import Kept, Standing, metadata
 from taut.project.manifest import EndpointSpec, Manifest, SLOSpec
 from taut.serving.meters import LAYOUT, TIME_NS, EndpointMeter, MeterReading, encode_reading
@@ -20,7 +20,9 @@ from taut.workflows.objectives import BUDGET, BURN, Objectives
 from taut.workflows.objectives.counting import late
 
 MS = 1_000_000
-SLO = SLOSpec(availability=0.99, latency_p95_ms=20, live=0.9, quality=0.9, freshness="1d", freeze=True)
+SLO = SLOSpec(
+    availability=0.99, latency_p95_ms=20, live=0.9, quality=0.9, drift=0.9, freshness="1d", freeze=True
+)
 
 
 class Gateway:
@@ -141,11 +143,21 @@ def test_what_gateways_counted_while_control_was_away_for_hours_is_no_alarm_of_t
     assert then.worst is None
 
 
-def figures(labelled: int, wrong: int, *, stale_s: float | None = None, last_s: float | None = None) -> Any:
+MOVED = ColumnFigures(column="items", source="request", state="drifted", shift=None, faults=(0.0, 0.0, 0.0))
+
+
+def figures(
+    labelled: int,
+    wrong: int,
+    *,
+    stale_s: float | None = None,
+    last_s: float | None = None,
+    drifted: bool = False,
+) -> Any:
     quality = Quality(usual=0.9, labelled=labelled, right=1 - wrong / labelled if labelled else None)
     return {
         ("delay", "delay@1"): Figures(
-            version="delay@1", rows=1, window_rows=1, window_s=1.0, columns=(), quality=quality, tolerance=Tolerance(),
+            version="delay@1", rows=1, window_rows=1, window_s=1.0, columns=(MOVED,) if drifted else (), quality=quality, tolerance=Tolerance(),
             stale_s=stale_s, last_s=last_s,
         )
     }  # fmt: skip
@@ -162,15 +174,23 @@ def test_wrong_answers_count_as_bad_and_a_correction_takes_one_back() -> None:
     )  # for Prometheus, which wants no way back
 
 
-def test_each_minute_says_once_whether_the_model_is_fresh() -> None:
+def test_each_minute_says_once_whether_the_model_is_fresh_and_its_traffic_as_it_learned() -> None:
     control = Control()
     now_s = control.clock.now().timestamp()
-    fresh, stale = (figures(0, 0, stale_s=age_s, last_s=now_s) for age_s in (3600.0, 90_000.0))
+    fresh, stale = (
+        figures(0, 0, stale_s=age_s, last_s=now_s, drifted=age_s > 86_400) for age_s in (3600.0, 90_000.0)
+    )
     for _ in range(30):
-        control.look(said=fresh, after_s=20.0)
-    assert counted(control.objectives.standings()[4]) in {(0, 10), (0, 11)}
-    control.look(said=stale, after_s=60.0)
-    assert control.objectives.standings()[4].budget.bad == 1
+        found = control.look(said=fresh, after_s=20.0)
+    assert counted(found["freshness"]) == counted(found["drift"])
+    assert counted(found["freshness"]) in {(0, 10), (0, 11)}
+    found = control.look(said=stale, after_s=60.0)
+    assert (found["freshness"].budget.bad, found["drift"].budget.bad) == (1, 1)
+    unknown = control.look(said=figures(0, 0), after_s=60.0)
+    assert (
+        unknown["freshness"].budget.events == found["freshness"].budget.events
+    )  # nobody knows what it learned from
+    assert unknown["drift"].budget.events == found["drift"].budget.events + 1
 
 
 def test_an_outage_is_one_alert_that_lapses_and_a_spent_budget_freezes_releases_until_a_person_says_why_not() -> (

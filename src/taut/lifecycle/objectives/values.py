@@ -10,7 +10,7 @@ from taut.core.errors import InvalidInput
 from taut.core.units import parse_duration
 from taut.project.manifest import SLOSpec
 
-Name = Literal["availability", "latency", "live", "quality", "freshness"]
+Name = Literal["availability", "latency", "live", "quality", "drift", "freshness"]
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 LATENCY_TARGET: Final = 0.95
 """What `latency_p95_ms` says: the share of answers that are in time."""
@@ -23,7 +23,8 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
 
     name: `availability`: of requests that were rightly asked, those that were answered; `latency`: of answers, those within `limit`
     milliseconds; `live`: of answers, those of the version that was to answer, and of nothing in its place; `quality`: of
-    outcomes that people told, those that say that the answer was right; `freshness`: of minutes, those in which the newest
+    outcomes that people told, those that say that the answer was right; `drift`: of minutes, those in which no column is farther from
+    training than is tolerated; `freshness`: of minutes, those in which the newest
     row that the model learned from is at most `limit` seconds old. target: the share that has to be good, 0 < target < 1.
     window_s: over which. freeze: whether releases wait when the budget is spent.
     """
@@ -70,6 +71,8 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
                 return f"{share} of answers by the live version"
             case "quality":
                 return f"{share} of known outcomes right"
+            case "drift":
+                return f"{share} of minutes without drift"
             case "freshness":
                 return f"{share} of minutes with a model that learned within {self.limit / 86_400:.3g} days"
 
@@ -84,6 +87,7 @@ def objectives_of(endpoint: str, spec: SLOSpec | None) -> tuple[Objective, ...]:
         "latency": (None if spec.latency_p95_ms is None else LATENCY_TARGET, spec.latency_p95_ms or 0.0),
         "live": (spec.live, 0.0),
         "quality": (spec.quality, 0.0),
+        "drift": (spec.drift, 0.0),
         "freshness": (FRESH_TARGET if fresh_s else None, fresh_s),
     }
     window_s = parse_duration(spec.window).total_seconds()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -163,14 +163,26 @@ class OutcomeCounts:
         return grown
 
 
-def stale_by_minute(said: Mapping[tuple[str, str], Figures], now_s: float) -> Iterator[tuple[str, float]]:
-    """Yield each endpoint with the age in seconds of the newest row that what answers there learned from, the oldest of several versions."""
-    ages: dict[str, float] = {}
+class Minute(NamedTuple):
+    """What a minute shows of an endpoint, the worst of the versions that answer. age_s: of the newest row that was learned from; None where it
+    is not known. drifted: whether any column is."""
+
+    age_s: float | None
+    drifted: bool
+
+
+def minutes_of(said: Mapping[tuple[str, str], Figures], now_s: float) -> dict[str, Minute]:
+    """Return what this minute shows, by endpoint."""
+    found: dict[str, Minute] = {}
     for (endpoint, _), figures in said.items():
+        age_s = None
         if figures.stale_s is not None and figures.last_s is not None:
             age_s = now_s - (figures.last_s - figures.stale_s)
-            ages[endpoint] = max(age_s, ages.get(endpoint, age_s))
-    yield from ages.items()
+        other = found.get(endpoint, Minute(None, drifted=False))
+        ages = [one for one in (age_s, other.age_s) if one is not None]
+        drifted = other.drifted or any(one.state == "drifted" for one in figures.columns)
+        found[endpoint] = Minute(max(ages, default=None), drifted)
+    return found
 
 
 def counters_of(reading: EndpointReading) -> Counters:

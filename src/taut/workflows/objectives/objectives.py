@@ -14,12 +14,13 @@ from taut.trust.findings import Findings
 from taut.workflows.objectives.counting import (
     Events,
     GatewayCounts,
+    Minute,
     OutcomeCounts,
     Recent,
     Traffic,
     decode_known,
     encode_known,
-    stale_by_minute,
+    minutes_of,
 )
 from taut.workflows.objectives.sightings import KINDS, sightings_of
 from taut.workflows.rooms import Rooms
@@ -77,12 +78,14 @@ class Objectives:
             standings = tuple(judge(one, self._tally(one), now_s) for one in declared)
             if self._rooms.clock.monotonic_s() - self._kept_s >= _KEEP_S:
                 self._keep()
-        self.said = standings
-        found = [sighting for one in standings for sighting in sightings_of(one)]
-        if found or self._reported:
-            self._findings.observe(KINDS, found)
-            self._reported = bool(found)
-        return standings
+            self.said = standings
+            found = [sighting for one in standings for sighting in sightings_of(one)]
+            if found or self._reported:
+                self._findings.observe(
+                    KINDS, found
+                )  # in turn: an older look must not end what a newer one saw
+                self._reported = bool(found)
+            return standings
 
     def traffic(self, endpoint: str) -> Traffic:
         """Return what an endpoint did within the last five minutes, or since this process looks."""
@@ -125,6 +128,8 @@ class Objectives:
         now_s: float,
     ) -> None:
         gateways = self._open()
+        for one in declared:
+            self._tally(one)  # before counters are taken: where it cannot be read, nothing is lost
         since_s = self._looked_s if self._looked_s and now_s - self._looked_s > _GAP_S else None
         self._looked_s = now_s
         clock_s = self._rooms.clock.monotonic_s()
@@ -133,9 +138,9 @@ class Objectives:
             self._recent.add(self._asked_s, clock_s, answers)
         self._asked_s = clock_s
         outcomes = self._outcomes.take(said)
-        ages = dict(stale_by_minute(said, now_s))
+        minutes = minutes_of(said, now_s)
         for one in declared:
-            events = self._events(one, answers.get(one.endpoint), outcomes, ages, now_s)
+            events = self._events(one, answers.get(one.endpoint), outcomes, minutes.get(one.endpoint), now_s)
             if events != (0, 0):
                 self._tally(one).add(*events, until_s=now_s, since_s=since_s)
                 so_far = self._counted.setdefault((one.endpoint, one.name), [0, 0])
@@ -147,16 +152,18 @@ class Objectives:
         one: Objective,
         answers: Events | None,
         outcomes: Mapping[str, tuple[int, int]],
-        ages: Mapping[str, float],
+        minute: Minute | None,
         now_s: float,
     ) -> tuple[int, int]:
         """Return bad and all events of an objective since the last look."""
         if one.name == "quality":
             return outcomes.get(one.endpoint, (0, 0))
-        if one.name == "freshness":
-            if one.endpoint not in ages or self._tally(one).counted(now_s):
+        if one.name in ("drift", "freshness"):
+            if minute is None or self._tally(one).counted(now_s):
                 return 0, 0
-            return int(ages[one.endpoint] > one.limit), 1
+            if one.name == "drift":
+                return int(minute.drifted), 1
+            return (0, 0) if minute.age_s is None else (int(minute.age_s > one.limit), 1)
         found = None if answers is None else answers.of(one)
         if found is None:
             return 0, 0
