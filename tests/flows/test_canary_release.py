@@ -11,7 +11,7 @@ from installation import ORDER, Installation, Up, until
 
 pytestmark = pytest.mark.xdist_group("canary")
 
-STEPS = 'release=taut.Canary(steps=(0.3, 0.6), every="1s", least=5, guardrails=[taut.errors(), taut.prediction_drift()])'
+STEPS = 'release=taut.Canary(steps=(0.3, 0.6), every="1s", least=5, guardrails=[taut.errors(), taut.prediction_drift(), taut.quality()])'
 
 
 def declare(made: Installation, strategy: str) -> None:
@@ -33,6 +33,22 @@ def ask(up: Up, bearer: str, count: int = 60) -> set[str]:
         ]
     assert {one.status_code for one in answers} == {200}
     return {one.headers["taut-release"] for one in answers}
+
+
+def tell(up: Up, bearer: str) -> int:
+    """Ask for some subjects and tell of each answer that the other label came true; return how many outcomes were taken."""
+    with httpx.Client(headers={"authorization": f"Bearer {bearer}"}, timeout=60.0) as client:
+        answers = [
+            client.post(
+                f"{up.data}/v1/predict/late", json={"instances": [ORDER]}, headers={"taut-subject": f"t{at}"}
+            ).json()
+            for at in range(20)
+        ]
+        outcomes = [
+            {"request_id": one["request_id"], "label": not one["predictions"][0]["label"]} for one in answers
+        ]
+        told = client.post(f"{up.data}/v1/feedback", json={"endpoint": "late", "outcomes": outcomes})
+    return int(told.json()["taken"])
 
 
 class World(NamedTuple):
@@ -57,12 +73,21 @@ def test_a_version_tried_against_itself_is_paused_resumed_and_takes_over(world: 
     begun = released("release", "start", "late", "1", "--reason", "a calibration")
     assert (begun["strategy"], begun["state"], begun["step"]) == ("canary", "started", 0)
     assert begun["weight"] == 0.3
+    assert any("traffic" in line or "requests a second" in line for line in begun["foreseen"])
     released.refused("release", "start", "late", "1", exit_code=5, code="conflict")
     released("release", "pause", "late", "--reason", "lunch")
     assert ask(up, bearer) == {before, begun["release"]}
 
     paused = released("release", "status", "late")
     assert (paused["paused"], paused["waits"]) == (True, "lunch")
+    assert paused["calibration"].startswith("a calibration: two equal versions look alike")
+    assert tell(up, bearer) == 20
+
+    def learned() -> bool:
+        of = {one["guardrail"]: one for one in released("release", "status", "late")["guardrails"]}["quality"]
+        return bool(of["canary"] + of["baseline"] >= 20)
+
+    until(learned, within_s=90.0, said=up.said)
     released("release", "resume", "late", "--reason", "back")
     asked = {before}
 
