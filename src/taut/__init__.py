@@ -8,6 +8,7 @@ _HOMES = {
     "taut.project.alerting": ("Contain", "Email", "Webhook"),
     "taut.entrypoints.notebook": ("Dataset", "features", "model", "open"),
     "taut.project.datasets": ("Contract", "column", "files", "rule"),
+    "taut.project.drills": ("Drill", "failing", "slow"),
     "taut.project.endpoints": ("Endpoint", "Project", "simpler_model"),
     "taut.project.experiments": ("AB", "Bandit"),
     "taut.project.gates": (
@@ -41,6 +42,7 @@ __all__ = [
     "Contract",
     "Dataset",
     "Direct",
+    "Drill",
     "Email",
     "Endpoint",
     "Freeze",
@@ -71,6 +73,7 @@ __all__ = [
     "cron",
     "default_answer",
     "errors",
+    "failing",
     "fairness",
     "features",
     "files",
@@ -101,6 +104,7 @@ __all__ = [
     "simpler",
     "simpler_model",
     "slices",
+    "slow",
     "stable",
     "vote",
 ]

@@ -1,4 +1,5 @@
-"""A caller who crowds out all others: seen by what gateways count, told of, held back at them, and let go by a person."""
+"""A caller who crowds out all others: seen by what gateways count, told of, held back at them, and let go by a person. Then drills: one
+that nothing notices fails and names the broken link, one whose fault is noticed is paged and rolled back by a playbook."""
 
 from __future__ import annotations
 
@@ -13,8 +14,17 @@ from taut.bootstrap.platform import open_platform
 from taut.trust.shares import Hour, Hours, ShareWatch
 
 DECLARED = """
-taut.Webhook("ops", url="{url}/alerts", secret="alerts/ops", inside=True)
+ops = taut.Webhook("ops", url="{url}/alerts", secret="alerts/ops", inside=True)
 taut.Contain("crowding", on="share", severity="critical", action="quarantine", lasts="1h")
+taut.Playbook(
+    "burning", when=taut.alert("slo", at=[late]), acts_as="responder",
+    do=[taut.page(ops), taut.rollback(), taut.notify(ops, "{{endpoint}} answers as before")],
+)
+taut.Drill("unnoticed", at=late, fault=taut.slow("1ms"), alarm="release.rolled_back", alarm_within="1s")
+taut.Drill(
+    "failing", at=late, fault=taut.failing(), alarm="slo", alarm_within="2m", page=ops, page_within="2m",
+    rollback_within="2m",
+)
 """
 
 
@@ -31,7 +41,10 @@ def test_who_crowds_out_the_others_is_told_of_and_held_back_until_a_person_says_
 ) -> None:
     collector = Collector()
     project = released.folder / "project.py"
-    released.write("project.py", project.read_text() + DECLARED.format(url=collector.url))
+    text = project.read_text().replace("taut.SLO(", "taut.SLO(availability=0.99, ")
+    released.write("project.py", text + DECLARED.format(url=collector.url))
+    assert "no such service" in released.told("apply").out
+    released("user", "add", "responder", "--kind", "service", "--role", "responder")
     released("apply")
     released("secret", "put", "alerts/ops", "--value", "s3cret")
     learn(released.home)
@@ -51,6 +64,7 @@ def test_who_crowds_out_the_others_is_told_of_and_held_back_until_a_person_says_
 
             released("alerts", "dismiss", alert["id"], "--reason", "their yearly load test")
             until(lambda: up.ask(eve).status_code == 200, within_s=90.0, said=up.said)
+        drill(released, collector)
 
     path, headers, event = next(one for one in collector.requests if one[2]["data"]["id"] == alert["id"])
     assert (path, event["type"]) == ("/alerts", "taut.alert.opened")
@@ -65,6 +79,34 @@ def test_who_crowds_out_the_others_is_told_of_and_held_back_until_a_person_says_
     everything = released("alerts", "list", "--all")["alerts"]
     assert any(one["kind"] == "scale" and one["evidence"]["pool"] for one in everything)
     assert released("ledger", "verify")["ok"]
+
+
+def drill(released: Installation, collector: Collector) -> None:
+    """Run both drills; what was live before is live after each."""
+    before = released("release", "status", "late")["release"]
+    missed = released("drill", "run", "unnoticed", expect=10)
+    assert (missed["verdict"], missed["broken"]) == ("reject", "alarm")
+    assert missed["asked"] > 0
+
+    found = released("drill", "run", "failing")
+    assert (found["verdict"], found["broken"], found["failed"] > 0) == ("admit", "", True), found
+    assert [one["name"] for one in found["checks"]] == ["fault", "alarm", "page", "rollback"]
+    history = {one["release"]: one for one in released("release", "history", "late")["releases"]}
+    assert history[found["release"]]["state"] == "rolled_back"
+    assert {one["version"] for one in history.values()} == {"late@1"}
+    assert before in history
+    [incident] = [
+        one for one in released("incident", "list")["incidents"] if one["resource"] == "endpoint:late"
+    ]
+    said = [one["said"] for one in released("incident", "show", incident["id"])["timeline"]]
+    assert any(one.startswith("playbook burning, rollback: late answers by late@1 again") for one in said), (
+        said
+    )
+    until(lambda: "late answers as before" in str(collector.requests))
+    assert {one["name"]: one["verdict"] for one in released("drill", "list")["drills"]} == {
+        "failing": "admit",
+        "unnoticed": "reject",
+    }
 
 
 def shares(installation: Installation) -> list[Json]:

@@ -130,6 +130,7 @@ class World:
             publish=self.publish,
             registry=registry,
             plans=SimpleNamespace(current=lambda: self.manifest),
+            watches=SimpleNamespace(findings=SimpleNamespace(report_in=lambda _tx, _seen: self.edge())),
         )
 
     def _start(self, number: int, strategy: str) -> str:

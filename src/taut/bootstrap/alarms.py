@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from taut.trust.deliveries import Deliveries, Outcome
     from taut.trust.findings import Finding, Hear
     from taut.trust.identity import Identity
-    from taut.trust.incidents import Incidents
+    from taut.trust.incidents import Drills, Incidents
     from taut.trust.ledger import Ledger
     from taut.workflows.alarms import CostSentry, Sentry
     from taut.workflows.alarms.telling import Teller
     from taut.workflows.rights import Rights
 
 _FORGOTTEN: Final = timedelta(hours=1)
+_TOLD: Final = timedelta(days=1)
 
 
 class House(Protocol):
@@ -93,6 +94,13 @@ class Alarms:
         return Incidents(house.records, house.ledger, house.clock, house.ids)
 
     @cached_property
+    def drills(self) -> Drills:
+        from taut.trust.incidents import Drills
+
+        house = self._house
+        return Drills(house.records, house.ledger, house.clock)
+
+    @cached_property
     def sentry(self) -> Sentry:
         from taut.core.units import parse_duration
         from taut.trust.shares import Hours
@@ -142,6 +150,7 @@ class Alarms:
         """Tell what the scale log says, take what gateways counted, and open, renew and end findings by it once a window is over."""
         from taut.trust.costs import KINDS as COSTS
         from taut.workflows.alarms import KINDS, scaled
+        from taut.workflows.canary import ROLLED_BACK
 
         house = self._house
         if house.admitting is not None:
@@ -163,6 +172,7 @@ class Alarms:
             house.watches.findings.lapse(
                 COSTS, unseen_for=_FORGOTTEN
             )  # that a run of control before left open
+            house.watches.findings.lapse((ROLLED_BACK,), unseen_for=_TOLD)
 
     def dismiss(self, id: str, *, actor: str, why: str) -> Finding:
         """Say that what was found is right: whose share it was begins anew, and what he asks now will be usual."""

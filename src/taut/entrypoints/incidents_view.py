@@ -59,3 +59,38 @@ def rehearsed(result: Json) -> None:
             render.line(f"    {step}")
     if not result["playbooks"]:
         render.line("the project declares no playbooks")
+
+
+def drills(result: Json) -> None:
+    rows = [
+        (one["name"], one["endpoint"], _fault(one), one["verdict"], "; ".join(one["reasons"]))
+        for one in result["drills"]
+    ]
+    columns = ("drill", "endpoint", "fault", "ended last", "because")
+    render.table(columns, rows, empty="the project declares no drills")
+
+
+def drilled(result: Json) -> None:
+    if result.get("error"):
+        render.line(f"the drill did not come about: {result['error']}")
+        return
+    for check in result.get("checks", ()):
+        sign = "came" if check["outcome"] == "passed" else "MISSING"
+        after = (
+            "" if check["limit"] is None or check["observed"] is None else f" after {check['observed']:.1f} s"
+        )
+        limit = "" if check["limit"] is None else f" (within {check['limit']:.0f} s)"
+        render.line(f"{check['name']}: {sign}{after}{limit}: {check['message']}")
+    if result.get("broken"):
+        render.line(f"the link that broke: {result['broken']}")
+
+
+def drill_story(result: Json) -> None:
+    if result["result"] is None:
+        render.fields({name: result[name] for name in ("story", "state", "error") if result[name]})
+    else:
+        drilled(result["result"])
+
+
+def _fault(one: Json) -> str:
+    return f"{one['failing']:.0%} fail" if one["failing"] else f"{one['slow_ms']:g} ms late"

@@ -15,6 +15,7 @@ from taut.project.alerting import Contain, Receiver
 from taut.project.contract import dataset_faults
 from taut.project.datasets import Dataset
 from taut.project.declare import Collection, Declaration
+from taut.project.drills import Drill, drill_faults
 from taut.project.endpoints import Endpoint, Project
 from taut.project.graph_check import Answering, answering, graph_faults
 from taut.project.graphs import Graph
@@ -86,6 +87,7 @@ def freeze(
         freezes=tuple(
             sorted((cast(Freeze, item.thing).spec for item in collection.of("freeze")), key=_by_name)
         ),
+        drills=tuple(sorted((cast(Drill, item.thing).spec for item in collection.of("drill")), key=_by_name)),
         quotas=tuple(sorted((cast(Quota, item.thing).spec for item in collection.of("quota")), key=_by_name)),
         autoscalers=tuple(
             sorted((cast(Autoscale, item.thing).spec for item in collection.of("autoscaler")), key=_by_name)
@@ -126,6 +128,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
         ("model", manifest.models), ("graph", manifest.graphs), ("endpoint", manifest.endpoints),
         ("receiver", manifest.receivers), ("containment", manifest.containments), ("quota", manifest.quotas),
         ("autoscaler", manifest.autoscalers), ("playbook", manifest.playbooks), ("freeze", manifest.freezes),
+        ("drill", manifest.drills),
     ):  # fmt: skip
         names = [spec.name for spec in cast(tuple[Any, ...], specs)]
         for name in sorted({name for name in names if names.count(name) > 1}):
@@ -151,6 +154,7 @@ def check_references(manifest: Manifest) -> Iterator[Problem]:
     yield from _check_named_endpoints(manifest, endpoints)
     yield from _check_autoscalers(manifest)
     yield from playbook_faults(manifest)
+    yield from drill_faults(manifest)
 
 
 def _check_named_endpoints(manifest: Manifest, endpoints: dict[str, EndpointSpec]) -> Iterator[Problem]:

@@ -19,9 +19,10 @@ from taut.project.release_specs import FreezeSpec as FreezeSpec
 from taut.project.release_specs import LimitSpec as LimitSpec
 from taut.project.release_specs import ShadowSpec as ShadowSpec
 from taut.project.release_specs import StrategySpec as StrategySpec
+from taut.project.responses import DrillSpec, PlaybookSpec
+from taut.project.responses import Severity as Severity
 
 PersonalHandling = Literal["seal", "redact", "tokenise", "pseudonymise", "keep"]
-Severity = Literal["info", "warning", "critical"]
 GateKind = Literal[
     "metric", "no_regression", "parity", "slices", "fairness", "calibrated", "robust", "attacked",
     "simpler", "clean_labels", "memorised", "stable", "backtested", "replayed", "reproduced", "no_costlier",
@@ -314,34 +315,6 @@ class ContainSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     allow: tuple[str, ...] = ()  # endpoints that a quarantine leaves
 
 
-class PlayStepSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing that a playbook does; the words of other kinds of steps stay as they are."""
-
-    do: Literal["page", "notify", "rollback", "contain"]
-    receiver: str = ""  # of a page or a notice
-    after: str = "0s"  # of a page: only where nobody answers for the incident by then
-    words: str = ""  # of a notice
-    newer_than: str = "24h"  # of a rollback: an older release is not the cause
-    action: Literal["throttle", "step_up", "quarantine", "revoke"] = "throttle"
-    lasts: str = "1h"
-    per_s: float = 0.0
-    allow: tuple[str, ...] = ()
-
-
-class PlaybookSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is done about an incident that has such alerts. principal: by whose rights. See `taut.Playbook`."""
-
-    name: str
-    principal: str
-    steps: tuple[PlayStepSpec, ...]
-    kinds: tuple[str, ...] = ()  # all where none is named
-    severity: Severity = "critical"
-    endpoints: tuple[str, ...] = ()  # all where none is named
-    count: int = 1
-    within: str = "1h"
-    rollbacks_per_hour: int = 1
-
-
 class QuotaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What some callers may use together, or each of them. members: ids of principals or `role:NAME`; none means everybody."""
 
@@ -403,6 +376,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     containments: tuple[ContainSpec, ...] = ()
     playbooks: tuple[PlaybookSpec, ...] = ()  # what is done about incidents
     freezes: tuple[FreezeSpec, ...] = ()  # when releases wait
+    drills: tuple[DrillSpec, ...] = ()
     quotas: tuple[QuotaSpec, ...] = ()  # beside those of single endpoints
     autoscalers: tuple[AutoscaleSpec, ...] = ()  # pools whose replicas follow the load
     bundle: str = ""  # digest of the code bundle

@@ -14,7 +14,8 @@ from taut.project import words
 from taut.project.alerting import ACTIONS, SEVERITIES, Receiver, kinds_of
 from taut.project.declare import declare
 from taut.project.endpoints import Endpoint
-from taut.project.manifest import Manifest, PlaybookSpec, PlayStepSpec, Severity
+from taut.project.manifest import Manifest, Severity
+from taut.project.responses import PlaybookSpec, PlayStepSpec
 from taut.project.words import nearest, worded
 
 FIELDS: Final = ("endpoint", "principal", "severity", "since", "title")

@@ -36,7 +36,7 @@ LEAF_ACTIONS: Final[dict[str, str]] = {
     "finding.dismissed": "alert.dismiss", "containment.begun": "contain.begin",
     "containment.prolonged": "contain.begin", "containment.lifted": "contain.lift",
     "incident.opened": "incident.open", "incident.noted": "incident.note", "incident.assigned": "incident.assign",
-    "playbook.": "incident.tell",
+    "playbook.": "incident.tell", "drill.": "drill.run", "verdict.drill": "drill.run",
     "incident.graded": "incident.grade", "incident.mitigated": "incident.mitigate", "incident.resolved": "incident.resolve",
     "keys.rotated": "keys.rotate",
 }  # fmt: skip

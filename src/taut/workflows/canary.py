@@ -14,13 +14,15 @@ from taut.ports.records import Tx, transact
 from taut.project.manifest import Manifest
 from taut.serving.snapshot import GatewayState
 from taut.serving.trials import decode_trials
-from taut.trust.findings import Sighting
+from taut.trust.findings import Findings, Sighting
 from taut.workflows.freezes import windows
 from taut.workflows.release import make_live
 from taut.workflows.rooms import Rooms
 
 PAGED: Final = "release.limit"
 """Kind of the alert that a canary is beyond a limit at which people are told."""
+ROLLED_BACK: Final = "release.rolled_back"
+"""Kind of the alert that a canary was rolled back by its guardrails."""
 Page = Callable[[Sequence[Sighting]], object]
 
 
@@ -40,6 +42,7 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -
             for one in under_way
             if by_outcomes(one.plan)
         }
+    findings = rooms.watches.findings  # furnished ahead of the transaction that may tell of one
     now_us = int(rooms.clock.now().timestamp() * 1e6)
     manifest = rooms.plans.current() if under_way else None
     moves = [
@@ -58,7 +61,9 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -
     changed = [(one, move) for one, move in moves if (move.state, move.findings) != (one.state, one.findings)]
     if not changed:
         return ()
-    done = transact(rooms.records, lambda tx: [move for one, move in changed if _keep(rooms, tx, one, move)])
+    done = transact(
+        rooms.records, lambda tx: [move for one, move in changed if _keep(rooms, findings, tx, one, move)]
+    )
     page([seen for one, move in changed for seen in _beyond_limits(one, move)])
     if any(move.kind in ("grow", "promote", "roll_back") for move in done):
         rooms.publish()
@@ -128,7 +133,16 @@ def promote(rooms: Rooms, release: str, *, actor: str, reason: str) -> None:
     rooms.publish()
 
 
-def _keep(rooms: Rooms, tx: Tx, canary: Canary, move: Move) -> bool:
+def rolled_back(canary: Canary, move: Move) -> Sighting:
+    """Return what people are told of a canary that its guardrails ended."""
+    return Sighting(
+        kind=ROLLED_BACK, group=str(canary.version), resource=f"endpoint:{canary.endpoint}", score=canary.state.weight,
+        severity="warning", closes="by itself, a day later", evidence={"release": canary.release, "weight": canary.state.weight},
+        summary=f"{canary.version} was rolled back from {canary.state.weight:.1%} of the callers of {canary.endpoint}: {move.reason}",
+    )  # fmt: skip
+
+
+def _keep(rooms: Rooms, findings: Findings, tx: Tx, canary: Canary, move: Move) -> bool:
     """Write what was found and what follows from it, in one transaction."""
     if not rooms.releases.canaries.keep(tx, canary, move):
         return False
@@ -139,4 +153,5 @@ def _keep(rooms: Rooms, tx: Tx, canary: Canary, move: Move) -> bool:
             make_live(rooms, tx, canary.release, "control")
         case "roll_back":
             rooms.releases.abort(tx, canary.release, actor="control", reason=f"rolled back: {move.reason}")
+            findings.report_in(tx, [rolled_back(canary, move)])
     return True

@@ -22,6 +22,7 @@ from taut.serving.snapshot import (
     GatewayState,
     Machine,
     OtherModel,
+    PlantedFault,
     PreviousVersion,
     ServedModel,
     ServingSnapshot,
@@ -30,6 +31,7 @@ from taut.serving.snapshot import (
     StandIn,
     TrialConfig,
 )
+from taut.trust.incidents import Fault
 from taut.trust.policy import Policy
 from taut.trust.quota import Allowance, Kind, Limit, Price, budget
 from taut.workflows.rooms import Published, Rooms
@@ -91,9 +93,10 @@ def compose(
         shadows, kept = ({one.endpoint: one for one in found} for found in _beside(rooms, tx))
     shares = {share.endpoint: share for share in tried}
     live = {route.endpoint: route for route in routes if route.endpoint in declared}
+    faults = rooms.alarms.drills.faults()
     endpoints = tuple(
         structs.replace(
-            _endpoint(rooms, manifest, route, live, shares.get(route.endpoint)),
+            planted(_endpoint(rooms, manifest, route, live, shares.get(route.endpoint)), faults),
             shadow=_shadow(rooms, shadows.get(route.endpoint)),
             kept=_ready(rooms, kept.get(route.endpoint)),
         )
@@ -115,6 +118,24 @@ def compose(
         url=url,
         log_key=log_key,
     )
+
+
+def planted(config: EndpointConfig, faults: Mapping[str, Fault]) -> EndpointConfig:
+    """Return an endpoint with the faults that drills plant in its releases."""
+
+    def plant(model: ServedModel) -> ServedModel:
+        fault = faults.get(model.release)
+        if fault is None:
+            return model
+        return structs.replace(model, fault=PlantedFault(failing=fault.failing, slow_ms=fault.slow_ms))
+
+    if not faults:
+        return config
+    trial = config.trial
+    if trial is not None:
+        arms = tuple(structs.replace(arm, model=plant(arm.model)) for arm in trial.arms)
+        trial = structs.replace(trial, arms=arms)
+    return structs.replace(config, live=plant(config.live), trial=trial)
 
 
 def outcome(epoch: int, states: Sequence[GatewayState]) -> Published:

@@ -152,12 +152,12 @@ def _carry_out(rooms: Rooms, story: Story, asked: _Asked, id_: str, request: Rel
         pushed = msgspec.convert(story.step("push", lambda: msgspec.to_builtins(rooms.publish())), Published)
     except TautError as error:  # no gateway has it: what was live stays live, in the records too
         why = f"could not be pushed: {error.code}: {error}"
-        story.commit("undo", lambda tx: _take_back(rooms, tx, id_, request.actor, why))
+        story.commit("undo", lambda tx: take_back(rooms, tx, id_, request.actor, why))
         raise
     if pushed.refused:
         why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
         why = f"refused by a gateway: {why}"
-        story.commit("undo", lambda tx: _take_back(rooms, tx, id_, request.actor, why))
+        story.commit("undo", lambda tx: take_back(rooms, tx, id_, request.actor, why))
         story.step("push again", lambda: msgspec.to_builtins(rooms.publish()))
         judged = {"decision": "reject", "reasons": [why]}
     return _result(rooms, id_, judged, pushed)
@@ -296,7 +296,7 @@ def make_live(rooms: Rooms, tx: Tx, id_: str, actor: str) -> int:
     return epoch
 
 
-def _take_back(rooms: Rooms, tx: Tx, id_: str, actor: str, reason: str) -> bool:
+def take_back(rooms: Rooms, tx: Tx, id_: str, actor: str, reason: str) -> bool:
     """Return to what was live before a release, or to nothing; one that is not live any more stays as it is."""
     before = _answering(rooms, tx)
     was_live = rooms.releases.withdraw(tx, id_, actor=actor, reason=reason)

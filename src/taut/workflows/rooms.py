@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.trust.deliveries import Deliveries, Outcome
     from taut.trust.findings import Findings
     from taut.trust.identity import Identity
-    from taut.trust.incidents import Incidents
+    from taut.trust.incidents import Drills, Incidents
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
     from taut.trust.supply import Advisories
@@ -53,6 +53,8 @@ class Alarming(Protocol):
     def containments(self) -> Containments: ...
     @property
     def incidents(self) -> Incidents: ...
+    @property
+    def drills(self) -> Drills: ...
     def attempt(self, delivery: str) -> Outcome:
         """Tell of a delivery once."""
         ...

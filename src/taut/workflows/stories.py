@@ -59,7 +59,12 @@ def stories(rooms: Rooms) -> StoryTable:
 
         return respond(rooms, story, msgspec.convert(arguments, Respond))
 
+    def drill_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.drills import DrillRequest, drill
+
+        return drill(rooms, story, msgspec.convert(arguments, DrillRequest))
+
     return {
-        "respond": respond_story, "tell": tell_story, "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
+        "drill": drill_story, "respond": respond_story, "tell": tell_story, "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
         "batch": batch_story, "optimise": optimise_story, "compose": compose_story,
     }  # fmt: skip

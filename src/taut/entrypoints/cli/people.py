@@ -13,7 +13,9 @@ from taut.entrypoints.cli.session import session
 Role = Annotated[
     list[str],
     typer.Option(
-        "--role", "-r", help="admin, operator, builder, approver, predictor, device, machine, auditor."
+        "--role",
+        "-r",
+        help="admin, operator, builder, approver, predictor, device, responder, machine, auditor.",
     ),
 ]
 Principal = Annotated[str, typer.Option("--principal", "-p", help="Who it is for.")]

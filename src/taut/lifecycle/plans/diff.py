@@ -20,6 +20,7 @@ _KINDS: Final = (
     ("containments", "containment"),
     ("playbooks", "playbook"),
     ("freezes", "freeze"),
+    ("drills", "drill"),
     ("quotas", "quota"),
     ("autoscalers", "autoscaler"),
 )

@@ -7,7 +7,8 @@ from typing import Final
 
 from taut.core.errors import InvalidInput
 from taut.lifecycle.plans.policies import policy_of, policy_places
-from taut.project.manifest import Manifest, PlaybookSpec, PlayStepSpec
+from taut.project.manifest import Manifest
+from taut.project.responses import PlaybookSpec, PlayStepSpec
 from taut.trust.identity import Principal
 
 _ACTIONS: Final = {
@@ -36,7 +37,7 @@ def playbook_faults(manifest: Manifest, services: tuple[Principal, ...]) -> Iter
         if who is None:
             yield (
                 f"playbook {book.name!r} acts as {book.principal!r}, and there is no such service that may act: "
-                f"`taut user add {book.principal} --service --role responder`, or enable it"
+                f"`taut user add {book.principal} --kind service --role responder`, or enable it"
             )
             continue
         for action, resource in dict.fromkeys(_rights(book, manifest)):

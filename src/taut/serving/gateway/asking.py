@@ -118,7 +118,7 @@ class Models:
     ) -> Outputs:
         if scorer.served.nodes:
             return await self._graph(scorer, ticket, endpoint, batch, features, deadline_ns)
-        if endpoint.inline_us and batch.count <= scorer.model.rows_within(endpoint.inline_us):
+        if endpoint.inline_us and batch.count <= scorer.rows_within(endpoint.inline_us):
             return scorer.score(batch, features)
         loop = asyncio.get_running_loop()
         scored = loop.run_in_executor(self._pool, scorer.score, batch, features)

@@ -10,6 +10,7 @@ import msgspec
 
 from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
+from taut.serving.gateway.drilled import scorer_of
 from taut.serving.gateway.placing import load_all, model_key, placing_of
 from taut.serving.gateway.restraints import Restraints
 from taut.serving.gateway.rounding import rounding_of
@@ -67,7 +68,7 @@ class Endpoint:
         self.sampling: Sampling | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.called = live.version
-        self.live: Final = Scorer(live, models[key])
+        self.live: Final = scorer_of(live, models[key])
         self.resident: Final = self.live.resident
         self.residents: Final = residents
         self.way: Final = (
@@ -196,7 +197,7 @@ class Endpoint:
         config, resident = self.config, self.resident
         self.plain = not (config.cache or config.fallbacks or config.live.nodes) and resident.lane is None
         here = resident.model is not None and not self.lanes
-        self.short_rows = self.live.model.rows_within(self.inline_us) if here else -1
+        self.short_rows = self.live.rows_within(self.inline_us) if here else -1
         waits = config.cache or config.fallbacks or config.hedge_after_ms or self.lookups
         self.prompt = resident.lane is not None and not waits
 

@@ -77,6 +77,10 @@ class Scorer:
         """Whether the model takes one FP32 tensor of just the request's columns."""
         return self._assemble is None and self._matrix is not None
 
+    def rows_within(self, inline_us: float) -> int:
+        """Return how many rows may be scored in the event loop, of a model in this process."""
+        return self.model.rows_within(inline_us)
+
     def score(self, batch: Batch, features: Features) -> Outputs:
         """Return checked outputs of a model that runs in this process.
 

@@ -27,6 +27,15 @@ Occasion = Literal["failed", "late", "shed", "features"]
 feature that it needs could not be had."""
 
 
+class PlantedFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a release does wrong on purpose, in a drill. failing: the share of its answers that fail. slow_ms: by which the others are
+    late; of a model inside the gateway. most: so many answers of a gateway at most, whatever becomes of control."""
+
+    failing: float = 0.0
+    slow_ms: float = 0.0
+    most: int = 10_000
+
+
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One version of a model as an endpoint serves it.
 
@@ -36,6 +45,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     materialisation whose rows may be online. A row of another is not read: nobody knows what its values mean.
     redefined: feature set -> those of them that were made by another definition than the version was trained with.
     nodes: of a graph, its models by the name of their node; the artifact is then the plan, which says what they must be.
+    fault: of a drill; None else.
     """
 
     version: str
@@ -46,6 +56,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     feature_columns: dict[str, dict[str, tuple[str, ...]]] = {}
     redefined: dict[str, tuple[str, ...]] = {}
     nodes: dict[str, ServedModel] = {}
+    fault: PlantedFault | None = None
 
 
 class PreviousVersion(

@@ -132,6 +132,11 @@ class Findings:
             return ()
         return transact(self._records, lambda tx: self._take_all(tx, sightings))
 
+    def report_in(self, tx: Tx, sightings: Sequence[Sighting]) -> tuple[Finding, ...]:
+        """As `report`, if and only if `tx` commits."""
+        _check(sightings)
+        return self._take_all(tx, sightings)
+
     def observe(self, kinds: Sequence[str], sightings: Sequence[Sighting]) -> tuple[Finding, ...]:
         """As `report`, for a watch that saw everything there is of these kinds: what it did not see lapses at once."""
         _check(sightings)

@@ -1,7 +1,19 @@
-"""What happened as one story: alerts that belong together, who answers for them, and until when."""
+"""What happened as one story: alerts that belong together, who answers for them, and until when; and drills of it."""
 
+from taut.trust.incidents.drills import Drills, Fault
 from taut.trust.incidents.incidents import Incidents
 from taut.trust.incidents.tables import metadata
 from taut.trust.incidents.values import STATUSES, Act, Incident, Joined, Outcome, Status
 
-__all__ = ["STATUSES", "Act", "Incident", "Incidents", "Joined", "Outcome", "Status", "metadata"]
+__all__ = [
+    "STATUSES",
+    "Act",
+    "Drills",
+    "Fault",
+    "Incident",
+    "Incidents",
+    "Joined",
+    "Outcome",
+    "Status",
+    "metadata",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -159,6 +159,12 @@ class Incidents:
         """Return the alerts of an incident in the order in which they joined."""
         with self._records.read() as tx:
             return rows.alerts(tx, id)
+
+    def of_alerts(self, alerts: Sequence[str]) -> tuple[Incident, ...]:
+        """Return the incidents that alerts belong to."""
+        query = select(t).where(t.c.id.in_(select(j.c.incident).where(j.c.alert.in_(tuple(alerts)))))
+        with self._records.read() as tx:
+            return tuple(rows.incident(row) for row in tx.execute(query.order_by(t.c.id)))
 
     # How alerts find their incident
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData()
 
@@ -52,3 +52,17 @@ acts = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 Index("incident_acts_playbook", acts.c.playbook, acts.c.at_us)
+
+drills = Table(
+    "drills",
+    metadata,
+    Column("id", String(64), primary_key=True),  # of its story
+    Column("name", String(63), nullable=False),
+    Column("endpoint", String(63), nullable=False),
+    Column("release", String(64), nullable=False),
+    Column("failing", Float, nullable=False),
+    Column("slow_ms", Float, nullable=False),
+    Column("planted_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("over", Boolean, nullable=False),
+)

@@ -81,6 +81,7 @@ ACTIONS: Final[dict[str, str]] = {
     "incident.mitigate": "say that an incident hurts no longer",
     "incident.resolve": "say that an incident is over",
     "incident.tell": "page people and send notices about an incident",
+    "drill.run": "plant a declared fault in an endpoint that is not in production, and see whether it is noticed",
     "contain.begin": "hold a principal back: throttle, ask anew who it is, quarantine, revoke",
     "contain.lift": "end a containment",
     "status.read": "see status, health and metrics",
@@ -109,7 +110,7 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
         *_SEE, "security.read", "data.rollback", "features.materialize", "features.read", "release.start", "release.pause",
         "release.resume", "release.promote", "release.abort", "release.rollback", "ledger.read", "ledger.verify",
         "ledger.checkpoint", "plan.apply", "fleet.scale", "fleet.revoke", "alert.dismiss",
-        "contain.lift", "incident.open", "incident.note", "incident.assign", "incident.grade", "incident.mitigate", "incident.resolve", "predict", "stream.run", "stream.read", "batch.score",
+        "contain.lift", "incident.open", "incident.note", "incident.assign", "incident.grade", "incident.mitigate", "incident.resolve", "drill.run", "predict", "stream.run", "stream.read", "batch.score",
         "batch.read",
     ),
     "builder": (

@@ -13,7 +13,8 @@ from taut.core.units import parse_duration
 from taut.lifecycle.plans import Plans
 from taut.ports.records import Tx
 from taut.ports.stories import Stories
-from taut.project.manifest import ContainSpec, Manifest, PlaybookSpec, ReceiverSpec
+from taut.project.manifest import ContainSpec, Manifest, ReceiverSpec
+from taut.project.responses import PlaybookSpec
 from taut.trust.containment import Containments, Order
 from taut.trust.costs import KINDS as COSTS
 from taut.trust.deliveries import Deliveries
@@ -100,7 +101,7 @@ def is_for(book: PlaybookSpec, finding: Finding, lately: Sequence[Finding] = ())
 
 
 def _fits(book: PlaybookSpec, finding: Finding) -> bool:
-    named = not book.kinds or any(_is_of(finding.kind, kind) for kind in book.kinds)
+    named = not book.kinds or any(is_of(finding.kind, kind) for kind in book.kinds)
     there = not book.endpoints or finding.resource in {f"endpoint:{name}" for name in book.endpoints}
     return named and there and at_least(finding.severity, book.severity)
 
@@ -108,7 +109,7 @@ def _fits(book: PlaybookSpec, finding: Finding) -> bool:
 def told(manifest: Manifest, finding: Finding) -> Iterator[ReceiverSpec]:
     """Yield who is told of a finding's changes."""
     for one in manifest.receivers:
-        named = not one.kinds or any(_is_of(finding.kind, kind) for kind in one.kinds)
+        named = not one.kinds or any(is_of(finding.kind, kind) for kind in one.kinds)
         if named and at_least(finding.severity, one.severity):
             yield one
 
@@ -118,7 +119,7 @@ def orders(manifest: Manifest, finding: Finding, change: Change) -> Iterator[Ord
     if change == "ended" or not finding.principal:
         return
     for one in manifest.containments:
-        if _is_of(finding.kind, one.on) and at_least(finding.severity, one.severity):
+        if is_of(finding.kind, one.on) and at_least(finding.severity, one.severity):
             yield _order(one, finding)
 
 
@@ -130,6 +131,6 @@ def _order(spec: ContainSpec, finding: Finding) -> Order:
     )  # fmt: skip
 
 
-def _is_of(kind: str, on: str) -> bool:
+def is_of(kind: str, on: str) -> bool:
     """Whether a kind is the one that is named, or one of that family."""
     return kind == on or kind.startswith(f"{on}.")

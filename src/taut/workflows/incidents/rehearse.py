@@ -9,7 +9,8 @@ import msgspec
 
 from taut.core.units import parse_duration
 from taut.lifecycle.plans import right_of
-from taut.project.manifest import Manifest, PlaybookSpec, PlayStepSpec
+from taut.project.manifest import Manifest
+from taut.project.responses import PlaybookSpec, PlayStepSpec
 from taut.trust.findings import Finding
 from taut.workflows.alarms.policy import is_for
 from taut.workflows.incidents.respond import endpoint_of_alert, target_of

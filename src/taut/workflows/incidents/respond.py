@@ -15,7 +15,7 @@ from taut.lifecycle.plans import right_of
 from taut.lifecycle.release import ReleaseState
 from taut.ports.records import Tx
 from taut.ports.stories import Story
-from taut.project.manifest import PlaybookSpec, PlayStepSpec
+from taut.project.responses import PlaybookSpec, PlayStepSpec
 from taut.trust.containment import Order
 from taut.trust.findings import Finding
 from taut.trust.incidents import Act, Outcome

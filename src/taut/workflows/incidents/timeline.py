@@ -110,6 +110,8 @@ _SAY: Final[dict[str, Callable[[Body], str]]] = {
     "incident.mitigated": lambda b: f"mitigated{_reason(b)}",
     "incident.reopened": lambda b: f"came back, after it was {b.get('was')}: alert {b.get('alert')} ({b.get('kind')})",
     "incident.resolved": lambda b: f"resolved{_reason(b)}",
+    "drill.planted": lambda b: f"drill {b.get('name')}: a fault was planted on purpose",
+    "drill.lifted": lambda b: f"drill {b.get('name')} is over",
     "playbook.done": lambda b: f"playbook {b.get('playbook')}, {b.get('act')}: {b.get('said')}",
     "playbook.refused": lambda b: f"playbook {b.get('playbook')} could not {b.get('act')}: {b.get('said')}",
     "playbook.left": lambda b: f"playbook {b.get('playbook')} did not {b.get('act')}: {b.get('said')}",

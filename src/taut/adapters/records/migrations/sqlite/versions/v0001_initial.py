@@ -197,6 +197,19 @@ def upgrade() -> None:
         batch_op.create_index("data_sources_rows", ["dataset", "first_row_id"], unique=False)
 
     op.create_table(
+        "drills",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=63), nullable=False),
+        sa.Column("endpoint", sa.String(length=63), nullable=False),
+        sa.Column("release", sa.String(length=64), nullable=False),
+        sa.Column("failing", sa.Float(), nullable=False),
+        sa.Column("slow_ms", sa.Float(), nullable=False),
+        sa.Column("planted_us", sa.BigInteger(), nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.Column("over", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "edge_bundles",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("version", sa.String(length=80), nullable=False),
