@@ -45,6 +45,8 @@ def look(rule: GateSpec, sight: Sight) -> Check:
         after = score(metric, sight.signature, sight.truth[places], answers)
         worse = worse_by(metric, after, before)
         said.append(f"{metric} {before:.4f} becomes {after:.4f} with {rule.settings[what]:g} {what}")
+        if what == "missing" and not any(item.column.nullable for item in sight.signature.inputs):
+            said[-1] = "no input may be absent"
         lost = max(lost, worse)
     outcome = Outcome.PASSED if lost <= limit else Outcome.FAILED
     return Check(
