@@ -12,21 +12,30 @@ import numpy.typing as npt
 import polars as pl
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-import taut
 from taut.core.probes import answers_to
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.entrypoints.demo.data import find_files, read_flights
 from taut.lifecycle.registry.examination import Sight, examine, probes_for
 from taut.lifecycle.registry.examination.calibration import reliability, sides
 from taut.lifecycle.registry.examination.slices import table
+from taut.project.gates import (
+    attacked,
+    calibrated,
+    clean_labels,
+    fairness,
+    memorised,
+    robust,
+    simpler,
+    slices,
+)
 
 Array = npt.NDArray[Any]
 WORDS, NUMBERS = ["carrier", "origin", "dest"], ["distance", "departs_minute", "weekday"]
 TRAINED, TESTED = (1, 2, 3, 4, 5), 6
 RULES = (
-    taut.slices(["carrier", "origin"], metric="auc", drop=0.1, least=500), taut.calibrated(maximum=0.05),
-    taut.fairness("origin", maximum=0.1), taut.robust("auc", drop=0.02), taut.attacked(maximum=0.05, step=0.1),
-    taut.simpler("auc", margin=0.01), taut.clean_labels(maximum=0.2), taut.memorised(maximum=0.6),
+    slices(["carrier", "origin"], metric="auc", drop=0.1, least=500), calibrated(maximum=0.05),
+    fairness("origin", maximum=0.1), robust("auc", drop=0.02), attacked(maximum=0.05, step=0.1),
+    simpler("auc", margin=0.01), clean_labels(maximum=0.2), memorised(maximum=0.6),
 )  # fmt: skip
 WIDTH, HEIGHT, SIDE, LEFT, TOP = 900, 380, 270, 60, 50
 GREEN, RED, GREY = "#0b6e4f", "#c8553d", "#8a8a8a"

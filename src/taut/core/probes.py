@@ -15,7 +15,7 @@ from taut.core.schema import DType, ModelSignature
 Array = npt.NDArray[Any]
 Ask = Callable[[pl.DataFrame], Array]
 _ROWS: Final = 1000
-_ATTACKED_ROWS: Final = 300
+_FEWER_ROWS: Final = {"attack": 300, "shuffle": 400}  # asked about many times over
 _ATTACKED_INPUTS: Final = 32
 _WAYS: Final = (1.0, -1.0, 0.5, -0.5)
 
@@ -33,8 +33,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     column: str = ""
 
     def places(self, height: int) -> npt.NDArray[np.int64]:
-        """Return which rows of so many are changed: evenly spread, at most 1,000, of an attack 300."""
-        return spread(height, _ATTACKED_ROWS if self.kind == "attack" else _ROWS)
+        """Return which rows of so many are changed: evenly spread, at most 1,000, of a shuffle 400, of an attack 300."""
+        return spread(height, _FEWER_ROWS.get(self.kind, _ROWS))
 
 
 def spread(height: int, rows: int) -> npt.NDArray[np.int64]:
