@@ -19,6 +19,7 @@ from benchmarks.canaries import (
     z_rule,
 )
 from benchmarks.report import Report
+from benchmarks.shadows import Pair, held
 from taut.lifecycle.release.guardrails import Stage, label_log_e
 
 NULL_RUNS: Final = 1_000
@@ -51,6 +52,7 @@ def run(report: Report) -> None:
     _found(report, "the same, begun anew with each of four stages", judged(late, label_rule(restarts=4), runs=RUNS), "≤ 16,000")  # fmt: skip
     _false(report, "healthy, begun anew with each of four stages", judged(HEALTHY, label_rule(restarts=4), runs=NULL_RUNS), "≤ 5")  # fmt: skip
     _latency(report)
+    _shadows(report)
     _others(report)
     _cost(report)
 
@@ -60,6 +62,18 @@ def _latency(report: Report) -> None:
     for times, wanted in ((1.1, "≤ 1,500"), (1.2, "≤ 450")):
         _found(report, f"latency ×{times}", latency_judged(slower_by(times), runs=RUNS), wanted)
     _found(report, "latency: three times as many in the tail", latency_judged([1.0, 1.0, 3.0, 3.0], runs=RUNS), "≤ 500")  # fmt: skip
+
+
+def _shadows(report: Report) -> None:
+    report.figure("a shadow as good as the live version: held", [held(Pair(), runs=NULL_RUNS).share * 100], "%", wanted="≤ 5")  # fmt: skip
+    report.figure("a shadow that differs just as often as is borne: held", [held(Pair(differ=0.05), runs=RUNS).share * 100], "%", wanted="≤ 5")  # fmt: skip
+    for name, pair in (
+        ("errors ×2", Pair(fails=2.0)), ("errors ×4", Pair(fails=4.0)), ("time ×1.1", Pair(slower=1.1)), ("time ×1.2", Pair(slower=1.2)),
+        ("8% of decisions differ", Pair(differ=0.08)), ("probabilities 0.05 higher", Pair(shift=0.05)),
+    ):  # fmt: skip
+        found = held(pair, runs=RUNS)
+        note = f"held in {found.share:.0%} of runs, by {found.by}"
+        report.figure(f"a shadow, {name}: pairs until held", [found.median], "", note=note)
 
 
 def _others(report: Report) -> None:

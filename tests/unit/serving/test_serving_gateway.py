@@ -20,7 +20,7 @@ from taut.core.schema import Column, DType, FeatureLookup, ModelInput, ModelSign
 from taut.ports.online import OnlineRow
 from taut.serving.gateway import Gateway, GatewayNode, Reply, compile_snapshot
 from taut.serving.predictions import PredictionReader, PredictionRecord
-from taut.serving.snapshot import EndpointConfig, GatewaySettings, PreviousVersion
+from taut.serving.snapshot import EndpointConfig, GatewaySettings, PreviousVersion, ShadowConfig
 from taut.testing.serving import (
     DataPlane,
     columns_model,
@@ -599,6 +599,36 @@ def test_a_gateway_starts_from_the_last_that_worked_when_the_newest_on_disk_does
     assert gateway.active is not None
     assert gateway.active.epoch == 1
     assert gateway.reasons() == []
+
+
+def test_a_shadow_looks_its_features_up_itself(
+    gateway: Gateway, plane: DataPlane, online: FakeOnline
+) -> None:
+    online.rows["weather", ("EWR",)] = OnlineRow(now_us(), (0.5, 10.0), "mat_1")
+    live = weather_endpoint(plane)
+    shadow = msgspec.structs.replace(live.live, version="weather@2", release="rel_2")
+    install(
+        gateway,
+        plane,
+        msgspec.structs.replace(live, shadow=ShadowConfig(model=shadow, share=1.0), audit="crash-safe"),
+    )
+    body = json.dumps({"instances": [{"distance": 1, "carrier": "AA", "origin": "EWR"}]}).encode()
+
+    async def run() -> int:
+        bearer = [(b"authorization", b"Bearer " + plane.token().encode())]
+        found = gateway.answer("POST", "/v1/predict/delay", bearer, body)
+        reply = await found if inspect.isawaitable(found) else found
+        await gateway.mirror.idle()
+        online.failure = Unavailable("the store is away")
+        found = gateway.answer("POST", "/v1/predict/delay", bearer, body)
+        lost = await found if inspect.isawaitable(found) else found
+        await gateway.mirror.idle()
+        await gateway.mirror.close()
+        return reply.status * 1000 + lost.status
+
+    assert asyncio.run(run()) == 200503
+    (told,) = gateway.mirror.reading()
+    assert (told.answered, told.failed) == (1, (0, 0))  # a store that is away says nothing of either version
 
 
 def test_slots_are_bounded_and_the_last_are_for_high_priorities(

@@ -6,10 +6,12 @@ import asyncio
 import inspect
 import json
 import math
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from graphs import model, plan_of, served_graph
 from msgspec import structs
 
 from taut.adapters.world import SystemRandom
@@ -319,3 +321,16 @@ def test_a_shadow_that_a_gateway_cannot_have_is_refused_at_its_start_and_after_a
         assert asyncio.run(restarted()).applied
         assert (told(anew).ready, "digest" in told(anew).fault) == (False, True)
         assert [reply.status for reply in ask(anew, plane, "s1")] == [200]
+
+
+def test_a_graph_is_a_shadow_too_and_never_runs_on_the_loop(gateway: Gateway, plane: DataPlane) -> None:
+    plan = plan_of(model("steep"), model("fed", inputs={"p": "steep.probability"}), output="fed")
+    live, shadow = (served_graph(plane, plan, version=version) for version in ("delay@1", "delay@2"))
+    config = structs.replace(plane.endpoint(), live=live, shadow=ShadowConfig(model=shadow, share=1.0))
+    gateway.install(compile_snapshot(plane.snapshot(config), home=plane.home, before=None))
+    ask(gateway, plane, "s1", "s2")
+    found = told(gateway)
+    assert (found.answered, found.differ, found.failed, sum(found.times)) == (2, 0, (0, 0), 0)
+    shadows = [one for one in records(plane, gateway) if one.status == SHADOWED]
+    assert [one.nodes for one in shadows] == [("steep=steep@1", "fed=fed@1")] * 2
+    assert "shadow_0" in {thread.name for thread in threading.enumerate()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -116,12 +117,15 @@ class Models:
         features: Features,
         deadline_ns: int,
     ) -> Outputs:
+        score, beside = scorer.score, not endpoint.inline_us  # a shadow's model never holds the loop up
         if scorer.served.nodes:
-            return await self._graph(scorer, ticket, endpoint, batch, features, deadline_ns)
-        if endpoint.inline_us and batch.count <= scorer.rows_within(endpoint.inline_us):
+            if not beside or scorer.graph.local is None:
+                return await self._graph(scorer, ticket, endpoint, batch, features, deadline_ns)
+            score = partial(self.graph_now, scorer, ticket, endpoint)
+        elif not beside and batch.count <= scorer.rows_within(endpoint.inline_us):
             return scorer.score(batch, features)
         loop = asyncio.get_running_loop()
-        scored = loop.run_in_executor(self._pool, scorer.score, batch, features)
+        scored = loop.run_in_executor(self._pool, score, batch, features)
         try:
             return await asyncio.wait_for(scored, (deadline_ns - self._counter_ns()) / 1e9)
         except TimeoutError:
