@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from taut.core.errors import Conflict
 from taut.lifecycle.release.canary import CanaryPlan
 from taut.lifecycle.release.shadow import ShadowPlan
 from taut.ports.records import Tx
+from taut.project.manifest import FreezeSpec, Manifest
 from taut.serving.runtime import Outputs
 from taut.serving.snapshot import Beat, GatewayState
 from taut.serving.trials import Pairs, encode_trials, lots_of
@@ -259,6 +261,19 @@ def test_a_kill_at_any_edge_between_a_shadow_and_its_canary_ends_in_the_same_sta
     for edge in range(2, calm.edges + 1):
         world = whole(edge)
         assert (world.state(), world.history(), world.weights) == ("live", calm.history(), calm.weights)
+
+
+def test_no_canary_begins_by_itself_in_a_declared_freeze(tmp_path: Path) -> None:
+    plan = structs.replace(SHADOW, every_s=0.0, least=20, canary=CANARY)
+    world = ShadowWorld(tmp_path, plan)
+    begun = world.clock.now()
+    since, until = str(begun + timedelta(seconds=1)), str(begun + timedelta(hours=1))
+    world.manifest = Manifest(freezes=(FreezeSpec(name="sale", since=since, until=until),))
+    world.minutes(2)
+    assert world.shadow().state.waits.startswith("freeze sale until")
+    world.manifest = Manifest()
+    world.minutes(1)
+    assert "release.canary.begun" in world.history()
 
 
 def test_a_gateway_that_tells_what_cannot_be_read_is_not_ready(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Final
 
 from taut.core.errors import Conflict, Corrupt
-from taut.core.times import to_us
 from taut.lifecycle.release import Canary
 from taut.lifecycle.release.canary import Move, Report, advance, by_outcomes
 from taut.ports.records import Tx, transact
@@ -15,7 +14,7 @@ from taut.project.manifest import Manifest
 from taut.serving.snapshot import GatewayState
 from taut.serving.trials import decode_trials
 from taut.trust.findings import Findings, Sighting
-from taut.workflows.freezes import windows
+from taut.workflows.freezes import frozen_since
 from taut.workflows.release import make_live
 from taut.workflows.rooms import Rooms
 
@@ -71,11 +70,9 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -
 
 
 def _frozen(manifest: Manifest | None, canary: Canary, now: datetime) -> str:
-    """Return why a canary may not grow now: by a declared time that began after it. One that was started in it, despite it, goes on."""
-    for name, since, until in windows(manifest, canary.endpoint, now):
-        if canary.started_us < to_us(since):
-            return f"freeze {name} until {until:%Y-%m-%d %H:%M} UTC: it keeps its weight, and is judged"
-    return ""
+    """Return why a canary may not grow now."""
+    found = frozen_since(manifest, canary.endpoint, canary.started_us, now)
+    return f"{found}: it keeps its weight, and is judged" if found else ""
 
 
 def _beyond_limits(canary: Canary, move: Move) -> Iterator[Sighting]:

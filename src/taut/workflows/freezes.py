@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from taut.core.evidence import Check, Outcome
+from taut.core.times import to_us
 from taut.project.manifest import Manifest
 from taut.project.windows import window
 from taut.workflows.rooms import Rooms
@@ -26,6 +27,14 @@ def windows(
         found = window(spec, now) if not spec.endpoints or endpoint in spec.endpoints else None
         if found is not None:
             yield f"{spec.name} ({spec.reason})" if spec.reason else spec.name, *found
+
+
+def frozen_since(manifest: Manifest | None, endpoint: str, started_us: int, now: datetime) -> str:
+    """Return until when what was started may go no further, by a declared time that began after it. What was started in it, despite it, goes on."""
+    for name, since, until in windows(manifest, endpoint, now):
+        if started_us < to_us(since):
+            return f"freeze {name} until {until:%Y-%m-%d %H:%M} UTC"
+    return ""
 
 
 def unfrozen(rooms: Rooms, endpoint: str, despite: str) -> Check:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taut.core.errors import Corrupt
+from taut.core.times import to_us
 from taut.lifecycle.release import Shadow
 from taut.lifecycle.release.shadow import PairCounts, PairReport, ShadowMove, advance_shadow
 from taut.ports.records import Tx, transact
 from taut.serving.snapshot import GatewayState
 from taut.serving.trials import ShadowReading, decode_shadows
+from taut.workflows.freezes import frozen_since
 from taut.workflows.release import make_live
 from taut.workflows.rooms import Rooms
 
@@ -23,11 +25,17 @@ def look_at_shadows(rooms: Rooms, gateways: Sequence[GatewayState]) -> tuple[Sha
         under_way = rooms.releases.shadows.under_way(tx)
     if not under_way:
         return ()
-    now_us = int(rooms.clock.now().timestamp() * 1e6)
+    now, manifest = rooms.clock.now(), rooms.plans.current()
     moves = [
-        (one, advance_shadow(one.plan, one.state, pair_reports(one.release, gateways), now_us=now_us))
+        (
+            one,
+            advance_shadow(
+                one.plan, one.state, pair_reports(one.release, gateways), now_us=to_us(now),
+                frozen=frozen_since(manifest, one.endpoint, one.started_us, now),
+            ),
+        )
         for one in under_way
-    ]
+    ]  # fmt: skip
     changed = [(one, move) for one, move in moves if (move.state, move.findings) != (one.state, one.findings)]
     if not changed:
         return ()

@@ -33,7 +33,7 @@ _LIVE: Final = "live"
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
-    """A shadow as it stands. turn: of its row."""
+    """A shadow as it stands. started_us: its release. turn: of its row."""
 
     release: str
     endpoint: str
@@ -42,6 +42,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     state: ShadowState
     findings: tuple[Finding, ...]
     turn: int
+    started_us: int = 0
 
 
 class Beside(NamedTuple):
@@ -156,7 +157,7 @@ class Shadows:
 
 def _rows() -> Any:
     return (
-        select(releases.c.endpoint, releases.c.version, releases.c.replaces, shadows)
+        select(releases.c.endpoint, releases.c.version, releases.c.replaces, releases.c.started_us, shadows)
         .join(releases, releases.c.id == shadows.c.release)
         .order_by(releases.c.endpoint)
     )
@@ -164,7 +165,7 @@ def _rows() -> Any:
 
 def _shadow(row: Row[Any]) -> Shadow:
     return Shadow(
-        release=row.release, endpoint=row.endpoint, version=VersionRef.parse(row.version), turn=row.turn,
+        release=row.release, endpoint=row.endpoint, version=VersionRef.parse(row.version), turn=row.turn, started_us=row.started_us,
         plan=_PLAN.decode(row.plan), state=_STATE.decode(row.state), findings=_FINDINGS.decode(row.findings),
     )  # fmt: skip
 

@@ -60,9 +60,9 @@ def resumed_shadow(plan: ShadowPlan, state: ShadowState) -> ShadowState:
 
 
 def advance_shadow(
-    plan: ShadowPlan, state: ShadowState, reports: Sequence[PairReport], *, now_us: int
+    plan: ShadowPlan, state: ShadowState, reports: Sequence[PairReport], *, now_us: int, frozen: str = ""
 ) -> ShadowMove:
-    """Take what gateways told, one report of each that is connected, and say what follows."""
+    """Take what gateways told, one report of each that is connected, and say what follows. frozen: why no canary may begin now."""
     state = _told(state, reports)
     counts, since, reference = state.tally.counts, state.since, state.reference
     findings = judge_pairs(plan, counts, since, reference) if plan.share else ()
@@ -73,7 +73,7 @@ def advance_shadow(
         said = "; ".join(f"{one.guardrail}: {one.says}" for one in told if one.guardrail in names)
         held = structs.replace(state, held=said, passed=False, waits=said)
         return ShadowMove(kind="hold", state=held, findings=told, reason=said)
-    waits = state.held or _waits(plan, state, now_us)
+    waits = state.held or _waits(plan, state, now_us) or (frozen if plan.canary is not None else "")
     if waits or state.passed:
         state = structs.replace(state, waits=waits or _PASSED)
         return ShadowMove(kind="stay", state=state, findings=findings, reason=state.waits)
