@@ -16,10 +16,11 @@ if TYPE_CHECKING:  # it loads numpy
 
 _EVERY_S: Final = 5.0
 _PAUSE_S: Final = 60.0
+_NOTICES_S: Final = 60.0
 
 
 class LookoutThread:
-    """Looks for abuse and watches models every five seconds, either a minute after a failure, which is said. A context manager."""
+    """Looks for abuse, watches models and tells of unusual acts every five seconds, either a minute after a failure, which is said. A context manager."""
 
     def __init__(self, platform: Platform, *, log: LogFailure) -> None:
         self._platform: Final = platform
@@ -27,6 +28,7 @@ class LookoutThread:
         self._stop: Final = threading.Event()
         self._lookout: Lookout | None = None
         self._monitor: Monitor | None = None
+        self._read, self._read_s = -1, float("-inf")
         self._thread: Final = threading.Thread(target=self._run, name="lookout", daemon=True)
 
     def __enter__(self) -> LookoutThread:
@@ -44,7 +46,11 @@ class LookoutThread:
     def _run(self) -> None:
         if self._stop.wait(_EVERY_S):  # libraries for tables are loaded when there is something to read
             return
-        duties = (("look for abuse in the prediction log", self._look), ("watch models", self._watch))
+        duties = (
+            ("look for abuse in the prediction log", self._look),
+            ("watch models", self._watch),
+            ("tell what the ledger shows", self._tell),
+        )
         due = dict.fromkeys((said for said, _ in duties), 0.0)
         now_s = self._platform.clock.monotonic_s
         while not self._stop.is_set():
@@ -64,6 +70,16 @@ class LookoutThread:
     def _look(self) -> None:
         self._lookout = self._lookout or self._platform.watches.lookout(self._platform)
         self._lookout.look()
+
+    def _tell(self) -> None:
+        """Read the ledger for what people should look at, once a minute and only where there is something new in it."""
+        platform, now_s = self._platform, self._platform.clock.monotonic_s()
+        size = platform.ledger.size()
+        if size != self._read and now_s >= self._read_s + _NOTICES_S:
+            from taut.workflows.notices import tell
+
+            tell(platform)
+            self._read, self._read_s = size, now_s
 
     def _watch(self) -> None:
         self._monitor = self._monitor or self._platform.watches.monitor(self._platform)

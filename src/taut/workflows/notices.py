@@ -11,8 +11,10 @@ import msgspec
 
 from taut.core.times import from_us, to_us
 from taut.lifecycle.plans import policy_of, rights_touched
+from taut.trust.findings import Finding, Severity, Sighting
 from taut.trust.ledger import Leaf
-from taut.trust.notices import Act, Notice, Window, analyse
+from taut.trust.notices import RULES, Act, Notice, Window, analyse
+from taut.trust.notices.rules import MACHINES
 from taut.trust.policy import ADMIN_ONLY, DISCLOSING
 from taut.workflows.access import action_of, wider
 from taut.workflows.rooms import Rooms
@@ -24,6 +26,14 @@ _ADMINISTERS: Final = frozenset(
 )  # fmt: skip
 _READ: Final = frozenset(DISCLOSING)
 _SAID_MAX: Final = 5
+TOLD_FOR: Final = timedelta(days=1)
+_UNSEEN: Final = timedelta(hours=1)
+_TOLD_MAX: Final = 100
+_PRINCIPAL_MAX: Final = 63
+_GROUP_MAX: Final = 128
+_SEVERITIES: Final[dict[str, Severity]] = {"high": "warning", "medium": "info"}
+"""As what a notice is told: an unusual act is a reason to look, and by itself no incident."""
+KINDS: Final = tuple(f"notice.{rule}" for rule in (*RULES, "policy_widened", "policy_changed"))
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +62,29 @@ def look(rooms: Rooms, *, since: datetime) -> Looked:
         leaves=len(leaves),
         whole=len(leaves) < LEAVES_MAX,
     )
+
+
+def tell(rooms: Rooms) -> tuple[Finding, ...]:
+    """Report what of the last day a person should look at as alerts, each once, and let those of before lapse; return the open ones.
+
+    What is only good to know stays in the report. Reads up to 10,000 leaves: call it when there are new ones.
+    """
+    looked = look(rooms, since=rooms.clock.now() - TOLD_FOR)
+    grave = [sighting_of(one) for one in looked.notices if one.severity in _SEVERITIES]
+    found = rooms.watches.findings.report(grave[:_TOLD_MAX])
+    rooms.watches.findings.lapse(KINDS, unseen_for=_UNSEEN)
+    return found
+
+
+def sighting_of(notice: Notice) -> Sighting:
+    """Return a notice as what is told: about its actor, at its leaf, so that each is one of its own."""
+    named = notice.actor not in MACHINES and len(notice.actor) <= _PRINCIPAL_MAX
+    return Sighting(
+        kind=f"notice.{notice.rule}", resource=f"leaf:{notice.leaf}", principal=notice.actor if named else "",
+        group="" if named else notice.actor[:_GROUP_MAX], score=1.0, severity=_SEVERITIES[notice.severity], summary=notice.said,
+        evidence={"subject": notice.subject, "leaf": notice.leaf, "at": from_us(notice.at_us).isoformat()},
+        closes="by itself, a day later",
+    )  # fmt: skip
 
 
 def _act(leaf: Leaf) -> Act:

@@ -28,6 +28,7 @@ from taut.trust.findings import Sighting
 from taut.workflows.drills import DrillRequest, check_drill, drill
 from taut.workflows.incidents.respond import Respond, respond
 from taut.workflows.publish import planted
+from taut.workflows.testscore.seen import passed_drills
 
 BURN = Sighting(
     kind="slo.burn", group="availability", resource="endpoint:late", score=99.0, severity="critical", summary="it burns"
@@ -145,6 +146,8 @@ def test_a_drill_whose_fault_is_noticed_paged_and_rolled_back_is_evidence_in_the
     ]  # fmt: skip
     (leaf,) = drilled.platform.ledger.show(kind="verdict.drill")
     assert (leaf.subject, leaf.body["decision"], leaf.actor) == ("drill:late-fails", "admit", "ada")
+    assert [one.name for one in passed_drills(drilled.rooms, (FAILS,), {"late"})] == ["late-fails"]
+    assert not passed_drills(drilled.rooms, (FAILS,), {"price"})
     (rollback,) = drilled.platform.ledger.show(kind="release.rolled_back")
     assert (rollback.actor, rollback.body["from"]) == ("bot", found["release"])
     kinds = {one.kind for one in drilled.platform.ledger.show(subject=f"release:{found['release']}")}

@@ -14,6 +14,7 @@ from taut.core.evidence import Check, Evidence, Outcome
 from taut.core.refs import VersionRef
 from taut.core.schema import Column, DType, ModelInput, ModelSignature
 from taut.lifecycle.registry import Approval, Candidate, File, ModelState, VersionInfo
+from taut.project.responses import DrillSpec
 from taut.workflows.testscore import RULES, SECTIONS, Item, Seen, score_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -94,3 +95,11 @@ def test_a_test_without_a_proof_never_earns_more_than_half() -> None:
 
     assert {item(seen(settings=50), name).points for name in unproved} <= {0.0, 0.5}
     assert item(seen(settings=50), "hyperparameters are tuned").points == 0.5
+
+
+def test_a_drill_that_was_rolled_back_in_time_proves_that_serving_can_be() -> None:
+    drill = DrillSpec(name="late-fails", endpoint="late", failing=1.0, rollback_within="2m")
+    noticed = msgspec.structs.replace(drill, rollback_within=None)
+
+    assert item(seen(drills=(drill,)), "serving can be rolled back").points == 1.0
+    assert item(seen(drills=(noticed,)), "serving can be rolled back").points == 0.0

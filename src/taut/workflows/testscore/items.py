@@ -207,6 +207,9 @@ def _canaried(seen: Seen) -> Found:
 
 
 def _rolled_back(seen: Seen) -> Found:
+    drilled = next((one for one in seen.drills if one.rollback_within is not None), None)
+    if drilled is not None:
+        return 1.0, f"drill {drilled.name} was rolled back within {drilled.rollback_within}"
     if any(one.strategy == "rollback" for one in seen.releases):
         return 1.0, "a rollback was made"
     if len(seen.releases) > 1:
@@ -239,7 +242,8 @@ def _fresh(seen: Seen) -> Found:
 def _performance(seen: Seen) -> Found:
     if not any(one.slo is not None and one.slo.latency_p95_ms is not None for one in seen.endpoints):
         return 0.0, "declare slo=taut.SLO(latency_p95_ms=...)"
-    return 1.0, "its latency is an objective, whose budget is watched"
+    proved = "".join(f"; drill {one.name} heard its alarm" for one in seen.drills[:1])
+    return 1.0, f"its latency is an objective, whose budget is watched{proved}"
 
 
 def _quality(seen: Seen) -> Found:

@@ -13,6 +13,7 @@ from taut.lifecycle.monitoring import Figures
 from taut.lifecycle.registry import VersionInfo
 from taut.lifecycle.release import ReleaseInfo
 from taut.project.manifest import DatasetSpec, EndpointSpec, FeaturesSpec, ModelSpec
+from taut.project.responses import DrillSpec
 from taut.workflows.rooms import Rooms
 
 _RUNS: Final = 1000
@@ -23,7 +24,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: as the project declares the model now, None where it does not. endpoints: that serve the model. releases: of these, the
     newest first. settings: with how many different parameters and seeds the model was trained. figures: of the version where it
-    answered lately.
+    answered lately. drills: of these endpoints that passed when they were run last.
     """
 
     info: VersionInfo
@@ -34,6 +35,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     releases: tuple[ReleaseInfo, ...] = ()
     settings: int = 0
     figures: Figures | None = None
+    drills: tuple[DrillSpec, ...] = ()
 
     def check(self, name: str) -> Check | None:
         """Return a check of the gate that passed, by name."""
@@ -62,5 +64,16 @@ def seen_of(rooms: Rooms, ref: VersionRef, figures: Sequence[tuple[str, Figures]
         features=() if manifest is None or spec is None else tuple(one for one in manifest.features if one.name in spec.features),
         releases=tuple(one for endpoint in endpoints for one in rooms.releases.history(endpoint.name)),
         settings=len({str(sorted(run.params.items())) for run in runs}),
+        drills=() if manifest is None else passed_drills(rooms, manifest.drills, {one.name for one in endpoints}),
         figures=next((found for version, found in figures if version == str(ref)), None),
     )  # fmt: skip
+
+
+def passed_drills(rooms: Rooms, drills: Sequence[DrillSpec], endpoints: set[str]) -> tuple[DrillSpec, ...]:
+    """Return the drills of some endpoints whose last verdict admits."""
+    mine = [one for one in drills if one.endpoint in endpoints]
+    last = {
+        one.name: rooms.ledger.show(kind="verdict.drill", subject=f"drill:{one.name}", limit=1)
+        for one in mine
+    }
+    return tuple(one for one in mine if any(leaf.body["decision"] == "admit" for leaf in last[one.name]))
