@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from taut.entrypoints.children import Child, Running, end
@@ -13,6 +13,8 @@ _FIRST_PAUSE_S: Final = 0.05
 _LAST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 10.0
 _FORMER_S: Final = 12.0
+_BEGINS_S: Final = 0.5
+_BEGIN_AT_ONCE: Final = 2  # a processor: while one waits for control, another has something to do
 
 
 class Slot:
@@ -57,6 +59,19 @@ class Slot:
             "restarts": self.restarts,
             "last_exit": self.last_exit,
         }
+
+
+def room_to_begin(slots: Iterable[Slot], now_s: float, *, cores: int) -> int:
+    """Return how many gateways more may begin now.
+
+    All at once they would all be late; some after others serve sooner, and none later. Who has not served after half a second
+    waits for something else, and keeps nobody from beginning.
+    """
+    begin = sum(
+        slot.child.forked and slot.running is not None and not slot.ready and now_s - slot.running.since_s < _BEGINS_S
+        for slot in slots
+    )  # fmt: skip
+    return max(0, _BEGIN_AT_ONCE * cores - begin)
 
 
 def await_gone(leaving: Sequence[Running]) -> None:

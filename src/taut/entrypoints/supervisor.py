@@ -32,10 +32,11 @@ from taut.entrypoints.logs import Log, install
 from taut.entrypoints.nursery import Nursery, open_nursery
 from taut.entrypoints.planes import DOOR, GRPC, Joining, default_children, gateways_alone
 from taut.entrypoints.signalling import signals
-from taut.entrypoints.slots import Slot, await_gone
+from taut.entrypoints.slots import Slot, await_gone, room_to_begin
 
 _FREE_S: Final = 1.0
 _TICK_S: Final = 0.2
+_CORES: Final = os.cpu_count() or 1
 _IN_CONFLICT: Final = f"exit {exit_code_of(Conflict(''))}"
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -178,9 +179,12 @@ class Supervisor:
 
     def _start_due(self) -> None:
         now_s, nursery = time.monotonic(), self._nursery
-        waits = nursery is not None and nursery.coming()
+        room = room_to_begin(self._slots, now_s, cores=_CORES)
+        if nursery is not None and nursery.coming():
+            room = 0
         for slot in self._slots:
-            if slot.running is None and now_s >= slot.due_s and not (waits and slot.child.forked):
+            if slot.running is None and now_s >= slot.due_s and (room > 0 or not slot.child.forked):
+                room -= slot.child.forked
                 try:
                     slot.running = self._started(slot.child)
                 except OSError as error:  # no room for its log, no process to be had: that may pass
