@@ -135,6 +135,7 @@ def _finish(
 ) -> Report:
     columns = _input_columns(work, trained, known)
     needed = [*dict.fromkeys([work.spec.label, *trained.inputs])]
+    late = judge.come_late(parts.every, label=work.spec.label, inputs=columns)
     train = serving_form(parts.train.select(needed), columns).collect()
     test = serving_form(parts.test.select(ROW_ID, *needed), columns).collect()
     made = convert(
@@ -144,7 +145,7 @@ def _finish(
     served = _two_columns(made.served(test), made)
     metrics = judge.scores(judge.truth_of(test[work.spec.label], made.classes), served, made.classes)
     checks = (
-        judge.leakage(train, label=work.spec.label, inputs=columns, classes=made.classes),
+        judge.leakage(train, label=work.spec.label, inputs=columns, classes=made.classes, late=late),
         judge.own_metrics_agree(trained.metrics, metrics),
         judge.conversion_agrees(own, served, form=made.form),
     )

@@ -21,7 +21,10 @@ LEAK_AUC: Final = 0.999
 """One input alone that ranks the label this well is almost always the label in disguise: a person must look."""
 OWN_METRIC_TOLERANCE: Final = 0.01
 CONVERSION_TOLERANCE: Final = 1e-5
+LEAK_CORRELATION: Final = 0.9999
 _LEAK_ROWS: Final = 200_000
+_LATE_ROWS: Final = 50
+_LATE_SHARE: Final = 0.5
 
 
 def truth_of(labels: pl.Series, classes: Sequence[Label]) -> Array:
@@ -84,8 +87,19 @@ def baselines(
     return found
 
 
-def leakage(train: pl.DataFrame, *, label: str, inputs: Sequence[Column], classes: Sequence[Label]) -> Check:
-    """Look for inputs that are the label in disguise: the same values reject, an AUC above 0.999 alone holds."""
+def leakage(
+    train: pl.DataFrame,
+    *,
+    label: str,
+    inputs: Sequence[Column],
+    classes: Sequence[Label],
+    late: Sequence[str] = (),
+) -> Check:
+    """Look for inputs that are the label in disguise: the same values reject, an AUC above 0.999 alone holds.
+
+    So does a number that is a straight line of a regressor's label, and one of `late`: inputs that come with the label, as
+    `come_late` finds them.
+    """
     sample = train if train.height <= _LEAK_ROWS else train.gather_every(train.height // _LEAK_ROWS + 1)
     truth = truth_of(sample[label], classes)
     varied = np.unique(truth).size > 1
@@ -94,6 +108,11 @@ def leakage(train: pl.DataFrame, *, label: str, inputs: Sequence[Column], classe
             said = f"input {column.name!r} equals the label {label!r}: remove it"
             return Check(name="leakage", outcome=Outcome.FAILED, message=said, observed=1.0)
     # Words are learned on one half and judged on the other: a name of its own for each row is no leak.
+    if late:
+        said = f"{', '.join(late)}: absent where the label is not known yet, and there where it is: does it come with the label?"
+        return Check(name="leakage", outcome=Outcome.HELD, message=said)
+    if not classes:
+        return _straight(sample, truth, inputs)
     halves = sample.gather_every(2), sample.gather_every(2, offset=1)
     known, judged = (truth_of(half[label], classes) == 1 for half in halves)
     if len(classes) != 2 or not all(0 < half.sum() < half.size for half in (known, judged)):
@@ -105,6 +124,54 @@ def leakage(train: pl.DataFrame, *, label: str, inputs: Sequence[Column], classe
     if outcome is Outcome.HELD:
         said = f"input {name!r} alone ranks the label almost perfectly: is it known when the model is asked?"
     return Check(name="leakage", outcome=outcome, message=said, observed=best, limit=LEAK_AUC)
+
+
+def _straight(sample: pl.DataFrame, truth: Array, inputs: Sequence[Column]) -> Check:
+    """Look for a number of which a regressor's label is a straight line: held where it explains almost all."""
+    best, name = 0.0, ""
+    for column in inputs:
+        if not column.dtype.numeric:
+            continue
+        values = _numbers(sample[column.name])
+        there = np.isfinite(values)
+        if there.sum() >= _LATE_ROWS and np.ptp(values[there]) > 0 and np.ptp(truth[there]) > 0:
+            found = abs(float(np.corrcoef(values[there], truth[there])[0, 1]))
+            best, name = max((best, name), (found, column.name))
+    if best <= LEAK_CORRELATION:
+        return Check(
+            name="leakage", outcome=Outcome.PASSED, message="no input equals the label, nor is a straight line of it",
+            observed=best, limit=LEAK_CORRELATION,
+        )  # fmt: skip
+    said = f"the label is almost a straight line of input {name!r}: is it known when the model is asked?"
+    return Check(name="leakage", outcome=Outcome.HELD, message=said, observed=best, limit=LEAK_CORRELATION)
+
+
+def come_late(frame: pl.LazyFrame, *, label: str, inputs: Sequence[Column]) -> list[str]:
+    """Return inputs that are there where the label is, and absent where it is not known yet: they may come with it.
+
+    frame: all rows, those without a label among them; where there are fewer than 50 of either kind, nothing can be said.
+    """
+    columns = [column for column in inputs if column.nullable]
+    if not columns:
+        return []
+    known = pl.col(label).is_not_null()
+    asked = [
+        pl.col(column.name).is_null().filter(part).mean().alias(f"{which} {column.name}")
+        for column in columns
+        for which, part in (("known", known), ("unknown", ~known))
+    ]
+    found = (
+        frame.select(known.sum().alias("labelled"), (~known).sum().alias("unlabelled"), *asked)
+        .collect()
+        .row(0, named=True)
+    )
+    if min(found["labelled"], found["unlabelled"]) < _LATE_ROWS:
+        return []
+    return [
+        column.name
+        for column in columns
+        if found[f"unknown {column.name}"] - found[f"known {column.name}"] > _LATE_SHARE
+    ]
 
 
 def _same(one: pl.Series, other: pl.Series) -> bool:

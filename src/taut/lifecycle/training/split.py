@@ -32,10 +32,11 @@ class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """The two parts, lazily, in the order of the frame, and the facts."""
+    """The two parts, lazily, in the order of the frame, and the facts. every: all rows, those without a label too."""
 
     train: pl.LazyFrame
     test: pl.LazyFrame
+    every: pl.LazyFrame
     facts: SplitFacts
 
 
@@ -70,7 +71,7 @@ def split_by_time(
             f"the split leaves {facts.train} rows to learn from and {facts.test} to test on (test={spec.test}, "
             f"gap={spec.gap}, last row at {last:%Y-%m-%d %H:%M}): shorten test or gap, or bring more data"
         )
-    return Parts(train=frame.filter(in_train), test=frame.filter(in_test), facts=facts)
+    return Parts(train=frame.filter(in_train), test=frame.filter(in_test), every=frame, facts=facts)
 
 
 def _as_time(frame: pl.LazyFrame, name: str) -> pl.Expr:
