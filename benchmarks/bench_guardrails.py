@@ -18,6 +18,7 @@ from benchmarks.canaries import (
     slower_by,
     z_rule,
 )
+from benchmarks.means import conversions, costs, means_judged
 from benchmarks.report import Report
 from benchmarks.shadows import Pair, held
 from taut.lifecycle.release.guardrails import Stage, label_log_e
@@ -53,6 +54,7 @@ def run(report: Report) -> None:
     _false(report, "healthy, begun anew with each of four stages", judged(HEALTHY, label_rule(restarts=4), runs=NULL_RUNS), "≤ 5")  # fmt: skip
     _latency(report)
     _shadows(report)
+    _means(report)
     _others(report)
     _cost(report)
 
@@ -74,6 +76,21 @@ def _shadows(report: Report) -> None:
         found = held(pair, runs=RUNS)
         note = f"held in {found.share:.0%} of runs, by {found.by}"
         report.figure(f"a shadow, {name}: pairs until held", [found.median], "", note=note)
+
+
+def _means(report: Report) -> None:
+    """Judge what answers bring and cost, at the very margin that is borne and beyond it."""
+    for name, draw, margin, worse, wanted in (
+        ("outcome", conversions, 0.95, 0.5, "≤ 12,000"), ("cost", costs, 1.1, 1.5, "≤ 600"),
+    ):  # fmt: skip
+        _false(
+            report,
+            f"{name}: as the live version, held",
+            means_judged(name, draw, 1.0, end=False, runs=RUNS),
+            "≤ 5",
+        )
+        _false(report, f"{name}: {margin} times the live one's, which is borne, held", means_judged(name, draw, margin, end=False, runs=RUNS), "≤ 5")  # fmt: skip
+        _found(report, f"{name}: {worse} times the live one's, held", means_judged(name, draw, worse, end=False, runs=RUNS // 3), wanted)  # fmt: skip
 
 
 def _others(report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -70,6 +71,7 @@ def scales_of(plan: CanaryPlan, usual: int) -> dict[str, Scale]:
     return found
 
 
+@lru_cache(maxsize=1024)
 def _costs(price: tuple[float, float], usual: int) -> tuple[float, ...]:
     bounds = (0, *TIME_NS, TIME_NS[-1])
     cap_s = _CAP * TIME_NS[min(usual, len(TIME_NS) - 1)] / 1e9
@@ -81,6 +83,8 @@ def add_grown(state: Amounts, scale: Scale, grown: Bins, *, weight: float) -> Am
     canary, baseline = (one or (0,) * len(scale.amounts) for one in grown)
     if not any(canary) and not any(baseline):
         return state
+    if scale.hold == scale.end:  # a rate, which the label process judges
+        return Amounts(_sum(state.canary, canary), _sum(state.baseline, baseline))
     held, ended = (
         add_amounts(of, scale.amounts, canary, baseline, weight=weight, ratio=ratio, harm=scale.harm)
         for of, ratio in ((state.held, scale.hold), (state.ended, scale.end))

@@ -39,7 +39,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     pages: bool = False
 
 
-def means_found(plan: CanaryPlan, tallies: Sequence[Tally], name: str) -> Finding:
+def means_found(plan: CanaryPlan, tallies: Sequence[Tally], name: str, *, tell: bool = False) -> Finding:
     """Compare the means of what answers brought or cost: each stage by itself, the mean of the evidence counts, as of drift."""
     of = [tally.amounts.get(name, Amounts()) for tally in tallies]
     rest = [0.0] * (len(plan.steps) - len(tallies))
@@ -52,7 +52,7 @@ def means_found(plan: CanaryPlan, tallies: Sequence[Tally], name: str) -> Findin
     counts = sum(sum(one.canary) for one in of), sum(sum(one.baseline) for one in of)
     return Finding(
         guardrail=name, decision=decision, canary=counts[0], baseline=counts[1], bar=plan.bar,
-        evidence=ended if decision == "reject" else held, says=_means_said(plan, name, of, counts),
+        evidence=ended if decision == "reject" else held, says=_means_said(plan, name, of, counts) if tell else "",
     )  # fmt: skip
 
 
@@ -72,6 +72,7 @@ def _means_said(plan: CanaryPlan, name: str, of: Sequence[Amounts], counts: Pair
 
 
 def limits_found(plan: CanaryPlan, tallies: Sequence[Tally]) -> list[Finding]:
+    """Judge each limit of a plan, in order."""
     return [_limit(plan, limit, tallies) for limit in plan.limits]
 
 

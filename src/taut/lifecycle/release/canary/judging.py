@@ -168,7 +168,9 @@ def _distance(plan: CanaryPlan, tallies: Sequence[Tally]) -> float:
 
 
 def _told(plan: CanaryPlan, finding: Finding, tallies: Sequence[Tally]) -> Finding:
-    if finding.guardrail in MEANS or finding.guardrail.startswith(LIMIT):
+    if finding.guardrail in MEANS:
+        return structs.replace(finding, says=means_found(plan, tallies, finding.guardrail, tell=True).says)
+    if finding.guardrail.startswith(LIMIT):
         return finding  # said already
     if finding.guardrail == "prediction_drift":
         said = f"first predictions of {finding.canary} and {finding.baseline} callers lie at least {_distance(plan, tallies):.2f} apart"

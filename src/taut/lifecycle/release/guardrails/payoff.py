@@ -71,15 +71,12 @@ def add_amounts(
     if state.count and bound > 0:
         mean, sign = state.total / state.count, 1.0 if harm == "down" else -1.0
         for amount, k, n in zip(amounts, canary, baseline, strict=True):
-            if not (k or n):
-                continue  # of some sixty bins few are used in a second
-            ours, theirs = (
-                part * sign * (mean - of) / bound
-                for part, of in ((1.0 - weight, amount / ratio), (-weight, amount))
-            )
-            logs = [
-                so_far + k * math.log1p(bet * ours) + n * math.log1p(bet * theirs)
-                for so_far, bet in zip(logs, _BETS, strict=True)
-            ]
+            for count, part, of in ((k, 1.0 - weight, amount / ratio), (n, -weight, amount)):
+                if count:  # of some sixty bins few are used in a second
+                    worse = part * sign * (mean - of) / bound
+                    logs = [
+                        so_far + count * math.log1p(bet * worse)
+                        for so_far, bet in zip(logs, _BETS, strict=True)
+                    ]
     total = sum(of * (k + n) for of, k, n in zip(amounts, canary, baseline, strict=True))
     return PayoffState(tuple(logs), state.total + total, state.count + sum(canary) + sum(baseline))
