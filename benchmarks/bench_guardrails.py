@@ -81,7 +81,7 @@ def _shadows(report: Report) -> None:
 def _means(report: Report) -> None:
     """Judge what answers bring and cost, at the very margin that is borne and beyond it."""
     for name, draw, margin, worse, wanted in (
-        ("outcome", conversions, 0.95, 0.5, "≤ 12,000"), ("cost", costs, 1.1, 1.5, "≤ 600"),
+        ("outcome", conversions, 0.95, 0.7, "≤ 4,000"), ("cost", costs, 1.1, 1.2, "≤ 2,000"),
     ):  # fmt: skip
         _false(
             report,
