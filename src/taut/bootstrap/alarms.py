@@ -176,9 +176,16 @@ class Alarms:
 
     def dismiss(self, id: str, *, actor: str, why: str) -> Finding:
         """Say that what was found is right: whose share it was begins anew, and what he asks now will be usual."""
+        from taut.core.errors import Conflict
         from taut.trust.costs import KINDS as COSTS
         from taut.workflows.alarms import SHARE
+        from taut.workflows.objectives import KINDS as PROMISED
 
+        if self._house.watches.findings.get(id).kind in PROMISED:
+            raise Conflict(
+                f"alert {id} counts what was bad, which nobody can dismiss, since the next outage would be silent too: it ends by itself, "
+                "or change what is promised (taut.SLO)"
+            )
         found = self._house.watches.findings.dismiss(id, why, actor=actor)
         if found.kind == SHARE and found.principal:
             self.sentry.watch.accept(found.principal)

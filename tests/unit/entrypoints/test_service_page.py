@@ -8,7 +8,7 @@ import pytest
 from test_operations import OWNER_HERE, do, person, request_of
 
 from taut.bootstrap.platform import Platform
-from taut.core.errors import Denied, NotFound
+from taut.core.errors import Conflict, Denied, NotFound
 from taut.entrypoints import objectives_view, service_view
 from taut.entrypoints.operations.objectives import standing_json
 from taut.lifecycle.objectives import Objective, Tally, judge
@@ -67,6 +67,8 @@ def test_alerts_about_a_service_are_for_who_may_see_alerts(applied: Platform) ->
     assert (alert["kind"], alert["summary"]) == ("slo.burn", "it burns")
     with pytest.raises(Denied):
         do(applied, "service.show", person("predictor"), endpoint="late")
+    with pytest.raises(Conflict, match="the next outage would be silent too"):
+        do(applied, "alerts.dismiss", alert=alert["id"], reason="we know")
 
 
 def test_objectives_are_written_as_openslo_and_dashboards_as_files(applied: Platform) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from taut.lifecycle.monitoring import Figures
 from taut.lifecycle.objectives import Objective
 from taut.serving.meters import TIME_NS, EndpointReading, HistogramReading, decode_reading, quantile
 from taut.serving.snapshot import GatewayState
+
+if TYPE_CHECKING:  # it loads numpy
+    from taut.lifecycle.monitoring import Figures
 
 _OURS: Final = 500  # from here on a status says that not the caller failed
 _GONE_S: Final = 600.0

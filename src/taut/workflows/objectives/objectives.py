@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from taut.lifecycle.monitoring import Figures
 from taut.lifecycle.objectives import Kept, Objective, Standing, Tally, judge, objectives_of
 from taut.serving.snapshot import GatewayState
 from taut.trust.findings import Findings
@@ -24,6 +23,9 @@ from taut.workflows.objectives.counting import (
 )
 from taut.workflows.objectives.sightings import KINDS, sightings_of
 from taut.workflows.rooms import Rooms
+
+if TYPE_CHECKING:  # it loads numpy
+    from taut.lifecycle.monitoring import Figures
 
 Place = tuple[str, str]
 _KEEP_S: Final = 60.0
