@@ -207,6 +207,7 @@ class SLOSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     availability: float | None = None
     latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
     live: float | None = None
     quality: float | None = None
     drift: float | None = None

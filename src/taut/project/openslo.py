@@ -24,13 +24,13 @@ API_VERSION: Final = "openslo/v1"
 EVENTS: Final = "taut_slo_events_total"
 BAD: Final = "taut_slo_bad_total"
 """Counters by endpoint and objective, as control shows them to Prometheus."""
-TARGETS: Final = {"latency": 0.95, "freshness": 0.99}
+TARGETS: Final = {"latency": 0.95, "latency_p99": 0.99, "freshness": 0.99}
 """What is promised of objectives that are declared by their limit."""
 _OBJECTIVE: Final = "taut-objective"
 _LIMIT: Final = "taut-limit"
 _FREEZE: Final = "taut-freeze"
-_WORDS: Final = {"latency": "latency_p95_ms", "freshness": "freshness"}
-_NAMES: Final = ("availability", "latency", "live", "quality", "drift", "freshness")
+_WORDS: Final = {"latency": "latency_p95_ms", "latency_p99": "latency_p99_ms", "freshness": "freshness"}
+_NAMES: Final = ("availability", "latency", "latency_p99", "live", "quality", "drift", "freshness")
 
 
 class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,7 +128,7 @@ def _written(spec: SLOSpec, endpoint: str) -> Iterator[dict[str, Any]]:
         value = getattr(spec, _WORDS.get(name, name))
         if value is None:
             continue
-        limit = {"latency": f"{value}ms", "freshness": value}.get(name)
+        limit = value if name == "freshness" else f"{value}ms" if name in TARGETS else None
         own = {_OBJECTIVE: name} | ({} if limit is None else {_LIMIT: str(limit)})
         yield {
             "apiVersion": API_VERSION, "kind": "SLO",
@@ -199,7 +199,7 @@ def _promise(where: str, spec: _Spec, indicator: _Metadata) -> tuple[str, Any]:
         return name, target
     if target != TARGETS[name]:
         raise InvalidInput(f"{where}: the target of {name} is {target:g}: taut keeps {TARGETS[name]:g}")
-    if name == "latency":
+    if name != "freshness":
         return _WORDS[name], _milliseconds(where, str(limit))
     return _WORDS[name], limit
 

@@ -268,6 +268,7 @@ def SLO(  # noqa: N802 - a value's name
     *,
     availability: float | None = None,
     latency_p95_ms: float | None = None,
+    latency_p99_ms: float | None = None,
     live: float | None = None,
     quality: float | None = None,
     drift: float | None = None,
@@ -277,7 +278,7 @@ def SLO(  # noqa: N802 - a value's name
 ) -> SLOSpec:
     """What an endpoint promises over `window`: shares of events that have to be good. What may be bad beside them is its budget.
 
-    availability: of requests, those that were answered. latency_p95_ms: 95% of answers take no longer. live: of answers, those of
+    availability: of requests, those that were answered. latency_p95_ms, latency_p99_ms: 95% and 99% of answers take no longer. live: of answers, those of
     the live version, and of nothing that stands in for it. quality: of outcomes that people told of, those that say that the
     answer was right. drift: of minutes, those in which no column is farther from training than `taut.Monitor` tolerates. freshness: the newest row that the model learned from is not older. freeze: releases wait while a budget is spent.
     """
@@ -299,6 +300,7 @@ def SLO(  # noqa: N802 - a value's name
     frozen = words.optional_flag(freeze, "SLO: freeze")
     found = SLOSpec(
         latency_p95_ms=words.optional_number(latency_p95_ms, "SLO: latency_p95_ms", low=0.001, high=1e9),
+        latency_p99_ms=words.optional_number(latency_p99_ms, "SLO: latency_p99_ms", low=0.001, high=1e9),
         freshness=fresh, window=kept, freeze=bool(frozen), **shares,
     )  # fmt: skip
     if found == SLOSpec(window=kept, freeze=bool(frozen)):

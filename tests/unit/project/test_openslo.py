@@ -19,7 +19,14 @@ from taut.project.rules import SLO, slo_faults
 
 shares = st.none() | st.floats(0.01, 0.99999)
 PROMISED = SLOSpec(
-    availability=0.999, latency_p95_ms=20.0, live=0.99, quality=0.8, freshness="60d", freeze=True
+    availability=0.999,
+    latency_p95_ms=20.0,
+    latency_p99_ms=99.5,
+    drift=0.9,
+    live=0.99,
+    quality=0.8,
+    freshness="60d",
+    freeze=True,
 )
 
 
@@ -48,7 +55,7 @@ def test_documents_have_what_the_standard_asks_for() -> None:
     found = list(yaml.safe_load_all(write_openslo(PROMISED, "delay")))
 
     assert [one["metadata"]["name"] for one in found] == [
-        "delay-availability", "delay-latency", "delay-live", "delay-quality", "delay-freshness",
+        "delay-availability", "delay-latency", "delay-latency-p99", "delay-live", "delay-quality", "delay-drift", "delay-freshness",
     ]  # fmt: skip
     for one in found:
         assert (one["apiVersion"], one["kind"], one["spec"]["service"]) == ("openslo/v1", "SLO", "delay")

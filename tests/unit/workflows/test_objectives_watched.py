@@ -21,7 +21,14 @@ from taut.workflows.objectives.counting import late
 
 MS = 1_000_000
 SLO = SLOSpec(
-    availability=0.99, latency_p95_ms=20, live=0.9, quality=0.9, drift=0.9, freshness="1d", freeze=True
+    availability=0.99,
+    latency_p95_ms=20,
+    latency_p99_ms=100,
+    live=0.9,
+    quality=0.9,
+    drift=0.9,
+    freshness="1d",
+    freeze=True,
 )
 
 
@@ -102,6 +109,7 @@ def test_answers_failures_slow_ones_and_stand_ins_are_counted_and_a_callers_faul
 
     assert counted(found["availability"]) == (5, 105)
     assert counted(found["latency"]) == (10, 100)
+    assert counted(found["latency_p99"]) == (0, 100)
     assert counted(found["live"]) == (4, 100)
     assert counted(found["quality"]) == counted(found["freshness"]) == (0, 0)
     assert counted(control.look(gateway)["availability"]) == (5, 105)  # the same report again

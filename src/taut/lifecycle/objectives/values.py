@@ -10,10 +10,11 @@ from taut.core.errors import InvalidInput
 from taut.core.units import parse_duration
 from taut.project.manifest import SLOSpec
 
-Name = Literal["availability", "latency", "live", "quality", "drift", "freshness"]
+Name = Literal["availability", "latency", "latency_p99", "live", "quality", "drift", "freshness"]
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
-LATENCY_TARGET: Final = 0.95
-"""What `latency_p95_ms` says: the share of answers that are in time."""
+P95: Final = 0.95
+P99: Final = 0.99
+"""What `latency_p95_ms` and `latency_p99_ms` say: the share of answers that are in time."""
 FRESH_TARGET: Final = 0.99
 """The share of minutes in which the model that answers is fresh."""
 
@@ -21,8 +22,8 @@ FRESH_TARGET: Final = 0.99
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
     """One promise of one endpoint.
 
-    name: `availability`: of requests that were rightly asked, those that were answered; `latency`: of answers, those within `limit`
-    milliseconds; `live`: of answers, those of the version that was to answer, and of nothing in its place; `quality`: of
+    name: `availability`: of requests that were rightly asked, those that were answered; `latency`, `latency_p99`: of answers, those within
+    `limit` milliseconds; `live`: of answers, those of the version that was to answer, and of nothing in its place; `quality`: of
     outcomes that people told, those that say that the answer was right; `drift`: of minutes, those in which no column is farther from
     training than is tolerated; `freshness`: of minutes, those in which the newest
     row that the model learned from is at most `limit` seconds old. target: the share that has to be good, 0 < target < 1.
@@ -65,7 +66,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
         match self.name:
             case "availability":
                 return f"{share} of requests answered"
-            case "latency":
+            case "latency" | "latency_p99":
                 return f"{share} of answers within {self.limit:g} ms"
             case "live":
                 return f"{share} of answers by the live version"
@@ -84,7 +85,8 @@ def objectives_of(endpoint: str, spec: SLOSpec | None) -> tuple[Objective, ...]:
     fresh_s = 0.0 if spec.freshness is None else parse_duration(spec.freshness).total_seconds()
     declared: dict[Name, tuple[float | None, float]] = {
         "availability": (spec.availability, 0.0),
-        "latency": (None if spec.latency_p95_ms is None else LATENCY_TARGET, spec.latency_p95_ms or 0.0),
+        "latency": (None if spec.latency_p95_ms is None else P95, spec.latency_p95_ms or 0.0),
+        "latency_p99": (None if spec.latency_p99_ms is None else P99, spec.latency_p99_ms or 0.0),
         "live": (spec.live, 0.0),
         "quality": (spec.quality, 0.0),
         "drift": (spec.drift, 0.0),

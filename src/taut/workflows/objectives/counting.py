@@ -54,7 +54,7 @@ class Events(NamedTuple):
                 return counted.failed, counted.answered + counted.failed
             case "live":
                 return counted.stood_in, counted.answered
-            case "latency":
+            case "latency" | "latency_p99":
                 return late(counted.times, objective.limit), sum(counted.times)
             case _:
                 return None
