@@ -62,7 +62,9 @@ class Housekeeper:
             ("keep the fleet admitted", _ADMIT_S, self._admit),
             ("scale the fleet", _SCALE_S, self._scale),
             ("publish what changed", _PUBLISH_S, self._publish_changes),
-            ("judge releases under way", _CANARY_S, self._judge),
+            ("judge canaries", _CANARY_S, self._judge_canaries),
+            ("judge experiments", _CANARY_S, self._judge_experiments),
+            ("judge shadows", _CANARY_S, self._judge_shadows),
             ("sequence the ledger", _SEQUENCE_S, self._sequence),
             ("look for alarms", _LOOK_S, self._look),
             ("watch objectives", _OBJECTIVES_S, self._watch_objectives),
@@ -124,12 +126,18 @@ class Housekeeper:
         ):
             platform.publish()
 
-    def _judge(self) -> None:
+    def _judge_canaries(self) -> None:
         if self._platform.publisher is not None:
             report, gateways = self._platform.watches.findings.report, self._platform.publisher.gateways()
-            look_at_shadows(self._platform, gateways)
             look_at_canaries(self._platform, gateways, page=report)
-            look_at_experiments(self._platform, gateways)
+
+    def _judge_experiments(self) -> None:
+        if self._platform.publisher is not None:
+            look_at_experiments(self._platform, self._platform.publisher.gateways())
+
+    def _judge_shadows(self) -> None:
+        if self._platform.publisher is not None:
+            look_at_shadows(self._platform, self._platform.publisher.gateways())
 
     def _look(self) -> None:
         self._platform.alarms.look()

@@ -16,7 +16,7 @@ from graphs import MODELS, ROW, model, plan_of, served_graph
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Corrupt, DeadlineExceeded, InvalidInput
 from taut.core.graphs import GraphPlan, Node
-from taut.serving.errors import BadAnswer, WorkerLost
+from taut.serving.errors import BadAnswer, Shed, WorkerLost
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
 from taut.serving.gateway.stocking import Stocking
 from taut.serving.graphs import GraphModel
@@ -24,7 +24,7 @@ from taut.serving.memory import Heap
 from taut.serving.meters import BATCH_ROWS, Histogram
 from taut.serving.predictions import PredictionReader, PredictionRecord
 from taut.serving.runtime import load
-from taut.serving.snapshot import CacheConfig, DefaultAnswer, EndpointConfig, PreviousVersion
+from taut.serving.snapshot import CacheConfig, DefaultAnswer, EndpointConfig, PreviousVersion, ShadowConfig
 from taut.serving.tracing import Tracer
 from taut.serving.workers import Rota, WorkerModel
 from taut.testing.serving import DataPlane, matrix_model, matrix_signature, open_gateway, with_fields
@@ -395,3 +395,46 @@ def test_a_graph_comes_into_memory_and_leaves_it_as_one(plane: DataPlane) -> Non
     for look in (want.check, want.load):
         with pytest.raises(Corrupt, match="flat@1"):
             look()
+
+
+def test_a_shadow_in_workers_is_asked_there_and_one_that_hangs_dies_or_has_no_time_is_nobodys_delay(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    live, own = Lane(), Lane()
+    models = [plane.served(*MODELS[name], version=f"{name}@1") for name in ("steep", "flat")]
+    shadow = ShadowConfig(model=models[1], share=1.0)
+    config = EndpointConfig(name="late", live=models[0], shadow=shadow, runtime="worker")
+    fleet: Any = Fleet(steep=live, flat=own)
+    gateway.install(compile_snapshot(plane.snapshot(config), home=plane.home, before=None, fleet=fleet))
+
+    async def run() -> None:
+        bearer = [(b"authorization", b"Bearer " + plane.token().encode())]
+
+        async def answered() -> int:
+            found = gateway.answer("POST", "/v1/predict/late", bearer, json.dumps(BODY).encode())
+            return (await found if inspect.isawaitable(found) else found).status
+
+        assert await answered() == 200
+        await gateway.mirror.idle()
+        go_on = asyncio.Event()
+        for play in (go_on.wait, _dies, _has_no_time):
+            own.play = play  # type: ignore[assignment]  # what it returns is nobody's
+            assert await answered() == 200
+            assert await answered() == 200
+            go_on.set()
+            await gateway.mirror.idle()
+        await gateway.mirror.close()
+
+    asyncio.run(run())
+    (told,) = gateway.mirror.reading()
+    assert (told.answered, sum(told.times), told.dropped) == (3, 3, 2)
+    assert told.failed[0] in (1, 2)  # one caller, whose minute may have changed meanwhile
+    assert (live.asked, own.asked) == (7, 7)
+
+
+async def _dies() -> None:
+    raise WorkerLost("it died over the request")
+
+
+async def _has_no_time() -> None:
+    raise Shed("the line is full")

@@ -17,6 +17,7 @@ from msgspec import structs
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Corrupt
 from taut.serving.gateway import Gateway, GatewayNode, Reply, compile_snapshot
+from taut.serving.gateway.placing import named_models
 from taut.serving.predictions import SHADOW_OF, SHADOWED, PredictionReader, PredictionRecord
 from taut.serving.runtime import Outputs
 from taut.serving.snapshot import CacheConfig, PreviousVersion, ShadowConfig
@@ -334,3 +335,18 @@ def test_a_graph_is_a_shadow_too_and_never_runs_on_the_loop(gateway: Gateway, pl
     shadows = [one for one in records(plane, gateway) if one.status == SHADOWED]
     assert [one.nodes for one in shadows] == [("steep=steep@1", "fed=fed@1")] * 2
     assert "shadow_0" in {thread.name for thread in threading.enumerate()}
+
+
+def test_neither_side_may_be_evicted_while_a_switch_may_come_and_only_the_live_one_must_be_had(
+    plane: DataPlane,
+) -> None:
+    other = plane.served(matrix_model(3, bias=0.5), matrix_signature(3), version="delay@2")
+
+    def named(**beside: Any) -> list[tuple[str, str, bool | None]]:
+        snapshot = plane.snapshot(plane.endpoint(**beside))
+        return [(served.version, part, config.keep_loaded) for served, config, part in named_models(snapshot)]
+
+    both = [("delay@1", "live", True), ("delay@2", "beside", True)]
+    assert named(shadow=ShadowConfig(model=other)) == both
+    assert named(kept=other) == both
+    assert named() == [("delay@1", "live", None)]
