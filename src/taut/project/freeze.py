@@ -211,11 +211,7 @@ def _check_model(
         yield from _column(contract, spec.label_at, "label_at", types=_TIMES)
     for column in spec.request:
         yield from _column(contract, column, "request")
-    for rule in (
-        spec.gates if not spec.features else ()
-    ):  # what feature sets give is known once they are built
-        for column in rule.columns:
-            yield from _column(contract, column, f"gate {rule.kind}")
+    yield from _check_gates(spec, contract)
     for hidden in (spec.label, spec.label_at):
         if hidden is not None and hidden in spec.request:
             yield f"request names {hidden!r}, which nobody knows before the answer: remove it"
@@ -225,6 +221,17 @@ def _check_model(
     for trigger in spec.triggers:
         if trigger.dataset is not None and trigger.dataset not in datasets:
             yield f"a trigger names dataset {trigger.dataset!r}{nearest(trigger.dataset, datasets)}"
+
+
+def _check_gates(spec: ModelSpec, contract: ContractSpec) -> Iterator[str]:
+    names = [rule.name for rule in spec.gates]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"gates have {name!r} more than once: keep one"
+    if spec.features:  # what they give is known once they are built
+        return
+    for rule in spec.gates:
+        for column in rule.columns:
+            yield from _column(contract, column, f"gate {rule.kind}")
 
 
 def _check_joins(spec: ModelSpec, features: dict[str, FeaturesSpec]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from taut.core.answers import write_answer
-from taut.core.evidence import Check, Outcome
+from taut.core.errors import InvalidInput
+from taut.core.evidence import Check, Outcome, run_check
 from taut.core.refs import VersionRef
 from taut.core.room import room_for
 from taut.lifecycle.registry import Candidate
@@ -52,18 +54,32 @@ def examined(
     left = [rule for rule in rules if rule.name not in found]
     for rule in left:
         if rule.kind == "reproduced":
-            found[rule.name] = reproduced(rooms, rule, run, holdout, tried.answers[0])
+            look = partial(reproduced, rooms, rule, run, holdout, tried.answers[0])
+            found[rule.name] = run_check(rule.name, look)
         elif rule.kind == "no_costlier":
-            found[rule.name] = _no_costlier(rooms, rule, candidate, run, holdout)
+            found[rule.name] = run_check(
+                rule.name, partial(_no_costlier, rooms, rule, candidate, run, holdout)
+            )
     left = [rule for rule in left if rule.name not in found]
-    replay = _replay(rooms, candidate, run, left)
-    if isinstance(replay, Check):
-        found[replay.name] = replay
-        left = [rule for rule in left if rule.name != replay.name]
     if left:
-        bench = _Bench(rooms, candidate, run, holdout, tried, replay if isinstance(replay, Replay) else None)
-        found |= {check.name: check for check in bench.look(left)}
+        found |= {check.name: check for check in _benched(rooms, candidate, run, holdout, tried, left)}
     return tuple(found[rule.name] for rule in rules)
+
+
+def _benched(
+    rooms: Rooms, candidate: Candidate, run: Run, holdout: pl.DataFrame, tried: Tried, rules: list[GateSpec]
+) -> tuple[Check, ...]:
+    """Return the checks of rules that look at rows. A row that no model could be asked about is an error of each, which rejects."""
+    replay = _replay(rooms, candidate, run, rules)
+    told = (replay,) if isinstance(replay, Check) else ()
+    left = [rule for rule in rules if rule.name not in {check.name for check in told}]
+    if not left:
+        return told
+    bench = _Bench(rooms, candidate, run, holdout, tried, replay if isinstance(replay, Replay) else None)
+    try:
+        return (*told, *bench.look(left))
+    except InvalidInput as error:
+        return (*told, *(_said(rule, Outcome.ERRORED, f"{error.code}: {error}") for rule in left))
 
 
 _HERE: Final = frozenset({"reproduced", "no_costlier"})

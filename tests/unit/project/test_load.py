@@ -172,6 +172,8 @@ def test_contracts_in_files_enter_the_bundle(tmp_path: Path) -> None:
         (('on={"origin": "airport"}', 'on={"orgin": "airport"}'), "on maps 'orgin', which is no request column: did you mean 'origin'?"),
         (('on={"origin": "airport"}', 'on={"origin": "airprt"}'), "which keys none of its feature sets: did you mean 'airport'?"),
         (('label="late"', 'label="lat"'), "label names a column 'lat': did you mean 'late'?"),
+        (('taut.no_regression("auc", tolerance=0.01)', 'taut.calibrated(), taut.calibrated(maximum=0.1)'), "gates have 'calibrated' more than once"),
+        (('taut.no_regression("auc", tolerance=0.01)', 'taut.slices("origin", metric="f1", drop=0.1)'), "slices: metric is 'f1'"),
         (('"origin", "distance"]', '"origin", "late"]'), "request names 'late', which nobody knows before the answer"),
         (('label_at="arrived_at"', 'label_at="carrier"'), "label_at 'carrier' is of type string: it must be date or datetime"),
         (('personal=["name"]', 'personal=["nme"]'), "personal names a column 'nme': did you mean 'name'?"),
