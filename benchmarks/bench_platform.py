@@ -227,7 +227,8 @@ def _title(pid: int) -> str:
     named = [words[index + 1] for index, word in enumerate(words) if word == "--name"]
     if named:
         return named[0]
-    return "control" if any("control_main" in word for word in words) else "supervisor"
+    mains = (("control_main", "control"), ("gateway_zygote", "gateway-zygote"))
+    return next((title for main, title in mains if any(main in word for word in words)), "supervisor")
 
 
 def _way(report: Report, steps: dict[str, dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from test_gateway_process import BODY, Load, logged, wait_until
 
 from taut.adapters.keys.file import FileKeys
 from taut.adapters.world import SystemRandom
-from taut.entrypoints.children import alive
+from taut.entrypoints.children import Child, alive
+from taut.entrypoints.nursery import Nursery
 from taut.testing.serving import DataPlane
 
 
@@ -142,6 +143,44 @@ def test_gateways_are_forked_from_one_warm_process_and_started_from_the_beginnin
     assert not left & {warm, forked}  # nothing that ended waits to be waited for
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each is started from the beginning")
+def test_a_gateway_that_fails_before_it_serves_has_the_next_one_forked_from_a_fresh_process(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "log").mkdir()
+    ends: list[dict[str, Any]] = []
+    words = (
+        sys.executable,
+        "-P",
+        "-m",
+        "taut.entrypoints.gateway_main",
+        "--home",
+        "none",
+        "--fd",
+        "{listener}",
+        "--nonsense",
+    )
+    with socket.socket() as listener, closing(Nursery(tmp_path, on_end=ends.append)) as nursery:
+
+        def warm() -> int:
+            wait_until(lambda: not nursery.coming() and nursery.pid > 0)
+            return nursery.pid
+
+        first = warm()
+        child = Child("gateway-0", words, survives=True, forked=True)
+        failed = nursery.fork(child, {"listener": listener}, log=tmp_path / "log" / "gateway-0.log")
+        assert failed is not None
+        wait_until(lambda: failed.ended() is not None)
+        nursery.renew(failed)
+        assert not alive(first)
+        second = warm()
+        nursery.renew(failed)  # that one was forked from another process: it says nothing of this one
+        assert nursery.pid == second
+
+    assert ends == []  # it was renewed, and did not fail
+    assert "--nonsense" in (tmp_path / "log" / "gateway-0.log").read_text()
+
+
 def children_of(pid: int) -> set[int]:
     return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
@@ -240,7 +279,6 @@ def test_a_stop_drains_within_its_time_and_leaves_no_process(plane: DataPlane) -
 
 
 def test_a_child_that_cannot_start_comes_back_ever_more_slowly_and_is_reported(tmp_path: Path) -> None:
-    from taut.entrypoints.children import Child
     from taut.entrypoints.listening import Address, listen
     from taut.entrypoints.supervisor import Supervisor
 
