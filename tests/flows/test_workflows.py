@@ -170,6 +170,27 @@ def test_a_release_waits_while_a_budget_is_spent_unless_a_person_says_why_not(pl
     assert "900 of 1,000" in leaf.body["frozen"]
 
 
+def test_a_side_that_a_gateway_cannot_have_beside_the_live_one_is_refused_at_its_start(
+    platform: Platform,
+) -> None:
+    before = platform.releases.status("late").release
+    request = msgspec.structs.replace(REQUEST, strategy="blue-green")
+    no_room = Published(epoch=9, refused={"gateway-1": "it takes 5 MiB, and 2 MiB are left"})
+
+    result = tell(platform, request, publish=lambda: no_room)
+
+    assert (result.verdict, result.state) == ("reject", "aborted")
+    assert "gateway-1: it takes 5 MiB" in result.reasons[0]
+    assert platform.releases.status("late").release == before
+
+
+def test_a_shadow_of_nothing_is_refused_before_anything_begins(platform: Platform) -> None:
+    nothing: Any = Rooms(platform.releases, routes=lambda _tx: ())  # type: ignore[arg-type]  # a room
+    request = msgspec.structs.replace(REQUEST, strategy="shadow")
+    with pytest.raises(Conflict, match="nothing answers at late yet"):
+        tell(platform, request, releases=nothing)
+
+
 def test_a_release_that_fails_half_way_leaves_nothing_under_way(platform: Platform) -> None:
     class Broken:
         def __getattr__(self, name: str) -> Any:
