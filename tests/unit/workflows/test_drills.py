@@ -34,8 +34,8 @@ BURN = Sighting(
     kind="slo.burn", group="availability", resource="endpoint:late", score=99.0, severity="critical", summary="it burns"
 )  # fmt: skip
 FAILS = DrillSpec(
-    name="late-fails", endpoint="late", failing=1.0, alarm=("slo",), alarm_within="3s", page="ops", page_within="6s",
-    rollback_within="6s",
+    name="late-fails", endpoint="late", failing=1.0, alarm=("slo",), alarm_within="2s", page="ops", page_within="4s",
+    rollback_within="4s",
 )  # fmt: skip
 ANSWERS_ALARM = book(PAGE, ROLLBACK, name="burning", kinds=("slo",))
 
@@ -102,7 +102,7 @@ class Drilled:
         at_us = to_us(self.platform.clock.now())
         return [encode_record(f"req_{number:026d}", at_us, head, "app", "", 503, 1) for number in range(3)]
 
-    def run(self, spec: DrillSpec = FAILS, *, alarm_at_s: int | None = 2) -> dict[str, Any]:
+    def run(self, spec: DrillSpec = FAILS, *, alarm_at_s: int | None = 1) -> dict[str, Any]:
         """Run a drill to its end, with the alarm coming when the fault has been there for so long; return its result."""
         asked = msgspec.to_builtins(DrillRequest(spec=spec, actor="ada"))
         story = self.engine.start("drill", asked, key="one")
@@ -174,12 +174,12 @@ def only_pages(drilled: Drilled) -> None:
 @pytest.mark.parametrize(
     ("breaks", "alarm_at_s", "broken", "said"),
     [
-        (nobody_asks, 2, "fault", "nobody asked the endpoint"),
+        (nobody_asks, 1, "fault", "nobody asked the endpoint"),
         (None, None, "alarm", "it did not come"),
-        (None, 4, "alarm", "too late"),
-        (receiver_down, 2, "page", "ops did not take it, 1 attempts: HTTP 503"),
-        (revoke, 2, "page", "nothing was sent to ops"),
-        (only_pages, 2, "rollback", "it did not come"),
+        (None, 3, "alarm", "too late"),
+        (receiver_down, 1, "page", "ops did not take it, 1 attempts: HTTP 503"),
+        (revoke, 1, "page", "nothing was sent to ops"),
+        (only_pages, 1, "rollback", "it did not come"),
     ],
 )
 def test_the_link_that_is_broken_is_named_and_what_was_live_is_live_again(

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from playbook_world import CONTAIN, DRIFT, OPS, PAGE, ROLLBACK, SHARE, World, book
 
+from taut.adapters.stories import JournalStories
 from taut.bootstrap.config import Config
 from taut.bootstrap.platform import Platform
 from taut.core.evidence import Decision
 from taut.lifecycle.release.canary import Move
 from taut.project.manifest import Manifest
 from taut.project.responses import PlaybookSpec, PlayStepSpec
+from taut.testing.world import SeededRandom
 from taut.workflows.alarms.policy import is_for
 from taut.workflows.canary import ROLLED_BACK, rolled_back
 from taut.workflows.incidents.rehearse import rehearse, would_have
+from taut.workflows.incidents.respond import Respond, respond
 
 
 @pytest.fixture
@@ -204,3 +209,82 @@ def test_a_canary_that_was_rolled_back_is_told_and_a_playbook_may_answer_it(worl
     assert (alert.kind, alert.resource, alert.evidence["release"]) == (ROLLED_BACK, "endpoint:late", tried)
     assert "errors twice as often" in alert.summary
     assert world.acts() == [("done", "page")]
+
+
+class Killed(BaseException):
+    """Control is gone, at this edge."""
+
+
+class Dying:
+    """Rooms that pass everything on, with an edge before and after what has an effect; control dies at one of them."""
+
+    def __init__(self, inner: Any, edge: Callable[[], None]) -> None:
+        self._inner, self._edge = inner, edge
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name in (
+            "alarms",
+            "incidents",
+            "acts",
+            "deliveries",
+            "registry",
+            "releases",
+            "watches",
+            "findings",
+        ):
+            return Dying(found, self._edge)
+        if name not in ("refusal", "note", "add", "load", "roll_back", "publish", "get", "status"):
+            return found
+
+        def call(*given: Any, **more: Any) -> Any:
+            self._edge()
+            result = found(*given, **more)
+            self._edge()
+            return result
+
+        return call
+
+
+def responding(world: World, kill_at: int) -> JournalStories:
+    """Return what carries out playbooks, and dies at an edge."""
+    passed = itertools.count(1)
+
+    def edge() -> None:
+        if next(passed) == kill_at:
+            raise Killed
+
+    rooms: Any = Dying(world.platform, edge)
+    table = {
+        "respond": lambda story, asked: respond(rooms, story, msgspec.convert(asked, Respond)),
+        "tell": lambda story, asked: asked,
+    }
+    return JournalStories(world.platform.records, table, clock=world.clock, ids=world.platform.ids, random=SeededRandom())  # fmt: skip
+
+
+def test_a_kill_at_any_edge_of_a_playbook_repeats_nothing_and_leaves_nothing_out(world: World) -> None:
+    world.apply(book(PAGE, ROLLBACK))
+    incidents, findings = world.platform.alarms.incidents, world.platform.watches.findings
+    for edge in itertools.count(1):
+        before = world.live()
+        world.release(10 + edge)
+        findings.report([DRIFT])
+        try:
+            responding(world, edge).work(until_idle=True)
+        except Killed:
+            killed = True
+        else:
+            killed = False
+        world.clock.advance(60)  # its lease is over
+        responding(world, 0).work(until_idle=True)
+
+        assert world.live() == before, f"edge {edge}"
+        assert world.acts() == [("done", "page"), ("done", "rollback")] * edge, f"edge {edge}"
+        (incident,) = incidents.list()
+        assert len(world.platform.alarms.deliveries.list(alert=incident.id)) == edge
+        if not killed:
+            break
+        findings.observe([DRIFT.kind], [])
+        incidents.resolve(incident.id, "rolled back", actor="ada")
+        world.clock.advance(timedelta(hours=2))
+    assert edge > 15
