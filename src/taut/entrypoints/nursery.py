@@ -25,8 +25,8 @@ DESCRIPTORS_MAX: Final = 8
 READY: Final = b"ready"
 BORN: Final = struct.Struct("<i")
 """The first thing that a forked gateway says on its line: its process, or less than 0, the error for which there is none."""
-_COMING_S: Final = 20.0
-_BIRTH_S: Final = 5.0
+_COMING_S: Final = 30.0
+_BIRTH_S: Final = 10.0  # far longer than a fork takes on any machine that still does something
 _AGAIN_S: Final = 10.0
 _TITLE: Final = "." * 256  # room in its list of arguments, where a fork writes what it is
 _NAME: Final = "gateway-zygote"
