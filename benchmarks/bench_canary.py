@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from benchmarks.report import Report
     from taut.entrypoints.client import Client
 
-ENDPOINTS, ROUNDS, RATE = 6, 4, 200.0
-HEALTHY, HEALTHY_RATE, STEP = 50, 40.0, "100s"
+ENDPOINTS, ROUNDS, RATE = 6, 3, 200.0
+HEALTHY, HEALTHY_RATE, STEP = 50, 40.0, "60s"
 SIMULATED: Final = 200
 WEIGHT, BASE, MORE = 0.1, 0.005, 0.01
 PRINCIPAL: Final = "bench"  # of whom `Project.token` is

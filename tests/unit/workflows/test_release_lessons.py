@@ -18,7 +18,13 @@ MINUTE_US = 60_000_000
 
 
 def record(**head: Any) -> PredictionRecord:
-    of = {"trial": "rel_2", "stage": 1, "release": "rel_2", **head}
+    of = {
+        "trial": "rel_2",
+        "stage": 1,
+        "release": "rel_2",
+        "share": 0.999,
+        **head,
+    }  # of so large a part everybody is drawn to it
     return PredictionRecord(
         request_id="req_1", time_us=7 * MINUTE_US + 5, principal="ann", subject="s1", status=200, guard_us=1,
         head=RecordHead(endpoint="late", version="late@2", epoch=1, columns=(), **of),
@@ -52,3 +58,8 @@ def test_of_two_classes_the_second_is_a_conversion_and_of_more_there_is_none(
     classes = structs.replace(VALUES, output="probability", classes=("no", "yes"))
     found = list(lessons_of(record(), outcome("yes", truth=truth), classes))
     assert [one.amount for one in found if one.guardrail == "outcome"] == brought
+
+
+def test_who_asked_a_version_by_its_name_and_was_not_drawn_to_it_teaches_nothing() -> None:
+    assert not list(lessons_of(record(share=0.001), outcome(1.0), VALUES))
+    assert not list(lessons_of(record(release="rel_1", share=0.001), outcome(1.0), VALUES))

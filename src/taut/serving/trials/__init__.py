@@ -10,7 +10,7 @@ from taut.serving.trials.reading import (
 )
 from taut.serving.trials.sampling import Pairing, Sampling
 from taut.serving.trials.sketch import Sketch
-from taut.serving.trials.split import Arm, Side, Split, Trial, Trials, lots_of, unit_of
+from taut.serving.trials.split import Arm, Side, Split, Trial, Trials, first_of, lots_of, unit_of
 
 __all__ = [
     "Arm",
@@ -27,6 +27,7 @@ __all__ = [
     "decode_shadows",
     "decode_trials",
     "encode_trials",
+    "first_of",
     "lots_of",
     "unit_of",
 ]
