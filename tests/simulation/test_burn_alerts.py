@@ -73,5 +73,5 @@ def test_where_there_is_traffic_the_gate_costs_no_time() -> None:
 
 def test_a_rate_just_below_the_rule_is_no_page_however_long_it_lasts() -> None:
     world = World(60.0, seed=7)
-    fired = sum(world.pass_minute(0.0138).burns[0].firing for _ in range(300))
+    fired = sum(world.pass_minute(0.0138).burns[0].firing for _ in range(120))
     assert fired == 0
