@@ -219,7 +219,7 @@ def test_logs_are_lines_of_json_that_hold_no_secret_and_no_body(up: Up, token: s
     lines = {name: [json.loads(line) for line in text.splitlines()] for name, text in logs.items()}
     assert {"control.log", "gateway-0.log", "gateway-1.log", "grpc-0.log", "supervisor.log"} <= set(lines)
     for name in lines:
-        assert lines[name], name
+        assert lines[name] or name == "gateway-zygote.log", name  # it says nothing as long as it can fork
         for line in lines[name]:
             assert {"time", "level", "process", "event"} <= set(line), line
     events = [line["event"] for line in lines["supervisor.log"]]
