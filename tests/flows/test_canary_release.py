@@ -112,7 +112,7 @@ def test_a_side_that_lies_ready_takes_over_at_once_and_the_way_back_is_as_short(
     made.refused("release", "start", "late", "1", exit_code=5, code="conflict")
     assert ask(up, bearer, 10) == {before}
 
-    until(lambda: made("release", "status", "late")["passed"], within_s=30.0, said=up.said)
+    until(lambda: made("release", "status", "late")["passed"], within_s=90.0, said=up.said)
     assert len(made("release", "status", "late")["ready"]) == 2
     switched = made("release", "promote", "late", "--reason", "it is noon")
     assert (switched["state"], switched["kept_until"] is None) == ("live", False)
@@ -131,7 +131,7 @@ def test_a_shadow_is_asked_what_was_answered_and_answers_nobody(world: World) ->
         asked.update(ask(up, bearer, 30))
         return int(made("release", "status", "late")["pairs"]) > 0
 
-    until(compared, within_s=30.0, said=up.said)
+    until(compared, within_s=90.0, said=up.said)
     assert asked == {before}
     status = made("release", "status", "late")
     assert [one["decision"] for one in status["guardrails"]] == ["admit"] * 4
