@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -215,8 +215,24 @@ class Killed(BaseException):
     """Control is gone, at this edge."""
 
 
+class DyingRecords:
+    """Records with an edge after each transaction that committed."""
+
+    def __init__(self, inner: Any, edge: Callable[[], None]) -> None:
+        self._inner, self._edge = inner, edge
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    @contextmanager
+    def begin(self) -> Iterator[Any]:
+        with self._inner.begin() as tx:
+            yield tx
+        self._edge()
+
+
 class Dying:
-    """Rooms that pass everything on, with an edge before and after what has an effect; control dies at one of them."""
+    """Rooms that pass everything on, with an edge after what has an effect; control dies at one of them."""
 
     def __init__(self, inner: Any, edge: Callable[[], None]) -> None:
         self._inner, self._edge = inner, edge
@@ -234,11 +250,12 @@ class Dying:
             "findings",
         ):
             return Dying(found, self._edge)
+        if name == "records":
+            return DyingRecords(found, self._edge)
         if name not in ("refusal", "note", "add", "load", "roll_back", "publish", "get", "status"):
             return found
 
         def call(*given: Any, **more: Any) -> Any:
-            self._edge()
             result = found(*given, **more)
             self._edge()
             return result
@@ -259,7 +276,8 @@ def responding(world: World, kill_at: int) -> JournalStories:
         "respond": lambda story, asked: respond(rooms, story, msgspec.convert(asked, Respond)),
         "tell": lambda story, asked: asked,
     }
-    return JournalStories(world.platform.records, table, clock=world.clock, ids=world.platform.ids, random=SeededRandom())  # fmt: skip
+    records: Any = DyingRecords(world.platform.records, edge)
+    return JournalStories(records, table, clock=world.clock, ids=world.platform.ids, random=SeededRandom())  # fmt: skip
 
 
 def test_a_kill_at_any_edge_of_a_playbook_repeats_nothing_and_leaves_nothing_out(world: World) -> None:
@@ -280,6 +298,7 @@ def test_a_kill_at_any_edge_of_a_playbook_repeats_nothing_and_leaves_nothing_out
 
         assert world.live() == before, f"edge {edge}"
         assert world.acts() == [("done", "page"), ("done", "rollback")] * edge, f"edge {edge}"
+        assert {one.state for one in world.platform.stories.list() if one.name == "respond"} == {"done"}
         (incident,) = incidents.list()
         assert len(world.platform.alarms.deliveries.list(alert=incident.id)) == edge
         if not killed:
