@@ -198,7 +198,7 @@ def test_what_decides_about_models_in_production_asks_for_a_fresh_sign_in() -> N
 
     assert found == {
         "model.approve", "model.reject", "model.alias", "release.start", "release.resume",
-        "release.promote", "pipeline.start", "contain.begin",
+        "release.promote", "pipeline.start", "contain.begin", "drill.start",
     }  # fmt: skip
 
 
