@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from taut.bootstrap.platform import MAX_AGE_S, Platform
+from taut.bootstrap.retraining import look_at_triggers
 from taut.core.errors import TautError
 from taut.ports.records import transact
 from taut.serving.predictions import Sealer as SegmentSealer
@@ -35,6 +36,7 @@ _CANARY_S: Final = 1.0
 _LOOK_S: Final = 2.0
 _OBJECTIVES_S: Final = 5.0
 _SEAL_S: Final = 2.0
+_TRIGGERS_S: Final = 2.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
 _EMERGENCY_S: Final = 30.0
@@ -69,6 +71,7 @@ class Housekeeper:
             ("look for alarms", _LOOK_S, self._look),
             ("watch objectives", _OBJECTIVES_S, self._watch_objectives),
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
+            ("look at triggers", _TRIGGERS_S, self._look_at_triggers),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
             ("finish a rotation of keys", _ROTATION_S, self._finish_rotations),
@@ -180,6 +183,9 @@ class Housekeeper:
 
     def _finish_rotations(self) -> None:
         finish(self._platform, actor="control", progress=lambda _said, _share: None)
+
+    def _look_at_triggers(self) -> None:
+        look_at_triggers(self._platform)
 
     def _seal(self) -> None:
         seal_segments(self._platform)

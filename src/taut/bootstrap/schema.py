@@ -22,6 +22,7 @@ def all_metadata() -> tuple[MetaData, ...]:
     from taut.lifecycle.registry.tables import metadata as registry
     from taut.lifecycle.release.tables import metadata as release
     from taut.lifecycle.training.tables import metadata as training
+    from taut.lifecycle.triggers.tables import metadata as triggers
     from taut.trust.breakglass.tables import metadata as breakglass
     from taut.trust.containment.tables import metadata as containment
     from taut.trust.deliveries.tables import metadata as deliveries
@@ -60,6 +61,7 @@ def all_metadata() -> tuple[MetaData, ...]:
         edge,
         monitoring,
         objectives,
+        triggers,
         scale_log,
         scaling,
         admission,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from taut.bootstrap import people
 
 if TYPE_CHECKING:
+    from taut.lifecycle.monitoring.outcomes import Outcomes
     from taut.lifecycle.objectives import Standing
     from taut.serving.snapshot import Publisher
     from taut.trust.findings import Findings, Hear
@@ -55,6 +56,14 @@ class Watches:
         house = self._house
         return Denials(house.records, house.ledger, house.clock)
 
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What people told of answers."""
+        from taut.lifecycle.monitoring.outcomes import Outcomes
+
+        house = self._house
+        return Outcomes(lambda: house.data_keys.versions("outcomes"), house.random)
+
     def suspects(self) -> tuple[tuple[str, str], ...]:
         """Return (resource, principal) of each open finding of abuse, in order."""
         return self.findings.principals("abuse.")
@@ -68,13 +77,11 @@ class Watches:
     def monitor(self, rooms: Rooms) -> Monitor:
         """Return what watches the versions that answer; there is one, which goes on where the last process was."""
         if self._monitor is None:
-            from taut.lifecycle.monitoring.outcomes import Outcomes
             from taut.lifecycle.monitoring.store import Kept
             from taut.workflows.monitor import Monitor
 
-            house = self._house
-            outcomes = Outcomes(lambda: house.data_keys.versions("outcomes"), house.random)
-            self._monitor = Monitor(rooms, self.findings, Kept(house.records, house.clock), outcomes)
+            kept = Kept(self._house.records, self._house.clock)
+            self._monitor = Monitor(rooms, self.findings, kept, self.outcomes)
         return self._monitor
 
     def objectives(self, rooms: Rooms) -> Objectives:

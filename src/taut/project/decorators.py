@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from taut.core.evidence import Scalar
 from taut.project.datasets import Dataset
-from taut.project.manifest import GateSpec, ResourcesSpec, SplitSpec, TriggerSpec
+from taut.project.manifest import GateSpec, ResourcesSpec, RetrainingSpec, SplitSpec, TriggerSpec
 from taut.project.pipelines import ATTRIBUTE, declare_features, declare_model
 from taut.project.rules import Approval
 from taut.project.words import worded
@@ -63,6 +63,7 @@ def model(
     label_at: str | None = None,
     split: SplitSpec | None = None,
     triggers: Sequence[TriggerSpec] = (),
+    retraining: RetrainingSpec | None = None,
     gates: Sequence[GateSpec] = (),
     approval: Approval | None = None,
     resources: ResourcesSpec | None = None,
@@ -87,6 +88,7 @@ def model(
         "label_at": label_at,
         "split": split,
         "triggers": triggers,
+        "retraining": retraining,
         "gates": gates,
         "approval": approval,
         "resources": resources,

@@ -35,6 +35,7 @@ from taut.project.policies import read_policy_files
 from taut.project.quotas import Quota
 from taut.project.rules import slo_faults
 from taut.project.scaling import Autoscale, autoscale_faults
+from taut.project.triggers import trigger_faults
 from taut.project.windows import Freeze, window
 from taut.project.words import nearest
 
@@ -218,9 +219,7 @@ def _check_model(
     if dataset.event_time is None:
         yield f"dataset {dataset.name!r} has no event_time, by which it is split and joined: name that column"
     yield from _check_joins(spec, features)
-    for trigger in spec.triggers:
-        if trigger.dataset is not None and trigger.dataset not in datasets:
-            yield f"a trigger names dataset {trigger.dataset!r}{nearest(trigger.dataset, datasets)}"
+    yield from trigger_faults(spec, set(datasets), {column.name: column for column in contract.columns})
 
 
 def _check_gates(spec: ModelSpec, contract: ContractSpec) -> Iterator[str]:

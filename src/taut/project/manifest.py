@@ -165,9 +165,27 @@ class ResourcesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class TriggerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: Literal["new_data", "drift", "cron"]
+    """When a model is trained anew. count: of new rows, or of outcomes. of: what `all` and `any` are about."""
+
+    kind: Literal["new_data", "drift", "quality", "feedback", "cron", "all", "any"]
     dataset: str | None = None
     schedule: str | None = None
+    zone: str = "UTC"  # of the schedule
+    count: int = 1
+    of: tuple[TriggerSpec, ...] = ()
+
+
+class RetrainingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds of runs that triggers start; see `taut.Retraining`. None means unbounded."""
+
+    settle: str = "10m"
+    runs_per_day: int = 4
+    cpu_hours_per_day: float | None = None
+    window: str | None = None  # hours of the day, `22:00-06:00`
+    zone: str = "UTC"  # of the window
+    release: bool = True
+    contributor: str | None = None  # column of the dataset that says who a row comes from
+    share: float = 1.0  # of new rows, or of outcomes, that may come from one
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,6 +203,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     resources: ResourcesSpec = ResourcesSpec()
     params: dict[str, Scalar] = {}
     triggers: tuple[TriggerSpec, ...] = ()
+    retraining: RetrainingSpec = RetrainingSpec()
     risk: Literal["low", "medium", "high"] = "medium"
     seed: int = 0
     description: str = ""

@@ -16,6 +16,7 @@ from taut.project.manifest import (
     GateSpec,
     ModelSpec,
     ResourcesSpec,
+    RetrainingSpec,
     SplitSpec,
     TriggerSpec,
 )
@@ -116,6 +117,7 @@ def _rules(terms: Mapping[str, Any], what: str) -> dict[str, Any]:
     approval = _one(terms["approval"], Approval, f"{what}: approval", "taut.approval(1)") or Approval(count=0)
     split = _one(terms["split"], SplitSpec, f"{what}: split", "taut.by_time(test='30d')") or SplitSpec()
     resources = _one(terms["resources"], ResourcesSpec, f"{what}: resources", "taut.Resources(cpu=2)")
+    rules = _one(terms["retraining"], RetrainingSpec, f"{what}: retraining", "taut.Retraining(settle='10m')")
     gates, triggers = f"{what}: gates", f"{what}: triggers"
     return {
         "split": split,
@@ -127,6 +129,7 @@ def _rules(terms: Mapping[str, Any], what: str) -> dict[str, Any]:
         "triggers": words.instances(
             terms["triggers"], TriggerSpec, triggers, "write taut.on_new_data(dataset)"
         ),
+        "retraining": rules or RetrainingSpec(),
     }
 
 

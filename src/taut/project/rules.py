@@ -1,4 +1,4 @@
-"""Declaring rules: splits, gates, approvals, resources, triggers, release strategies, objectives."""
+"""Declaring rules: splits, gates, approvals, resources, release strategies, objectives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from taut.core.errors import InvalidInput
 from taut.core.metrics import GREATER_IS_BETTER
 from taut.core.units import parse_duration, parse_size
 from taut.project import words
-from taut.project.datasets import Dataset
 from taut.project.manifest import (
     CacheSpec,
     FallbackSpec,
@@ -23,20 +22,12 @@ from taut.project.manifest import (
     SLOSpec,
     SplitSpec,
     StrategySpec,
-    TriggerSpec,
 )
 from taut.project.words import worded
 
 _HUGE: Final = 1e300
 _SLACK: Final = 1e-6
 _MAX_TTL_S: Final = 86_400.0
-_CRON_FIELDS: Final = (
-    ("minute", 0, 59),
-    ("hour", 0, 23),
-    ("day", 1, 31),
-    ("month", 1, 12),
-    ("weekday", 0, 7),
-)
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,50 +102,6 @@ def Resources(*, cpu: float = 1.0, memory: str = "4GiB", timeout: str = "30m") -
         memory=words.size(memory, "Resources: memory"),
         timeout=words.duration(timeout, "Resources: timeout"),
     )
-
-
-@worded("on_new_data")
-def on_new_data(dataset: Dataset) -> TriggerSpec:
-    """Train when a new snapshot of the dataset was admitted."""
-    if not isinstance(dataset, Dataset):
-        raise InvalidInput(
-            f"on_new_data: {dataset!r} is no dataset: name it as an object, on_new_data(flights)"
-        )
-    return TriggerSpec(kind="new_data", dataset=dataset.name)
-
-
-@worded("on_drift")
-def on_drift() -> TriggerSpec:
-    """Train when inputs or predictions drift beyond the objective."""
-    return TriggerSpec(kind="drift")
-
-
-@worded("cron")
-def cron(schedule: str) -> TriggerSpec:
-    """Train at these times, UTC: minute, hour, day, month, weekday, each `*`, numbers, ranges or steps."""
-    fields = words.text(schedule, "cron: schedule").split()
-    if len(fields) != len(_CRON_FIELDS):
-        raise InvalidInput(
-            f"cron: {schedule!r} has {len(fields)} fields: write five, for example '0 3 * * *'"
-        )
-    for written, (name, low, high) in zip(fields, _CRON_FIELDS, strict=True):
-        if not all(_cron_item(item, low, high) for item in written.split(",")):
-            raise InvalidInput(f"cron: the {name} {written!r} of {schedule!r} must lie in {low} to {high}")
-    return TriggerSpec(kind="cron", schedule=schedule)
-
-
-def _cron_item(item: str, low: int, high: int) -> bool:
-    span, _, step = item.partition("/")
-    if not item.isascii():  # `²` is a digit to Python, and no number
-        return False
-    if "/" in item and not (step.isdigit() and int(step) > 0):
-        return False
-    if span == "*":
-        return True
-    ends = span.split("-")
-    if len(ends) > 2 or not all(end.isdigit() and low <= int(end) <= high for end in ends):
-        return False
-    return int(ends[0]) <= int(ends[-1])
 
 
 @worded("Direct")

@@ -53,12 +53,7 @@ def train_and_release(rooms: Rooms, story: Story, request: TrainAndRelease) -> T
     trained = _trained(rooms, story, request)
     if trained.verdict == "reject":
         return TrainAndReleaseResult(ingested=tuple(ingested), training=trained, decision="rejected")
-    decision = "admitted"
-    if not story.step("may it go", lambda: rooms.registry.show(VersionRef.parse(trained.version)).releasable):
-        story.progress(f"waiting for a decision on {trained.version}: `taut model approve`", 0.95)
-        timeout = timedelta(seconds=request.approval_timeout_s)
-        told_by = story.wait(decision_signal(trained.version), timeout=timeout)
-        decision = "timed out" if told_by is None else str(told_by)
+    decision = decided(rooms, story, trained.version, timeout_s=request.approval_timeout_s)
     if decision not in ("admitted", "approved"):
         return TrainAndReleaseResult(ingested=tuple(ingested), training=trained, decision=decision)
     asked = ReleaseRequest(
@@ -69,6 +64,15 @@ def train_and_release(rooms: Rooms, story: Story, request: TrainAndRelease) -> T
     return TrainAndReleaseResult(
         ingested=tuple(ingested), training=trained, decision=decision, release=released
     )
+
+
+def decided(rooms: Rooms, story: Story, version: str, *, timeout_s: float) -> str:
+    """Return `admitted` for a version that may go, else what people decided about it, or `timed out`."""
+    if story.step("may it go", lambda: rooms.registry.show(VersionRef.parse(version)).releasable):
+        return "admitted"
+    story.progress(f"waiting for a decision on {version}: `taut model approve`", 0.95)
+    told_by = story.wait(decision_signal(version), timeout=timedelta(seconds=timeout_s))
+    return "timed out" if told_by is None else str(told_by)
 
 
 def _trained(rooms: Rooms, story: Story, request: TrainAndRelease) -> TrainResult:

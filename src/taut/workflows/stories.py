@@ -37,6 +37,11 @@ def stories(rooms: Rooms) -> StoryTable:
         request = msgspec.convert(arguments, TrainAndRelease)
         return msgspec.to_builtins(train_and_release(rooms, story, request))
 
+    def retrain_story(story: Story, arguments: Any) -> Any:
+        from taut.workflows.triggers.retrain import RetrainRequest, retrain
+
+        return msgspec.to_builtins(retrain(rooms, story, msgspec.convert(arguments, RetrainRequest)))
+
     def batch_story(story: Story, arguments: Any) -> Any:
         from taut.workflows.batch import Batch, score_batch
 
@@ -66,5 +71,5 @@ def stories(rooms: Rooms) -> StoryTable:
 
     return {
         "drill": drill_story, "respond": respond_story, "tell": tell_story, "train": train_story, "release": release_story, "train_and_release": train_and_release_story,
-        "batch": batch_story, "optimise": optimise_story, "compose": compose_story,
+        "batch": batch_story, "retrain": retrain_story, "optimise": optimise_story, "compose": compose_story,
     }  # fmt: skip

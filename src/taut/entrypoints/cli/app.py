@@ -31,6 +31,7 @@ from taut.entrypoints.cli import (
     streams,
     system,
     tls,
+    triggers,
 )
 from taut.entrypoints.cli.session import Session
 
@@ -62,6 +63,7 @@ def build(noun: str = "") -> typer.Typer:
         project,
         data,
         models,
+        triggers,
         releases,
         batch,
         streams,

@@ -38,6 +38,7 @@ def operation_table() -> OperationTable:
         sessions,
         status,
         streams,
+        triggers,
     )
 
     modules = (
@@ -69,5 +70,6 @@ def operation_table() -> OperationTable:
         sessions,
         status,
         streams,
+        triggers,
     )
     return OperationTable(operation for module in modules for operation in module.OPERATIONS)

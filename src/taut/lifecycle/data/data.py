@@ -110,6 +110,14 @@ class Data:
             head = head_of(tx, dataset)
             return snapshots.info_of(stored_snapshot(tx, dataset, head.current)) if head.current else None
 
+    def added(self, dataset: str, *, since: int) -> tuple[int, int]:
+        """Return the number of the current snapshot, 0 before the first, and how many rows were brought in after snapshot `since`.
+
+        Cheap, and asked often. What a rollback or an erasure changes is not new.
+        """
+        with self._doors.records.read() as tx:
+            return snapshots.added(tx, dataset, since)
+
     def show(self, dataset: str) -> SnapshotInfo:
         """Return the current snapshot. Raises NotFound, naming the nearest dataset, where there is none."""
         with self._doors.records.read() as tx:

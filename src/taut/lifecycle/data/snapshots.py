@@ -42,6 +42,20 @@ def info_of(stored: Stored) -> SnapshotInfo:
     )
 
 
+def added(tx: Tx, dataset: str, since: int) -> tuple[int, int]:
+    """Return the number of the current snapshot, 0 before the first, and how many rows came into it after snapshot `since`."""
+    head = head_of(tx, dataset)
+    if head.current <= since:
+        return head.current, 0
+    before = t.snapshots.alias()
+    grown = func.sum(t.snapshots.c.rows - func.coalesce(before.c.rows, 0))
+    parent = (before.c.dataset == t.snapshots.c.dataset) & (before.c.number == t.snapshots.c.parent)
+    query = select(grown).select_from(t.snapshots.outerjoin(before, parent))
+    new = t.snapshots.c.number.between(since + 1, head.current)
+    came = (t.snapshots.c.dataset == dataset, new, t.snapshots.c.reason.in_(("ingest", "replay")))
+    return head.current, int(tx.execute(query.where(*came)).scalar() or 0)
+
+
 def dataset_infos(tx: Tx) -> tuple[DatasetInfo, ...]:
     """Return every dataset that was ever ingested, rejected ones too."""
     names = set(tx.execute(select(t.datasets.c.name)).scalars())

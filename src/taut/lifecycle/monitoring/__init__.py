@@ -5,6 +5,7 @@ from __future__ import annotations
 from taut.lifecycle.monitoring.betting import ShareWatch
 from taut.lifecycle.monitoring.cells import Cells, cells_of, tally
 from taut.lifecycle.monitoring.detector import Detector
+from taut.lifecycle.monitoring.doubt import Weighed, weigh
 from taut.lifecycle.monitoring.reference import (
     CONFIDENCE,
     LABEL,
@@ -34,10 +35,12 @@ __all__ = [
     "Shift",
     "Tolerance",
     "Usual",
+    "Weighed",
     "Window",
     "cells_of",
     "freeze",
     "learned_of_labels",
     "learned_of_values",
     "tally",
+    "weigh",
 ]

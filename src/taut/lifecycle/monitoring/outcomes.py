@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, func, insert, select
 
 from taut.core.errors import Corrupt
 from taut.core.evidence import Scalar
@@ -61,6 +61,18 @@ class Outcomes:
         """Return what was told of one answer, the oldest first. Raises Corrupt for what no key of ours opens."""
         query = select(t).where(t.c.request_id == request_id, t.c.row == row).order_by(t.c.number)
         return tuple(self._opened(found) for found in tx.execute(query))
+
+    def since(self, tx: Tx, endpoints: Sequence[str], at_us: int, *, limit: int) -> tuple[Outcome, ...]:
+        """Return what was told about endpoints since then, the newest `limit`, corrections each as one more. Raises Corrupt as `history`."""
+        query = select(t).where(t.c.endpoint.in_(tuple(endpoints)), t.c.at_us > at_us)
+        rows = tx.execute(query.order_by(t.c.at_us.desc()).limit(limit)).all()
+        return tuple(self._opened(row) for row in reversed(rows))
+
+    @staticmethod
+    def count(tx: Tx, endpoints: Sequence[str], at_us: int) -> int:
+        """Return how many outcomes were told about endpoints since then, corrections each as one more; cheap."""
+        query = select(func.count()).where(t.c.endpoint.in_(tuple(endpoints)), t.c.at_us > at_us)
+        return int(tx.execute(query).scalar_one())
 
     def add(self, tx: Tx, outcome: Outcome, *, number: int) -> None:
         """Keep an outcome as the `number`th of its answer, from 1."""

@@ -912,6 +912,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("machine"),
     )
     op.create_table(
+        "triggers_firings",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("story", sa.String(length=64), nullable=False),
+        sa.Column("reasons", sa.Text(), nullable=False),
+        sa.Column("actor", sa.String(length=256), nullable=False),
+        sa.Column("fired_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "number"),
+    )
+    op.create_table(
+        "triggers_models",
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
         "runs_artifacts",
         sa.Column("run", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=256), nullable=False),
