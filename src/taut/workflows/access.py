@@ -21,7 +21,7 @@ ACCESSED: Final = "data.accessed"
 LEAF_ACTIONS: Final[dict[str, str]] = {
     "verdict.data": "data.ingest", "data.repaired": "data.repair", "data.discarded": "data.repair",
     "data.rollback": "data.rollback", "data.unsealed": "data.unseal", "features.built": "features.build",
-    "features.materialized": "features.materialize", "run.": "train", "model.approved": "model.approve",
+    "features.materialized": "features.materialize", "run.": "train", "trigger.fired": "train", "trigger.paused": "train", "trigger.resumed": "train", "model.approved": "model.approve",
     "model.rejected": "model.reject", "model.retired": "model.reject", "model.alias": "release.promote",
     "edge.exported": "model.export", "edge.device": "edge.report", "release.started": "release.start", "release.unfrozen": "release.unfreeze",
     "release.promoted": "release.promote", "release.canary.begun": "release.start", "release.canary.paused": "release.pause", "release.canary.resumed": "release.resume", "release.shadow.begun": "release.start", "release.shadow.switched": "release.promote", "release.shadow.resumed": "release.resume", "release.experiment.begun": "release.start", "release.experiment.decided": "release.promote", "release.experiment.paused": "release.pause", "release.experiment.resumed": "release.resume", "release.aborted": "release.abort",

@@ -187,7 +187,7 @@ OF_THE_PLATFORM = {
     "release.canary.judged", "release.experiment.judged", "release.shadow.judged",
     "installation.begun", "model.registered", "predictions.sealed", "verdict.release", "identity.break_glass",
     "identity.token_key.rotated", "identity.signin.slowed", "finding.opened", "finding.raised",
-    "containment.refused", "delivery.given_up", "incident.joined", "incident.raised", "incident.reopened", "outcomes.taken", "trigger.judged",
+    "containment.refused", "delivery.given_up", "incident.joined", "incident.raised", "incident.reopened", "outcomes.taken", "trigger.judged", "trigger.ended",
 }  # fmt: skip
 """Leaves that nobody leaves by using a right."""
 

@@ -212,7 +212,8 @@ class Triggers:
 
         def do(tx: Tx) -> None:
             state, turn = self._state(tx, watched)
-            store.remember(tx, watched.model, change(state), turn=turn)
+            if not store.remember(tx, watched.model, change(state), turn=turn):
+                raise Conflict(f"the triggers of {watched.model} were changed meanwhile: try again")
             self._ledger.append(tx, Entry(kind, f"model:{watched.model}", actor, {"reason": said}))
 
         transact(self._records, do)
