@@ -21,7 +21,7 @@ from taut.trust.findings import Finding
 from taut.trust.incidents import Fault
 from taut.workflows.alarms.policy import is_of
 from taut.workflows.incidents.effect import effect_at
-from taut.workflows.release import take_back
+from taut.workflows.release import push_back, take_back
 from taut.workflows.rooms import Rooms
 
 DRILL_GATE: Final = Gate(name="drill", required=frozenset({"fault", "alarm"}))
@@ -98,7 +98,7 @@ def drill(rooms: Rooms, story: Story, request: DrillRequest) -> dict[str, Any]:
         story.commit("lift", lambda tx: _lift(rooms, tx, story, request, release))
         raise
     story.commit("lift", lambda tx: _lift(rooms, tx, story, request, release))
-    story.step("push again", lambda: msgspec.to_builtins(rooms.publish()))
+    story.step("push again", lambda: msgspec.to_builtins(push_back(rooms, spec.endpoint, request.actor)))
     evidence = evidence_of(story.id, spec, seen)
     verdict = story.commit("judge", lambda tx: _judge(rooms, tx, evidence, request.actor))
     checks = msgspec.to_builtins(evidence.checks)

@@ -88,6 +88,10 @@ def release(rooms: Rooms, story: Story, request: ReleaseRequest) -> ReleaseResul
     except TautError as error:
         why = f"{error.code}: {error}"  # a release that went live before stays live: abort ends only what is under way
         story.commit("give up", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
+        try:
+            story.step("features back", lambda: features_back(rooms, endpoint.name, request.actor))
+        except TautError as further:
+            story.progress(f"features of what answers are not back: {further.message}")
         raise
 
 
@@ -133,8 +137,7 @@ def _ask(rooms: Rooms, request: ReleaseRequest) -> _Asked:
 
 
 def _carry_out(rooms: Rooms, story: Story, asked: _Asked, id_: str, request: ReleaseRequest) -> ReleaseResult:
-    story.step("features online", lambda: [put_online(rooms, one, request.actor) for one in asked.versions])
-    story.progress("judging the release", 0.4)
+    story.progress("judging the release", 0.2)
     evidence = msgspec.convert(
         story.step("look", lambda: msgspec.to_builtins(_look(rooms, asked, id_, request))),
         Evidence,
@@ -144,6 +147,8 @@ def _carry_out(rooms: Rooms, story: Story, asked: _Asked, id_: str, request: Rel
         why = "; ".join(judged["reasons"])
         story.commit("abort", lambda tx: rooms.releases.abort(tx, id_, actor=request.actor, reason=why))
         return _result(rooms, id_, judged)
+    story.progress("writing its features online", 0.4)
+    story.step("features online", lambda: [put_online(rooms, one, request.actor) for one in asked.versions])
     if asked.canary is not None or asked.shadow is not None or asked.experiment is not None:
         return _try(rooms, story, asked, id_, request, judged)
     story.commit("promote", lambda tx: make_live(rooms, tx, id_, request.actor))
@@ -158,7 +163,9 @@ def _carry_out(rooms: Rooms, story: Story, asked: _Asked, id_: str, request: Rel
         why = "; ".join(f"{gateway}: {reason}" for gateway, reason in pushed.refused.items())
         why = f"refused by a gateway: {why}"
         story.commit("undo", lambda tx: take_back(rooms, tx, id_, request.actor, why))
-        story.step("push again", lambda: msgspec.to_builtins(rooms.publish()))
+        story.step(
+            "push again", lambda: msgspec.to_builtins(push_back(rooms, request.endpoint, request.actor))
+        )
         judged = {"decision": "reject", "reasons": [why]}
     return _result(rooms, id_, judged, pushed)
 
@@ -199,9 +206,9 @@ def _begin(rooms: Rooms, tx: Tx, id_: str, asked: _Asked, actor: str) -> int:
 def roll_back(
     rooms: Rooms, *, endpoint: str, to: str | None, actor: str, reason: str
 ) -> tuple[ReleaseInfo, Published]:
-    """Return an endpoint to an earlier release and push it: one transaction, then one message to each gateway.
+    """Return an endpoint to an earlier release and push it: one transaction, its features, then one message to each gateway.
 
-    The target's artifact is verified first: a rollback to a damaged version is refused, what is live stays live.
+    The target's artifact is verified first: a rollback to a damaged version is refused, what is live stays live. Raises as `push_back`.
     """
     target = rooms.releases.rollback_target(endpoint, to=to)
     rooms.registry.load(VersionRef.parse(target.version), to_serve=True)
@@ -209,7 +216,27 @@ def roll_back(
     info = transact(
         rooms.records, lambda tx: roll_back_in(rooms, tx, endpoint, target.release, actor, reason)
     )
-    return info, rooms.publish()
+    return info, push_back(rooms, endpoint, actor)
+
+
+def push_back(rooms: Rooms, endpoint: str, actor: str) -> Published:
+    """Push the way back to what answers now, after its feature sets are online as it means them.
+
+    Raises what kept a set from being written, once gateways were told all the same: the version that was left must not answer on.
+    """
+    try:
+        features_back(rooms, endpoint, actor)
+    except TautError:
+        rooms.publish()
+        raise
+    return rooms.publish()
+
+
+def features_back(rooms: Rooms, endpoint: str, actor: str) -> list[str]:
+    """Put online again what the version that answers at an endpoint looks up, by its own definition; return the names of its sets."""
+    with rooms.records.read() as tx:
+        live = [route.version for route in rooms.releases.routes(tx) if route.endpoint == endpoint]
+    return [name for version in live for name in put_online(rooms, version, actor)]
 
 
 def put_online(rooms: Rooms, version: VersionRef, actor: str) -> list[str]:
@@ -297,7 +324,7 @@ def make_live(rooms: Rooms, tx: Tx, id_: str, actor: str) -> int:
 
 
 def take_back(rooms: Rooms, tx: Tx, id_: str, actor: str, reason: str) -> bool:
-    """Return to what was live before a release, or to nothing; one that is not live any more stays as it is."""
+    """Return to what was live before a release, or to nothing; one that is not live any more stays as it is. `push_back` follows."""
     before = _answering(rooms, tx)
     was_live = rooms.releases.withdraw(tx, id_, actor=actor, reason=reason)
     _note_live(rooms, tx, before, actor, reason)
@@ -306,7 +333,7 @@ def take_back(rooms: Rooms, tx: Tx, id_: str, actor: str, reason: str) -> bool:
 
 def roll_back_in(rooms: Rooms, tx: Tx, endpoint: str, to: str | None, actor: str, reason: str) -> ReleaseInfo:
     """Return an endpoint to an earlier release, and let the registry know, if and only if `tx` commits. The caller has verified
-    the target, and pushes."""
+    the target; `push_back` follows."""
     before = _answering(rooms, tx)
     info, _ = rooms.releases.roll_back(tx, endpoint=endpoint, to=to, actor=actor, reason=reason)
     _note_live(rooms, tx, before, actor, f"rolled back: {reason}")

@@ -19,7 +19,7 @@ from taut.project.responses import PlaybookSpec, PlayStepSpec
 from taut.trust.containment import Order
 from taut.trust.findings import Finding
 from taut.trust.incidents import Act, Outcome
-from taut.workflows.release import roll_back_in
+from taut.workflows.release import push_back, roll_back_in
 from taut.workflows.rooms import Rooms
 
 _FIELD: Final = re.compile(r"\{(endpoint|principal|severity|since|title)\}")
@@ -150,14 +150,18 @@ class _Step:
         outcome, said = self._story.commit(self._named("rollback"), lambda tx: self._move(tx, target))
         if outcome == "done":
             try:
-                self._story.step(self._named("push"), lambda: msgspec.to_builtins(self._rooms.publish()))
+                self._story.step(self._named("push"), self._push)
             except TautError as error:  # what control keeps is pushed again until gateways have it
-                self._story.progress(f"gateways do not know of it yet: {error.message}")
+                self._story.progress(f"gateways or feature sets are not there yet: {error.message}")
         return outcome, said
 
     def _verify(self, target: Target) -> bool:
         self._rooms.registry.load(VersionRef.parse(target.version), to_serve=True)
         return True
+
+    def _push(self) -> dict[str, Any]:
+        pushed = push_back(self._rooms, self._endpoint, self._book.principal)
+        return dict(msgspec.to_builtins(pushed))
 
     def _move(self, tx: Tx, target: Target) -> Said:
         book, releases = self._book, self._rooms.releases
