@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -30,10 +31,12 @@ from taut.entrypoints.control_server import Door, QuietServer, TlsServer
 from taut.entrypoints.errors import exit_code_of
 from taut.entrypoints.listening import listen_inside, require_secure
 from taut.entrypoints.logs import Log, install
+from taut.ports.stories import Stories
 from taut.trust.svid.tls import PartTls
 from taut.trust.tls import LiveTls
 
 _STORY_THREADS: Final = 2
+"""That take every story. A training may hold one for hours."""
 _LOOK_S: Final = 1.0
 _DRAIN_S: Final = 10.0
 
@@ -89,10 +92,7 @@ def _run(platform: Platform, arguments: argparse.Namespace, log: Log) -> int:
         _publish(platform, log)
         stack.enter_context(Housekeeper(platform, log=log.failure, warn=log.warning))
         stack.enter_context(LookoutThread(platform, log=log.failure))
-        workers = [
-            threading.Thread(target=platform.stories.work, name=f"stories-{number}", daemon=True)
-            for number in range(_STORY_THREADS)
-        ]
+        workers = story_threads(platform.stories)
         for worker in workers:
             worker.start()
         stack.callback(_stop_stories, platform, workers)
@@ -122,6 +122,18 @@ def _publish(platform: Platform, log: Log) -> None:
         platform.publish()
     except TautError as error:
         log.failure("could not publish what is to be served, gateways serve on, will try again", error)
+
+
+def story_threads(stories: Stories) -> list[threading.Thread]:
+    """Return the threads that tell stories, not started: some that take each, one that takes what must not stand behind
+    trainings, and one that takes answers to what is wrong, which must not stand behind a long release either."""
+    from taut.workflows.stories import ANSWERS, PROMPT
+
+    kept_for: tuple[Collection[str] | None, ...] = (*[None] * _STORY_THREADS, PROMPT, ANSWERS)
+    return [
+        threading.Thread(target=stories.work, kwargs={"only": names}, name=f"stories-{number}", daemon=True)
+        for number, names in enumerate(kept_for)
+    ]
 
 
 def _stop_stories(platform: Platform, workers: list[threading.Thread]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
@@ -135,8 +135,12 @@ class Stories(Protocol):
         """Run a stranded story again, after the code that fits its journal was deployed. Conflict on any other."""
         ...
 
-    def work(self, *, until_idle: bool = False) -> None:
-        """Run due stories in this thread until `stop`; with `until_idle`, until none is due."""
+    def work(self, *, until_idle: bool = False, only: Collection[str] | None = None) -> None:
+        """Run due stories in this thread until `stop`; with `until_idle`, until none is due.
+
+        only: names of stories that this thread is kept for, so that others, however long, hold none of them up.
+        Raises InvalidInput for a name that is not known.
+        """
         ...
 
     def stop(self) -> None: ...

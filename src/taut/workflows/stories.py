@@ -5,12 +5,17 @@ What they need is imported when one runs: control starts without the libraries o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from taut.ports.stories import Story, StoryTable
 from taut.workflows.rooms import Rooms
+
+ANSWERS: Final = ("tell", "respond")
+"""Stories that people wait for while something is wrong, and that are short."""
+PROMPT: Final = (*ANSWERS, "release", "drill")
+"""Stories that must not stand behind trainings."""
 
 
 def stories(rooms: Rooms) -> StoryTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -149,14 +149,17 @@ class JournalStories:
 
     # What workers do
 
-    def work(self, *, until_idle: bool = False) -> None:
+    def work(self, *, until_idle: bool = False, only: Collection[str] | None = None) -> None:
+        for name in only or ():
+            self.known(name)
         pause = Pause(self._poll_s)
-        self._count_worker(1)
+        counts = int(only is None)  # who waits for a result may leave it to a worker that takes every story
+        self._count_worker(counts)
         try:
             while not self._stopped.is_set():
                 try:
                     self._free_stories_of_the_dead()
-                    if self._run_one():
+                    if self._run_one(only=only):
                         pause = Pause(self._poll_s)
                         continue
                     self._set_strange_aside()
@@ -167,7 +170,7 @@ class JournalStories:
                     return
                 self._await_ring(pause.next_s(), pause)
         finally:
-            self._count_worker(-1)
+            self._count_worker(-counts)
 
     def stop(self) -> None:
         self._stopped.set()
@@ -202,9 +205,12 @@ class JournalStories:
             if self._rings != pause.heard or self._bell.wait(seconds):
                 pause.rung(self._rings)
 
-    def _run_one(self, *, root_id: str | None = None, until_s: float | None = None) -> bool:
+    def _run_one(
+        self, *, root_id: str | None = None, until_s: float | None = None, only: Collection[str] | None = None
+    ) -> bool:
         """Claim and run one due story; False when there is none to have."""
-        candidates = list(self._journal.due(tuple(self._table), root_id=root_id))
+        names = tuple(self._table if only is None else only)
+        candidates = list(self._journal.due(names, root_id=root_id))
         candidates.sort(
             key=lambda _: self._random.uniform()
         )  # so that several workers do not race for the same one

@@ -53,6 +53,31 @@ class Running:
         assert after.result == stories.result(id_) == {"doubled": 8, "count": 1, "id": id_}
         assert after.started_at == world.clock.now()
 
+    def test_a_worker_kept_for_some_stories_runs_them_beside_a_long_one_and_no_other(
+        self, world: World
+    ) -> None:
+        told, seen = threading.Event(), threading.Event()
+
+        def wait() -> bool:
+            seen.set()
+            return told.wait(30)
+
+        stories = world.open({
+            "long": lambda story, _: story.step("wait", wait),
+            "answer": lambda story, _: story.step("tell", lambda: told.set()),
+        })  # fmt: skip
+        long, other = (stories.start("long", {}, key=key) for key in "ab")
+        worker = threading.Thread(target=stories.result, args=(long,))
+        worker.start()
+        assert seen.wait(30)  # it holds its thread until the answer is told
+        answer = stories.start("answer", {}, key="c")
+        stories.work(until_idle=True, only=("answer",))
+        worker.join(30)
+
+        assert (stories.status(answer).state, stories.result(long)) == (StoryState.DONE, True)
+        assert stories.status(other).steps == ()
+        assert isinstance(failure(lambda: stories.work(only=("unknown",))), InvalidInput)
+
     def test_one_key_starts_one_story(self, world: World) -> None:
         stories = world.open({"a": lambda story, _: story.commit("x", world.leave("x")), "b": nothing})
         first = stories.start("a", {}, key="same")
