@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from taut.core.refs import VersionRef
 from taut.lifecycle.release import Releases, Share, metadata
 from taut.lifecycle.release.experiment import ExperimentPlan
 from taut.ports.records import transact
+from taut.project.manifest import FreezeSpec, Manifest
 from taut.serving.meters import EndpointMeter
 from taut.serving.predictions import Answer, PredictionRecord, RecordHead
 from taut.serving.snapshot import Beat, GatewayState
@@ -100,6 +102,7 @@ class World:
     """Control with its rows, a gateway and callers who come once each. kill_at: the edge at which control dies, once."""
 
     def __init__(self, folder: Path, plan: ExperimentPlan, *, kill_at: int = 0) -> None:
+        self.manifest = Manifest()
         self.plan, self.records = plan, memory_records(metadata, ledger_tables, lineage_tables)
         self.clock, self.ids = ManualClock(), SequenceIds()
         self._keys = FileKeys(folder, random=SeededRandom())
@@ -137,6 +140,7 @@ class World:
         registry = SimpleNamespace(mark_answering=lambda *_args, **_more: self.edge())
         self.rooms: Any = SimpleNamespace(
             records=self.records, releases=self.releases, clock=self.clock, publish=self.publish, registry=registry,
+            plans=SimpleNamespace(current=lambda: self.manifest),
         )  # fmt: skip
 
     def publish(self) -> None:
@@ -160,6 +164,12 @@ class World:
         self.edges += 1
         if self.edges == self._kill_at:
             raise Killed
+
+    def freeze(self, *, hours: int) -> None:
+        """Let releases wait from now on."""
+        since, until = self.clock.now() + timedelta(seconds=1), self.clock.now() + timedelta(hours=hours)
+        spec = FreezeSpec(name="audit", since=since.isoformat(), until=until.isoformat())
+        self.manifest = Manifest(freezes=(spec,))
 
     def tick(self) -> None:
         """Let control hear outcomes and look once; where it dies, the next one looks and publishes, as it does at its start."""

@@ -27,6 +27,28 @@ def test_without_that_word_a_person_decides_and_is_told_how_sure_it_is(tmp_path:
     assert "promote" in found.state.waits
 
 
+def test_in_a_freeze_that_began_after_it_nothing_takes_over_and_afterwards_it_does(tmp_path: Path) -> None:
+    world = World(tmp_path, ab(2, winner=True))
+    world.freeze(hours=1)
+    assert world.run(ticks=15, worth=lambda arm, _: (0.1, 0.4)[arm]) == "started"
+    assert world.found().state.standings[1].verdict == "better"
+    assert "freeze audit until" in world.found().state.waits
+    world.clock.advance(3600)
+    assert world.run(ticks=1, worth=lambda arm, _: (0.1, 0.4)[arm]) == "live"
+
+
+def test_in_a_freeze_a_bandit_keeps_its_weights_and_an_arm_that_harms_is_stopped_all_the_same(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, bandit(3))
+    world.freeze(hours=24)
+    world.run(ticks=10, worth=lambda arm, _: (0.1, 0.5, 0.2)[arm])
+    assert world.weights() == world.plan.weights
+    world.run(ticks=12, worth=lambda *_: 0.1, errors=(0.005, 0.005, 0.5))
+    assert world.weights() == pytest.approx((0.5, 0.5, 0.0))
+    assert world.history() == [*BEGUN, "stop"]
+
+
 def test_an_arm_that_fails_is_stopped_and_its_callers_go_to_the_others(tmp_path: Path) -> None:
     world = World(tmp_path, ab(3))
     assert world.run(ticks=12, worth=lambda *_: 0.1, errors=(0.005, 0.005, 0.5)) == "started"

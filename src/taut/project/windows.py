@@ -20,7 +20,7 @@ _WEEKLY: Final = re.compile(r"(\w{3}) (\d\d):(\d\d) - (\w{3}) (\d\d):(\d\d)")
 
 
 class Freeze:
-    """Times in which no release starts, and no canary that began before them grows. What harms is ended all the same, and
+    """Times in which no release starts, and no canary or experiment that began before them goes on. What harms is ended all the same, and
     everything may be rolled back."""
 
     @worded("Freeze")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from taut.core.errors import InvalidInput
@@ -12,10 +13,12 @@ from taut.core.times import to_us
 from taut.lifecycle.release import Experiment, Payoff
 from taut.lifecycle.release.experiment import Step, advance, is_due, payoff_of
 from taut.ports.records import Tx, transact
+from taut.project.manifest import Manifest
 from taut.serving.predictions import PredictionRecord
 from taut.serving.snapshot import GatewayState
 from taut.serving.trials import unit_of
 from taut.workflows.canary import reports_by_version
+from taut.workflows.freezes import frozen_since
 from taut.workflows.release import make_live
 from taut.workflows.rooms import Rooms
 
@@ -38,8 +41,19 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState]) -> tuple[Step, ...]:
             (one, room.payoffs(tx, one) if is_due(one.plan, one.state, now_us) else None)
             for one in room.under_way(tx)
         ]
+    manifest, now = rooms.plans.current() if under_way else None, rooms.clock.now()
     steps = [
-        (one, advance(one.plan, one.state, reports_by_version(one.release, gateways), sums, now_us=now_us))
+        (
+            one,
+            advance(
+                one.plan,
+                one.state,
+                reports_by_version(one.release, gateways),
+                sums,
+                now_us=now_us,
+                frozen=_frozen(manifest, one, now),
+            ),
+        )
         for one, sums in under_way
     ]
     changed = [(one, step) for one, step in steps if (step.state, step.findings) != (one.state, one.findings)]
@@ -49,6 +63,12 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState]) -> tuple[Step, ...]:
     if any(step.kind in _MOVES for step in done):
         rooms.publish()
     return tuple(done)
+
+
+def _frozen(manifest: Manifest | None, one: Experiment, now: datetime) -> str:
+    """Return why no arm may win callers now."""
+    found = frozen_since(manifest, one.endpoint, one.started_us, now)
+    return f"{found}: each version keeps its part, and is judged" if found else ""
 
 
 def promote(rooms: Rooms, release: str, version: str, *, actor: str, reason: str) -> None:

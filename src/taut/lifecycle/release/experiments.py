@@ -37,7 +37,7 @@ _FORGOTTEN: Final = 10
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
-    """An experiment as it stands. turn: of its row."""
+    """An experiment as it stands. started_us: its release. turn: of its row."""
 
     release: str
     endpoint: str
@@ -45,6 +45,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     state: ExperimentState
     findings: tuple[ArmFindings, ...]
     turn: int
+    started_us: int = 0
 
     @property
     def weight(self) -> float:
@@ -254,7 +255,7 @@ def _answers(tx: Tx, release: str, units: Sequence[str]) -> dict[tuple[str, int]
 
 def _rows() -> Any:
     return (
-        select(releases.c.endpoint, experiments)
+        select(releases.c.endpoint, releases.c.started_us, experiments)
         .join(releases, releases.c.id == experiments.c.release)
         .order_by(releases.c.endpoint)
     )
@@ -262,7 +263,7 @@ def _rows() -> Any:
 
 def _experiment(row: Row[Any]) -> Experiment:
     return Experiment(
-        release=row.release, endpoint=row.endpoint, turn=row.turn, plan=_PLAN.decode(row.plan),
+        release=row.release, endpoint=row.endpoint, turn=row.turn, started_us=row.started_us, plan=_PLAN.decode(row.plan),
         state=_STATE.decode(row.state), findings=_FINDINGS.decode(row.findings),
     )  # fmt: skip
 

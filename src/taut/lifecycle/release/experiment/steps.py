@@ -109,10 +109,12 @@ def advance(
     sums: Sequence[PayoffSum] | None,
     *,
     now_us: int,
+    frozen: str = "",
 ) -> Step:
     """Take what gateways told of each version, and what became true of answers, and say what follows.
 
-    sums: None where `is_due` says that outcomes need not be looked at; what was known of them stays.
+    sums: None where `is_due` says that outcomes need not be looked at; what was known of them stays. frozen: why nothing may win callers
+    now, as in a declared time; harm stops an arm all the same.
     """
     lanes = tuple(
         lane if state.stopped[arm] else _told(lane, state.stage, reports.get(plan.arms[arm], ()), now_us)
@@ -131,8 +133,9 @@ def advance(
     if broken and not state.held and not state.waived:
         held = structs.replace(state, held=broken[0], waits=broken[0])
         return Step(kind="hold", state=held, findings=findings, reason=held.held)
-    if state.held or state.paused:
-        state = structs.replace(state, waits=state.held or state.paused)
+    waits = state.held or state.paused or frozen
+    if waits:
+        state = structs.replace(state, waits=waits)
         return Step(kind="stay", state=state, findings=findings, reason=state.waits)
     doubtful = {arm for arm, of in found.items() if any(one.decision == "hold" for one in of)}
     return _learned(plan, state, findings, doubtful, now_us)
