@@ -105,6 +105,44 @@ def test_who_may_apply_plans_may_not_therefore_change_rights(platform: Platform,
         do(platform, "plan.revert", builder, to="1")
 
 
+RESPONDS = (
+    PROJECT
+    + """
+ops = taut.Webhook("ops", url="https://hooks.example.org/x", secret="alerts/ops")
+taut.Playbook("quality", when=taut.alert("model"), do=[taut.page(ops), taut.rollback()], acts_as="bot")
+"""
+)
+
+
+def test_who_may_apply_plans_may_not_therefore_act_by_the_rights_of_a_service(
+    platform: Platform, tmp_path: Path
+) -> None:
+    """Else whoever has `plan.apply` names a service that may more than he, and lets a playbook of his act as it."""
+    do(platform, "user.add", principal="bot", kind="service", roles=["responder"])
+    do(platform, "plan.apply", **request_of(tmp_path / "p"))
+    operator = here("operator", id="ada")
+    with pytest.raises(Denied, match=r"incident\.tell"):
+        do(platform, "plan.apply", operator, **request_of(tmp_path / "p", RESPONDS))
+    with pytest.raises(Denied, match=r"release\.rollback"):
+        tells = here("builder", id="eve")
+        source = RESPONDS.replace("taut.page(ops), ", "")
+        do(platform, "plan.apply", tells, **request_of(tmp_path / "p", source))
+
+    both = here("operator", "responder", id="ada")
+    assert do(platform, "plan.apply", both, **request_of(tmp_path / "p", RESPONDS))["verdict"] == "admit"
+    more = request_of(tmp_path / "p", RESPONDS.replace("0.5", "0.25"))
+    assert do(platform, "plan.apply", operator, **more)["verdict"] == "admit"  # it acts as it did
+    for other in (
+        RESPONDS.replace('"model"', '"share"'),
+        RESPONDS.replace("taut.rollback()", 'taut.contain("revoke")'),
+    ):
+        with pytest.raises(Denied):
+            do(platform, "plan.apply", operator, **request_of(tmp_path / "p", other))
+        assert do(platform, "plan.apply", **request_of(tmp_path / "p", other))["verdict"] == "admit"
+    with pytest.raises(Denied, match=r"incident\.tell"):
+        do(platform, "plan.revert", operator, to="2")
+
+
 def test_a_plan_says_what_new_policies_would_have_answered_to_recorded_requests(
     platform: Platform, tmp_path: Path
 ) -> None:

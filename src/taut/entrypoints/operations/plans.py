@@ -23,7 +23,7 @@ from taut.entrypoints.operations.operation import (
 from taut.entrypoints.operations.places import placed
 from taut.entrypoints.operations.releases import foreseen_at
 from taut.entrypoints.operations.security import setting_of
-from taut.lifecycle.plans import Applied, Plan, Surroundings, policy_of, rights_touched
+from taut.lifecycle.plans import Applied, Plan, Surroundings, policy_of, rights_lent, rights_touched
 from taut.project.manifest import Manifest
 from taut.trust.identity import OWNER, Principal
 from taut.trust.threats import Change as FlowChange
@@ -119,14 +119,22 @@ def _dry_run(platform: Platform, caller: Caller, manifest: Manifest) -> Json:
 
 
 def _require_rights(platform: Platform, caller: Caller, manifest: Manifest) -> None:
-    """Who changes what policies say or see changes everybody's rights: that is administration of its own."""
-    if not rights_touched(platform.plans.current(), manifest):
+    """Who changes what policies say or see changes everybody's rights: that is administration of its own.
+
+    A playbook acts by somebody else's rights. Whoever brings or changes one needs them himself, or administers.
+    """
+    before = platform.plans.current()
+    touched, lent = rights_touched(before, manifest), rights_lent(before, manifest)
+    if not touched and not lent:
         return
     context = {
-        "plane": "control", "local": caller.local, "now": platform.clock.now(),
+        "plane": "control", "local": caller.local, "now": platform.clock.now(), "single_user": is_single_user(platform),
         "environment": _guarded(platform, manifest.environment),
     }  # fmt: skip
-    platform.policy.require(caller.principal, "policy.admin", "policy:project", context)
+    admin = ("policy.admin", "policy:project")
+    administers = not touched and platform.policy.decide(caller.principal, *admin, context).allow
+    for action, resource in [admin] if touched else [] if administers else lent:
+        platform.policy.require(caller.principal, action, resource, context)
 
 
 def _apply(platform: Platform, caller: Caller, request: PlanApply, progress: Progress) -> Json:

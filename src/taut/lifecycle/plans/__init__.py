@@ -3,7 +3,7 @@
 from taut.lifecycle.plans.diff import Change, FieldChange, diff
 from taut.lifecycle.plans.gate import PLAN_GATE, Surroundings, plan_evidence
 from taut.lifecycle.plans.plans import Applied, Plan, PlanInfo, Plans
-from taut.lifecycle.plans.playbooks import right_of
+from taut.lifecycle.plans.playbooks import right_of, rights_lent
 from taut.lifecycle.plans.policies import attributes_of, policy_of, policy_places, rights_touched
 from taut.lifecycle.plans.tables import metadata
 
@@ -23,5 +23,6 @@ __all__ = [
     "policy_of",
     "policy_places",
     "right_of",
+    "rights_lent",
     "rights_touched",
 ]

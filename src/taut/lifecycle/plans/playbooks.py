@@ -47,6 +47,16 @@ def playbook_faults(manifest: Manifest, services: tuple[Principal, ...]) -> Iter
                 yield f"playbook {book.name!r} acts as {who.id}, who may not {action} on {resource}: {said}"
 
 
+def rights_lent(old: Manifest | None, new: Manifest) -> tuple[tuple[str, str], ...]:
+    """Return the action and the resource of every step of playbooks that a new manifest brings or changes.
+
+    They are carried out by the rights of whom the manifest names: whoever applies it lends rights that he must have himself.
+    """
+    before = set((old or Manifest()).playbooks)
+    lent = (right for book in new.playbooks if book not in before for right in _rights(book, new))
+    return tuple(dict.fromkeys(lent))
+
+
 def _rights(book: PlaybookSpec, manifest: Manifest) -> Iterator[tuple[str, str]]:
     endpoints = book.endpoints or tuple(spec.name for spec in manifest.endpoints) or ("",)
     for step in book.steps:
