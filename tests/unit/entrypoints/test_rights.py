@@ -123,10 +123,9 @@ def test_who_may_apply_plans_may_not_therefore_act_by_the_rights_of_a_service(
     operator = here("operator", id="ada")
     with pytest.raises(Denied, match=r"incident\.tell"):
         do(platform, "plan.apply", operator, **request_of(tmp_path / "p", RESPONDS))
+    acts = request_of(tmp_path / "p", RESPONDS.replace("taut.page(ops), ", ""))
     with pytest.raises(Denied, match=r"release\.rollback"):
-        tells = here("builder", id="eve")
-        source = RESPONDS.replace("taut.page(ops), ", "")
-        do(platform, "plan.apply", tells, **request_of(tmp_path / "p", source))
+        do(platform, "plan.apply", here("builder", id="eve"), **acts)
 
     both = here("operator", "responder", id="ada")
     assert do(platform, "plan.apply", both, **request_of(tmp_path / "p", RESPONDS))["verdict"] == "admit"

@@ -12,6 +12,8 @@ from taut.core.errors import Corrupt
 from taut.core.refs import VersionRef
 from taut.lifecycle.plans import Applied, Surroundings
 from taut.lifecycle.release.canary import CanaryPlan
+from taut.lifecycle.release.experiment import ExperimentPlan
+from taut.lifecycle.release.shadow import ShadowPlan
 from taut.project.archive import write_archive
 from taut.project.manifest import Manifest, ReceiverSpec
 from taut.project.responses import PlaybookSpec, PlayStepSpec
@@ -66,15 +68,28 @@ class World:
             platform.identity.create_principal(name, kind="service", roles=[role], actor="owner")
         self.first, self.second = self.release(1), self.release(2)
 
-    def release(self, number: int, *, canary: bool = False) -> str:
+    def release(self, number: int, *, beside: str = "") -> str:
+        """Release a version, live at once or, beside the live one, as a canary, a shadow or an experiment."""
         releases = self.platform.releases
         with self.platform.records.begin() as tx:
-            id_ = releases.start(tx, endpoint="late", version=VersionRef("late", number), strategy="direct", actor="ada", reason="")  # fmt: skip
-            if canary:
-                releases.canaries.begin(tx, id_, CanaryPlan(steps=(0.1,), guardrails=("errors",)), actor="ada")  # fmt: skip
-            else:
-                releases.promote(tx, id_, actor="ada")
+            id_ = releases.start(tx, endpoint="late", version=VersionRef("late", number), strategy=beside or "direct", actor="ada", reason="")  # fmt: skip
+            match beside:
+                case "canary":
+                    releases.canaries.begin(tx, id_, CanaryPlan(steps=(0.1,), guardrails=("errors",)), actor="ada")  # fmt: skip
+                case "shadow":
+                    releases.shadows.begin(tx, id_, ShadowPlan(), actor="ada")
+                case "experiment":
+                    arms = ("late@2", f"late@{number}")
+                    plan = ExperimentPlan(kind="ab", arms=arms, weights=(0.5, 0.5), metric="right")
+                    releases.experiments.begin(tx, id_, plan, actor="ada")
+                case _:
+                    releases.promote(tx, id_, actor="ada")
         return id_
+
+    def rolled_back(self) -> str:
+        """Return to what the live release replaced, as a person does."""
+        with self.platform.records.begin() as tx:
+            return self.platform.releases.roll_back(tx, endpoint="late", to=None, actor="ada", reason="")[0].release  # fmt: skip
 
     def apply(self, *books: PlaybookSpec, receivers: tuple[ReceiverSpec, ...] = (OPS,)) -> Applied:
         bundle = write_archive({"project.py": b"x = 1\n"})

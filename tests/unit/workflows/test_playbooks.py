@@ -21,10 +21,12 @@ from taut.lifecycle.release.canary import Move
 from taut.project.manifest import Manifest
 from taut.project.responses import PlaybookSpec, PlayStepSpec
 from taut.testing.world import SeededRandom
+from taut.trust.findings import Sighting
+from taut.trust.incidents import Fault
 from taut.workflows.alarms.policy import is_for
 from taut.workflows.canary import ROLLED_BACK, rolled_back
 from taut.workflows.incidents.rehearse import rehearse, would_have
-from taut.workflows.incidents.respond import Respond, respond
+from taut.workflows.incidents.respond import Respond, respond, target_of
 
 
 @pytest.fixture
@@ -67,12 +69,50 @@ def test_what_came_back_after_it_was_resolved_is_answered_again(world: World) ->
 
 def test_a_release_under_way_is_ended_and_the_live_one_stays(world: World) -> None:
     world.apply(book(ROLLBACK))
-    tried = world.release(3, canary=True)
+    tried = world.release(3, beside="canary")
     world.see(DRIFT)
 
     assert world.live() == "late@2"
     assert world.platform.releases.show(tried).state == "aborted"
     assert world.acts() == [("done", "rollback")]
+
+
+def test_an_experiment_under_way_is_ended_and_the_live_version_stays(world: World) -> None:
+    world.apply(book(ROLLBACK))
+    tried = world.release(3, beside="experiment")
+    world.see(DRIFT)
+
+    assert (world.live(), world.acts()) == ("late@2", [("done", "rollback")])
+    assert world.platform.releases.show(tried).state == "aborted"
+    with world.platform.records.read() as tx:
+        assert not world.platform.releases.experiments.under_way(tx)
+
+
+def test_a_shadow_that_answers_nobody_does_not_keep_the_live_release_from_being_left(world: World) -> None:
+    world.apply(book(ROLLBACK))
+    shadow = world.release(3, beside="shadow")
+    world.see(DRIFT)
+
+    assert (world.live(), world.acts()) == ("late@1", [("done", "rollback")])
+    assert world.platform.releases.show(shadow).state == "aborted"  # it was compared with what is gone
+
+
+def test_a_rollback_is_not_rolled_back_but_a_version_that_a_drill_took_the_place_of_is(world: World) -> None:
+    releases, drills = world.platform.releases, world.platform.alarms.drills
+    back = world.rolled_back()
+    assert "is a rollback itself" in target_of(world.platform, "late", "24h").why_not
+    third, drilled = world.release(3), world.release(3)
+    with world.platform.records.begin() as tx:
+        drills.plant(tx, "story_1", name="d", endpoint="late", release=drilled, fault=Fault(failing=1.0), lasts=timedelta(1), actor="ada")  # fmt: skip
+    target = target_of(world.platform, "late", "24h")
+    assert (target.leaves, target.to) == (drilled, third)  # the drill's own release is what a playbook leaves
+
+    world.rolled_back()
+    target = target_of(world.platform, "late", "24h")
+    assert (target.version, target.to) == ("late@1", back)
+    assert releases.show(target.leaves).strategy == "rollback"
+    world.clock.advance(timedelta(hours=25))
+    assert "25 hours old" in target_of(world.platform, "late", "24h").why_not
 
 
 def test_a_release_that_is_old_is_not_the_cause_and_stays(world: World) -> None:
@@ -115,6 +155,20 @@ def test_somebody_whom_an_alert_names_is_contained_and_nobody_where_it_names_nob
     assert sorted(world.acts()) == [("done", "contain"), ("left", "contain")]
     (held,) = world.platform.alarms.containments.list()
     assert (held.principal, held.action, held.begun_by) == ("app", "throttle", "bot")
+
+
+def test_each_caller_whom_alerts_of_one_incident_name_is_contained_once(world: World) -> None:
+    world.platform.identity.create_principal("loop", kind="service", roles=["predictor"], actor="owner")
+    world.apply(book(CONTAIN, kinds=()))
+    costs = [
+        Sighting(kind=kind, principal=name, resource="endpoint:late", score=20.0, severity="critical")
+        for kind, name in (("cost.amplification", "app"), ("cost.amplification", "loop"), ("abuse.inversion", "app"))
+    ]  # fmt: skip
+    world.see(*costs)
+
+    assert len(world.platform.alarms.incidents.list()) == 1
+    assert {one.principal for one in world.platform.alarms.containments.list()} == {"app", "loop"}
+    assert world.acts() == [("done", "contain")] * 2
 
 
 def test_a_principal_who_lost_the_right_is_refused_step_by_step_and_that_is_on_record(world: World) -> None:
@@ -199,7 +253,7 @@ def test_a_rehearsal_says_what_would_be_done_about_an_alert_and_does_nothing(wor
 
 def test_a_canary_that_was_rolled_back_is_told_and_a_playbook_may_answer_it(world: World) -> None:
     world.apply(book(PAGE, kinds=("release",), severity="warning"))
-    tried = world.release(3, canary=True)
+    tried = world.release(3, beside="canary")
     with world.platform.records.read() as tx:
         (found,) = world.platform.releases.canaries.under_way(tx)
     move = Move(kind="roll_back", state=found.state, findings=(), reason="errors twice as often")

@@ -78,3 +78,8 @@ class Drills:
         with self._records.read() as tx:
             rows = tx.execute(select(t).where(t.c.over.is_(False), t.c.until_us > now_us)).all()
         return {row.release: Fault(failing=row.failing, slow_ms=row.slow_ms) for row in rows}
+
+    def was_in(self, release: str) -> bool:
+        """Whether a fault was ever planted in a release."""
+        with self._records.read() as tx:
+            return tx.execute(select(t.c.id).where(t.c.release == release).limit(1)).first() is not None

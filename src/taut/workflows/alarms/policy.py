@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from taut.core.canonical import digest_bytes
 from taut.core.errors import Denied, NotFound
 from taut.core.units import parse_duration
 from taut.lifecycle.plans import Plans
@@ -19,7 +20,7 @@ from taut.trust.containment import Containments, Order
 from taut.trust.costs import KINDS as COSTS
 from taut.trust.deliveries import Deliveries
 from taut.trust.findings import Change, Finding, at_least
-from taut.trust.incidents import Incidents
+from taut.trust.incidents import Incident, Incidents
 
 OPENS: Final = "critical"
 """The severity of alerts that open an incident by themselves."""
@@ -68,7 +69,7 @@ class FollowUps:
             self._stories.start_in(tx, "tell", {"delivery": delivery}, key=delivery)
 
     def _respond(self, tx: Tx, manifest: Manifest, finding: Finding, change: Change) -> None:
-        """Let incidents hear of it, and begin each playbook that is for it, once for each time that the incident comes."""
+        """Let incidents hear of it, and begin each playbook that is for it."""
         books = self._books(tx, manifest, finding) if change != "ended" else []
         opens = finding.severity == OPENS or bool(books)
         incident = self._incidents.hear(tx, finding, change, opens=opens)
@@ -76,14 +77,22 @@ class FollowUps:
             return
         for book in books:
             asked = {"incident": incident.id, "alert": finding.id, "playbook": msgspec.to_builtins(book)}
-            key = f"respond/{incident.id}/{incident.times}/{book.name}"
-            self._stories.start_in(tx, "respond", asked, key=key)
+            self._stories.start_in(tx, "respond", asked, key=_once(book, incident, finding))
 
     def _books(self, tx: Tx, manifest: Manifest, finding: Finding) -> list[PlaybookSpec]:
         def lately(book: PlaybookSpec) -> Sequence[Finding]:
             return () if book.count == 1 else self._since(tx, self._now() - parse_duration(book.within))
 
         return [book for book in manifest.playbooks if is_for(book, finding, lately(book))]
+
+
+def _once(book: PlaybookSpec, incident: Incident, finding: Finding) -> str:
+    """Return for what a playbook is carried out once: people are told once for each time that an incident comes, somebody is held
+    back and releases are ended for everybody and everything that its alerts are about."""
+    key = f"respond/{incident.id}/{incident.times}/{book.name}"
+    if not any(step.do in ("contain", "rollback") for step in book.steps):
+        return key
+    return f"{key}/{digest_bytes(repr((finding.resource, finding.principal)).encode())}"
 
 
 def is_for(book: PlaybookSpec, finding: Finding, lately: Sequence[Finding] = ()) -> bool:

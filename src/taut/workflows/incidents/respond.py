@@ -12,7 +12,7 @@ from taut.core.errors import Denied, NotFound, TautError
 from taut.core.refs import VersionRef
 from taut.core.units import parse_duration
 from taut.lifecycle.plans import right_of
-from taut.lifecycle.release import ReleaseState
+from taut.lifecycle.release import ReleaseInfo, ReleaseState
 from taut.ports.records import Tx
 from taut.ports.stories import Story
 from taut.project.responses import PlaybookSpec, PlayStepSpec
@@ -24,6 +24,9 @@ from taut.workflows.rooms import Rooms
 
 _FIELD: Final = re.compile(r"\{(endpoint|principal|severity|since|title)\}")
 _BUDGET: Final = timedelta(hours=1)
+_DRILLS_MOST: Final = 20
+"""How many drills in a row are looked through for the release before them."""
+
 Said = tuple[Outcome, str]
 
 
@@ -173,6 +176,7 @@ class _Step:
         why = f"playbook {book.name}: {self._finding.kind} ({self._finding.id})"
         if target.ends:
             under_way = [one.release for one in releases.canaries.under_way(tx)]
+            under_way += [one.release for one in releases.experiments.under_way(tx)]
             if target.ends not in under_way:
                 return self._keep(tx, "left", f"release {target.ends} is over already")
             releases.abort(tx, target.ends, actor=book.principal, reason=why)
@@ -210,21 +214,43 @@ def target_of(rooms: Rooms, endpoint: str, newer_than: str) -> Target:
         return Target(why_not=f"nothing is released to {endpoint}")
     if now.state is ReleaseState.STARTED and now.weight:
         return Target(ends=now.release, version=now.version)
-    if now.state is ReleaseState.STARTED:
-        return Target(why_not=f"release {now.release} of {endpoint} is being judged: it carries nothing yet")
-    age = rooms.clock.now() - now.started_at
-    if now.strategy == "rollback" or age > parse_duration(newer_than):
+    live = _live(rooms, endpoint)
+    if live is None:
+        return Target(why_not=f"nothing answers at {endpoint} yet")
+    judged = _judged(rooms, live)
+    age = rooms.clock.now() - judged.started_at
+    if judged.strategy == "rollback" or age > parse_duration(newer_than):
         why = (
             "is a rollback itself"
-            if now.strategy == "rollback"
+            if judged.strategy == "rollback"
             else f"is {age.days * 24 + age.seconds // 3600} hours old"
         )
-        return Target(why_not=f"live release {now.release} of {endpoint} {why}: it is hardly the cause")  # fmt: skip
+        return Target(why_not=f"live release {live.release} of {endpoint} {why}: it is hardly the cause")
     try:
         before = rooms.releases.rollback_target(endpoint)
     except TautError as error:
         return Target(why_not=error.message)
-    return Target(leaves=now.release, to=before.release, version=before.version)
+    return Target(leaves=live.release, to=before.release, version=before.version)
+
+
+def _live(rooms: Rooms, endpoint: str) -> ReleaseInfo | None:
+    """Return what answers callers, whatever lies beside it and answers nobody, such as a shadow."""
+    with rooms.records.read() as tx:
+        route = next((one for one in rooms.releases.routes(tx) if one.endpoint == endpoint), None)
+    return None if route is None else rooms.releases.show(route.release)
+
+
+def _judged(rooms: Rooms, live: ReleaseInfo) -> ReleaseInfo:
+    """Return the release that a live one is judged by: what a drill took the place of is as old as it was before the drill."""
+    for _ in range(_DRILLS_MOST):
+        if live.strategy != "rollback":
+            break
+        about = f"release:{live.release}"
+        leaves = rooms.ledger.show(kind="release.rolled_back", subject=about, limit=1)
+        if not leaves or not rooms.alarms.drills.was_in(leaves[0].body["from"]):
+            break
+        live = rooms.releases.show(leaves[0].body["to"])
+    return live
 
 
 def words_of(step: PlayStepSpec, book: PlaybookSpec, incident: Any, finding: Finding) -> str:
