@@ -18,6 +18,7 @@ from taut.serving.predictions import SegmentSeal
 from taut.trust.ledger import Entry
 from taut.workflows.canary import look as look_at_canaries
 from taut.workflows.decisions import tell_decisions
+from taut.workflows.drills import lift_forsaken
 from taut.workflows.experiment import look as look_at_experiments
 from taut.workflows.publish import what_changes
 from taut.workflows.rotation import finish
@@ -37,6 +38,7 @@ _LOOK_S: Final = 2.0
 _OBJECTIVES_S: Final = 5.0
 _SEAL_S: Final = 2.0
 _TRIGGERS_S: Final = 2.0
+_DRILLS_S: Final = 5.0
 _DECISIONS_S: Final = 5.0
 _CHECKPOINT_S: Final = 60.0
 _EMERGENCY_S: Final = 30.0
@@ -71,6 +73,7 @@ class Housekeeper:
             ("look for alarms", _LOOK_S, self._look),
             ("watch objectives", _OBJECTIVES_S, self._watch_objectives),
             ("tell stories of decisions", _DECISIONS_S, self._tell_decisions),
+            ("lift what drills left", _DRILLS_S, self._lift_drills),
             ("look at triggers", _TRIGGERS_S, self._look_at_triggers),
             ("seal the prediction log", _SEAL_S, self._seal),
             ("sign a checkpoint", _CHECKPOINT_S, self._checkpoint),
@@ -183,6 +186,9 @@ class Housekeeper:
 
     def _finish_rotations(self) -> None:
         finish(self._platform, actor="control", progress=lambda _said, _share: None)
+
+    def _lift_drills(self) -> None:
+        lift_forsaken(self._platform, self._platform.stories)
 
     def _look_at_triggers(self) -> None:
         look_at_triggers(self._platform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -12,8 +13,8 @@ from taut.core.evidence import Check, Evidence, Gate, Outcome
 from taut.core.times import from_us
 from taut.core.units import parse_duration
 from taut.lifecycle.release import ReleaseState
-from taut.ports.records import Tx
-from taut.ports.stories import Story
+from taut.ports.records import Tx, transact
+from taut.ports.stories import Stories, Story, StoryState
 from taut.project.declared import endpoint_of
 from taut.project.responses import DrillSpec
 from taut.trust.deliveries import Delivery
@@ -31,10 +32,12 @@ _SPARE: Final = timedelta(seconds=30)
 
 
 class DrillRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """spec: as it was declared when the drill began."""
+    """spec: as it was declared when the drill began. unfreezes: whether it is a person's word that its release starts though
+    releases are frozen."""
 
     spec: DrillSpec
     actor: str
+    unfreezes: bool = False
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,18 +89,19 @@ def drill(rooms: Rooms, story: Story, request: DrillRequest) -> dict[str, Any]:
         "release", "release",
         {
             "endpoint": spec.endpoint, "version": begun[0], "strategy": begun[1], "actor": request.actor,
-            "reason": _reason(story, spec), "despite": f"drill {spec.name}",
+            "reason": _reason(story, spec), "despite": f"drill {spec.name}" if request.unfreezes else "",
         },
     )  # fmt: skip
-    release = _released(rooms, story, spec)
-    planted = story.commit("plant", lambda tx: _plant(rooms, tx, story, request, release))
     try:
+        release = _released(rooms, story, spec)
+        planted = story.commit("plant", lambda tx: _plant(rooms, tx, story, request, release))
         story.step("push", lambda: msgspec.to_builtins(rooms.publish()))
         seen = _watch(rooms, story, spec, release, from_us(planted))
     except TautError:  # recorded, and raised again on replay: whatever fails, the fault goes
-        story.commit("lift", lambda tx: _lift(rooms, tx, story, request, release))
+        left = story.step("which", lambda: _release_of(rooms, story, spec)[0])
+        story.commit("lift", lambda tx: _lift(rooms, tx, story.id, spec.name, left, request.actor))
         raise
-    story.commit("lift", lambda tx: _lift(rooms, tx, story, request, release))
+    story.commit("lift", lambda tx: _lift(rooms, tx, story.id, spec.name, release, request.actor))
     story.step("push again", lambda: msgspec.to_builtins(push_back(rooms, spec.endpoint, request.actor)))
     evidence = evidence_of(story.id, spec, seen)
     verdict = story.commit("judge", lambda tx: _judge(rooms, tx, evidence, request.actor))
@@ -152,15 +156,8 @@ def _reason(story: Story, spec: DrillSpec) -> str:
 def _released(rooms: Rooms, story: Story, spec: DrillSpec) -> str:
     """Wait until the drill's release answers somebody, and return its id. Raises Unavailable where it does not come to that."""
 
-    def now() -> list[str]:
-        for one in rooms.releases.history(spec.endpoint, limit=10):
-            if one.reason == _reason(story, spec):
-                answers = rooms.releases.show(one.release)
-                return [one.release, "yes" if answers.weight else str(one.state)]
-        return ["", ""]
-
     for at in range(_RELEASED_WITHIN):
-        release, state = story.step(f"released {at}", now)
+        release, state = story.step(f"released {at}", lambda: list(_release_of(rooms, story, spec)))
         if state == "yes":
             return str(release)
         if state not in ("", "started"):
@@ -169,6 +166,15 @@ def _released(rooms: Rooms, story: Story, spec: DrillSpec) -> str:
             )
         story.wait(f"release {at}", timeout=_PAUSE)
     raise Unavailable(f"the release of drill {spec.name} did not come about within {_RELEASED_WITHIN} s")
+
+
+def _release_of(rooms: Rooms, story: Story, spec: DrillSpec) -> tuple[str, str]:
+    """Return the drill's release and its state, `yes` where it answers somebody; empty texts where there is none yet."""
+    for one in rooms.releases.history(spec.endpoint, limit=10):
+        if one.reason == _reason(story, spec):
+            answers = rooms.releases.show(one.release)
+            return one.release, "yes" if answers.weight else str(one.state)
+    return "", ""
 
 
 def _plant(rooms: Rooms, tx: Tx, story: Story, request: DrillRequest, release: str) -> int:
@@ -267,12 +273,25 @@ def _deliveries(rooms: Rooms, spec: DrillSpec, alarms: list[Finding]) -> list[De
     ]
 
 
-def _lift(rooms: Rooms, tx: Tx, story: Story, request: DrillRequest, release: str) -> bool:
-    """Lift the fault, and return to what was live before where nobody has yet."""
-    reason = f"drill {request.spec.name} is over"
-    rooms.alarms.drills.lift(tx, story.id, actor=request.actor)
-    rooms.releases.abort(tx, release, actor=request.actor, reason=reason)
-    return take_back(rooms, tx, release, request.actor, reason)
+def _lift(rooms: Rooms, tx: Tx, drill: str, name: str, release: str, actor: str) -> bool:
+    """Lift the fault, and return to what was live before where nobody has yet. release: empty where none came about."""
+    reason = f"drill {name} is over"
+    rooms.alarms.drills.lift(tx, drill, actor=actor)
+    if not release:
+        return False
+    rooms.releases.abort(tx, release, actor=actor, reason=reason)
+    return take_back(rooms, tx, release, actor, reason)
+
+
+def lift_forsaken(rooms: Rooms, stories: Stories) -> int:
+    """Lift the faults whose drills nobody tells any more, such as one that was cancelled, and return how many."""
+    count = 0
+    for one in rooms.alarms.drills.planted():
+        if stories.status(one.drill).state not in (StoryState.RUNNING, StoryState.WAITING):
+            lift = partial(_lift, rooms, drill=one.drill, name=one.name, release=one.release, actor="control")
+            transact(rooms.records, lift)
+            count += 1
+    return count
 
 
 def _judge(rooms: Rooms, tx: Tx, evidence: Evidence, actor: str) -> dict[str, Any]:

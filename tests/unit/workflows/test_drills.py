@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,8 @@ from taut.serving.predictions import RecordHead
 from taut.serving.predictions.record import encode_head, encode_record
 from taut.testing.world import SeededRandom
 from taut.trust.findings import Sighting
-from taut.workflows.drills import DrillRequest, check_drill, drill
+from taut.trust.incidents import Fault
+from taut.workflows.drills import DrillRequest, check_drill, drill, lift_forsaken
 from taut.workflows.incidents.respond import Respond, respond
 from taut.workflows.publish import planted
 from taut.workflows.testscore.seen import passed_drills
@@ -47,6 +49,7 @@ class Drilled:
         self.world = World(platform)
         self.platform = platform
         self.environment, self.asked, self.receiver_up, self.gate_admits = "development", True, True, True
+        self.despite = ""
         manifest = Manifest(endpoints=(EndpointSpec(name="late", model="late"),))
         self.rooms: Any = SimpleNamespace(
             plans=SimpleNamespace(require=lambda: manifest, environment=lambda: self.environment),
@@ -68,7 +71,7 @@ class Drilled:
 
     def release(self, story: Story, asked: Any) -> Any:
         """What the story of a release comes to: live, or ended by its gate."""
-        releases = self.platform.releases
+        releases, self.despite = self.platform.releases, asked["despite"]
 
         def do(tx: Any) -> str:
             made = {name: asked[name] for name in ("endpoint", "strategy", "actor", "reason")}
@@ -102,9 +105,11 @@ class Drilled:
         at_us = to_us(self.platform.clock.now())
         return [encode_record(f"req_{number:026d}", at_us, head, "app", "", 503, 1) for number in range(3)]
 
-    def run(self, spec: DrillSpec = FAILS, *, alarm_at_s: int | None = 1) -> dict[str, Any]:
+    def run(
+        self, spec: DrillSpec = FAILS, *, alarm_at_s: int | None = 1, unfreezes: bool = False
+    ) -> dict[str, Any]:
         """Run a drill to its end, with the alarm coming when the fault has been there for so long; return its result."""
-        asked = msgspec.to_builtins(DrillRequest(spec=spec, actor="ada"))
+        asked = msgspec.to_builtins(DrillRequest(spec=spec, actor="ada", unfreezes=unfreezes))
         story = self.engine.start("drill", asked, key="one")
         for _ in range(30):
             self.engine.work(until_idle=True)
@@ -214,6 +219,40 @@ def test_where_the_gate_refuses_the_release_nothing_is_planted(drilled: Drilled)
     assert drilled.world.live() == "late@2"
 
 
+@pytest.mark.parametrize("unfreezes", [False, True])
+def test_a_drill_passes_a_freeze_by_a_persons_word_alone(drilled: Drilled, unfreezes: bool) -> None:
+    drilled.run(unfreezes=unfreezes)
+    assert drilled.despite == ("drill late-fails" if unfreezes else "")
+
+
+def test_a_drill_that_cannot_plant_its_fault_leaves_no_release_behind(drilled: Drilled) -> None:
+    with drilled.platform.records.begin() as tx:
+        drilled.platform.alarms.drills.plant(
+            tx, "story_other", name="other", endpoint="late", release=drilled.world.first, fault=Fault(failing=1.0),
+            lasts=timedelta(hours=1), actor="ada",
+        )  # fmt: skip
+    with pytest.raises(Conflict, match="story_other is under way"):
+        drilled.run()
+
+    newest, *_ = drilled.platform.releases.history("late")
+    assert (newest.strategy, newest.version) == ("rollback", "late@2")
+
+
+def test_what_a_drill_left_that_was_cancelled_is_lifted_by_control_once(drilled: Drilled) -> None:
+    asked = msgspec.to_builtins(DrillRequest(spec=FAILS, actor="ada"))
+    story = drilled.engine.start("drill", asked, key="one")
+    while drilled.planted_s() is None:
+        drilled.engine.work(until_idle=True)
+        drilled.world.clock.advance(1)
+    assert lift_forsaken(drilled.rooms, drilled.engine) == 0
+    drilled.engine.cancel(story, reason="enough")
+
+    assert [lift_forsaken(drilled.rooms, drilled.engine) for _ in range(2)] == [1, 0]
+    assert drilled.platform.alarms.drills.faults() == {}
+    newest, *_ = drilled.platform.releases.history("late")
+    assert (newest.strategy, newest.version) == ("rollback", "late@2")
+
+
 def in_production(drilled: Drilled) -> None:
     drilled.environment = "production"
 
@@ -256,7 +295,6 @@ def test_a_fault_is_over_at_its_time_though_nobody_lifts_it(drilled: Drilled) ->
 def test_a_fault_is_planted_in_its_release_alone() -> None:
     from taut.core.schema import ModelSignature
     from taut.serving.snapshot import EndpointConfig, ServedModel
-    from taut.trust.incidents import Fault
 
     signature = ModelSignature(request=(), inputs=(), output="value")
     models = [ServedModel(version=f"late@{n}", release=f"rel_{n}", artifact="", path="", signature=signature) for n in (1, 2)]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from taut.core.errors import NotFound, Unavailable
+from taut.entrypoints.operations.flows import require_person
 from taut.entrypoints.operations.operation import (
     Caller,
     Json,
@@ -32,6 +33,7 @@ class DrillShow(Request, frozen=True):
 
 def _start(platform: Platform, caller: Caller, request: DrillStart, _progress: Progress) -> Json:
     from taut.workflows.drills import check_drill, longest_s
+    from taut.workflows.freezes import freezes
 
     spec = _declared(platform, request.drill)
     context = {
@@ -40,9 +42,12 @@ def _start(platform: Platform, caller: Caller, request: DrillStart, _progress: P
     }  # fmt: skip
     platform.policy.require(caller.principal, "release.start", f"endpoint:{spec.endpoint}", context)
     check_drill(platform, spec)
+    frozen = any(freezes(platform, spec.endpoint))
+    if frozen:
+        require_person(platform, caller, spec.endpoint)
     if platform.publisher is None:
         raise Unavailable("no gateway runs that could be drilled: start the platform with `taut up`")
-    arguments = {"spec": to_json(spec), "actor": caller.principal.id}
+    arguments = {"spec": to_json(spec), "actor": caller.principal.id, "unfreezes": frozen}
     story = platform.stories.start("drill", arguments, key=f"drill/{platform.ids.new('key')}")
     return {"story": story, "drill": spec.name, "endpoint": spec.endpoint, "rate": spec.rate, "longest_s": longest_s(spec)}  # fmt: skip
 

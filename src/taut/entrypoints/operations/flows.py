@@ -201,7 +201,7 @@ def _release(platform: Platform, caller: Caller, request: ReleaseStart, progress
         "despite": request.despite,
     }
     if request.despite:
-        _require_person(platform, caller, endpoint.name)
+        require_person(platform, caller, endpoint.name)
     ahead = foreseen_at(platform, endpoint) if arguments["strategy"] == "canary" else []
     for line in ahead:
         progress(line, None)
@@ -215,7 +215,7 @@ def _declared(endpoint: EndpointSpec, request: ReleaseStart) -> str:
     return endpoint.release.kind
 
 
-def _require_person(platform: Platform, caller: Caller, endpoint: str) -> None:
+def require_person(platform: Platform, caller: Caller, endpoint: str) -> None:
     """A freeze gives way to a person with the right to say so, never to a program."""
     if caller.principal.kind not in ("human", "owner"):
         raise Denied(

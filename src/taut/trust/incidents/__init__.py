@@ -1,6 +1,6 @@
 """What happened as one story: alerts that belong together, who answers for them, and until when; and drills of it."""
 
-from taut.trust.incidents.drills import Drills, Fault
+from taut.trust.incidents.drills import Drills, Fault, Planted
 from taut.trust.incidents.incidents import Incidents
 from taut.trust.incidents.tables import metadata
 from taut.trust.incidents.values import STATUSES, Act, Incident, Joined, Outcome, Status
@@ -14,6 +14,7 @@ __all__ = [
     "Incidents",
     "Joined",
     "Outcome",
+    "Planted",
     "Status",
     "metadata",
 ]

@@ -23,6 +23,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     slow_ms: float = 0.0
 
 
+class Planted(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault that nobody lifted yet. drill: its id, which is that of its story."""
+
+    drill: str
+    name: str
+    release: str
+
+
 class Drills:
     """The register of planted faults.
 
@@ -78,6 +86,12 @@ class Drills:
         with self._records.read() as tx:
             rows = tx.execute(select(t).where(t.c.over.is_(False), t.c.until_us > now_us)).all()
         return {row.release: Fault(failing=row.failing, slow_ms=row.slow_ms) for row in rows}
+
+    def planted(self) -> tuple[Planted, ...]:
+        """Return what was planted and never lifted, though its time may be over."""
+        with self._records.read() as tx:
+            rows = tx.execute(select(t).where(t.c.over.is_(False)).order_by(t.c.id)).all()
+        return tuple(Planted(drill=row.id, name=row.name, release=row.release) for row in rows)
 
     def was_in(self, release: str) -> bool:
         """Whether a fault was ever planted in a release."""
