@@ -30,6 +30,7 @@ from taut.bootstrap.grace import GraceFile
 from taut.bootstrap.replicas import FloorFile
 from taut.bootstrap.wards import Wards
 from taut.core.errors import TautError
+from taut.core.ort import load_onnxruntime
 from taut.entrypoints.certificates import add_arguments, kept_fresh, open_tls, paths_of
 from taut.entrypoints.errors import DATA_PLANE, exit_code_of
 from taut.entrypoints.listening import allow_descriptors, require_secure
@@ -75,6 +76,7 @@ def main(argv: list[str] | None = None, *, source: str | None = None) -> int:
     install(log)
     try:
         config = Config.load(arguments.home, os.environ)
+        load_onnxruntime()  # before any model: what the library takes of memory is no model's
         finished = uvloop.run(_serve(arguments, config, log, source or artifacts_digest()))
     except TautError as error:
         log.last_word(error)
