@@ -7,8 +7,8 @@ BENCH  ?= .venvs/bench
 # A run starts hundreds of Pythons. Where the environment forbids bytecode, as images do, each would compile every module
 # that it imports: three times the time that its start takes.
 export PYTHONDONTWRITEBYTECODE :=
-# Tests wait for processes, leases and timeouts a quarter of their time: one tester more than two cores keeps both busy.
-TESTERS ?= 3
+# Tests wait for processes, leases and timeouts a quarter of their time: two testers more than two cores keep both busy.
+TESTERS ?= 4
 # uv is used where it is installed, since it is faster; pip does the same from the same hashes.
 UV     := $(shell command -v uv 2>/dev/null)
 ifdef UV

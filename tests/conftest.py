@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,12 @@ hypothesis.settings.load_profile("taut")
 pytest_plugins = ["servers", "brokers", "holders", "grouping"]
 
 OpenRecords = Callable[..., Records]
+
+
+def pytest_collection_finish() -> None:
+    """Let collections of garbage pass over what every test needs: hundreds of thousands of objects, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from installation import Installation
 
 from taut.bootstrap.platform import open_platform
@@ -32,6 +30,11 @@ def with_three_libraries(bill: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_models_bill_and_provenance_name_what_it_was_made_from(released: Installation) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import (
+        JsonStrictValidator,  # a second or two, for every tester, were it above
+    )
+
     told = released.told("model", "sbom", "late@1")
     bill = json.loads(told.out)
     run = released("model", "show", "late@1")["card"]

@@ -8,8 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from taut.core.errors import Conflict, InvalidInput
 from taut.trust.supply import Locked, bill, bill_of_taut, installed, packages_of, read_lock
@@ -19,6 +17,11 @@ AT = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def faults(document: dict[str, Any]) -> object:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import (
+        JsonStrictValidator,  # a second or two, for every tester, were it above
+    )
+
     return JsonStrictValidator(SchemaVersion.V1_6).validate_str(msgspec.json.encode(document).decode())
 
 
