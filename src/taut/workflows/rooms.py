@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the rooms are imported by whoever furnishes them, on first 
     from taut.trust.ledger import Ledger
     from taut.trust.lineage import Lineage
     from taut.trust.supply import Advisories
+    from taut.workflows.rights import Rights
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +130,13 @@ class Rooms(Protocol):
     def plans(self) -> Plans: ...
     @property
     def identity(self) -> Identity: ...
+    @property
+    def policy(self) -> Rights: ...
+    @property
+    def exposed(self) -> bool:
+        """Return whether other machines reach the planes."""
+        ...
+
     @property
     def ledger(self) -> Ledger: ...
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from taut.core.errors import InvalidInput, NotFound, TautError
+from taut.core.errors import Conflict, InvalidInput, NotFound, TautError
 from taut.core.evidence import Scalar
 from taut.core.frames import schema_of
 from taut.core.refs import Kind, Ref, VersionRef
@@ -25,10 +25,12 @@ from taut.workflows.rooms import Rooms
 
 
 class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model, by whom, and what differs from its declaration this once."""
+    """Which model, by whom, and what differs from its declaration this once. plan, snapshots: as of `pin`."""
 
     model: str
     actor: str
+    plan: str = ""
+    snapshots: dict[str, str] = {}
     params: dict[str, Scalar] = {}
     seed: int | None = None
 
@@ -60,7 +62,7 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
 def train(rooms: Rooms, story: Story, request: TrainRequest) -> TrainResult:
     """Tell the story. Each step may run twice and changes nothing the second time."""
     story.progress("pinning code and data", 0.0)
-    pinned = msgspec.convert(story.step("pin", lambda: _json(pin(rooms, request.model))), Pinned)
+    pinned = msgspec.convert(story.step("pin", lambda: _json(_pin(rooms, request))), Pinned)
     spec = model_of(pinned.manifest, request.model)
     made = {}
     for number, name in enumerate(spec.features):
@@ -91,9 +93,21 @@ def train(rooms: Rooms, story: Story, request: TrainRequest) -> TrainResult:
     )  # fmt: skip
 
 
-def pin(rooms: Rooms, model: str) -> Pinned:
-    """Fix what a run is about. Raises NotFound for an unknown model, or a dataset without a snapshot."""
+def _pin(rooms: Rooms, request: TrainRequest) -> Pinned:
+    pinned = pin(rooms, request.model, plan=request.plan)
+    return msgspec.structs.replace(pinned, snapshots=request.snapshots) if request.snapshots else pinned
+
+
+def pin(rooms: Rooms, model: str, *, plan: str = "") -> Pinned:
+    """Fix what a run is about. plan: digest of the only manifest that will do; whichever holds without one.
+
+    Raises NotFound for an unknown model, or a dataset without a snapshot; Conflict where another plan holds.
+    """
     manifest = rooms.plans.require()
+    if plan and manifest.digest != plan:
+        raise Conflict(
+            f"another plan was applied since the run of {model} was decided: begin it again, `taut trigger fire {model}`"
+        )
     spec = model_of(manifest, model)
     names = {spec.dataset}
     for feature_set in spec.features:

@@ -12,6 +12,7 @@ from taut.entrypoints.operations.operation import (
     Platform,
     Progress,
     Request,
+    is_single_user,
     to_json,
 )
 from taut.project.declared import model_of
@@ -51,6 +52,8 @@ def _fire(platform: Platform, caller: Caller, request: TriggerWord, progress: Pr
     from taut.bootstrap.retraining import triggers_of
 
     triggers, seen = triggers_of(platform, request.model)
+    targets = seen.request["endpoints"]
+    _require_release(platform, caller, [one["name"] for one in targets if not one["refused"]])
     story = triggers.fire(seen, actor=caller.principal.id, reason=request.reason)
     if platform.publisher is None:  # nobody else works on stories where the platform does not run
         platform.stories.watch(story, progress)
@@ -70,8 +73,20 @@ def _resume(platform: Platform, caller: Caller, request: TriggerWord, _progress:
     from taut.bootstrap.retraining import triggers_of
 
     triggers, seen = triggers_of(platform, request.model)
+    endpoints = platform.plans.require().endpoints
+    _require_release(platform, caller, [one.name for one in endpoints if one.model == request.model])
     triggers.resume(seen, actor=caller.principal.id, reason=request.reason)
     return dict(to_json(triggers.standing(seen)))
+
+
+def _require_release(platform: Platform, caller: Caller, endpoints: list[str]) -> None:
+    """What follows releases by itself, in the name of whoever applied the plan: nobody lets it who may not release himself."""
+    context = {
+        "single_user": is_single_user(platform), "environment": platform.plans.environment(), "plane": "control",
+        "local": caller.local, "now": platform.clock.now(),
+    }  # fmt: skip
+    for name in endpoints:
+        platform.policy.require(caller.principal, "release.start", f"endpoint:{name}", context)
 
 
 def _model(request: Any) -> str:

@@ -22,7 +22,7 @@ _IDLE: Final = "no trigger has a reason"
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of a model between looks.
 
-    learned, code: what the last run learned from. acted: alerts that a run answered already. taken: schedule -> the latest time of it that was looked at.
+    learned, code: what there was when the last run began, whatever became of it. acted: alerts that a run answered already. taken: schedule -> the latest time of it that was looked at.
     since_us: from when on outcomes count. pending: why a run is to begin, since `pending_us`; timed: where a time is among the reasons. waits: why
     none begins. paused: by whom and why. story: of the run under way, the `number`th.
     """

@@ -20,9 +20,9 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a look found.
 
-    snapshots: dataset -> number of its current snapshot, of all that the model learns from. learned, code: what the newest run learned from,
-    whoever started it; empty before the first. now_code: digest of the code that would run now. added: dataset -> rows that came since the last
-    run learned. alarms: `drift` and `quality` -> ids of open alerts about the live version. outcomes: that count. doubted: that do
+    snapshots: dataset -> number of its current snapshot, of all that the model learns from. learned, code: what the newest run that ended well learned
+    from, whoever started it; empty before the first. now_code: digest of the code that would run now. added: dataset -> rows that came since the last
+    run began. alarms: `drift` and `quality` -> ids of open alerts about the live version. outcomes: that count. doubted: that do
     not. busy: why no run may begin now, empty where one may. refused: why triggers of the model may do nothing at all.
     """
 

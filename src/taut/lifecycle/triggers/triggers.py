@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from taut.core.errors import Conflict, InvalidInput
+from taut.core.errors import Conflict, Denied, InvalidInput
 from taut.core.times import to_us
 from taut.lifecycle.triggers import store
 from taut.lifecycle.triggers.decide import State, decide, fired, first_state, next_due
@@ -105,9 +105,12 @@ class Triggers:
     def fire(self, watched: Watched, *, actor: str, reason: str) -> str:
         """Begin a run now because a person says so, whatever settles or is used up; return its story.
 
-        Raises Conflict while one is under way, InvalidInput without a reason.
+        Raises Conflict while one is under way or triggers are paused, Denied where whoever applied the plan, in whose name it
+        would be, may not train, InvalidInput without a reason.
         """
         said = _reason(reason)
+        if watched.seen.refused:
+            raise Denied(watched.seen.refused)
         self._close(watched.model)
         if watched.seen.busy:
             raise Conflict(f"{watched.model} cannot be trained now: {watched.seen.busy}")
@@ -118,6 +121,8 @@ class Triggers:
             state, turn = self._state(tx, watched)
             if state.story:
                 raise Conflict(f"run {state.number} of {watched.model} is under way: wait until it ends")
+            if state.paused:
+                raise Conflict(f"triggers of {watched.model} are paused {state.paused}: resume them first")
             begun.append(self._fire(tx, watched, state, (f"by hand: {said}",), turn, actor))
 
         transact(self._records, do)
@@ -154,7 +159,6 @@ class Triggers:
     ) -> str:
         now, model, number = self._clock.now(), watched.model, state.number + 1
         arguments = {**watched.request, "model": model, "number": number, "reasons": list(reasons)}
-        arguments["learned"] = state.learned
         story = self._stories.start_in(tx, STORY, arguments, key=f"{STORY}/{model}/{number}")
         if not store.remember(tx, model, fired(state, watched.seen, now, story=story), turn=turn):
             raise Conflict(f"the triggers of {model} were changed meanwhile: try again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from taut.core.refs import VersionRef
@@ -17,15 +17,13 @@ from taut.project.manifest import EndpointSpec, Manifest, ModelSpec
 from taut.project.triggers import leaves
 from taut.trust.findings import Findings, Sighting
 from taut.workflows.rooms import Rooms
+from taut.workflows.triggers.rights import refusal
 
 FAILED: Final = "training.failed"
 _ALARMS: Final = {"model.drift": "drift", "model.quality": "quality"}
 _RUNS: Final = 200
 _OUTCOMES: Final = 20_000
 _ALERTS: Final = 1000
-
-May = Callable[[str, str, str], str]
-"""Whether a principal may take an action on a resource now: empty, or why not."""
 
 
 def triggers_of(rooms: Rooms, stories: Stories) -> Triggers:
@@ -36,18 +34,16 @@ def with_triggers(manifest: Manifest | None) -> tuple[ModelSpec, ...]:
     return () if manifest is None else tuple(spec for spec in manifest.models if spec.triggers)
 
 
-def look(rooms: Rooms, stories: Stories, findings: Findings, outcomes: Outcomes, may: May) -> None:
+def look(rooms: Rooms, stories: Stories, findings: Findings, outcomes: Outcomes) -> None:
     """Look at the triggers of every model, and open an alert for each run that failed or that the data kept from beginning."""
     triggers = triggers_of(rooms, stories)
     for spec in with_triggers(rooms.plans.current()):
-        ended = triggers.look(watched(rooms, spec.name, triggers, findings, outcomes, may))
+        ended = triggers.look(watched(rooms, spec.name, triggers, findings, outcomes))
         if ended is not None:
             findings.observe([f"{FAILED}.{spec.name}"[:64]], tuple(_failure(spec.name, ended)))
 
 
-def watched(
-    rooms: Rooms, model: str, triggers: Triggers, findings: Findings, outcomes: Outcomes, may: May
-) -> Watched:
+def watched(rooms: Rooms, model: str, triggers: Triggers, findings: Findings, outcomes: Outcomes) -> Watched:
     """Gather what is known of a model now. Raises NotFound for one that is not declared."""
     manifest, info = rooms.plans.require(), rooms.plans.current_info()
     assert info is not None, "a plan holds"
@@ -56,7 +52,7 @@ def watched(
     state = triggers.remembered(model) or State()
     weighed = _outcomes(rooms, spec, endpoints, outcomes, state)
     snapshots, added = _data(rooms, manifest, spec, state)
-    newest = rooms.training.list(model=model, limit=1)
+    newest = rooms.training.list(model=model, state=RunState.DONE, limit=1)
     now = rooms.clock.now()
     seen = Seen(
         snapshots=snapshots, added=added,
@@ -67,14 +63,13 @@ def watched(
             runs=triggers.spent(model),
             cpu_s=sum(run.cpu_seconds for run in rooms.training.list(model=model, limit=_RUNS) if run.started_at >= now - DAY),
         ),
-        busy=_busy(rooms, model, endpoints), refused=may(info.actor, "train", f"model:{model}"),
+        busy=_busy(rooms, model, endpoints), refused=refusal(rooms, info.actor, "train", f"model:{model}"),
     )  # fmt: skip
     released = [one for one in endpoints if spec.retraining.release]
     request: dict[str, Any] = {
-        "actor": info.actor,
+        "actor": info.actor, "plan": manifest.digest,
         "endpoints": [
-            {"name": one.name, "strategy": one.release.kind,
-             "refused": may(info.actor, "release.start", f"endpoint:{one.name}")}
+            {"name": one.name, "refused": refusal(rooms, info.actor, "release.start", f"endpoint:{one.name}")}
             for one in released
         ],
     }  # fmt: skip
@@ -157,7 +152,8 @@ def _failure(model: str, firing: Firing) -> Iterator[Sighting]:
     decision, error = outcome.get("decision", ""), outcome.get("error", "")
     if not error and decision != "not trained":
         return
-    why = error or "; ".join(outcome.get("reasons", ()))
+    # why it was not trained quotes data, and alerts are for ever
+    why = error or f"the screening of what is new refused it, `taut trigger list {model}` says why"
     yield Sighting(
         kind=f"{FAILED}.{model}"[:64], group=f"firing {firing.number}", resource=f"model:{model}", score=1.0, severity="warning",
         summary=f"{model} was to be trained anew ({'; '.join(firing.reasons)}) and was not: {why}"[:1000],

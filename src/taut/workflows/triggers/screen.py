@@ -1,4 +1,4 @@
-"""What is looked at before a run that nobody started: is there something to learn, and does one contributor write most of it?"""
+"""What is looked at before a run that nobody started: does one contributor write most of what is new?"""
 
 from __future__ import annotations
 
@@ -6,46 +6,41 @@ from typing import Final
 
 import polars as pl
 
-from taut.core.evidence import Check, Evidence, Gate, Outcome, run_checks
+from taut.core.evidence import Check, Evidence, Gate, Outcome, Scalar, run_checks
 from taut.core.refs import VersionRef
+from taut.lifecycle.training import RunState
 from taut.ports.tables import ROW_ID
 from taut.project.declared import model_of
 from taut.workflows.rooms import Rooms
+from taut.workflows.train import Pinned
 
-GATE: Final = Gate(name="retraining", required=frozenset({"something new", "contributors"}))
-
-
-def screen(rooms: Rooms, model: str, learned: dict[str, int]) -> Evidence:
-    """Return the evidence about what a run would learn beyond what the last one did. learned: dataset -> snapshot of that run."""
-    spec = model_of(rooms.plans.require(), model)
-    info = rooms.data.show(spec.dataset)
-    new = rooms.data.scan(info.ref, row_ids=True)
-    before = learned.get(spec.dataset, 0)
-    if before and before != info.number:
-        known = rooms.data.scan(VersionRef(spec.dataset, before), row_ids=True)
-        last = known.select(pl.col(ROW_ID).max()).collect().item()
-        new = new.filter(pl.col(ROW_ID) > (-1 if last is None else last))
-    checks = run_checks(
-        [
-            ("something new", lambda: _something(new)),
-            (
-                "contributors",
-                lambda: _contributors(new, spec.retraining.contributor, spec.retraining.share),
-            ),
-        ]
-    )
-    return Evidence(subject=f"snapshot:{info.ref}", checks=checks, facts={"model": model, "after": before})
+GATE: Final = Gate(name="retraining", required=frozenset({"contributors"}))
+_RUNS: Final = 100
 
 
-def _something(new: pl.LazyFrame) -> Check:
-    """Other datasets, or the code, may be what is new: no rows here are no reason to refuse."""
-    rows = int(new.select(pl.len()).collect().item())
-    return Check(
-        name="something new",
-        outcome=Outcome.PASSED,
-        message=f"{rows:,} rows since the last run",
-        observed=rows,
-    )
+def screen(rooms: Rooms, model: str, pinned: Pinned) -> Evidence:
+    """Return the evidence about what a run on the pinned snapshots would learn beyond the last run that ended well.
+
+    New is each row that this run did not have, also one that was refused before: rows do not become known by being refused.
+    """
+    spec = model_of(pinned.manifest, model)
+    ref = VersionRef.parse(pinned.snapshots[spec.dataset])
+    new = rooms.data.scan(ref, row_ids=True)
+    before = learned(rooms, model).get(spec.dataset, "")
+    if before:
+        known = rooms.data.scan(VersionRef.parse(before), row_ids=True)
+        new = new.join(known.select(ROW_ID), on=ROW_ID, how="anti")
+    rules = spec.retraining
+    checks = run_checks([("contributors", lambda: _contributors(new, rules.contributor, rules.share))])
+    rows = int(new.select(pl.len()).collect().item())  # none is no reason to refuse: the code may be new
+    facts: dict[str, Scalar] = {"model": model, "after": before, "new rows": rows}
+    return Evidence(subject=f"snapshot:{ref}", checks=checks, facts=facts)
+
+
+def learned(rooms: Rooms, model: str) -> dict[str, str]:
+    """Return the snapshots that the last run which ended well learned from; a run that repeats an older one does not count."""
+    done = rooms.training.list(model=model, state=RunState.DONE, limit=_RUNS)
+    return next((run.data.snapshots for run in done if run.reproduces is None), {})
 
 
 def _contributors(new: pl.LazyFrame, column: str | None, share: float) -> Check:
