@@ -30,6 +30,7 @@ def test_new_data_is_screened_then_trained_on_and_the_version_waits_for_a_person
         assert "100.0% of 300 new rows come from 'bike' by carrier, where 60% may" in refused["reasons"][0]
         (alert,) = platform.watches.findings.list(state="open")
         assert (alert.kind, alert.resource) == ("training.failed.late", "model:late")
+        assert "bike" not in alert.summary  # which is in the ledger, for ever
         look_at_triggers(platform)
         assert "nothing" in standing(platform)["waits"] or standing(platform)["waits"].startswith("no ")
 
