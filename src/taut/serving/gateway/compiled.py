@@ -10,7 +10,7 @@ import msgspec
 
 from taut.core.errors import Corrupt, InvalidInput, TautError
 from taut.core.schema import FeatureLookup, ModelSignature
-from taut.serving.gateway.drilled import scorer_of
+from taut.serving.gateway.drilled import carry_over, scorer_of
 from taut.serving.gateway.placing import load_all, model_key, placing_of
 from taut.serving.gateway.restraints import Restraints
 from taut.serving.gateway.rounding import rounding_of
@@ -344,7 +344,10 @@ def compile_snapshot(
         else stock.models
     )
     residents = None if stock is None else stock.residents
-    return Active(snapshot, policy=policy, models=models, residents=residents)
+    active = Active(snapshot, policy=policy, models=models, residents=residents)
+    if before is not None:
+        carry_over((one.live for one in before.answering), (one.live for one in active.answering))
+    return active
 
 
 def _policies(snapshot: ServingSnapshot) -> tuple[object, ...]:

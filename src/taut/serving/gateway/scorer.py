@@ -81,6 +81,10 @@ class Scorer:
         """Return how many rows may be scored in the event loop, of a model in this process."""
         return self.model.rows_within(inline_us)
 
+    def late_s(self) -> float:
+        """Return by how much an answer that was made beside the loop is held back, in seconds: 0 but in a drill."""
+        return 0.0
+
     def score(self, batch: Batch, features: Features) -> Outputs:
         """Return checked outputs of a model that runs in this process.
 
