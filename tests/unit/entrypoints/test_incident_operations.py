@@ -69,6 +69,12 @@ def test_an_incident_is_lived_through_and_told_from_the_ledger(platform: Platfor
         assert words in page
     assert "Nobody took it" not in page
 
+    leaves = platform.ledger.show(subject=f"incident:{incident}")
+    with platform.records.begin() as tx:
+        assert sum(platform.ledger.erase_details(tx, leaf.id) for leaf in leaves) >= 4
+    said = [one["said"] for one in act(platform, "incident.show", EYE, incident=incident)["timeline"]]
+    assert {"opened, critical: (erased)", "(erased)", "resolved"} <= set(said)
+
 
 def test_a_person_opens_one_about_an_endpoint_and_the_report_says_what_is_not_known(
     platform: Platform,

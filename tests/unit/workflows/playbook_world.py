@@ -116,4 +116,5 @@ class World:
         return [(leaf.kind.removeprefix("playbook."), leaf.body["act"]) for leaf in found]
 
     def said(self) -> str:
-        return str(max(self.platform.ledger.show(kind="playbook."), key=lambda leaf: leaf.id).body["said"])
+        leaves = self.platform.ledger.show(kind="playbook.", details=True)
+        return str(max(leaves, key=lambda leaf: leaf.id).details["said"])

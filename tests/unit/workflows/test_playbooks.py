@@ -54,6 +54,8 @@ def test_a_playbook_pages_and_rolls_back_as_its_principal_once_for_an_incident(w
     assert (page.change, notice.change) == ("page", "notice")
     assert incident.id in page.words
     assert notice.words == "late answers as before 2026-01-01 00:00 UTC"
+    bodies = str([leaf.body for leaf in world.platform.ledger.show(subject=f"incident:{incident.id}")])
+    assert "late drifts" not in bodies  # titles, which people write too, lie where they can be erased
 
 
 def test_what_came_back_after_it_was_resolved_is_answered_again(world: World) -> None:

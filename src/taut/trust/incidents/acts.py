@@ -18,7 +18,10 @@ _MAX_SAID: Final = 4000
 
 
 class Acts:
-    """The register of what playbooks did. Each act is a row, by which budgets are counted, and a leaf about its incident."""
+    """The register of what playbooks did. Each act is a row, by which budgets are counted, and a leaf about its incident.
+
+    What it said lies in the leaf's details, which can be erased: it repeats the title that a person wrote.
+    """
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger: Final = ledger
@@ -30,8 +33,10 @@ class Acts:
             name: getattr(act, name) for name in ("story", "number", "incident", "playbook", "act", "outcome")
         }
         tx.execute(insert(acts).values({**row, "at_us": to_us(self._clock.now())}))
-        told = {"playbook": act.playbook, "act": act.act, "said": act.said[:_MAX_SAID]}
-        self._ledger.append(tx, Entry(f"playbook.{act.outcome}", f"incident:{act.incident}", act.by, told))
+        told, said = {"playbook": act.playbook, "act": act.act}, {"said": act.said[:_MAX_SAID]}
+        self._ledger.append(
+            tx, Entry(f"playbook.{act.outcome}", f"incident:{act.incident}", act.by, told, said)
+        )
 
     def count(self, tx: Tx, playbook: str, act: str, *, since: datetime) -> int:
         """Return how often a playbook did something since then, in whatever incident."""

@@ -40,7 +40,7 @@ class Incidents:
     something of it was seen within `window`. The same alert within `recurs` of a resolution opens that incident again.
 
     Guarantees: an incident changes with the alert that changes it, or neither does; each change is a leaf of the ledger
-    about `incident:ID`; a person alone resolves one. Not guaranteed: that alerts that belong together have a resource or a
+    about `incident:ID`, with titles, notes and reasons in its details, which can be erased; a person alone resolves one. Not guaranteed: that alerts that belong together have a resource or a
     principal in common, and so that they are found to.
     """
 
@@ -92,7 +92,7 @@ class Incidents:
         def do(tx: Tx) -> Incident:
             if principal:
                 get_principal(tx, principal)
-            return self._insert(tx, row, actor, {"title": said})
+            return self._insert(tx, row, actor, {})
 
         return self._do(do)
 
@@ -204,7 +204,7 @@ class Incidents:
     def _begin_by(self, tx: Tx, finding: Finding) -> Incident:
         title = (finding.summary or f"{finding.kind} at {finding.resource}")[:_MAX_TITLE]
         row = self._row(title, finding.severity, finding.resource, finding.principal)
-        return self._insert(tx, row, _PLATFORM, {"title": title, "alert": finding.id, "kind": finding.kind})
+        return self._insert(tx, row, _PLATFORM, {"alert": finding.id, "kind": finding.kind})
 
     def _row(self, title: str, severity: Severity, resource: str, principal: str) -> dict[str, Any]:
         now_us = to_us(self._clock.now())
@@ -217,7 +217,7 @@ class Incidents:
     def _insert(self, tx: Tx, row: dict[str, Any], actor: str, body: dict[str, object]) -> Incident:
         tx.execute(insert(t).values({**row, "opened_by": actor}))
         told = {name: row[name] for name in ("severity", "resource", "principal")}
-        self._leaf(tx, "incident.opened", row["id"], actor, {**body, **told})
+        self._leaf(tx, "incident.opened", row["id"], actor, {**body, **told}, {"title": row["title"]})
         return rows.get(tx, row["id"])
 
     def _join(self, tx: Tx, incident: Incident, finding: Finding) -> None:
@@ -268,7 +268,7 @@ class Incidents:
 
     def _over(self, tx: Tx, incident: Incident, status: Status, why: str, actor: str) -> Incident:
         kind = "incident.mitigated" if status == "mitigated" else "incident.resolved"
-        self._leaf(tx, kind, incident.id, actor, {"reason": why})
+        self._leaf(tx, kind, incident.id, actor, {}, {"reason": why})
         now_us = to_us(self._clock.now())
         return self._set(tx, incident.id, status=status, ended_us=now_us, ended_by=actor, reason=why)
 

@@ -9,10 +9,12 @@ from typing import Final
 import msgspec
 
 from taut.core.times import to_us
-from taut.serving.predictions.record import TAKEN, PredictionRecord, decode_record
+from taut.serving.predictions.record import SHADOWED, TAKEN, PredictionRecord, decode_record
 from taut.workflows.rooms import Rooms
 
 _RECORDS_MOST: Final = 200_000
+_NO_ANSWERS: Final = frozenset({TAKEN, SHADOWED})
+"""Statuses of records of what no caller was answered: outcomes that he told, and what a shadow would have said."""
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +44,7 @@ def effect_at(rooms: Rooms, endpoint: str, since: datetime, until: datetime) -> 
     versions: set[str] = set()
     left = _RECORDS_MOST
     for record in _records(rooms, to_us(since), to_us(until)):
-        if record.head.endpoint != endpoint or record.status == TAKEN:
+        if record.head.endpoint != endpoint or record.status in _NO_ANSWERS:
             continue
         left -= 1
         if left < 0:

@@ -20,6 +20,7 @@ BEFORE: Final = timedelta(hours=6)
 _RELEASES_MOST: Final = 50
 _LEAVES_MOST: Final = 1000
 _SAID_MOST: Final = 500
+_ERASED: Final = "(erased)"
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,20 +102,20 @@ def _reason(body: Body) -> str:
 
 
 _SAY: Final[dict[str, Callable[[Body], str]]] = {
-    "incident.opened": lambda b: f"opened, {b.get('severity')}: {b.get('title')}",
+    "incident.opened": lambda b: f"opened, {b.get('severity')}: {b.get('title', _ERASED)}",
     "incident.joined": lambda b: f"alert {b.get('alert')} ({b.get('kind')}, {b.get('severity')}) belongs to it",
     "incident.raised": lambda b: f"now {b.get('severity')}, by a graver alert",
-    "incident.graded": lambda b: f"now {b.get('severity')}: {b.get('text', '(erased)')}",
-    "incident.noted": lambda b: f"{b.get('text', '(erased)')}",
+    "incident.graded": lambda b: f"now {b.get('severity')}: {b.get('text', _ERASED)}",
+    "incident.noted": lambda b: f"{b.get('text', _ERASED)}",
     "incident.assigned": lambda b: f"{b.get('owner')} answers for it",
     "incident.mitigated": lambda b: f"mitigated{_reason(b)}",
     "incident.reopened": lambda b: f"came back, after it was {b.get('was')}: alert {b.get('alert')} ({b.get('kind')})",
     "incident.resolved": lambda b: f"resolved{_reason(b)}",
     "drill.planted": lambda b: f"drill {b.get('name')}: a fault was planted on purpose",
     "drill.lifted": lambda b: f"drill {b.get('name')} is over",
-    "playbook.done": lambda b: f"playbook {b.get('playbook')}, {b.get('act')}: {b.get('said')}",
-    "playbook.refused": lambda b: f"playbook {b.get('playbook')} could not {b.get('act')}: {b.get('said')}",
-    "playbook.left": lambda b: f"playbook {b.get('playbook')} did not {b.get('act')}: {b.get('said')}",
+    "playbook.done": lambda b: f"playbook {b.get('playbook')}, {b.get('act')}: {b.get('said', _ERASED)}",
+    "playbook.refused": lambda b: f"playbook {b.get('playbook')} could not {b.get('act')}: {b.get('said', _ERASED)}",
+    "playbook.left": lambda b: f"playbook {b.get('playbook')} did not {b.get('act')}: {b.get('said', _ERASED)}",
     "finding.opened": lambda b: f"seen: {b.get('summary') or b.get('kind')}",
     "finding.raised": lambda b: f"graver, {b.get('severity')}",
     "finding.lapsed": lambda b: f"over{_reason(b)}",

@@ -180,7 +180,16 @@ def test_people_say_who_answers_how_grave_it_is_and_that_it_is_over(house: House
     assert house.leaves() == ["opened", "noted", "assigned", "graded", "mitigated", "resolved"]
     (note,) = house.ledger.show(kind="incident.noted", details=True)
     assert note.details == {"text": "the supplier was called"}
-    assert "supplier" not in str(note.body)  # what people write can be erased
+    leaves = house.ledger.show(subject=f"incident:{id_}", details=True)
+    for words in (
+        "wrong",
+        "supplier",
+        "flagship",
+        "traffic",
+        "new version",
+    ):  # what people write can be erased
+        assert words not in str([leaf.body for leaf in leaves])
+        assert words in str([leaf.details for leaf in leaves])
 
 
 @pytest.mark.parametrize(
