@@ -14,6 +14,7 @@ import pytest
 from taut.adapters.world import SystemRandom
 from taut.core.errors import Corrupt
 from taut.serving.gateway import Gateway, Reply, compile_snapshot
+from taut.serving.predictions import PredictionReader
 from taut.serving.snapshot import ArmConfig, TrialConfig
 from taut.serving.trials import (
     Side,
@@ -46,13 +47,19 @@ def install(gateway: Gateway, plane: DataPlane, *, bias: float = 0.25, stage: in
     gateway.install(compile_snapshot(snapshot, home=plane.home, before=gateway.active))
 
 
-def ask(gateway: Gateway, plane: DataPlane, subject: str, path: str = "/v1/predict/delay") -> Reply:
+def ask(
+    gateway: Gateway,
+    plane: DataPlane,
+    subject: str,
+    path: str = "/v1/predict/delay",
+    instance: Any = INSTANCE,
+) -> Reply:
     async def run() -> Reply:
         lines = [(b"authorization", b"Bearer " + plane.token("ana", jti="ana").encode())]
         lines += [(b"taut-subject", subject.encode())] if subject else []
-        body: Any = {"instances": [INSTANCE]}
+        body: Any = {"instances": [instance]}
         if path.startswith("/v2"):
-            body = {"inputs": [{"name": n, "shape": [1], "datatype": "FP32", "data": [x]} for n, x in INSTANCE.items()]}  # fmt: skip
+            body = {"inputs": [{"name": n, "shape": [1], "datatype": "FP32", "data": [x]} for n, x in instance.items()]}  # fmt: skip
         found = gateway.answer("POST", path, lines, json.dumps(body).encode())
         return await found if inspect.isawaitable(found) else found
 
@@ -94,6 +101,20 @@ def test_who_names_the_version_gets_it_and_is_not_counted(gateway: Gateway, plan
         assert b"taut-model-version: delay@1" in reply.head
     assert gateway.trials.reading()[0].seen == ((), ())
     assert b"taut-model-version: delay@" in ask(gateway, plane, "", "/v2/models/delay/infer").head
+
+
+def test_only_records_of_callers_who_were_drawn_to_a_version_are_evidence_of_a_trial(
+    gateway: Gateway, plane: DataPlane
+) -> None:
+    install(gateway, plane, stage=3)
+    ask(gateway, plane, "s0", "/v2/models/delay/versions/1/infer")
+    ask(gateway, plane, "s0", "/v2/models/delay/versions/1/infer", instance={"x0": "no number"})
+    drawn_to = ask(gateway, plane, "s0")
+    ask(gateway, plane, "s0", instance={"x0": "no number"})
+    asyncio.run(gateway.outcomes._log.synced())
+    heads = [one.head for one in PredictionReader(plane.home / "log" / "predictions").records()]
+    assert [(one.trial, one.share, one.stage) for one in heads] == [("", 0.0, 0)] * 2 + [(SALT, 0.5, 3)] * 2
+    assert drawn_to.status == 200
 
 
 def test_a_canary_that_fails_is_counted_by_unit_and_minute_and_the_live_version_is_not(

@@ -43,7 +43,8 @@ class Endpoint:
     many rows may be scored without waiting, -1 where the model is not in memory or in workers. prompt: whether nothing but
     the live version's workers is waited for. residents: who loads
     models; None where all are in memory. tried: the same endpoint as versions answer it that are tried beside the live one, and
-    split: who is drawn to which, or which requests a shadow is asked too; sampling: that shadow. called: under what the version is metered. meter, turn: replaced by the gateway's own when it begins to serve this.
+    split: who is drawn to which, or which requests a shadow is asked too; sampling: that shadow.
+    record_head: of records; undrawn_head: of those whose callers were drawn to no version, which prove nothing of a trial. called: under what the version is metered. meter, turn: replaced by the gateway's own when it begins to serve this.
     """
 
     def __init__(
@@ -103,22 +104,21 @@ class Endpoint:
         self.rounding: Final = rounding_of(config)
         ages = [age for age in (snapshot.max_age_s, config.max_age_s) if age is not None]
         self.stale_us: Final = snapshot.issued_at_us + int(min(ages) * 1e6)
-        self.record_head: Final = encode_head(
-            RecordHead(
-                endpoint=config.name,
-                version=live.version,
-                release=live.release,
-                epoch=snapshot.epoch,
-                share=config.share,
-                trial=config.tried_in[0],
-                stage=config.tried_in[1],
-                columns=tuple(column.name for column in signature.request),
-                lookups=tuple(
-                    Lookup(lookup.feature_set, _columns(live, lookup.feature_set))
-                    for lookup in signature.lookups
-                ),
-            )
+        head = RecordHead(
+            endpoint=config.name,
+            version=live.version,
+            release=live.release,
+            epoch=snapshot.epoch,
+            share=config.share,
+            trial=config.tried_in[0],
+            stage=config.tried_in[1],
+            columns=tuple(column.name for column in signature.request),
+            lookups=tuple(
+                Lookup(lookup.feature_set, _columns(live, lookup.feature_set)) for lookup in signature.lookups
+            ),
         )
+        self.record_head: Final = encode_head(head)
+        self.undrawn_head: Final = encode_head(msgspec.structs.replace(head, share=0.0, trial="", stage=0))
         self.number: Final = live.version.rpartition("@")[2]
         self.head: Final = head_lines(live, snapshot.epoch)
 

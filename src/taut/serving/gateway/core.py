@@ -309,9 +309,10 @@ class Gateway:
         else:
             served, lines, origin = made.served, made.head, made.origin(ticket.worker)
         if endpoint.config.audit != "off":
+            shared = endpoint.undrawn_head if ticket.arm is None else endpoint.record_head
             self._append(
                 encode_record(
-                    ticket.request_id, ticket.now_us, endpoint.record_head, session.principal.id, caller.subject,
+                    ticket.request_id, ticket.now_us, shared, session.principal.id, caller.subject,
                     200, ticket.guard_ns // 1000, batch.rows, features, outputs, "", origin,
                 )
             )  # fmt: skip

@@ -120,9 +120,10 @@ class Outcomes:
         if isinstance(error, Denied):
             self._quota.take((endpoint.name, session.principal.id), 1.0, self._monotonic_s())
         subject = "" if ticket.caller is None else ticket.caller.subject
+        head = endpoint.undrawn_head if ticket.arm is None else endpoint.record_head
         self._append(
             encode_record(
-                ticket.request_id, ticket.now_us, endpoint.record_head, session.principal.id, subject,
+                ticket.request_id, ticket.now_us, head, session.principal.id, subject,
                 self._statuses.get(error.code, 500), ticket.guard_ns // 1000, error=f"{error.code}: {error.message}"[:500],
             )
         )  # fmt: skip
