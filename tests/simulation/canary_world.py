@@ -130,8 +130,13 @@ class World:
             publish=self.publish,
             registry=registry,
             plans=SimpleNamespace(current=lambda: self.manifest),
-            watches=SimpleNamespace(findings=SimpleNamespace(report_in=lambda _tx, _seen: self.edge())),
+            watches=SimpleNamespace(findings=SimpleNamespace(report_in=self._report_in)),
         )
+
+    def _report_in(self, _tx: Tx, seen: Sequence[Sighting]) -> None:
+        if seen:
+            self.edge()
+            self.paged += seen
 
     def _start(self, number: int, strategy: str) -> str:
         with self.records.begin() as tx:
@@ -156,7 +161,7 @@ class World:
             raise Killed
 
     def look(self, states: Sequence[GatewayState]) -> None:
-        canary.look(self.rooms, states, page=self.paged.extend)
+        canary.look(self.rooms, states)
 
     def tick(self) -> None:
         """Let control look once; where it dies, the next one looks and publishes, as it does at its start."""

@@ -92,6 +92,22 @@ def test_a_limit_that_pages_tells_people_and_changes_nothing(tmp_path: Path) -> 
     )
 
 
+def test_people_are_told_of_a_limit_also_where_control_dies_as_it_finds_it(tmp_path: Path) -> None:
+    plan = plan_of("errors", limits=(structs.replace(LIMIT, act="page"),))
+    world = World(tmp_path / "whole", plan=plan)
+    for _ in range(20):
+        if not world.paged:
+            world.run(minutes=1, asks=120, errors=0.2)
+    assert world.paged
+    dying = World(tmp_path / "dying", plan=plan, kill_at=world.edges - 1)  # within the transaction
+    for _ in range(20):
+        if dying.edges < world.edges - 1:
+            dying.run(minutes=1, asks=120, errors=0.2)
+    assert not dying.paged
+    dying.run(minutes=1, asks=120, errors=0.2)
+    assert [one.kind for one in dying.paged] == ["release.limit"]
+
+
 def test_outcomes_told_of_one_version_alone_hold_and_do_not_end(tmp_path: Path) -> None:
     """A flood: whoever tells only of the canary's answers, and that all are wrong."""
     world = World(tmp_path, plan=plan_of("quality"))

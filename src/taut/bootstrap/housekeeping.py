@@ -134,8 +134,7 @@ class Housekeeper:
 
     def _judge_canaries(self) -> None:
         if self._platform.publisher is not None:
-            report, gateways = self._platform.watches.findings.report, self._platform.publisher.gateways()
-            look_at_canaries(self._platform, gateways, page=report)
+            look_at_canaries(self._platform, self._platform.publisher.gateways())
 
     def _judge_experiments(self) -> None:
         if self._platform.publisher is not None:

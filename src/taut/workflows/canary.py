@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -22,15 +22,10 @@ PAGED: Final = "release.limit"
 """Kind of the alert that a canary is beyond a limit at which people are told."""
 ROLLED_BACK: Final = "release.rolled_back"
 """Kind of the alert that a canary was rolled back by its guardrails."""
-Page = Callable[[Sequence[Sighting]], object]
 
 
-def _nobody(_seen: Sequence[Sighting]) -> None:
-    """Tells nobody."""
-
-
-def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -> tuple[Move, ...]:
-    """Judge every canary by what gateways counted, and push where traffic moves; return what was done. page: tells people.
+def look(rooms: Rooms, gateways: Sequence[GatewayState]) -> tuple[Move, ...]:
+    """Judge every canary by what gateways counted, tell people where they are to be told, and push where traffic moves; return what was done.
 
     One transaction a look, of the rows where something changed; what was read before somebody moved a canary is dropped.
     """
@@ -63,7 +58,6 @@ def look(rooms: Rooms, gateways: Sequence[GatewayState], page: Page = _nobody) -
     done = transact(
         rooms.records, lambda tx: [move for one, move in changed if _keep(rooms, findings, tx, one, move)]
     )
-    page([seen for one, move in changed for seen in _beyond_limits(one, move)])
     if any(move.kind in ("grow", "promote", "roll_back") for move in done):
         rooms.publish()
     return tuple(done)
@@ -143,6 +137,7 @@ def _keep(rooms: Rooms, findings: Findings, tx: Tx, canary: Canary, move: Move) 
     """Write what was found and what follows from it, in one transaction."""
     if not rooms.releases.canaries.keep(tx, canary, move):
         return False
+    findings.report_in(tx, list(_beyond_limits(canary, move)))
     match move.kind:
         case "grow":
             rooms.releases.raise_epoch(tx)

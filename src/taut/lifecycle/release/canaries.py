@@ -126,7 +126,7 @@ class Canaries:
         return None if row is None else _canary(row)
 
     def keep(self, tx: Tx, before: Canary, move: Move) -> bool:
-        """Write what a look found; return whether it was written: not where somebody moved the canary meanwhile.
+        """Write what a look found; return whether it was written: not where somebody moved or ended the canary meanwhile.
 
         A step or a hold leaves a leaf in the ledger; the end of a canary leaves its release's.
         """
@@ -217,6 +217,7 @@ class Canaries:
         written = tx.execute(
             update(canaries)
             .where(canaries.c.release == before.release, canaries.c.turn == before.turn)
+            .where(canaries.c.release.in_(select(releases.c.id).where(releases.c.state == _UNDER_WAY)))
             .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
         ).rowcount
         return bool(written)

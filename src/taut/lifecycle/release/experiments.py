@@ -117,7 +117,7 @@ class Experiments:
         return None if row is None else _experiment(row)
 
     def keep(self, tx: Tx, before: Experiment, step: Step) -> bool:
-        """Write what a look found; return whether it was written: not where somebody moved the experiment meanwhile.
+        """Write what a look found; return whether it was written: not where somebody moved or ended the experiment meanwhile.
 
         Whatever moves weights, or holds them, leaves a leaf in the ledger.
         """
@@ -237,6 +237,7 @@ class Experiments:
         written = tx.execute(
             update(experiments)
             .where(experiments.c.release == before.release, experiments.c.turn == before.turn)
+            .where(experiments.c.release.in_(select(releases.c.id).where(releases.c.state == _UNDER_WAY)))
             .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
         ).rowcount
         return bool(written)

@@ -102,7 +102,7 @@ class Shadows:
         return None if row is None else _shadow(row)
 
     def keep(self, tx: Tx, before: Shadow, move: ShadowMove) -> bool:
-        """Write what a look found; return whether it was written: not where somebody moved the shadow meanwhile."""
+        """Write what a look found; return whether it was written: not where somebody moved or ended the shadow meanwhile."""
         written = self._write(tx, before, move.state, move.findings)
         if written and move.kind != "stay":
             body = {"move": move.kind, "reason": move.reason, "evidence": _text(move.findings)}
@@ -147,6 +147,7 @@ class Shadows:
         written = tx.execute(
             update(shadows)
             .where(shadows.c.release == before.release, shadows.c.turn == before.turn)
+            .where(shadows.c.release.in_(select(releases.c.id).where(releases.c.state == _UNDER_WAY)))
             .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
         ).rowcount
         return bool(written)

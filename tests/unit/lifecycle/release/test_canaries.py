@@ -232,7 +232,10 @@ def test_an_aborted_canary_has_no_callers_and_hears_no_word(releases: Releases) 
     assert releases.show(release).weight == 0.1
     with records.begin() as tx:
         epoch = releases.epoch(tx)
+        (before,) = releases.canaries.under_way(tx)
         releases.abort(tx, release, actor="ann", reason="no")
+        late = Move(kind="roll_back", state=before.state, findings=(), reason="harm")
+        assert not releases.canaries.keep(tx, before, late)  # a look that was under way
         assert releases.epoch(tx) == epoch + 1
         assert releases.canaries.shares(tx) == ()
         with pytest.raises(Conflict, match="under way"):

@@ -10,8 +10,8 @@ import pytest
 from msgspec import structs
 
 from taut.core.errors import InvalidInput
-from taut.lifecycle.release.canary import declared_plan
-from taut.lifecycle.release.canary.amounts import TIME_NS
+from taut.lifecycle.release.canary import CanaryPlan, Tally, advance, begun, declared_plan, explain, judge
+from taut.lifecycle.release.canary.amounts import TIME_NS, Amounts
 from taut.lifecycle.release.guardrails import PayoffState, add_amounts
 from taut.project.guarding import absolute, cost, outcome, quality
 from taut.project.manifest import EndpointSpec, PriceSpec
@@ -83,3 +83,48 @@ def test_means_beyond_their_margin_are_found_and_those_within_are_not() -> None:
     assert evidence(0.9, 0.8, "down") < math.log(20)
     with pytest.raises(InvalidInput, match="positive"):
         evidence(1.0, 0.0, "up")
+
+
+@pytest.mark.parametrize("name", ["quality", "outcome", "cost"])
+def test_a_step_is_not_passed_while_a_guardrail_knows_nothing_of_it(name: str) -> None:
+    plan = CanaryPlan(steps=(0.5,), every_s=0.0, least=1, guardrails=(name,), price=(0.0, 0.01))
+    counts, later = ((0,) * 63 + (9,)), ((1,) + (0,) * 63)
+    tally = Tally(weight=0.5, units=(9, 9), answers=(900, 900))
+
+    def advanced(*arms: tuple[int, ...]) -> Any:
+        amounts = {name: Amounts(*arms)} if arms else {}
+        state = structs.replace(begun(plan, 0), tallies=(structs.replace(tally, amounts=amounts),), usual=3)
+        return advance(plan, state, (), now_us=1)
+
+    assert (advanced().kind, advanced().reason) == ("stay", f"{name}: nothing to compare yet in this step")
+    assert advanced(later, ()).kind == "stay"
+    assert advanced(counts, counts).kind == "promote"
+
+
+@pytest.mark.parametrize("name", ["quality", "outcome"])
+def test_outcomes_of_one_version_alone_hold_it_also_where_they_are_good(name: str) -> None:
+    plan = CanaryPlan(steps=(0.1, 0.5), guardrails=(name,))
+    bins = 2 if name == "quality" else 64
+    one = Tally(
+        weight=0.1,
+        units=(20, 180),
+        amounts={name: Amounts((60,) + (0,) * (bins - 1), (1,) + (0,) * (bins - 1))},
+    )
+    found = {of.guardrail: of for of in explain(plan, [one])}[name]
+    assert found.decision == "hold"
+    assert found.says.endswith("so that they prove nothing")
+    often = structs.replace(
+        one, amounts={"quality": Amounts((900, 0), (6_000, 0))}
+    )  # a few callers who tell each minute
+    assert {of.decision for of in judge(structs.replace(plan, guardrails=("quality",)), [often])} == {"admit"}
+
+
+def test_a_stage_that_begins_changes_no_evidence() -> None:
+    """Else evidence would jump where nothing happened, and the bar no longer bound how often it is reached."""
+    plan = CanaryPlan(steps=(0.1, 0.25, 0.5), guardrails=("quality", "errors"))
+    first = Tally(
+        weight=0.1, units=(40, 180), failed=(9, 40), amounts={"quality": Amounts((30, 9), (200, 5))}
+    )
+    then = judge(plan, [first, Tally(weight=0.25)])
+    assert [of.evidence for of in judge(plan, [first])] == pytest.approx([of.evidence for of in then])
+    assert [of.decision for of in judge(plan, [first])] == [of.decision for of in then]

@@ -113,15 +113,19 @@ def told_unevenly(plan: CanaryPlan, tallies: Sequence[Tally]) -> frozenset[str]:
     """Return the guardrails whose outcomes did not come as the weights say: who tells of one version's answers alone proves nothing of it."""
     found = set()
     for name in {"quality", "outcome"} & set(plan.guardrails):
-        stages = [
-            Stage(tally.weight, sum(told.canary), sum(told.baseline))
-            for tally in tallies
-            if (told := tally.amounts.get(name)) is not None
-        ]
-        each = [two_sided_log_e((stage,)) for stage in stages]
-        if exp(log_mean_exp(each)) >= _UNEVEN:
+        each = [two_sided_log_e((_told_of(name, tally),)) for tally in tallies]
+        if exp(log_mean_exp(each + [0.0] * (len(plan.steps) - len(each)))) >= _UNEVEN:
             found.add(name)
     return frozenset(found)
+
+
+def _told_of(name: str, tally: Tally) -> Stage:
+    """Return how many outcomes came of each arm. A caller has one payoff a step, but a word on quality each minute: those count as so many as
+    there are callers, who were drawn, and not their words."""
+    told = tally.amounts.get(name, Amounts())
+    canary, baseline = sum(told.canary), sum(told.baseline)
+    by = min(1.0, sum(tally.units) / max(1, canary + baseline)) if name == "quality" else 1.0
+    return Stage(tally.weight, canary * by, baseline * by)
 
 
 def exp(log: float) -> float:

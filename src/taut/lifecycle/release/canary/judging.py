@@ -33,6 +33,7 @@ from taut.lifecycle.release.guardrails.label import log_mean_exp
 
 _FATAL_ALPHA: Final = 0.01
 _SPLIT_ALPHA: Final = 0.01
+_UNEVENLY: Final = "; outcomes do not come of both versions as the weights say, so that they prove nothing"
 _FEW_UNITS: Final = 3
 """Who are fewer may be the ones who always fail: what they show holds a canary, and does not end it."""
 
@@ -54,17 +55,19 @@ class _Rail(msgspec.Struct, frozen=True, kw_only=True):
         return exp(latency_log_e(lanes or self.lanes, ratio=ratio, restarts=self.restarts))
 
 
-def judge(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
+def judge(plan: CanaryPlan, tallies: Sequence[Tally], *, trusted: bool | None = None) -> tuple[Finding, ...]:
     """Judge a canary by all that was counted of its stages, in order: each declared guardrail, and two that every one has.
 
     `prediction_drift` never ends it: that a version predicts otherwise may be why it was made.
 
     `fatal`: answers that may not be given, request by request. `split`: whether callers fell to the arms as the weight says;
     where they did not, no other finding means anything, and none ends the canary. Where an arm has fewer than three callers,
-    only `fatal` ends it.
+    only `fatal` ends it. Outcomes that do not come of both arms as the weights say hold it, whatever they say.
+
+    trusted: whether callers fell as the weights say, by a test of the caller's own; None for that of `split`.
     """
-    split = _split(tallies)
-    broken = split.decision != "admit"
+    split = _split(plan, tallies)
+    broken = split.decision != "admit" if trusted is None else not trusted
     few = min(sum(tally.units[arm] for tally in tallies) for arm in (0, 1)) < _FEW_UNITS
     found = [split]
     if "prediction_drift" in plan.guardrails:
@@ -76,19 +79,26 @@ def judge(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
     untold = told_unevenly(plan, tallies)
     return tuple(
         structs.replace(one, decision="hold")
-        if one.decision == "reject"
-        and (broken or (few and one.guardrail != "fatal") or one.guardrail in untold)
+        if one.guardrail in untold
+        or (one.decision == "reject" and (broken or (few and one.guardrail != "fatal")))
         else one
         for one in found
     )
 
 
-def explain(plan: CanaryPlan, tallies: Sequence[Tally]) -> tuple[Finding, ...]:
+def explain(
+    plan: CanaryPlan, tallies: Sequence[Tally], *, trusted: bool | None = None
+) -> tuple[Finding, ...]:
     """Judge, and say of each finding how sure it is and what would have changed it; some milliseconds of work."""
     rails = {rail.name: rail for rail in _rails(plan, tallies)}
-    return tuple(
+    untold = told_unevenly(plan, tallies)
+    found = (
         _explained(one, rails[one.guardrail]) if one.guardrail in rails else _told(plan, one, tallies)
-        for one in judge(plan, tallies)
+        for one in judge(plan, tallies, trusted=trusted)
+    )
+    return tuple(
+        structs.replace(one, says=f"{one.says}{_UNEVENLY}") if one.guardrail in untold else one
+        for one in found
     )
 
 
@@ -139,10 +149,11 @@ def _judged(rail: _Rail) -> Finding:
     )  # fmt: skip
 
 
-def _split(tallies: Sequence[Tally]) -> Finding:
-    """Each stage by itself: whoever was drawn in one is drawn alike in the next. The mean of them is evidence too."""
+def _split(plan: CanaryPlan, tallies: Sequence[Tally]) -> Finding:
+    """Each stage by itself: whoever was drawn in one is drawn alike in the next. The mean of them is evidence too, of those to come as well:
+    else what one stage showed would weigh less, or more, once the next begins."""
     each = [two_sided_log_e((Stage(tally.weight, *tally.units),)) for tally in tallies]
-    evidence = exp(log_mean_exp(each))
+    evidence = exp(log_mean_exp(each + [0.0] * (len(plan.steps) - len(tallies))))
     canary, baseline = _sum(tally.units for tally in tallies)
     return Finding(
         guardrail="split", decision="hold" if evidence >= 1 / _SPLIT_ALPHA else "admit", canary=canary,
@@ -196,7 +207,7 @@ def _explained(finding: Finding, rail: _Rail) -> Finding:
     low, high = ratio_bounds(stages, alpha=1 / rail.bar) if known else (0.0, math.inf)
     says = f"{finding.canary} {_WHAT[rail.name]} on the canary, {finding.baseline} on the live version"
     says += f": its rate is {_range(low, high)} times the other's" if known else ""
-    if finding.decision != "admit" and len(rail.lanes) == 1:
+    if finding.evidence >= rail.bar and len(rail.lanes) == 1:
         ratio = rail.end_at if rail.evidence(rail.end_at) >= rail.bar else rail.hold_at
         fewer = _fewer(stages, lambda of: rail.evidence(ratio, (of,)) < rail.bar)
         says += f"; with {fewer} fewer it would not {'end' if finding.decision == 'reject' else 'hold'}"

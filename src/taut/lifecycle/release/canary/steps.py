@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 from msgspec import structs
 
-from taut.lifecycle.release.canary.amounts import scales_of
+from taut.lifecycle.release.canary.amounts import Amounts, scales_of
 from taut.lifecycle.release.canary.counts import OUTCOMES, Report, Tally, add_reports, reference_of
 from taut.lifecycle.release.canary.findings import Finding
 from taut.lifecycle.release.canary.judging import error_ratio_at_most, explain, judge
@@ -122,7 +122,20 @@ def _waits(plan: CanaryPlan, state: CanaryState, now_us: int) -> str:
         return f"the step lasts {plan.every_s:g} s, {left_s:.0f} s are left"
     if "latency" in plan.guardrails and not state.reference:
         return "too few answers of the live version to know how long they take"
-    return _unsure(plan, state)
+    return _nothing_told(plan, state) or _unsure(plan, state)
+
+
+def _nothing_told(plan: CanaryPlan, state: CanaryState) -> str:
+    """Return which guardrail of outcomes or cost knows nothing of this step: it would pass unseen."""
+    for name in ("quality", "outcome", "cost"):
+        told = state.tallies[-1].amounts.get(name, Amounts())
+        if (
+            name in plan.guardrails
+            and name not in state.waived
+            and not (any(told.canary) and any(told.baseline))
+        ):
+            return f"{name}: nothing to compare yet in this step"
+    return ""
 
 
 def _unsure(plan: CanaryPlan, state: CanaryState) -> str:

@@ -221,7 +221,9 @@ def _rolled(lane: Lane, weight: float) -> Lane:
     if lane.before is not None:
         done = structs.replace(lane.before.closed(), units=(0, 0))
         closed[done.weight] = _merged(closed.get(done.weight), done)
-    return structs.replace(lane, now=Tally(weight=weight), before=lane.now, closed=tuple(closed.values()))
+    prior = () if lane.reference else lane.now.prior  # weights may change sooner than the reference is known
+    now = Tally(weight=weight, prior=prior)
+    return structs.replace(lane, now=now, before=lane.now, closed=tuple(closed.values()))
 
 
 def _merged(one: Tally | None, other: Tally) -> Tally:
@@ -260,8 +262,9 @@ def _judged(plan: ExperimentPlan, state: ExperimentState) -> dict[int, tuple[Fin
     for arm, lane in enumerate(state.lanes, start=1):
         if not state.stopped[arm]:
             guarded = plan.guarded(lane.now.weight)
-            rest = [one for one in judge(guarded, lane.tallies) if one.guardrail != "split"]
-            found[arm] = (_split(plan, state, lane), *rest)
+            split = _split(plan, state, lane)
+            rest = judge(guarded, lane.tallies, trusted=_trusted(state, split))
+            found[arm] = (split, *(one for one in rest if one.guardrail != "split"))
     return found
 
 
@@ -280,13 +283,19 @@ def _split(plan: ExperimentPlan, state: ExperimentState, lane: Lane) -> Finding:
     )  # fmt: skip
 
 
+def _trusted(state: ExperimentState, split: Finding) -> bool:
+    """Tell whether what was counted of both arms may be compared: units fell as the weights say, or a person says that it is well."""
+    return state.waived or split.decision == "admit"
+
+
 def _rejects(finding: Finding) -> bool:
     return finding.decision == "reject"
 
 
 def _reason(plan: ExperimentPlan, state: ExperimentState, arm: int) -> str:
     lane = state.lanes[arm - 1]
-    told = explain(plan.guarded(lane.now.weight), lane.tallies)
+    trusted = _trusted(state, _split(plan, state, lane))
+    told = explain(plan.guarded(lane.now.weight), lane.tallies, trusted=trusted)
     return "; ".join(f"{one.guardrail}: {one.says}" for one in told if _rejects(one))
 
 

@@ -60,9 +60,12 @@ def best_probabilities(arms: Sequence[Weighed], able: Sequence[bool]) -> list[fl
 
 
 def shares_of(chances: Sequence[float], able: Sequence[bool], *, floor: float) -> tuple[float, ...]:
-    """Return weights by these chances, whole hundredths, at least `floor` for each arm that is able, 1 in all."""
+    """Return weights by these chances, at least `floor` for each arm that is able, 1 in all: whole hundredths, or the same for each where
+    these would not do."""
     count = sum(able)
-    least = max(1, round(100 * min(floor, 1.0 / count)))
+    least = max(1, math.ceil(100 * min(floor, 1.0 / count) - 1e-9))
+    if least * count > 100:
+        return tuple(1.0 / count if may else 0.0 for may in able)
     left = 100 - least * count
     exact = [left * chance if may else 0.0 for chance, may in zip(chances, able, strict=True)]
     parts = [int(one) for one in exact]
