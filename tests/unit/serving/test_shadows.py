@@ -8,6 +8,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,13 +16,14 @@ from graphs import model, plan_of, served_graph
 from msgspec import structs
 
 from taut.adapters.world import SystemRandom
-from taut.core.errors import Corrupt
+from taut.core.errors import Corrupt, DeadlineExceeded, TautError
+from taut.serving.errors import BadAnswer, FeaturesLost, WorkerLost
 from taut.serving.gateway import Gateway, GatewayNode, Reply, compile_snapshot
 from taut.serving.gateway.placing import named_models
 from taut.serving.predictions import SHADOW_OF, SHADOWED, PredictionReader, PredictionRecord
 from taut.serving.runtime import Outputs
 from taut.serving.snapshot import CacheConfig, PreviousVersion, ShadowConfig
-from taut.serving.trials import Pairs, Sampling, ShadowReading, decode_shadows, encode_trials
+from taut.serving.trials import NOBODYS, Pairs, Sampling, ShadowReading, decode_shadows, encode_trials
 from taut.testing.serving import DataPlane, matrix_model, matrix_signature, open_gateway
 
 INSTANCE = {"x0": 1.0, "x1": 0.5, "x2": -0.25}
@@ -350,3 +352,18 @@ def test_neither_side_may_be_evicted_while_a_switch_may_come_and_only_the_live_o
     assert named(shadow=ShadowConfig(model=other)) == both
     assert named(kept=other) == both
     assert named() == [("delay@1", "live", None)]
+
+
+@pytest.mark.parametrize("error", [FeaturesLost("gone"), WorkerLost("gone"), DeadlineExceeded("late")])
+def test_what_is_nobodys_fault_is_dropped_on_both_sides(error: TautError) -> None:
+    assert error.code in NOBODYS
+    taken: list[Any] = []
+    sampling = Sampling("rel_2", 1.0, live=None, endpoint=object())
+    sampling.take = lambda _sampling, pairing: taken.append(pairing)
+    route = SimpleNamespace(kind="v1")
+    ticket = SimpleNamespace(request_id="r", now_us=0, session=None, route=route, json_bytes=None)
+    for code in (error.code, BadAnswer.code):
+        pairing = sampling.draw("u", ticket, None, b"")
+        assert pairing is not None
+        pairing.fail(code, 0)
+    assert len(taken) == 1

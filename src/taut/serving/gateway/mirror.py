@@ -12,7 +12,7 @@ import msgspec
 
 from taut.core.errors import TautError, Unavailable
 from taut.ports.online import OnlineReader
-from taut.serving.errors import BreakerOpen, Internal, Shed
+from taut.serving.errors import Internal
 from taut.serving.gateway.compiled import Active, Endpoint, Route
 from taut.serving.gateway.guard import Caller
 from taut.serving.gateway.ids import RequestIds
@@ -22,16 +22,13 @@ from taut.serving.gateway.scorer import Features, Scorer
 from taut.serving.gateway.scoring import Scoring
 from taut.serving.gateway.tensors import Batch
 from taut.serving.gateway.ticket import Ticket, World
-from taut.serving.memory import NotLoaded
 from taut.serving.predictions import SHADOW_OF, SHADOWED, PredictionLog, encode_record
 from taut.serving.runtime import LoadedModel, Outputs
 from taut.serving.tasks import end_task
-from taut.serving.trials import Pairing, Pairs, Sampling, ShadowReading, lots_of
+from taut.serving.trials import NOBODYS, Pairing, Pairs, Sampling, ShadowReading, lots_of
 
 _WAITING_MOST: Final = 64
 _WAITING_BYTES_MOST: Final = 4 * 2**20
-_NOBODYS: Final = (Shed, BreakerOpen, NotLoaded)
-"""Failures that say nothing of the version: what was drawn is dropped."""
 
 
 class _Asked(msgspec.Struct):
@@ -68,7 +65,6 @@ class Mirror:
         self._waiting: Final[deque[tuple[Sampling, Pairing]]] = deque()
         self._waiting_bytes = 0
         self._working: asyncio.Task[None] | None = None
-        self._raced = 0
 
     def adopt(self, active: Active) -> None:
         """Serve a compiled snapshot's shadows from now on, and forget the others."""
@@ -158,9 +154,9 @@ class Mirror:
             asked.batch = _decoded(endpoint, pairing)
             asked.made = await self._scoring.later(ticket, endpoint, asked.batch)
             asked.took_ns = self._world.counter_ns() - ticket.scored_ns
-        except _NOBODYS:
-            raise
         except TautError as error:
+            if error.code in NOBODYS:  # dropped, as where the live version met it
+                raise
             asked.error = f"{error.code}: {error.message}"[:500]
         except Exception as error:  # noqa: BLE001 - as in the gateway: a version over which we fail has failed
             self._log_failure(pairing.request_id, error)
@@ -192,14 +188,15 @@ class Mirror:
             if pairing.took_ns and not (live.served.nodes or shadow.served.nodes):
                 sampling.pairs.time(pairing.took_ns, asked.took_ns)
             return
-        self._raced += 1
-        if self._raced % 2:
+        pairs = sampling.pairs
+        pairs.raced += 1
+        if pairs.raced % 2:
             return
         runs = [
             _run(live, pairing.batch, pairing.features),
             _run(shadow, asked.batch, asked.made.features),
         ]
-        order = (0, 1) if self._raced % 4 else (1, 0)
+        order = (0, 1) if pairs.raced % 4 else (1, 0)
         live.resident.pin()
         shadow.resident.pin()
         try:

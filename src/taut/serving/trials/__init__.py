@@ -8,11 +8,12 @@ from taut.serving.trials.reading import (
     decode_trials,
     encode_trials,
 )
-from taut.serving.trials.sampling import Pairing, Sampling
+from taut.serving.trials.sampling import NOBODYS, Pairing, Sampling
 from taut.serving.trials.sketch import Sketch
 from taut.serving.trials.split import Arm, Side, Split, Trial, Trials, first_of, lots_of, unit_of
 
 __all__ = [
+    "NOBODYS",
     "Arm",
     "Pairing",
     "Pairs",

@@ -29,6 +29,7 @@ class Pairs:
         self.release: Final = release
         self.dropped = 0
         self.answered = 0
+        self.raced = 0  # pairs whose models could be timed: every second one is
         self._differ = 0
         self._failed: Final = [0, 0]
         self._moved: Final = ([0] * (BINS - 1), [0] * (BINS - 1))

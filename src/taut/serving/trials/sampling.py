@@ -12,8 +12,8 @@ BODY_MOST: Final = 2**18
 """Larger requests are not drawn: what waits for a shadow must stay small."""
 _STEP: Final = 0.6180339887498949
 """Weyl's sequence by the golden ratio: as even as a draw can be, and in step with no period of the traffic."""
-_NOBODYS: Final = "unavailable"
-"""The code of failures that may be the gateway's or a queue's: of them a pair says nothing."""
+NOBODYS: Final = frozenset({"unavailable", "deadline_exceeded"})
+"""Codes of failures that may be the gateway's, a queue's or a store's: of them a pair says nothing, whichever version met them."""
 
 
 class Pairing:
@@ -54,7 +54,7 @@ class Pairing:
 
     def fail(self, code: str, _now_us: int) -> None:
         """Hear that the live version failed."""
-        if code != _NOBODYS:
+        if code not in NOBODYS:
             self._hand_over()
 
     def _hand_over(self) -> None:
