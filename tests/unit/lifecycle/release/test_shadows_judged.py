@@ -16,7 +16,9 @@ from taut.lifecycle.release.shadow import (
     PairCounts,
     PairReport,
     PairTally,
+    ShadowMove,
     ShadowPlan,
+    ShadowState,
     add_pairs,
     advance_shadow,
     begun_shadow,
@@ -143,3 +145,15 @@ def test_a_gateway_that_comes_later_does_not_take_back_what_passed() -> None:
     assert (ready.kind, ready.state.waits) == ("stay", move.state.waits)
     none = advance_shadow(plan, begun_shadow(0), [], now_us=3)
     assert "no gateway is connected" in none.state.waits
+
+
+def test_a_shadow_whose_models_are_timed_waits_until_times_were_compared() -> None:
+    def waits(timed: int, state: ShadowState | None = None) -> ShadowMove:
+        counts = PairCounts(answered=2 * timed or 1000, times=(timed - 1, 1) if timed else ())
+        told = PairReport(process="g#1", counts=counts, callers=(1, 2, 3))
+        return advance_shadow(ShadowPlan(), state or begun_shadow(0), [told], now_us=10**12)
+
+    first = waits(500)
+    assert first.reason.startswith("too few timed pairs: 0 of the 100")
+    assert waits(600, first.state).kind == "pass"
+    assert waits(0).kind == "pass"  # as of a graph, of which no time is compared

@@ -15,6 +15,10 @@ from taut.lifecycle.release.shadow.judging import explain_pairs, judge_pairs
 from taut.lifecycle.release.shadow.plan import ShadowPlan
 
 _FEW_CALLERS: Final = 3
+_COMPARES: Final = 1000
+"""Pairs that, every second one timed, say what is slow: who asks for fewer is content without a comparison of times."""
+_TIMED_LEAST: Final = 100
+"""Of timed pairs, beyond those that the reference took: with fewer, a slow shadow would pass unseen."""
 _PASSED: Final = "it is ready: `taut release promote` switches to it"
 
 
@@ -110,5 +114,10 @@ def _waits(plan: ShadowPlan, state: ShadowState, now_us: int) -> str:
         return f"{counts.answered} pairs were answered by both versions, of {plan.least} that are needed{dropped}"
     if plan.share and len(state.tally.callers) < _FEW_CALLERS:
         return f"{len(state.tally.callers)} callers asked so far: what they show may be theirs alone"
+    timed = sum(counts.times)  # none of a graph, or where every answer is cached
+    judged = timed - sum(state.since.times) if state.reference else 0
+    compares = plan.share and plan.least >= _COMPARES and timed and "latency" not in state.waived
+    if compares and judged < _TIMED_LEAST:
+        return f"too few timed pairs: {judged} of the {_TIMED_LEAST} that are needed, beyond those by which it is known what is slow"
     left_s = plan.every_s - (now_us - state.since_us) / 1e6
     return f"it lasts {plan.every_s:g} s, {left_s:.0f} s are left" if left_s > 0 else ""
