@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -35,14 +36,17 @@ def ask(up: Up, bearer: str, count: int = 60) -> set[str]:
     return {one.headers["taut-release"] for one in answers}
 
 
-def tell(up: Up, bearer: str) -> int:
-    """Ask for some subjects and tell of each answer that the other label came true; return how many outcomes were taken."""
+def tell(up: Up, bearer: str, *, first: int = 0) -> int:
+    """Ask for 20 subjects and tell of each answer that the other label came true; return how many outcomes were taken.
+
+    first: number of the first subject; of each only his first outcome counts.
+    """
     with httpx.Client(headers={"authorization": f"Bearer {bearer}"}, timeout=60.0) as client:
         answers = [
             client.post(
                 f"{up.data}/v1/predict/late", json={"instances": [ORDER]}, headers={"taut-subject": f"t{at}"}
             ).json()
-            for at in range(20)
+            for at in range(first, first + 20)
         ]
         outcomes = [
             {"request_id": one["request_id"], "label": not one["predictions"][0]["label"]} for one in answers
@@ -90,9 +94,11 @@ def test_a_version_tried_against_itself_is_paused_resumed_and_takes_over(world: 
     until(learned, within_s=90.0, said=up.said)
     released("release", "resume", "late", "--reason", "back")
     asked = {before}
+    told = itertools.count(20, 20)
 
     def over() -> bool:
         asked.update(ask(up, bearer))
+        tell(up, bearer, first=next(told))  # each step waits for outcomes of both sides
         return str(released("release", "status", begun["release"])["state"]) == "live"
 
     until(over, within_s=90.0, said=up.said)
