@@ -427,8 +427,12 @@ def test_a_shadow_in_workers_is_asked_there_and_one_that_hangs_dies_or_has_no_ti
 
     asyncio.run(run())
     (told,) = gateway.mirror.reading()
-    assert (told.answered, sum(told.times), told.dropped) == (3, 3, 2)
-    assert told.failed[0] in (1, 2)  # one caller, whose minute may have changed meanwhile
+    assert (told.answered, sum(told.times), told.dropped) == (
+        3,
+        3,
+        4,
+    )  # a worker that died is as little its model's fault
+    assert told.failed[0] == 0
     assert (live.asked, own.asked) == (7, 7)
 
 
