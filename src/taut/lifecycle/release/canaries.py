@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -11,6 +11,7 @@ from sqlalchemy import Row, delete, insert, select, update
 from taut.core.errors import Conflict
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
+from taut.lifecycle.release import tried
 from taut.lifecycle.release.canary import (
     OUTCOMES,
     CanaryPlan,
@@ -24,7 +25,7 @@ from taut.lifecycle.release.canary import (
     resumed,
 )
 from taut.lifecycle.release.canary.amounts import PAYOFF_BINS, Bins
-from taut.lifecycle.release.tables import canaries, learned, lessons, releases
+from taut.lifecycle.release.tables import canaries, learned, lessons
 from taut.ports.records import Tx
 from taut.ports.world import Clock
 
@@ -32,10 +33,6 @@ _PLAN: Final = msgspec.json.Decoder(CanaryPlan)
 _STATE: Final = msgspec.json.Decoder(CanaryState)
 _FINDINGS: Final = msgspec.json.Decoder(tuple[Finding, ...])
 _BINS: Final = msgspec.json.Decoder(tuple[list[int], list[int]])
-_UNDER_WAY: Final = "started"
-
-Leaf = Callable[[Tx, str, str, str, dict[str, str]], None]
-"""Appends a leaf about a release to the ledger: of which kind, which release, by whom, and what it says."""
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +88,7 @@ class Canaries:
     together, so that a crash at any moment leaves one or the other; a row that somebody else moved meanwhile is left as it is.
     """
 
-    def __init__(self, *, clock: Clock, leaf: Leaf) -> None:
+    def __init__(self, *, clock: Clock, leaf: tried.Leaf) -> None:
         """leaf: leaves one of the release room in the ledger."""
         self._leaf: Final = leaf
         self._clock: Final = clock
@@ -102,17 +99,13 @@ class Canaries:
         Raises InvalidInput for a plan that cannot be judged.
         """
         state = begun(checked_plan(plan), to_us(self._clock.now()))
-        tx.execute(
-            insert(canaries).values(
-                release=release, plan=_text(plan), state=_text(state), findings="[]", turn=0
-            )
-        )
-        self._leaf(tx, "release.canary.begun", release, actor, {"plan": _text(plan)})
+        tried.begin(tx, canaries, release, plan=plan, state=state)
+        self._leaf(tx, "release.canary.begun", release, actor, {"plan": tried.text(plan)})
         return state
 
     def under_way(self, tx: Tx) -> tuple[Canary, ...]:
         """Return those whose release is neither promoted nor ended, by endpoint."""
-        return tuple(_canary(row) for row in tx.execute(_rows().where(releases.c.state == _UNDER_WAY)))
+        return tuple(_canary(row) for row in tried.all_under_way(tx, canaries))
 
     def shares(self, tx: Tx) -> tuple[Share, ...]:
         return tuple(
@@ -122,7 +115,7 @@ class Canaries:
 
     def find(self, tx: Tx, release: str) -> Canary | None:
         """Return a canary, of a release that ended too; None for a release that is none."""
-        row = tx.execute(_rows().where(releases.c.id == release)).one_or_none()
+        row = tried.found(tx, canaries, release)
         return None if row is None else _canary(row)
 
     def keep(self, tx: Tx, before: Canary, move: Move) -> bool:
@@ -130,13 +123,13 @@ class Canaries:
 
         A step or a hold leaves a leaf in the ledger; the end of a canary leaves its release's.
         """
-        written = self._write(tx, before, move.state, move.findings)
+        written = tried.write(tx, canaries, before, state=move.state, findings=move.findings)
         if written and move.kind != "stay":
             body = {
                 "move": move.kind,
                 "reason": move.reason,
                 "weight": f"{move.state.weight:g}",
-                "evidence": _text(move.findings),
+                "evidence": tried.text(move.findings),
             }
             self._leaf(tx, "release.canary.judged", before.release, "control", body)
         return written
@@ -169,9 +162,11 @@ class Canaries:
         for canary, at in counted:
             arms[not canary][at] += 1
         if before is None:
-            tx.execute(insert(learned).values(release=release, stage=stage, name=name, counts=_text(arms)))
+            tx.execute(
+                insert(learned).values(release=release, stage=stage, name=name, counts=tried.text(arms))
+            )
         else:
-            tx.execute(update(learned).where(same).values(counts=_text(arms)))
+            tx.execute(update(learned).where(same).values(counts=tried.text(arms)))
 
     def reports(self, tx: Tx, release: str) -> list[Report]:
         """Return what outcomes taught of a canary, as a process reports it: of each step since it began."""
@@ -188,14 +183,20 @@ class Canaries:
     def pause(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """Let a canary keep its weight until it is resumed; it is judged all the same. Raises Conflict where none is under way."""
         one = self._open(tx, release)
-        self._write(tx, one, msgspec.structs.replace(one.state, paused=reason or "paused"), one.findings)
+        tried.write(
+            tx,
+            canaries,
+            one,
+            state=msgspec.structs.replace(one.state, paused=reason or "paused"),
+            findings=one.findings,
+        )
         self._leaf(tx, "release.canary.paused", release, actor, {"reason": reason})
 
     def resume(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """Let a canary go on that was paused or is held; what holds it now holds it no more, and can still end it."""
         one = self._open(tx, release)
         state = resumed(one.plan, one.state)
-        self._write(tx, one, state, one.findings)
+        tried.write(tx, canaries, one, state=state, findings=one.findings)
         body = {
             "reason": reason,
             "was": one.state.held or one.state.paused,
@@ -204,23 +205,12 @@ class Canaries:
         self._leaf(tx, "release.canary.resumed", release, actor, body)
 
     def _open(self, tx: Tx, release: str) -> Canary:
-        row = tx.execute(
-            _rows().where(releases.c.id == release, releases.c.state == _UNDER_WAY)
-        ).one_or_none()
+        row = tried.under_way(tx, canaries, release)
         if row is None:
             raise Conflict(
                 f"release {release} is no canary that is under way: `taut release status` says what is"
             )
         return _canary(row)
-
-    def _write(self, tx: Tx, before: Canary, state: CanaryState, findings: tuple[Finding, ...]) -> bool:
-        written = tx.execute(
-            update(canaries)
-            .where(canaries.c.release == before.release, canaries.c.turn == before.turn)
-            .where(canaries.c.release.in_(select(releases.c.id).where(releases.c.state == _UNDER_WAY)))
-            .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
-        ).rowcount
-        return bool(written)
 
 
 def _is_new(tx: Tx, one: Lesson) -> bool:
@@ -240,20 +230,8 @@ def _is_new(tx: Tx, one: Lesson) -> bool:
     return True
 
 
-def _rows() -> Any:
-    return (
-        select(releases.c.endpoint, releases.c.version, releases.c.started_us, canaries)
-        .join(releases, releases.c.id == canaries.c.release)
-        .order_by(releases.c.endpoint)
-    )
-
-
 def _canary(row: Row[Any]) -> Canary:
     return Canary(
         release=row.release, endpoint=row.endpoint, version=VersionRef.parse(row.version), turn=row.turn, started_us=row.started_us,
         plan=_PLAN.decode(row.plan), state=_STATE.decode(row.state), findings=_FINDINGS.decode(row.findings),
     )  # fmt: skip
-
-
-def _text(value: object) -> str:
-    return msgspec.json.encode(value).decode()

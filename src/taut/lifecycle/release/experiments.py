@@ -12,7 +12,8 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from taut.core.errors import Conflict, InvalidInput
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
-from taut.lifecycle.release.canaries import ArmShare, Leaf, Share
+from taut.lifecycle.release import tried
+from taut.lifecycle.release.canaries import ArmShare, Share
 from taut.lifecycle.release.experiment import (
     ArmFindings,
     ExperimentPlan,
@@ -30,7 +31,6 @@ from taut.ports.world import Clock
 _PLAN: Final = msgspec.json.Decoder(ExperimentPlan)
 _STATE: Final = msgspec.json.Decoder(ExperimentState)
 _FINDINGS: Final = msgspec.json.Decoder(tuple[ArmFindings, ...])
-_UNDER_WAY: Final = "started"
 _AT_ONCE: Final = 500
 _FORGOTTEN: Final = 10
 """After so many half-lives an outcome counts a thousandth, and is left out."""
@@ -73,7 +73,7 @@ class Experiments:
     one in each interval of `ExperimentPlan.again_s`: the first that was told, as it was corrected.
     """
 
-    def __init__(self, *, clock: Clock, leaf: Leaf) -> None:
+    def __init__(self, *, clock: Clock, leaf: tried.Leaf) -> None:
         """leaf: leaves one of the release room in the ledger."""
         self._leaf: Final = leaf
         self._clock: Final = clock
@@ -81,17 +81,13 @@ class Experiments:
     def begin(self, tx: Tx, release: str, plan: ExperimentPlan, *, actor: str) -> ExperimentState:
         """Begin with the first weights of a release that was started. The caller raises the epoch."""
         state = begun(checked_plan(plan), to_us(self._clock.now()))
-        tx.execute(
-            insert(experiments).values(
-                release=release, plan=_text(plan), state=_text(state), findings="[]", turn=0
-            )
-        )
-        self._leaf(tx, "release.experiment.begun", release, actor, {"plan": _text(plan)})
+        tried.begin(tx, experiments, release, plan=plan, state=state)
+        self._leaf(tx, "release.experiment.begun", release, actor, {"plan": tried.text(plan)})
         return state
 
     def under_way(self, tx: Tx) -> tuple[Experiment, ...]:
         """Return those whose release is neither promoted nor ended, by endpoint."""
-        return tuple(_experiment(row) for row in tx.execute(_rows().where(releases.c.state == _UNDER_WAY)))
+        return tuple(_experiment(row) for row in tried.all_under_way(tx, experiments))
 
     def shares(self, tx: Tx) -> tuple[Share, ...]:
         """Return what gateways must know: arms that were stopped answer nobody."""
@@ -113,7 +109,7 @@ class Experiments:
 
     def find(self, tx: Tx, release: str) -> Experiment | None:
         """Return an experiment, of a release that ended too; None for a release that is none."""
-        row = tx.execute(_rows().where(releases.c.id == release)).one_or_none()
+        row = tried.found(tx, experiments, release)
         return None if row is None else _experiment(row)
 
     def keep(self, tx: Tx, before: Experiment, step: Step) -> bool:
@@ -121,15 +117,15 @@ class Experiments:
 
         Whatever moves weights, or holds them, leaves a leaf in the ledger.
         """
-        written = self._write(tx, before, step.state, step.findings)
+        written = tried.write(tx, experiments, before, state=step.state, findings=step.findings)
         if written and step.kind != "stay":
             weights = zip(before.plan.arms, step.state.weights, strict=True)
             body = {
                 "move": step.kind,
                 "reason": step.reason,
                 "weights": ", ".join(f"{version} {weight:g}" for version, weight in weights),
-                "standings": _text(step.state.standings),
-                "evidence": _text(step.findings),
+                "standings": tried.text(step.state.standings),
+                "evidence": tried.text(step.findings),
             }
             self._leaf(tx, "release.experiment.judged", before.release, "control", body)
         return written
@@ -149,7 +145,7 @@ class Experiments:
         arm = one.plan.arms.index(chosen)
         if one.state.stopped[arm]:
             raise InvalidInput(f"{chosen} was stopped ({one.state.stopped[arm]}): choose another arm")
-        body = {"version": chosen, "reason": reason, "standings": _text(one.state.standings)}
+        body = {"version": chosen, "reason": reason, "standings": tried.text(one.state.standings)}
         self._leaf(tx, "release.experiment.decided", release, actor, body)
         if not arm:
             return None
@@ -159,13 +155,19 @@ class Experiments:
     def pause(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """Let weights stay as they are until it is resumed; arms that do harm are stopped all the same."""
         one = self._open(tx, release)
-        self._write(tx, one, structs.replace(one.state, paused=reason or "paused"), one.findings)
+        tried.write(
+            tx,
+            experiments,
+            one,
+            state=structs.replace(one.state, paused=reason or "paused"),
+            findings=one.findings,
+        )
         self._leaf(tx, "release.experiment.paused", release, actor, {"reason": reason})
 
     def resume(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """Let an experiment go on that was paused or is held; the split that held it holds it no more."""
         one = self._open(tx, release)
-        self._write(tx, one, resumed(one.state), one.findings)
+        tried.write(tx, experiments, one, state=resumed(one.state), findings=one.findings)
         body = {"reason": reason, "was": one.state.held or one.state.paused}
         self._leaf(tx, "release.experiment.resumed", release, actor, body)
 
@@ -226,21 +228,8 @@ class Experiments:
         return one
 
     def _started(self, tx: Tx, release: str) -> Experiment | None:
-        row = tx.execute(
-            _rows().where(releases.c.id == release, releases.c.state == _UNDER_WAY)
-        ).one_or_none()
+        row = tried.under_way(tx, experiments, release)
         return None if row is None else _experiment(row)
-
-    def _write(
-        self, tx: Tx, before: Experiment, state: ExperimentState, findings: tuple[ArmFindings, ...]
-    ) -> bool:
-        written = tx.execute(
-            update(experiments)
-            .where(experiments.c.release == before.release, experiments.c.turn == before.turn)
-            .where(experiments.c.release.in_(select(releases.c.id).where(releases.c.state == _UNDER_WAY)))
-            .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
-        ).rowcount
-        return bool(written)
 
 
 def _answers(tx: Tx, release: str, units: Sequence[str]) -> dict[tuple[str, int], str]:
@@ -254,20 +243,8 @@ def _answers(tx: Tx, release: str, units: Sequence[str]) -> dict[tuple[str, int]
     return found
 
 
-def _rows() -> Any:
-    return (
-        select(releases.c.endpoint, releases.c.started_us, experiments)
-        .join(releases, releases.c.id == experiments.c.release)
-        .order_by(releases.c.endpoint)
-    )
-
-
 def _experiment(row: Row[Any]) -> Experiment:
     return Experiment(
         release=row.release, endpoint=row.endpoint, turn=row.turn, started_us=row.started_us, plan=_PLAN.decode(row.plan),
         state=_STATE.decode(row.state), findings=_FINDINGS.decode(row.findings),
     )  # fmt: skip
-
-
-def _text(value: object) -> str:
-    return msgspec.json.encode(value).decode()

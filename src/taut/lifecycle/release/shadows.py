@@ -6,12 +6,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import structs
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, select
 
 from taut.core.errors import Conflict
 from taut.core.refs import VersionRef
 from taut.core.times import to_us
-from taut.lifecycle.release.canaries import Leaf
+from taut.lifecycle.release import tried
 from taut.lifecycle.release.canary import Finding
 from taut.lifecycle.release.shadow import (
     ShadowMove,
@@ -28,7 +28,6 @@ from taut.ports.world import Clock
 _PLAN: Final = msgspec.json.Decoder(ShadowPlan)
 _STATE: Final = msgspec.json.Decoder(ShadowState)
 _FINDINGS: Final = msgspec.json.Decoder(tuple[Finding, ...])
-_UNDER_WAY: Final = "started"
 _LIVE: Final = "live"
 
 
@@ -61,20 +60,18 @@ class Shadows:
     a row that somebody else moved meanwhile is left as it is.
     """
 
-    def __init__(self, *, clock: Clock, leaf: Leaf) -> None:
+    def __init__(self, *, clock: Clock, leaf: tried.Leaf) -> None:
         self._leaf: Final = leaf
         self._clock: Final = clock
 
     def begin(self, tx: Tx, release: str, plan: ShadowPlan, *, actor: str) -> None:
         """Begin with a release that was started. The caller raises the epoch. Raises InvalidInput for a plan that cannot be judged."""
-        text = _text(checked_shadow(plan))
-        state = _text(begun_shadow(self._now_us()))
-        tx.execute(insert(shadows).values(release=release, plan=text, state=state, findings="[]", turn=0))
-        self._leaf(tx, "release.shadow.begun", release, actor, {"plan": text})
+        tried.begin(tx, shadows, release, plan=checked_shadow(plan), state=begun_shadow(self._now_us()))
+        self._leaf(tx, "release.shadow.begun", release, actor, {"plan": tried.text(plan)})
 
     def under_way(self, tx: Tx) -> tuple[Shadow, ...]:
         """Return those whose release is neither promoted nor ended, and that no canary follows yet, by endpoint."""
-        found = map(_shadow, tx.execute(_rows().where(releases.c.state == _UNDER_WAY)))
+        found = map(_shadow, tried.all_under_way(tx, shadows))
         return tuple(one for one in found if not one.state.over)
 
     def shares(self, tx: Tx) -> tuple[Beside, ...]:
@@ -84,11 +81,15 @@ class Shadows:
 
     def kept(self, tx: Tx) -> tuple[Beside, ...]:
         """Return what live releases replaced, while it stays in memory: not where another release of the endpoint is under way."""
-        live = tx.execute(_rows().where(releases.c.state == _LIVE, releases.c.replaces.is_not(None))).all()
+        live = tx.execute(
+            tried.rows(shadows).where(releases.c.state == _LIVE, releases.c.replaces.is_not(None))
+        ).all()
         rows = [row for row in live if _STATE.decode(row.state).kept_until_us > self._now_us()]
         if not rows:
             return ()
-        busy = set(tx.execute(select(releases.c.endpoint).where(releases.c.state == _UNDER_WAY)).scalars())
+        busy = set(
+            tx.execute(select(releases.c.endpoint).where(releases.c.state == tried.UNDER_WAY)).scalars()
+        )
         found = []
         for row in rows:
             if row.endpoint not in busy:
@@ -98,14 +99,14 @@ class Shadows:
 
     def find(self, tx: Tx, release: str) -> Shadow | None:
         """Return a shadow, of a release that ended too; None for a release that has none."""
-        row = tx.execute(_rows().where(releases.c.id == release)).one_or_none()
+        row = tried.found(tx, shadows, release)
         return None if row is None else _shadow(row)
 
     def keep(self, tx: Tx, before: Shadow, move: ShadowMove) -> bool:
         """Write what a look found; return whether it was written: not where somebody moved or ended the shadow meanwhile."""
-        written = self._write(tx, before, move.state, move.findings)
+        written = tried.write(tx, shadows, before, state=move.state, findings=move.findings)
         if written and move.kind != "stay":
-            body = {"move": move.kind, "reason": move.reason, "evidence": _text(move.findings)}
+            body = {"move": move.kind, "reason": move.reason, "evidence": tried.text(move.findings)}
             self._leaf(tx, "release.shadow.judged", before.release, "control", body)
         return written
 
@@ -121,47 +122,28 @@ class Shadows:
             )
         until_us = self._now_us() + int(one.plan.keep_s * 1e6)
         state = structs.replace(one.state, kept_until_us=until_us if one.plan.keep_s else 0)
-        self._write(tx, one, state, one.findings)
-        body = {"reason": reason, "held": one.state.held, "evidence": _text(one.findings)}
+        tried.write(tx, shadows, one, state=state, findings=one.findings)
+        body = {"reason": reason, "held": one.state.held, "evidence": tried.text(one.findings)}
         self._leaf(tx, "release.shadow.switched", release, actor, body)
 
     def resume(self, tx: Tx, release: str, *, actor: str, reason: str) -> None:
         """Let a shadow pass that is held: what holds it now holds it no more. Raises Conflict where none is under way."""
         one = self._open(tx, release)
         state = resumed_shadow(one.plan, one.state)
-        self._write(tx, one, state, one.findings)
+        tried.write(tx, shadows, one, state=state, findings=one.findings)
         body = {"reason": reason, "was": one.state.held, "waived": ", ".join(state.waived)}
         self._leaf(tx, "release.shadow.resumed", release, actor, body)
 
     def _open(self, tx: Tx, release: str) -> Shadow:
-        row = tx.execute(
-            _rows().where(releases.c.id == release, releases.c.state == _UNDER_WAY)
-        ).one_or_none()
+        row = tried.under_way(tx, shadows, release)
         if row is None or (found := _shadow(row)).state.over:
             raise Conflict(
                 f"release {release} is no shadow that is under way: `taut release status` says what is"
             )
         return found
 
-    def _write(self, tx: Tx, before: Shadow, state: ShadowState, findings: tuple[Finding, ...]) -> bool:
-        written = tx.execute(
-            update(shadows)
-            .where(shadows.c.release == before.release, shadows.c.turn == before.turn)
-            .where(shadows.c.release.in_(select(releases.c.id).where(releases.c.state == _UNDER_WAY)))
-            .values(state=_text(state), findings=_text(findings), turn=before.turn + 1)
-        ).rowcount
-        return bool(written)
-
     def _now_us(self) -> int:
         return to_us(self._clock.now())
-
-
-def _rows() -> Any:
-    return (
-        select(releases.c.endpoint, releases.c.version, releases.c.replaces, releases.c.started_us, shadows)
-        .join(releases, releases.c.id == shadows.c.release)
-        .order_by(releases.c.endpoint)
-    )
 
 
 def _shadow(row: Row[Any]) -> Shadow:
@@ -169,7 +151,3 @@ def _shadow(row: Row[Any]) -> Shadow:
         release=row.release, endpoint=row.endpoint, version=VersionRef.parse(row.version), turn=row.turn, started_us=row.started_us,
         plan=_PLAN.decode(row.plan), state=_STATE.decode(row.state), findings=_FINDINGS.decode(row.findings),
     )  # fmt: skip
-
-
-def _text(value: object) -> str:
-    return msgspec.json.encode(value).decode()

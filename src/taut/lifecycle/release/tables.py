@@ -4,6 +4,20 @@ from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Stri
 
 metadata = MetaData()
 
+
+def _tried(name: str) -> Table:
+    """What is tried under a release, one row each. turn: raised with each writing, so that who read an older row writes nothing."""
+    return Table(
+        f"release_{name}",
+        metadata,
+        Column("release", String(64), primary_key=True),
+        Column("plan", Text, nullable=False),
+        Column("state", Text, nullable=False),
+        Column("findings", Text, nullable=False),
+        Column("turn", Integer, nullable=False),
+    )
+
+
 releases = Table(
     "release_releases",
     metadata,
@@ -29,15 +43,7 @@ routes = Table(
 )
 
 # One row a canary: what it is judged by, never changed, and where it stands, written anew with each step and whatever is counted.
-canaries = Table(
-    "release_canaries",
-    metadata,
-    Column("release", String(64), primary_key=True),
-    Column("plan", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("findings", Text, nullable=False),
-    Column("turn", Integer, nullable=False),  # raised with each writing: who read an older row writes nothing
-)
+canaries = _tried("canaries")
 
 # What outcomes taught of a canary, by step and guardrail: counts by bin, of the canary and of the live version.
 learned = Table(
@@ -61,26 +67,10 @@ lessons = Table(
 )
 
 # One row a shadow, in the same way; of one that took over, until when what it replaced stays in memory.
-shadows = Table(
-    "release_shadows",
-    metadata,
-    Column("release", String(64), primary_key=True),
-    Column("plan", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("findings", Text, nullable=False),
-    Column("turn", Integer, nullable=False),
-)
+shadows = _tried("shadows")
 
 # One row an experiment, as of a canary.
-experiments = Table(
-    "release_experiments",
-    metadata,
-    Column("release", String(64), primary_key=True),
-    Column("plan", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("findings", Text, nullable=False),
-    Column("turn", Integer, nullable=False),  # raised with each writing: who read an older row writes nothing
-)
+experiments = _tried("experiments")
 
 # What answers of an experiment turned out to be worth: one of a unit in each of its turns.
 payoffs = Table(
